@@ -1,0 +1,56 @@
+"""How Alembic runs here: everything in one transaction, one process at a time.
+
+Processes that upgrade at once queue for a lock, and those that come late find nothing left to do. On PostgreSQL it
+is an advisory lock that ends with the transaction; on SQLite, BEGIN IMMEDIATE is the lock.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from advanced_alchemy.base import metadata_registry
+from alembic import context
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+import chatapi.db.models  # noqa: F401 - registers the tables
+
+if TYPE_CHECKING:
+    from advanced_alchemy.alembic.commands import AlembicCommandConfig
+
+MIGRATION_LOCK = 0x63686174  # any number, as long as nobody else uses it: "chat"
+
+
+def migrate(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+    context.configure(
+        connection=connection,
+        target_metadata=metadata_registry.get(config.bind_key),
+        version_table=config.version_table_name,
+        compare_type=config.compare_type,
+        transactional_ddl=True,  # SQLite's DDL is transactional, too, under an explicit BEGIN
+    )
+    context.run_migrations()
+
+
+async def migrate_online() -> None:
+    engine = cast("AsyncEngine", config.engine)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(migrate)
+    finally:
+        await engine.dispose()
+
+
+config = cast("AlembicCommandConfig", context.config)
+if context.is_offline_mode():
+    context.configure(
+        url=config.db_url,
+        target_metadata=metadata_registry.get(config.bind_key),
+        version_table=config.version_table_name,
+        literal_binds=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+else:
+    asyncio.run(migrate_online())

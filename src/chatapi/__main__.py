@@ -1,0 +1,5 @@
+"""`python -m chatapi` is `chatapi`."""
+
+from chatapi.cli import main
+
+main()

@@ -1,0 +1,204 @@
+"""The offline assistant: one turn after the other understood, carried out, and told."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from chatapi.agent.offline.changes import Changes
+from chatapi.agent.offline.desk import CannotRead, Desk
+from chatapi.agent.offline.intents import (
+    Add,
+    Change,
+    Correct,
+    CountTasks,
+    Did,
+    FindTasks,
+    HowTo,
+    Intent,
+    LeaveAlone,
+    ListTasks,
+    No,
+    NotDone,
+    Offer,
+    Recall,
+    RecallAll,
+    RecallName,
+    RecallTouched,
+    ShowTask,
+    Suppose,
+    Talk,
+    Undo,
+    Unknown,
+    Yes,
+)
+from chatapi.agent.offline.known import touched_by
+from chatapi.agent.offline.questions import Action, ask_to_add, last_question
+from chatapi.agent.offline.recollection import Recollection
+from chatapi.agent.offline.remembering import Remembering
+from chatapi.agent.offline.showing import Showing
+from chatapi.agent.offline.small_talk import ANSWERS, HOW_TO, NOT_ANSWERED, NOT_UNDERSTOOD, SUPPOSED
+from chatapi.agent.offline.targets import parse_targets
+from chatapi.agent.offline.text import pieces, quote, tidy
+from chatapi.agent.offline.understanding import MOST_COMMANDS, Clause, TooMuch, understand
+from chatapi.agent.ports import HistoryMessage, Prompt, TextDelta, Tools
+
+
+NOTHING_DONE = "OK, I changed nothing."
+
+
+class OfflineAgent:
+    """Answers when no model is configured: simple English about tasks, by rules, without network or memory."""
+
+    @property
+    def model(self) -> str:
+        return "offline"
+
+    async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[TextDelta]:
+        """The answer word by word; what the tools refuse is told, what they raise is raised."""
+        async for text in Turn(prompt, tools).answer():
+            for piece in pieces(text):
+                await asyncio.sleep(0)  # lets the stream carry each word before the next
+                yield TextDelta(piece)
+
+
+class Turn:
+    """One message on its way to an answer. `said` and the desk's calls grow, so that a later command sees them."""
+
+    def __init__(self, prompt: Prompt, tools: Tools) -> None:
+        self._prompt = prompt
+        self._desk = Desk(tools)
+        self._said = ""
+
+    async def answer(self) -> AsyncIterator[str]:
+        """What there is to say, command by command; it ends with the first question."""
+        try:
+            clauses = understand(self._prompt.message)
+        except TooMuch:
+            yield f"That's a lot at once. I follow up to {MOST_COMMANDS} commands in one message, so I did nothing yet."
+            return
+        for place, clause in enumerate(clauses):
+            text = await self._respond(clause)
+            if last_question(text) and place + 1 < len(clauses):
+                text += f"\nI'll wait with the rest: {quote(' '.join(clause.text for clause in clauses[place + 1 :]))}"
+                clauses = ()
+            text = f"\n{text}" if self._said else text
+            self._said += text
+            yield text
+            if not clauses:
+                break
+
+    @property
+    def _recollection(self) -> Recollection:
+        now = HistoryMessage(role="assistant", content=self._said, tool_calls=tuple(self._desk.calls))
+        return Recollection([*self._prompt.history, now] if self._said else self._prompt.history)
+
+    async def _respond(self, clause: Clause) -> str:
+        try:
+            return await self._answered(clause) or await self._done(clause.intent)
+        except CannotRead as problem:
+            return f"I couldn't read your list: {problem}"
+
+    async def _answered(self, clause: Clause) -> str | None:
+        """What there is to say when the clause answers a question of the last turn, else None."""
+        if self._said or (asked := self._recollection.question()) is None:
+            return None
+        question, candidates = asked
+        changes = Changes(self._recollection, self._desk)
+        match clause.intent:
+            case Yes():
+                return await changes.confirm(question, candidates)
+            case No() | LeaveAlone():
+                return NOTHING_DONE
+            case Correct(text=text) if question.action:
+                chosen = await changes.choose(question, candidates, text)
+                return chosen or await changes.change(_redirected(question.action, text))
+            case Unknown() | ShowTask() | Offer():
+                return await changes.choose(question, candidates, tidy(clause.text))
+        return None
+
+    async def _done(self, intent: Intent) -> str:
+        match intent:
+            case Add() | Change() | Did() | NotDone() | Undo() | Correct():
+                return await self._changed(intent)
+            case ListTasks() | CountTasks() | FindTasks() | ShowTask():
+                return await self._shown(intent)
+            case Recall() | RecallAll() | RecallTouched() | RecallName():
+                return self._recalled(intent)
+        return _talked(intent)
+
+    async def _changed(self, intent: Add | Change | Did | NotDone | Undo | Correct) -> str:
+        changes = Changes(self._recollection, self._desk)
+        match intent:
+            case Add():
+                return await changes.add(intent)
+            case Change():
+                restored = await changes.restore(intent) if intent.verb == "reopen" else None
+                return restored or await changes.change(intent)
+            case Did():
+                return await changes.did(intent)
+            case NotDone():
+                return await changes.not_done(intent)
+            case Undo():
+                return await changes.undo()
+            case Correct():
+                return await self._corrected(changes, intent)
+
+    async def _corrected(self, changes: Changes, intent: Correct) -> str:
+        """What the last answer did was meant for another task, or its command was, if it did nothing."""
+        history = self._prompt.history
+        if history and touched_by(history[-1].tool_calls):
+            return await changes.correct(intent)
+        if said := self._recollection.said_by_user:
+            last = understand(said[-1])[-1].intent
+            if isinstance(last, Change):
+                return await changes.change(_redirected(Action(last.verb, last.value), intent.text))
+        return "I'm not sure what to correct. Tell me the whole command, please."
+
+    async def _shown(self, intent: ListTasks | CountTasks | FindTasks | ShowTask) -> str:
+        showing = Showing(self._recollection, self._desk)
+        match intent:
+            case ListTasks():
+                return await showing.list(intent)
+            case CountTasks():
+                return await showing.count(intent)
+            case FindTasks():
+                return await showing.find(intent)
+            case ShowTask():
+                return await showing.show(intent)
+
+    def _recalled(self, intent: Recall | RecallAll | RecallTouched | RecallName) -> str:
+        remembering = Remembering(self._recollection)
+        match intent:
+            case Recall():
+                return remembering.nth(intent)
+            case RecallAll():
+                return remembering.all()
+            case RecallTouched():
+                return remembering.touched(intent)
+            case RecallName():
+                return remembering.name()
+
+
+def _redirected(action: Action, text: str) -> Change:
+    return Change(action.verb, parse_targets(text), action.value)
+
+
+def _talked(intent: Intent) -> str:
+    """The answer to what concerns no task that can be acted upon."""
+    match intent:
+        case Talk(topic=topic):
+            return ANSWERS[topic]
+        case HowTo(topic=topic):
+            return HOW_TO[topic]
+        case Offer(titles=titles):
+            return ask_to_add(titles)
+        case Unknown(question=True):
+            return NOT_ANSWERED
+    return PLAIN_ANSWERS.get(type(intent), NOT_UNDERSTOOD)
+
+
+PLAIN_ANSWERS: dict[type[Intent], str] = {
+    Yes: "Fine! What can I do for you?",
+    No: NOTHING_DONE,
+    LeaveAlone: NOTHING_DONE,
+    Suppose: SUPPOSED,
+}

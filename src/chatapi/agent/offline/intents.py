@@ -1,0 +1,194 @@
+"""What a user can mean: the vocabulary between `understanding` and `assistant`."""
+
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+Status: TypeAlias = Literal["all", "pending", "completed"]
+Verb: TypeAlias = Literal["complete", "reopen", "delete", "rename", "describe"]
+
+
+# --- which task -------------------------------------------------------------------------------------------------------
+
+
+class Position(Struct, frozen=True):
+    """A place in the latest list, from 1; negative counts from its end. `ordinal`: "the second", not "task 2"."""
+
+    number: int
+    ordinal: bool = False
+
+
+class It(Struct, frozen=True):
+    """The task last touched."""
+
+
+class Them(Struct, frozen=True):
+    """The tasks last touched or shown together."""
+
+
+class TheOther(Struct, frozen=True):
+    """Of two tasks listed, the one not touched."""
+
+
+class Named(Struct, frozen=True):
+    """A task by words of its title; `parts` is how the words fall apart if they name several tasks."""
+
+    text: str
+    parts: tuple[str, ...] = ()
+
+
+class Everything(Struct, frozen=True):
+    """All tasks of a status, perhaps only those whose title has the words of `about`, perhaps not `but` these."""
+
+    status: Status = "all"
+    about: str = ""
+    but: tuple["Target", ...] = ()
+
+
+class Nothing(Struct, frozen=True):
+    """No task was named."""
+
+
+Target: TypeAlias = Position | It | Them | TheOther | Named | Everything | Nothing
+
+
+# --- what to do -------------------------------------------------------------------------------------------------------
+
+
+class Add(Struct, frozen=True):
+    """`phrase`: the title is a phrase of its own ("remind me to …"), in which "and" does not begin a new command."""
+
+    titles: tuple[str, ...]
+    description: str | None = None
+    phrase: bool = False
+    timed: bool = False
+
+
+class Offer(Struct, frozen=True):
+    """The user named something that could be a task but did not ask for one."""
+
+    titles: tuple[str, ...]
+
+
+class Change(Struct, frozen=True):
+    """Do `verb` to the tasks; `value` is the new title (rename) or description (describe; None clears it)."""
+
+    verb: Verb
+    targets: tuple[Target, ...]
+    value: str | None = None
+
+
+class Did(Struct, frozen=True):
+    """The user tells of something done ("I bought the milk"): `verb` in its base form, `thing` what follows."""
+
+    verb: str
+    thing: str
+
+
+class NotDone(Struct, frozen=True):
+    """The user says that a task is not done."""
+
+    targets: tuple[Target, ...]
+
+
+class Undo(Struct, frozen=True):
+    """Take back what was last done."""
+
+
+class Correct(Struct, frozen=True):
+    """What was just done was meant for something else."""
+
+    text: str
+
+
+class ListTasks(Struct, frozen=True):
+    status: Status = "pending"
+
+
+class CountTasks(Struct, frozen=True):
+    status: Status = "all"
+
+
+class FindTasks(Struct, frozen=True):
+    text: str
+
+
+class ShowTask(Struct, frozen=True):
+    targets: tuple[Target, ...]
+
+
+class Recall(Struct, frozen=True):
+    """Quote the history: the `number`-th (negative: from the end) message of `who`."""
+
+    who: Literal["user", "assistant"]
+    number: int
+
+
+class RecallAll(Struct, frozen=True):
+    """What the user has said so far."""
+
+
+class RecallTouched(Struct, frozen=True):
+    """Which tasks a tool was last used on."""
+
+    tool: str
+
+
+class RecallName(Struct, frozen=True):
+    """What the user said they are called."""
+
+
+class Yes(Struct, frozen=True):
+    pass
+
+
+class No(Struct, frozen=True):
+    pass
+
+
+class LeaveAlone(Struct, frozen=True):
+    """The user asked not to do something."""
+
+
+class Suppose(Struct, frozen=True):
+    """A condition or a hypothesis: nothing to carry out."""
+
+
+class HowTo(Struct, frozen=True):
+    topic: str
+
+
+class Talk(Struct, frozen=True):
+    """Small talk, and questions about the assistant."""
+
+    topic: str
+
+
+class Unknown(Struct, frozen=True):
+    question: bool = False
+
+
+Intent: TypeAlias = (
+    Add
+    | Offer
+    | Change
+    | Did
+    | NotDone
+    | Undo
+    | Correct
+    | ListTasks
+    | CountTasks
+    | FindTasks
+    | ShowTask
+    | Recall
+    | RecallAll
+    | RecallTouched
+    | RecallName
+    | Yes
+    | No
+    | LeaveAlone
+    | Suppose
+    | HowTo
+    | Talk
+    | Unknown
+)

@@ -1,0 +1,76 @@
+"""What is known of a task from the results of tools, in this turn or in the history."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from chatapi.agent.offline.text import one_line
+from chatapi.agent.ports import ToolCall
+
+T = TypeVar("T")
+CHANGING = frozenset({"add_task", "complete_task", "delete_task", "update_task"})
+
+
+class KnownTask(Struct, frozen=True):
+    """A task as a tool last told of it; it may have changed since."""
+
+    id: int
+    title: str
+    description: str | None = None
+    completed: bool = False
+
+    @property
+    def label(self) -> str:
+        """The line it has in a list."""
+        return f"{one_line(self.title)} (done)" if self.completed else one_line(self.title)
+
+
+class _Page(Struct, frozen=True):
+    items: list[KnownTask]
+
+
+class Listing(Struct, frozen=True):
+    """The tasks of one list, all its pages."""
+
+    tasks: tuple[KnownTask, ...]
+
+
+def task_of(call: ToolCall) -> KnownTask | None:
+    """The task that a call changed, or None."""
+    return _converted(call.result, KnownTask) if call.name in CHANGING else None
+
+
+def tasks_of(call: ToolCall) -> list[KnownTask]:
+    """Every task that a call's result tells of."""
+    if call.name == "list_tasks":
+        page = _converted(call.result, _Page)
+        return page.items if page else []
+    return [task] if (task := task_of(call)) else []
+
+
+def listings_of(calls: Iterable[ToolCall]) -> list[Listing]:
+    """The lists that were read, pages joined, in their order."""
+    listings: list[Listing] = []
+    for call in calls:
+        if call.name != "list_tasks":
+            continue
+        page = tuple(tasks_of(call))
+        if call.arguments.get("cursor") and listings:
+            page = (*listings.pop().tasks, *page)
+        listings.append(Listing(page))
+    return listings
+
+
+def touched_by(calls: Sequence[ToolCall]) -> list[tuple[ToolCall, KnownTask]]:
+    """The calls that changed a task, with the task as it was left (or, deleted, as it was)."""
+    return [(call, task) for call in calls if (task := task_of(call))]
+
+
+def _converted(result: Any, wanted: type[T]) -> T | None:
+    # The history may hold results of tools of the same name that are not ours.
+    try:
+        return None if result is UNSET else msgspec.convert(result, wanted)
+    except msgspec.ValidationError:
+        return None

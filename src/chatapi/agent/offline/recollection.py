@@ -1,0 +1,120 @@
+"""What the conversation so far tells: the assistant's only memory is the history it is given."""
+
+from collections.abc import Iterator, Sequence
+
+from chatapi.agent.offline.known import KnownTask, listings_of, tasks_of, touched_by
+from chatapi.agent.offline.questions import Question, last_question, read_list
+from chatapi.agent.ports import HistoryMessage, ToolCall
+
+
+class Recollection:
+    """A view of messages, oldest first; the last may be the answer under way."""
+
+    def __init__(self, messages: Sequence[HistoryMessage]) -> None:
+        self._messages = messages
+
+    @property
+    def said_by_user(self) -> list[str]:
+        return [message.content for message in self._messages if message.role == "user"]
+
+    @property
+    def said_by_assistant(self) -> list[str]:
+        return [
+            message.content for message in self._messages if message.role == "assistant" and message.content
+        ]
+
+    def question(self) -> tuple[Question, list[KnownTask]] | None:
+        """What the last answer asks, and the tasks it asks about (none if they cannot be told for sure)."""
+        if not self._messages or (question := last_question(self._messages[-1].content)) is None:
+            return None
+        candidates = _placed(question.lines, question.total, self._messages[-1].tool_calls)
+        return question, candidates if len(candidates) == question.total else []
+
+    def latest_list(self) -> list[KnownTask]:
+        """The tasks as last numbered for the user, and after them what was added since, as a list of now would."""
+        since: list[tuple[ToolCall, KnownTask]] = []
+        for message in reversed(self._messages):
+            if listed := shown_list(message):
+                gone = {task.id for task in listed} | {
+                    task.id for call, task in since if call.name == "delete_task"
+                }
+                return listed + [
+                    task for call, task in since if call.name == "add_task" and task.id not in gone
+                ]
+            since = touched_by(message.tool_calls) + since
+        return []
+
+    def shown_together(self) -> list[KnownTask]:
+        """The tasks listed or touched last, several at once if there were any."""
+        alone: list[KnownTask] = []
+        for message in reversed(self._messages):
+            touched = {task.id: task for _, task in touched_by(message.tool_calls)}
+            tasks = shown_list(message) or list(touched.values())
+            if len(tasks) > 1:
+                return tasks
+            alone = alone or tasks
+        return alone
+
+    def just_added(self) -> list[KnownTask]:
+        """What was added together, if that came after the latest list and nothing was done since."""
+        for message in reversed(self._messages):
+            if shown_list(message):
+                return []
+            if touched := touched_by(message.tool_calls):
+                return [task for call, task in touched if call.name == "add_task"]
+        return []
+
+    def last_changes(self) -> list[tuple[ToolCall, KnownTask]]:
+        """What the last answer that changed anything changed, in order."""
+        for message in reversed(self._messages):
+            if touched := touched_by(message.tool_calls):
+                return touched
+        return []
+
+    def meant_by_it(self) -> list[KnownTask]:
+        """The task touched last, or shown alone since; several, if one answer touched several."""
+        for message in reversed(self._messages):
+            if touched := touched_by(message.tool_calls):
+                return list({task.id: task for _, task in touched}.values())
+            if len(shown := shown_list(message)) == 1:
+                return shown
+        return []
+
+    def touched_with(self, tool: str) -> list[KnownTask]:
+        """The tasks of the last answer that used the tool."""
+        for message in reversed(self._messages):
+            if tasks := [task for call, task in touched_by(message.tool_calls) if call.name == tool]:
+                return tasks
+        return []
+
+    def deleted(self) -> list[KnownTask]:
+        """Every task deleted in sight, the last one first."""
+        return [task for call, task in self._changes_backwards() if call.name == "delete_task"]
+
+    def before(self, call: ToolCall, task_id: int) -> KnownTask | None:
+        """The task as it was last known before a call."""
+        calls = [call for message in self._messages for call in message.tool_calls]
+        earlier = calls[: next(place for place, other in enumerate(calls) if other is call)]
+        known = (task for other in reversed(earlier) for task in tasks_of(other) if task.id == task_id)
+        return next(known, None)
+
+    def _changes_backwards(self) -> Iterator[tuple[ToolCall, KnownTask]]:
+        for message in reversed(self._messages):
+            yield from reversed(touched_by(message.tool_calls))
+
+
+def shown_list(message: HistoryMessage) -> list[KnownTask]:
+    """The tasks behind the last numbered list of an answer, those beyond its last line included."""
+    if message.role == "user":
+        return []
+    return _placed(*read_list(message.content.split("\n")), message.tool_calls)
+
+
+def _placed(lines: Sequence[str], total: int, calls: Sequence[ToolCall]) -> list[KnownTask]:
+    """The tasks of a list that was read in the same answer, by their lines and in their order; else none."""
+    for listing in reversed(listings_of(calls)):
+        remaining = iter(listing.tasks)
+        found = [task for line in lines if (task := next((t for t in remaining if t.label == line), None))]
+        if lines and len(found) == len(lines):
+            return list(listing.tasks) if total == len(listing.tasks) else found
+    return []

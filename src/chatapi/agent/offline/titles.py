@@ -1,0 +1,105 @@
+"""From what follows "add" to the titles of tasks: where a list ends and a title with an "and" in it begins."""
+
+import itertools
+import re
+from typing import Literal, TypeAlias
+
+from chatapi.agent.offline.text import is_quoted, tidy
+
+# How sure it is that the words are a list. "list" ("add … to my list", "add …"): short things fall apart at "and".
+# "phrase" ("remind me to …"): one task, unless it is a row of errands with commas.
+Context: TypeAlias = Literal["list", "phrase"]
+
+_COMMA = re.compile(r" ?[,;] (?:(?:and|plus|&) )?|,(?=[^\s\d])")
+_AND = re.compile(r" (?:and(?: also)?|plus|&|as well as) ", re.I)
+_ARTICLE = re.compile(r"(?:a|an|the|some|any|also|another) (?=\S)")
+_LINKING = re.compile(r"\b(?:with|for|of|between|to|at|from|about|on|in|by|via|like|vs|versus|into)\b", re.I)
+
+# Verbs that begin a task. After one of them "milk and bread" is one errand, not two tasks.
+_VERBS_TEXT = """
+    answer apply arrange ask attend backup bake bathe book borrow bring brush build buy call cancel change charge
+    check choose clean collect complete contact cook create cut deliver deploy design discuss do donate download
+    draft dry dust eat edit email empty exercise feed file fill find finish fix fold follow get give go grab groom
+    hang help hire install invite iron kiss learn listen look mail make measure meet merge message mop move mow
+    open order organise organize pack paint pay phone pick plan plant play post practice prepare print pull push
+    put read reboot record register renew rent repair replace reply report request research reserve return review
+    rinse run scan schedule see sell send set shave ship sign sing skype sort speak start stop study submit sweep
+    swim switch take talk teach tell test text thank throw tidy train translate trim try turn unpack update
+    upgrade upload vacuum visit walk wash watch water wipe wrap write
+"""
+VERBS = frozenset(_VERBS_TEXT.split())
+
+# Two nouns that are one thing.
+_PAIRS_TEXT = """
+    mac+cheese macaroni+cheese salt+pepper fish+chips ham+cheese gin+tonic rum+coke bed+breakfast lost+found
+    pros+cons terms+conditions profit+loss black+white rock+roll mom+dad mum+dad butter+jelly arts+crafts
+    cookies+cream biscuits+gravy chips+salsa chips+dip burger+fries washer+dryer research+development
+    health+safety trial+error nuts+bolts questions+answers oil+vinegar jack+jill tom+jerry spaghetti+meatballs
+    wear+tear safety+security drag+drop milk+cookies pen+paper shampoo+conditioner
+"""
+PAIRS = frozenset(tuple(pair.split("+")) for pair in _PAIRS_TEXT.split())
+LONGEST_THING = 4  # words; what is longer is a sentence rather than a thing on a list
+
+
+def split_titles(text: str, context: Context) -> tuple[str, ...]:
+    """The titles in a text; quotations are titles as they stand. Empty when there is nothing in it."""
+    if is_quoted(text.strip()):
+        return (tidy(text),)
+    things = _things(text)
+    if context == "phrase":
+        if len(things) < 3 or not all(_is_errand(thing) for thing in things):
+            things = [text]
+    elif not _is_list(things):
+        things = [text]
+    titles = (tidy(thing if context == "phrase" else _without_article(thing)) for thing in things)
+    return tuple(title for title in titles if title)
+
+
+def _without_article(thing: str) -> str:
+    return _ARTICLE.sub("", thing.strip(), count=1) if _ARTICLE.match(thing.strip()) else thing
+
+
+def _things(text: str) -> list[str]:
+    return [thing for part in _COMMA.split(text) if part.strip() for thing in _split_at_and(part)]
+
+
+def _split_at_and(part: str) -> list[str]:
+    """At each "and" that joins two things of a list, and at none that is inside a thing."""
+    first, *others = _AND.split(part)
+    things = [first]
+    for other in others:
+        if _belong_together(things[-1], other):
+            things[-1] = f"{things[-1]} and {other}"
+        else:
+            things.append(other)
+    return things
+
+
+def _belong_together(left: str, right: str) -> bool:
+    if is_quoted(left) or is_quoted(right):
+        return False
+    names = left[:1].isupper() and right[:1].isupper() and not (left.isupper() and right.isupper())
+    pair = (left.rpartition(" ")[2].casefold(), right.partition(" ")[0].casefold())
+    return names or pair in PAIRS or bool(_LINKING.search(left))
+
+
+def _is_errand(thing: str) -> bool:
+    """A verb and what it is done to."""
+    verb, _, rest = thing.strip().partition(" ")
+    return bool(rest) and verb.casefold() in VERBS
+
+
+def _is_list(things: list[str]) -> bool:
+    if not all(
+        is_quoted(thing) or _is_errand(thing) or len(thing.split()) <= LONGEST_THING for thing in things
+    ):
+        return False
+    return all(_may_follow(left, right) for left, right in itertools.pairwise(things))
+
+
+def _may_follow(left: str, right: str) -> bool:
+    if is_quoted(left):
+        return True
+    if _is_errand(left):  # "buy milk and bread" is one errand, "buy milk and call mom" two
+        return _is_errand(right)
+    return not (left.strip().casefold() in VERBS and _is_errand(right))  # "wash and dry the car"

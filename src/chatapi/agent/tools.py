@@ -1,0 +1,130 @@
+"""The registry: each tool is written once, here, whoever offers it.
+
+A tool's arguments are a struct, from which its JSON Schema comes, and never name a user: the owner is handed in by
+whoever bound the tools, so that nothing a model says can change whose data is touched.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Generic, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from chatapi.agent.ports import ToolSpec
+from chatapi.db.paging import MAX_ID, Page
+from chatapi.errors import AppError
+from chatapi.tasks.schemas import NewTask, Task, TaskChanges, TaskDescription, TaskStatus, TaskTitle
+from chatapi.tasks.service import TaskService
+
+LIST_LIMIT = 100  # bounds what one call can put before a model; the REST page's own bound
+ArgumentsT = TypeVar("ArgumentsT", bound=Struct)
+
+
+class ToolError(Exception):
+    """The call cannot be done as asked; the text tells the model why."""
+
+
+class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
+    """`run` gets a session inside a transaction, the owner, and arguments that hold."""
+
+    name: str
+    description: str
+    arguments: type[ArgumentsT]
+    run: Callable[[AsyncSession, str, ArgumentsT], Awaitable[Struct]]
+
+    @property
+    def spec(self) -> ToolSpec:
+        (schema,), definitions = msgspec.json.schema_components(
+            [self.arguments], ref_template="#/$defs/{name}"
+        )
+        parameters = definitions.pop(schema["$ref"].rsplit("/", 1)[-1])
+        parameters.pop("title", None)
+        parameters.pop("description", None)
+        return ToolSpec(
+            name=self.name,
+            description=self.description,
+            parameters={**parameters, **({"$defs": definitions} if definitions else {})},
+        )
+
+    async def __call__(self, session: AsyncSession, user_id: str, arguments: dict[str, Any]) -> Any:
+        """The result as JSON values; raises `ToolError` when the arguments don't hold or name what isn't there."""
+        try:
+            return msgspec.to_builtins(
+                await self.run(session, user_id, msgspec.convert(arguments, self.arguments)), builtin_types=()
+            )
+        except msgspec.ValidationError as error:
+            raise ToolError(f"The arguments of {self.name} don't hold: {error}") from error
+        except AppError as error:
+            if error.status >= 500:
+                raise
+            raise ToolError(error.detail) from error
+
+
+class AddTask(Struct, frozen=True, forbid_unknown_fields=True):
+    title: TaskTitle
+    description: TaskDescription | None = None
+
+
+class ListTasks(Struct, frozen=True, forbid_unknown_fields=True):
+    status: TaskStatus = "all"
+    cursor: Annotated[str | None, Meta(description="next_cursor of the page before")] = None
+
+
+TaskId = Annotated[int, Meta(ge=1, le=MAX_ID, description="The id of a task, as list_tasks gives it")]
+
+
+class OneTask(Struct, frozen=True, forbid_unknown_fields=True):
+    task_id: TaskId
+
+
+class UpdateTask(Struct, frozen=True, forbid_unknown_fields=True):
+    task_id: TaskId
+    title: TaskTitle | UnsetType = UNSET
+    description: TaskDescription | UnsetType | None = UNSET
+    completed: bool | UnsetType = UNSET
+
+
+async def add_task(session: AsyncSession, user_id: str, call: AddTask) -> Task:
+    return await TaskService(session).add(user_id, NewTask(title=call.title, description=call.description))
+
+
+async def list_tasks(session: AsyncSession, user_id: str, call: ListTasks) -> Page[Task]:
+    return await TaskService(session).page(user_id, status=call.status, limit=LIST_LIMIT, cursor=call.cursor)
+
+
+async def complete_task(session: AsyncSession, user_id: str, call: OneTask) -> Task:
+    return await TaskService(session).complete(user_id, call.task_id)
+
+
+async def delete_task(session: AsyncSession, user_id: str, call: OneTask) -> Task:
+    return await TaskService(session).remove(user_id, call.task_id)
+
+
+async def update_task(session: AsyncSession, user_id: str, call: UpdateTask) -> Task:
+    changes = TaskChanges(title=call.title, description=call.description, completed=call.completed)
+    return await TaskService(session).change(user_id, call.task_id, changes)
+
+
+TASK_TOOLS: tuple[Tool[Any], ...] = (
+    Tool(name="add_task", description="Add a task to the user's list.", arguments=AddTask, run=add_task),
+    Tool(
+        name="list_tasks",
+        description=f"The user's tasks by id, {LIST_LIMIT} to a page.",
+        arguments=ListTasks,
+        run=list_tasks,
+    ),
+    Tool(name="complete_task", description="Mark a task as completed.", arguments=OneTask, run=complete_task),
+    Tool(
+        name="delete_task",
+        description="Delete a task for good; the result is the task as it was.",
+        arguments=OneTask,
+        run=delete_task,
+    ),
+    Tool(
+        name="update_task",
+        description="Change a task's title or description, or reopen it with completed = false.",
+        arguments=UpdateTask,
+        run=update_task,
+    ),
+)

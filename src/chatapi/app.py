@@ -1,0 +1,107 @@
+"""The one composition root: everything is made here, and nothing at import."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from advanced_alchemy.extensions.litestar import SQLAlchemyPlugin
+from litestar import Litestar, Router
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.logging import LoggingConfig
+from litestar.middleware import DefineMiddleware
+
+from chatapi.agent.loading import load_agent
+from chatapi.agent.ports import Agent
+from chatapi.agent.tools import TASK_TOOLS
+from chatapi.auth.guards import ids_can_exist, owns_path
+from chatapi.auth.middleware import BearerAuthentication
+from chatapi.auth.tokens import TokenVerifier
+from chatapi.chat.controllers import ChatController
+from chatapi.chat.service import ChatService
+from chatapi.chat.worker import Worker
+from chatapi.conversations.controllers import ConversationController
+from chatapi.db.config import Database, database_config
+from chatapi.db.schema import Schema
+from chatapi.settings import Settings
+from chatapi.tasks.controllers import TaskController
+from chatapi.web.dependencies import provide_chat, provide_session
+from chatapi.web.docs import openapi_config, swagger_assets, tell_the_truth
+from chatapi.web.health import HealthController
+from chatapi.web.me import me
+from chatapi.web.problems import handle_exception
+from chatapi.web.requests import (
+    MAX_BODY_BYTES,
+    JSONRequest,
+    add_request_id,
+    answer_head,
+    body_is_json,
+    schema_is_current,
+)
+
+DRAIN_SECONDS = 5.0  # after the server's own grace; an orchestrator kills after 30
+
+
+def create_app(settings: Settings | None = None, agent: Agent | None = None) -> Litestar:
+    """The service. Settings come from the environment and the agent from the settings unless given."""
+    settings = settings or Settings.from_env()
+    agent = agent or load_agent(settings.chat_model)
+    config = database_config(settings)
+    database = Database(config)
+    schema = Schema(database, settings)
+    worker = Worker(database)
+    chat = ChatService(database, agent, TASK_TOOLS, worker, settings)
+
+    @asynccontextmanager
+    async def run(_: Litestar) -> AsyncIterator[None]:
+        background = [asyncio.create_task(worker.run())]
+        try:
+            await schema.migrate()
+        except Exception:  # noqa: BLE001 - whatever it is, the service starts, says 503 and why, and tries again
+            background.append(asyncio.create_task(schema.migrate_when_possible()))
+        yield
+        await chat.drain(DRAIN_SECONDS)
+        for task in background:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await database.close()
+
+    user_scoped = Router(
+        "/{user_id:str}",
+        guards=[owns_path, ids_can_exist],
+        route_handlers=[ChatController, ConversationController, TaskController],
+    )
+    api = Router(
+        "/api",
+        guards=[body_is_json, schema_is_current],
+        middleware=[
+            DefineMiddleware(
+                BearerAuthentication, verifier=TokenVerifier(settings), demo_mode=settings.demo_mode
+            )
+        ],
+        security=[{"bearer": []}],
+        route_handlers=[me, ChatController, user_scoped],
+    )
+    app = Litestar(
+        route_handlers=[api, HealthController, swagger_assets()],
+        plugins=[SQLAlchemyPlugin(config)],
+        dependencies={
+            "db_session": Provide(provide_session),
+            "chat": Provide(provide_chat, sync_to_thread=False),
+        },
+        exception_handlers={HTTPException: handle_exception, Exception: handle_exception},
+        before_send=[add_request_id],
+        lifespan=[run],
+        logging_config=LoggingConfig(
+            root={"level": settings.log_level, "handlers": ["queue_listener"]}, log_exceptions="never"
+        ),
+        openapi_config=openapi_config(),
+        request_class=JSONRequest,
+        request_max_body_size=MAX_BODY_BYTES,
+        state=State({"database": database, "schema": schema, "chat": chat}),
+    )
+    app.asgi_handler = answer_head(app.asgi_handler)
+    tell_the_truth(app)
+    return app

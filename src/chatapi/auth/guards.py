@@ -1,0 +1,23 @@
+"""What must hold of a request before a handler sees it."""
+
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+
+from chatapi.db.paging import MAX_ID
+from chatapi.errors import NotFound, NotYourPath
+
+RESERVED = {"chat", "me"}  # below /api these are the service's own
+
+
+def owns_path(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
+    """The token's user is the path's `user_id`."""
+    if connection.path_params["user_id"] in RESERVED:
+        raise NotFound("Nothing is served at this path.")
+    if connection.path_params["user_id"] != connection.user.user_id:
+        raise NotYourPath("The path's user is not the token's; GET /api/me says who you are.")
+
+
+def ids_can_exist(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
+    """A number in the path that no id can be names nothing: 404, before a database refuses it."""
+    if any(isinstance(value, int) and not 0 < value <= MAX_ID for value in connection.path_params.values()):
+        raise NotFound("There is nothing under this id.")

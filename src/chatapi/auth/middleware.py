@@ -1,0 +1,40 @@
+"""From the Authorization header to `connection.user`."""
+
+from litestar.connection import ASGIConnection
+from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
+from litestar.types import ASGIApp
+
+from chatapi.auth.tokens import DEMO, Identity, TokenVerifier, invalid_token
+from chatapi.errors import Unauthenticated
+
+
+class BearerAuthentication(AbstractAuthenticationMiddleware):
+    """RFC 6750 bearer tokens; `connection.user` is an `Identity`.
+
+    In demo mode, and only without an Authorization header, the caller is the user `demo`.
+    """
+
+    def __init__(self, app: ASGIApp, verifier: TokenVerifier, *, demo_mode: bool) -> None:
+        # OPTIONS is not left out: its requests pass the same guards, which read connection.user.
+        super().__init__(app, exclude_http_methods=())
+        self._verifier = verifier
+        self._demo_mode = demo_mode
+
+    async def authenticate_request(self, connection: ASGIConnection) -> AuthenticationResult:  # type: ignore[type-arg]
+        return AuthenticationResult(
+            user=self._identify(connection.headers.getall("authorization", [])), auth=None
+        )
+
+    def _identify(self, headers: list[str]) -> Identity:
+        if not headers:
+            if self._demo_mode:
+                return DEMO
+            raise Unauthenticated("Send a token: Authorization: Bearer …")
+        if len(headers) > 1:
+            raise invalid_token("more than one Authorization header")
+        scheme, _, token = headers[0].partition(" ")
+        if (
+            scheme.lower() != "bearer"
+        ):  # RFC 6750, section 3.1: another scheme is told of ours, without an error code
+            raise Unauthenticated("Send a token: Authorization: Bearer …")
+        return self._verifier.verify(token.strip())

@@ -1,0 +1,29 @@
+"""What a turn takes and gives."""
+
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from chatapi.agent.ports import Usage
+from chatapi.conversations.schemas import ToolCall
+from chatapi.text import NOT_BLANK
+
+MessageText = Annotated[str, Meta(min_length=1, max_length=10_000, pattern=NOT_BLANK)]
+
+
+class ChatRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A message, and the conversation that it continues; without one, or with null, a new one begins."""
+
+    message: MessageText
+    conversation_id: int | None = None
+
+
+class ChatAnswer(Struct, frozen=True, kw_only=True):
+    """The answer to a message. `message_id` is the stored answer's; `usage` is there when the model tells it."""
+
+    conversation_id: int
+    response: str
+    tool_calls: list[ToolCall]
+    message_id: int
+    turn_id: int
+    usage: Usage | UnsetType = UNSET

@@ -1,0 +1,49 @@
+"""The tools of one run: bound to its user, one call at a time, each journaled with its effect."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from chatapi.agent.ports import ToolCall, ToolSpec
+from chatapi.agent.tools import Tool, ToolError
+from chatapi.chat import store
+from chatapi.db.config import Database
+
+
+class TurnTools:
+    """Implements `agent.ports.Tools`. `calls` are the turn's calls so far, in the order of the journal."""
+
+    def __init__(self, database: Database, run: store.Run, tools: Mapping[str, Tool[Any]]) -> None:
+        self.calls: list[ToolCall] = []
+        self._database = database
+        self._run = run
+        self._tools = tools
+        self._one_at_a_time = asyncio.Lock()  # a model may ask for several at once; the journal has an order
+
+    @property
+    def specs(self) -> Sequence[ToolSpec]:
+        return [tool.spec for tool in self._tools.values()]
+
+    async def call(self, name: str, arguments: dict[str, Any], *, call_id: str | None = None) -> ToolCall:
+        async with self._one_at_a_time:
+            position = len(self.calls)
+            call_id = call_id or f"call_{self._run.turn_id}_{position}"
+            async with self._database.transaction() as session:
+                await store.hold(session, self._run)
+                call = await self._carry_out(session, name, arguments, call_id)
+                await store.record_call(session, self._run, position, call)
+            self.calls.append(call)
+            return call
+
+    async def _carry_out(
+        self, session: AsyncSession, name: str, arguments: dict[str, Any], call_id: str
+    ) -> ToolCall:
+        try:
+            if (tool := self._tools.get(name)) is None:
+                raise ToolError(f"There is no tool {name}.")
+            result = await tool(session, self._run.user_id, arguments)
+        except ToolError as error:
+            return ToolCall(id=call_id, name=name, arguments=arguments, error=str(error))
+        return ToolCall(id=call_id, name=name, arguments=arguments, result=result)

@@ -1,0 +1,89 @@
+"""The command `chatapi`: Litestar's own commands, Advanced Alchemy's `database`, and ours."""
+
+import os
+import re
+import signal
+import sys
+from datetime import timedelta
+from typing import Any, NoReturn
+
+import rich_click as click  # what Litestar's own group is made of
+import uvicorn
+from dotenv import load_dotenv
+from litestar import Litestar
+from litestar.cli.main import litestar_group
+
+from chatapi.auth.tokens import TokenVerifier
+from chatapi.settings import Settings, SettingsError
+
+APP = "chatapi.app:create_app"
+GRACE_SECONDS = 20  # for requests under way at SIGTERM; with the drain after it below an orchestrator's 30
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def main() -> None:
+    """The console script."""
+    load_dotenv(".env")
+    os.environ["LITESTAR_APP"] = APP
+    for command in (run, token, check_config):
+        litestar_group.add_command(command)  # `run` takes the place of Litestar's
+    try:
+        litestar_group(prog_name="chatapi")
+    except SettingsError as error:
+        sys.exit(f"chatapi: {error}")
+
+
+class Duration(click.ParamType[timedelta]):
+    """A number and a unit: 90s, 15m, 1h, 7d."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        match = re.fullmatch(r"(\d{1,6})([smhd])", value)
+        if match is None:
+            self.fail(f"{value!r} is not a duration such as 90s, 15m, 1h or 7d", param, ctx)
+        return timedelta(**{UNITS[match[2]]: int(match[1])})
+
+
+@click.command()
+@click.option("--host", help="The address to listen on; HOST if left out.")
+@click.option("--port", type=click.IntRange(0, 65_535), help="The port to listen on; PORT if left out.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="How many processes.")
+def run(app: Litestar, host: str | None, port: int | None, workers: int) -> None:
+    """Run the service."""
+    settings = Settings.from_env()
+    signal.signal(signal.SIGTERM, end_well)
+    uvicorn.run(
+        app if workers == 1 else APP,
+        factory=workers > 1,
+        host=host or settings.host,
+        port=settings.port if port is None else port,
+        workers=workers,
+        log_level=settings.log_level.lower(),
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        server_header=False,
+    )
+
+
+def end_well(*_: object) -> NoReturn:
+    """Uvicorn shuts down on SIGTERM and then raises it again for whoever listened before it: here, to exit with 0."""
+    sys.exit(0)
+
+
+@click.command()
+@click.argument("user_id")
+@click.option(
+    "--expires", type=Duration(), default="1h", show_default=True, help="How long it holds: 90s, 15m, 1h, 7d."
+)
+def token(user_id: str, expires: timedelta) -> None:
+    """Print a development token for USER_ID, signed with BETTER_AUTH_SECRET."""
+    click.echo(TokenVerifier(Settings.from_env()).mint(user_id, expires))
+
+
+@click.command(name="check-config")
+def check_config() -> None:
+    """Say what is configured; without secrets. What is wrong is said before, and ends with status 1."""
+    for name, value in Settings.from_env().public().items():
+        click.echo(f"{name}={value}")

@@ -1,0 +1,92 @@
+"""Conversations and their messages over REST."""
+
+from typing import Literal
+
+from advanced_alchemy.extensions.litestar.providers import create_service_dependencies
+from litestar import Controller, delete, get, patch
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody
+
+from chatapi.conversations.schemas import Conversation, ConversationChanges, Message
+from chatapi.conversations.service import ConversationService
+from chatapi.db.paging import Page
+from chatapi.openapi import PageCursor, PageSize, problems
+
+
+class ConversationController(Controller):
+    path = "/conversations"
+    tags = ("Conversations",)
+    dependencies = create_service_dependencies(ConversationService, "conversations")
+
+    @get(operation_id="listConversations", summary="List conversations", responses=problems(422))
+    async def list_conversations(
+        self,
+        user_id: FromPath[str],
+        conversations: NamedDependency[ConversationService],
+        limit: PageSize = 20,
+        cursor: PageCursor = None,
+    ) -> Page[Conversation]:
+        """Newest activity first."""
+        return await conversations.page(user_id, limit=limit, cursor=cursor)
+
+    @get(
+        "/{conversation_id:int}",
+        operation_id="readConversation",
+        summary="Read a conversation",
+        responses=problems(404),
+    )
+    async def read_conversation(
+        self,
+        user_id: FromPath[str],
+        conversation_id: FromPath[int],
+        conversations: NamedDependency[ConversationService],
+    ) -> Conversation:
+        return await conversations.read(user_id, conversation_id)
+
+    @patch(
+        "/{conversation_id:int}",
+        operation_id="renameConversation",
+        summary="Rename a conversation",
+        responses=problems(404, 413, 415, 422),
+    )
+    async def rename_conversation(
+        self,
+        user_id: FromPath[str],
+        conversation_id: FromPath[int],
+        conversations: NamedDependency[ConversationService],
+        data: JSONBody[ConversationChanges],
+    ) -> Conversation:
+        return await conversations.rename(user_id, conversation_id, data)
+
+    @delete(
+        "/{conversation_id:int}",
+        operation_id="deleteConversation",
+        summary="Delete a conversation",
+        responses=problems(404),
+    )
+    async def delete_conversation(
+        self,
+        user_id: FromPath[str],
+        conversation_id: FromPath[int],
+        conversations: NamedDependency[ConversationService],
+    ) -> None:
+        """With all its messages; a turn under way is cancelled."""
+        await conversations.remove(user_id, conversation_id)
+
+    @get(
+        "/{conversation_id:int}/messages",
+        operation_id="listMessages",
+        summary="List a conversation's messages",
+        responses=problems(404, 422),
+    )
+    async def list_messages(
+        self,
+        user_id: FromPath[str],
+        conversation_id: FromPath[int],
+        conversations: NamedDependency[ConversationService],
+        limit: PageSize = 50,
+        cursor: PageCursor = None,
+        order: FromQuery[Literal["asc", "desc"]] = "asc",
+    ) -> Page[Message]:
+        """Oldest first, or with `order=desc` newest first."""
+        return await conversations.messages(user_id, conversation_id, limit=limit, cursor=cursor, order=order)

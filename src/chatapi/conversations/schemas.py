@@ -1,0 +1,46 @@
+"""Conversations and messages as callers see them."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from chatapi.text import NOT_BLANK
+
+ConversationTitle = Annotated[str, Meta(min_length=1, max_length=200, pattern=NOT_BLANK)]
+MessageStatus = Literal["running", "completed", "failed", "cancelled"]
+
+
+class Conversation(Struct, frozen=True, kw_only=True):
+    id: int
+    title: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class ConversationChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The new title; null takes it away."""
+
+    title: ConversationTitle | None
+
+
+class ToolCall(Struct, frozen=True, kw_only=True):
+    """A call with its outcome: `result` (JSON) or `error` (a sentence that the model may act on), never both."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any]
+    result: Any | UnsetType = UNSET
+    error: str | UnsetType = UNSET
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """`status` is that of the message's turn."""
+
+    id: int
+    turn_id: int
+    role: Literal["user", "assistant"]
+    content: str
+    tool_calls: list[ToolCall]
+    status: MessageStatus
+    created_at: datetime

@@ -1,0 +1,111 @@
+"""Reading, renaming and deleting conversations. What makes them grow is `chat`."""
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+from advanced_alchemy.repository import SQLAlchemyAsyncRepository
+from sqlalchemy import delete, select, tuple_, update
+
+from chatapi.conversations.schemas import Conversation, ConversationChanges, Message
+from chatapi.db import models
+from chatapi.db.paging import Page, decode_cursor, page_of
+from chatapi.db.services import Service
+from chatapi.errors import ConversationNotFound
+
+
+class ConversationService(Service[models.Conversation, "ConversationService.Repository"]):
+    """Every method takes the owner first and raises `ConversationNotFound` for one that is not theirs."""
+
+    class Repository(SQLAlchemyAsyncRepository[models.Conversation]):
+        model_type = models.Conversation
+
+    repository_type = Repository
+
+    async def page(self, user_id: str, *, limit: int, cursor: str | None) -> Page[Conversation]:
+        """Newest activity first."""
+        statement = self.repository.statement.limit(limit + 1)
+        if (before := decode_cursor(cursor, tuple[datetime, int])) is not None:
+            statement = statement.where(
+                tuple_(models.Conversation.updated_at, models.Conversation.id) < before
+            )
+        rows = await self.get_many(
+            models.Conversation.user_id == user_id,
+            order_by=[("updated_at", True), ("id", True)],
+            statement=statement,
+        )
+        return page_of(
+            rows, limit, to_schema, lambda conversation: (conversation.updated_at, conversation.id)
+        )
+
+    async def read(self, user_id: str, conversation_id: int) -> Conversation:
+        conversation = await self.get_one_or_none(
+            models.Conversation.id == conversation_id, models.Conversation.user_id == user_id
+        )
+        if conversation is None:
+            raise ConversationNotFound(conversation_id)
+        return to_schema(conversation)
+
+    async def rename(self, user_id: str, conversation_id: int, changes: ConversationChanges) -> Conversation:
+        """A rename is not activity: the conversation keeps its place in the list."""
+        conversation = await self.session.scalar(
+            update(models.Conversation)
+            .where(models.Conversation.id == conversation_id, models.Conversation.user_id == user_id)
+            .values(title=changes.title, updated_at=models.Conversation.updated_at)
+            .returning(models.Conversation)
+        )
+        if conversation is None:
+            raise ConversationNotFound(conversation_id)
+        return to_schema(conversation)
+
+    async def remove(self, user_id: str, conversation_id: int) -> None:
+        """With its turns and messages; a turn under way finds its row gone and ends as cancelled."""
+        removed = await self.session.scalar(
+            delete(models.Conversation)
+            .where(models.Conversation.id == conversation_id, models.Conversation.user_id == user_id)
+            .returning(models.Conversation.id)
+        )
+        if removed is None:
+            raise ConversationNotFound(conversation_id)
+
+    async def messages(
+        self,
+        user_id: str,
+        conversation_id: int,
+        *,
+        limit: int,
+        cursor: str | None,
+        order: Literal["asc", "desc"],
+    ) -> Page[Message]:
+        await self.read(user_id, conversation_id)
+        message = models.Message
+        statement = (
+            select(message, models.Turn.status)
+            .join(models.Turn, models.Turn.id == message.turn_id)
+            .where(message.user_id == user_id, message.conversation_id == conversation_id)
+            .order_by(message.id.desc() if order == "desc" else message.id.asc())
+            .limit(limit + 1)
+        )
+        if (edge := decode_cursor(cursor, int)) is not None:
+            statement = statement.where(message.id < edge if order == "desc" else message.id > edge)
+        rows = (await self.session.execute(statement)).all()
+        return page_of(rows, limit, lambda row: to_message(*row), lambda row: row[0].id)
+
+
+def to_schema(conversation: models.Conversation) -> Conversation:
+    return msgspec.convert(conversation, Conversation, from_attributes=True)
+
+
+def to_message(message: models.Message, status: str) -> Message:
+    return msgspec.convert(
+        {
+            "id": message.id,
+            "turn_id": message.turn_id,
+            "role": message.role,
+            "content": message.content,
+            "tool_calls": message.tool_calls,
+            "status": status,
+            "created_at": message.created_at,
+        },
+        Message,
+    )

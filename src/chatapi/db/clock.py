@@ -1,0 +1,46 @@
+"""The database's clock: leases of several machines are compared by one clock only."""
+
+from datetime import datetime
+from typing import Any
+
+from advanced_alchemy.types import DateTimeUTC
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+# A dead process's turns are free after this. Three heartbeats fit in, so that a slow one kills nobody.
+LEASE_SECONDS = 12
+
+
+class utc_now(FunctionElement[datetime]):  # noqa: N801 - SQL functions are written small
+    """Now, as columns of `DateTimeUTC` store it."""
+
+    type = DateTimeUTC(timezone=True)
+    inherit_cache = True
+
+
+class lease_end(FunctionElement[datetime]):  # noqa: N801
+    """When a lease taken now ends."""
+
+    type = DateTimeUTC(timezone=True)
+    inherit_cache = True
+
+
+@compiles(utc_now, "postgresql")
+def _(element: utc_now, compiler: SQLCompiler, **_: Any) -> str:  # noqa: ARG001
+    return "clock_timestamp()"  # and not now(): a transaction may have waited for a lock since it began
+
+
+@compiles(lease_end, "postgresql")
+def _(element: lease_end, compiler: SQLCompiler, **_: Any) -> str:  # noqa: ARG001
+    return f"(clock_timestamp() + interval '{LEASE_SECONDS} seconds')"
+
+
+@compiles(utc_now, "sqlite")
+def _(element: utc_now, compiler: SQLCompiler, **_: Any) -> str:  # noqa: ARG001
+    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+
+@compiles(lease_end, "sqlite")
+def _(element: lease_end, compiler: SQLCompiler, **_: Any) -> str:  # noqa: ARG001
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', '+{LEASE_SECONDS} seconds')"

@@ -1,0 +1,147 @@
+"""The engine, its sessions, and the one way to begin a transaction."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from advanced_alchemy.config import AsyncSessionConfig
+from advanced_alchemy.extensions.litestar import AlembicAsyncConfig, EngineConfig, SQLAlchemyAsyncConfig
+from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, event, make_url, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from chatapi.settings import Settings, SettingsError
+
+PACKAGE = Path(__file__).parents[1]
+# Beside the package's modules in a wheel, at the repository's root in a checkout.
+MIGRATIONS = (
+    PACKAGE / "migrations" if (PACKAGE / "migrations").is_dir() else PACKAGE.parents[1] / "migrations"
+)
+
+POOL_TIMEOUT = 5  # a request that finds no connection for so long is better told 503 than kept waiting
+CONNECT_TIMEOUT = 10.0  # Neon wakes a sleeping database in a few seconds
+STATEMENT_TIMEOUT = 10.0  # no statement of ours is long; one that is has lost its database
+SQLITE_POOL_SIZE = 2  # one writer at a time is all SQLite has; the second covers the hand-over
+POSTGRESQL_POOL_SIZE = 15
+
+
+def database_config(settings: Settings) -> SQLAlchemyAsyncConfig:
+    """What Advanced Alchemy's plugin needs to own engine and session maker.
+
+    The plugin's own session dependency is given another key, because it would commit after, or not at all, where
+    ours commits before the response goes out (see `web.dependencies`).
+    """
+    url, connect_args = engine_url(settings.database_url)
+    if settings.sqlite and url.database:
+        make_private_file(Path(url.database))
+    config = SQLAlchemyAsyncConfig(
+        connection_string=url.render_as_string(hide_password=False),
+        session_dependency_key="plugin_session",
+        session_config=AsyncSessionConfig(expire_on_commit=False),
+        engine_config=EngineConfig(
+            connect_args=connect_args,
+            poolclass=AsyncAdaptedQueuePool,
+            pool_size=settings.db_pool_size
+            or (SQLITE_POOL_SIZE if settings.sqlite else POSTGRESQL_POOL_SIZE),
+            max_overflow=settings.db_max_overflow,
+            pool_timeout=POOL_TIMEOUT,
+        ),
+        alembic_config=AlembicAsyncConfig(
+            script_location=str(MIGRATIONS), compare_type=True, render_as_batch=False
+        ),
+    )
+    if settings.sqlite:
+        prepare_sqlite(config.get_engine())
+    return config
+
+
+def engine_url(database_url: str) -> tuple[URL, dict[str, Any]]:
+    """The URL for SQLAlchemy's asyncpg or aiosqlite dialect, and the driver's arguments.
+
+    Takes the libpq form that Neon and others hand out: `sslmode` becomes asyncpg's `ssl`, `application_name` and
+    `options` become start-up parameters, `channel_binding` is left out (asyncpg has no SCRAM-PLUS to bind with).
+    Behind a pooler in transaction mode (a host with `-pooler`, or `pgbouncer=true`) no statement is kept prepared.
+    """
+    try:
+        url = make_url(database_url)
+    except ArgumentError:
+        raise SettingsError("DATABASE_URL: is not a database URL") from None
+    if url.drivername in {"sqlite", "sqlite+aiosqlite"}:
+        if url.database in {None, "", ":memory:"}:
+            raise SettingsError(
+                "DATABASE_URL: needs a file; in memory each connection would have a database of its own"
+            )
+        return url.set(drivername="sqlite+aiosqlite"), {}
+    if url.drivername not in {"postgres", "postgresql", "postgresql+asyncpg"}:
+        raise SettingsError(
+            f"DATABASE_URL: {url.drivername}:// is not supported; use postgresql:// or sqlite://"
+        )
+
+    query = dict(url.query)
+    arguments: dict[str, Any] = {"timeout": CONNECT_TIMEOUT, "command_timeout": STATEMENT_TIMEOUT}
+    if (sslmode := query.pop("sslmode", None)) is not None:
+        arguments["ssl"] = sslmode
+    query.pop("channel_binding", None)
+    start_up = {name: query.pop(name) for name in ("application_name", "options") if name in query}
+    arguments["server_settings"] = {"application_name": "chatapi", **start_up}
+    if query.pop("pgbouncer", "") == "true" or "-pooler." in (url.host or ""):
+        arguments |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+    if unknown := query.keys() - {"host", "port", "ssl"}:
+        raise SettingsError(f"DATABASE_URL: the parameter {min(unknown)} is not supported")
+    return url.set(drivername="postgresql+asyncpg", query=query), arguments
+
+
+def make_private_file(path: Path) -> None:
+    """An empty file for SQLite to fill, readable by its owner alone, as are those that SQLite puts beside it."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            path.touch(mode=0o600)
+    except OSError as error:
+        raise SettingsError(f"DATABASE_URL: {path} cannot be made: {error.strerror}") from None
+
+
+def prepare_sqlite(engine: AsyncEngine) -> None:
+    """Make SQLite behave as a database for several writers.
+
+    The driver's own transaction handling loses updates; with it off, BEGIN IMMEDIATE takes the write lock before the
+    first read, and busy_timeout waits for it (https://www.sqlite.org/lang_transaction.html).
+    """
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def configure(connection: DBAPIConnection, _: Any) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+class Database:
+    """Short transactions on one engine. Nothing else in the package opens a session."""
+
+    def __init__(self, config: SQLAlchemyAsyncConfig) -> None:
+        self.config = config
+        self.engine: AsyncEngine = config.get_engine()
+        self._sessions: async_sessionmaker[AsyncSession] = config.create_session_maker()  # type: ignore[assignment]
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """A transaction: committed when the block ends, rolled back when it raises; its connection goes back."""
+        async with self._sessions.begin() as session:
+            yield session
+
+    async def close(self) -> None:
+        """Close all connections. (Advanced Alchemy's plugin disposes only of the first engine of a process.)"""
+        await self.engine.dispose()
+
+    async def ping(self) -> None:
+        """Ask the database something; raises what the driver raises when it does not answer."""
+        async with self.engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))

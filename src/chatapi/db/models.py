@@ -1,0 +1,137 @@
+"""All tables. Every one carries `user_id` and is indexed for how it is read, owner first.
+
+Ids are identities and never reused; rows of `messages` and `tool_calls` are never rewritten.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from advanced_alchemy.base import DefaultBase, IdentityAuditBase, IdentityBase
+from advanced_alchemy.types import DateTimeUTC
+from sqlalchemy import JSON, BigInteger, ForeignKey, ForeignKeyConstraint, Index, Text, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+TurnStatus = Literal["running", "completed", "failed", "cancelled"]
+
+OwnerId = Annotated[str, mapped_column(Text, ForeignKey("users.id", ondelete="CASCADE"))]
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class User(DefaultBase):
+    """Whoever has used the service; `id` is the token's subject, opaque."""
+
+    __tablename__ = "users"
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), default=now)
+
+
+class Conversation(IdentityAuditBase):
+    __tablename__ = "conversations"
+
+    user_id: Mapped[OwnerId]
+    title: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (
+        Index("ix_conversations_activity", "user_id", "updated_at", "id"),
+        UniqueConstraint("user_id", "id", name="uq_conversations_owner"),  # for the turns' foreign key
+        {"sqlite_autoincrement": True},
+    )
+
+
+class Turn(IdentityBase):
+    """One exchange: a user's message and what became of it.
+
+    `worker_id` names the process that runs it (see `Worker`). `run_id` is made anew each time it is run: whoever
+    writes to a running turn names its run, so that a process taken for dead cannot write over its successor.
+    """
+
+    __tablename__ = "turns"
+
+    user_id: Mapped[str] = mapped_column(Text)
+    conversation_id: Mapped[int] = mapped_column(BigInteger)
+    status: Mapped[str] = mapped_column(Text)
+    worker_id: Mapped[str] = mapped_column(Text)
+    run_id: Mapped[str] = mapped_column(Text, unique=True)
+    idempotency_key: Mapped[str | None] = mapped_column(Text)
+    request_hash: Mapped[str | None] = mapped_column(Text)
+    model: Mapped[str] = mapped_column(Text)
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    usage: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    created_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), default=now)
+    finished_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
+
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["user_id", "conversation_id"], ["conversations.user_id", "conversations.id"], ondelete="CASCADE"
+        ),
+        UniqueConstraint("user_id", "idempotency_key", name="uq_turns_idempotency_key"),
+        Index(
+            "uq_turns_running",
+            "user_id",
+            "conversation_id",
+            unique=True,
+            postgresql_where=text("status = 'running'"),
+            sqlite_where=text("status = 'running'"),
+        ),
+        Index("ix_turns_conversation", "user_id", "conversation_id", "id"),
+        {"sqlite_autoincrement": True},
+    )
+
+
+class Message(IdentityBase):
+    __tablename__ = "messages"
+
+    user_id: Mapped[str] = mapped_column(Text)
+    conversation_id: Mapped[int] = mapped_column(BigInteger)
+    turn_id: Mapped[int] = mapped_column(ForeignKey("turns.id", ondelete="CASCADE"), index=True)
+    role: Mapped[str] = mapped_column(Text)
+    content: Mapped[str] = mapped_column(Text)
+    tool_calls: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
+    created_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), default=now)
+
+    __table_args__ = (
+        Index("ix_messages_conversation", "user_id", "conversation_id", "id"),
+        {"sqlite_autoincrement": True},
+    )
+
+
+class ToolCallEntry(DefaultBase):
+    """The journal: a tool's effect and its entry here are written in one transaction."""
+
+    __tablename__ = "tool_calls"
+
+    turn_id: Mapped[int] = mapped_column(ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(Text)
+    call_id: Mapped[str] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Text)
+    arguments: Mapped[dict[str, Any]] = mapped_column(JSON)
+    result: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), default=now)
+
+    __table_args__ = (Index("ix_tool_calls_owner", "user_id", "turn_id"),)
+
+
+class Task(IdentityAuditBase):
+    __tablename__ = "tasks"
+
+    user_id: Mapped[OwnerId]
+    title: Mapped[str] = mapped_column(Text)
+    description: Mapped[str | None] = mapped_column(Text)
+    completed: Mapped[bool] = mapped_column(default=False)
+
+    __table_args__ = (Index("ix_tasks_owner", "user_id", "id"), {"sqlite_autoincrement": True})
+
+
+class Worker(DefaultBase):
+    """A process that runs turns. Its turns are abandoned once `lease_until` has passed by the database's clock."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    lease_until: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True))

@@ -1,0 +1,42 @@
+"""Keyset paging: a page costs the same wherever it starts, and inserts do not shift it."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import msgspec
+
+from chatapi.errors import Invalid
+
+T = TypeVar("T")
+RowT = TypeVar("RowT")
+KeyT = TypeVar("KeyT")
+
+MAX_ID = 2**63 - 1  # what a BIGINT holds; no larger id can exist
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """`next_cursor` is null on the last page; pass it back as `cursor` for the page after this one."""
+
+    items: list[T]
+    next_cursor: str | None
+
+
+def decode_cursor(cursor: str | None, key_type: type[KeyT]) -> KeyT | None:
+    """The sort key in a cursor made by `page_of`; raises `Invalid` for one that is not ours."""
+    if cursor is None:
+        return None
+    try:
+        return msgspec.json.decode(urlsafe_b64decode(cursor.encode("ascii")), type=key_type)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise Invalid("cursor", "is not a cursor of this list") from error
+
+
+def page_of(
+    rows: Sequence[RowT], limit: int, to_item: Callable[[RowT], T], to_key: Callable[[RowT], object]
+) -> Page[T]:
+    """A page from `limit + 1` rows: the row too many says that there is more and is not shown."""
+    shown = rows[:limit]
+    more = len(rows) > limit
+    cursor = urlsafe_b64encode(msgspec.json.encode(to_key(shown[-1]))).decode("ascii") if more else None
+    return Page(items=[to_item(row) for row in shown], next_cursor=cursor)

@@ -1,0 +1,72 @@
+"""Migrations from inside the service: whether the schema is this version's, and making it so."""
+
+import asyncio
+import logging
+import time
+
+from advanced_alchemy.alembic.commands import AlembicCommands
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, column, inspect, select, table
+
+from chatapi.db.config import MIGRATIONS, Database, database_config
+from chatapi.errors import SchemaOutdated
+from chatapi.settings import Settings
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 2.0
+
+
+class Schema:
+    """The schema's revision against the one that this version's migrations lead to."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._current = False
+        self._asked_at = float("-inf")
+        self._asking = asyncio.Lock()
+
+    async def ensure_current(self) -> None:
+        """Raises `SchemaOutdated`. Once current is always current: a running version is never migrated away under."""
+        if self._current:
+            return
+        async with self._asking:  # one request looks, at most once a second; the others take its word
+            if not self._current and time.monotonic() - self._asked_at >= 1.0:
+                async with self._database.engine.connect() as connection:
+                    self._current = await connection.run_sync(self._is_current)
+                self._asked_at = time.monotonic()
+        if not self._current:
+            raise SchemaOutdated("Run: chatapi database upgrade --no-prompt", retry_after=2)
+
+    async def migrate(self) -> None:
+        """Upgrade to the newest revision, if the settings say that the service does so itself."""
+        if self._settings.migrates_itself:
+            await asyncio.to_thread(upgrade, self._settings)
+
+    async def migrate_when_possible(self) -> None:
+        """`migrate`, again and again until the database lets it."""
+        while True:
+            try:
+                return await self.migrate()
+            except Exception:
+                log.warning(
+                    "The schema could not be migrated; trying again in %s s", RETRY_SECONDS, exc_info=True
+                )
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def _is_current(self, connection: Connection) -> bool:
+        versions = table(self._database.config.alembic_config.version_table_name, column("version_num"))
+        if not inspect(connection).has_table(versions.name):
+            return False
+        known = [script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()]
+        # A revision that this version does not know is a newer one: a roll-out is under way.
+        return any(
+            revision == known[0] or revision not in known
+            for revision in connection.scalars(select(versions.c.version_num))
+        )
+
+
+def upgrade(settings: Settings) -> None:
+    """Apply the migrations, on an engine of its own: Alembic runs an event loop of its own."""
+    AlembicCommands(sqlalchemy_config=database_config(settings)).upgrade()

@@ -1,0 +1,43 @@
+"""What every repository service of ours has in common."""
+
+from typing import Any
+
+from advanced_alchemy.base import ModelProtocol
+from advanced_alchemy.service import SQLAlchemyAsyncRepositoryService
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncSession
+from typing_extensions import TypeVar
+
+from chatapi.db.models import User
+
+ModelT = TypeVar("ModelT", bound=ModelProtocol)
+RepositoryT = TypeVar("RepositoryT", bound=Any, default=Any)
+
+
+class Service(SQLAlchemyAsyncRepositoryService[ModelT, RepositoryT]):
+    """An Advanced Alchemy service that lets database errors through as they are.
+
+    Advanced Alchemy would turn each into an IntegrityError and so into 409, a dead connection included;
+    `db.resilience` tells them apart by SQLSTATE instead. Values are complete after a flush, so nothing is re-read.
+    """
+
+    def __init__(self, session: AsyncSession, **options: Any) -> None:
+        super().__init__(session=session, **{**options, "wrap_exceptions": False, "auto_refresh": False})
+
+    @property
+    def session(self) -> AsyncSession:
+        return self.repository.session  # type: ignore[no-any-return]
+
+
+def insert_unless_there(
+    session: AsyncSession, model: type[ModelProtocol], /, **values: Any
+) -> postgresql.Insert | sqlite.Insert:
+    """INSERT … ON CONFLICT DO NOTHING, which SQLAlchemy spells differently for each database."""
+    if session.get_bind().dialect.name == "postgresql":
+        return postgresql.insert(model).values(**values).on_conflict_do_nothing()
+    return sqlite.insert(model).values(**values).on_conflict_do_nothing()
+
+
+async def remember_user(session: AsyncSession, user_id: str) -> None:
+    """The row that all of a user's rows hang on; made with the first of them."""
+    await session.execute(insert_unless_there(session, User, id=user_id))

@@ -1,0 +1,147 @@
+"""What can go wrong, said once: the class carries the status, the stable type and the title of its problem document.
+
+No framework here: services raise these, `web/problems.py` turns them into RFC 9457 responses, and `docs/errors.md`
+documents each type.
+"""
+
+from typing import Any, ClassVar
+
+PROBLEM_TYPE_PREFIX = "urn:chatapi:problem:"
+
+
+class AppError(Exception):
+    """An error with a meaning for the caller.
+
+    `detail` is one sentence that says what to mend; `retry_after` is in whole seconds; further members appear in the
+    problem document under their own names.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, *, retry_after: int | None = None, **members: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after = retry_after
+        self.members = members
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+
+
+class Unauthenticated(AppError):
+    """No token (`code` is None), or one that does not hold (RFC 6750, section 3)."""
+
+    status = 401
+    type = "unauthenticated"
+    title = "Authentication needed"
+
+    def __init__(self, detail: str, *, code: str | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+
+    @property
+    def headers(self) -> dict[str, str]:
+        if self.code is None:
+            return {"WWW-Authenticate": "Bearer"}
+        return {"WWW-Authenticate": f'Bearer error="{self.code}", error_description="{self.detail}"'}
+
+
+class NotYourPath(AppError):
+    status = 403
+    type = "not-your-path"
+    title = "The path belongs to another user"
+
+
+class NotFound(AppError):
+    status = 404
+    type = "not-found"
+    title = "Not found"
+
+
+class ConversationNotFound(NotFound):
+    type = "conversation-not-found"
+    title = "No such conversation"
+
+    def __init__(self, conversation_id: int) -> None:
+        super().__init__(f"There is no conversation {conversation_id} of yours.")
+
+
+class TaskNotFound(NotFound):
+    type = "task-not-found"
+    title = "No such task"
+
+    def __init__(self, task_id: int) -> None:
+        super().__init__(f"There is no task {task_id} of yours.")
+
+
+class UnsupportedMediaType(AppError):
+    status = 415
+    type = "unsupported-media-type"
+    title = "Unsupported media type"
+
+
+class Invalid(AppError):
+    """The request is understood but not acceptable; `errors` lists `{path, message}`."""
+
+    status = 422
+    type = "validation-failed"
+    title = "The request is not valid"
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(
+            f"{path}: {message}" if path else message, errors=[{"path": path, "message": message}]
+        )
+
+
+class TurnInProgress(AppError):
+    status = 409
+    type = "turn-in-progress"
+    title = "A turn is in progress"
+
+
+class TurnLost(AppError):
+    """The turn is no longer this run's: it was cancelled, deleted with its conversation, or taken over."""
+
+    status = 409
+    type = "turn-cancelled"
+    title = "The turn was cancelled"
+
+    def __init__(self, turn_id: int) -> None:
+        super().__init__("The turn was ended by somebody else before it had its answer.", turn_id=turn_id)
+
+
+class ModelFailed(AppError):
+    """The model's answer did not come or cannot be used; the user's message is kept."""
+
+    status = 502
+    type = "model-failed"
+    title = "The model failed"
+
+
+class ModelTooSlow(AppError):
+    status = 504
+    type = "model-too-slow"
+    title = "The model took too long"
+
+
+class Interrupted(AppError):
+    """The process ends before the turn did; the user's message is kept."""
+
+    status = 503
+    type = "interrupted"
+    title = "The service is restarting"
+
+
+class DatabaseUnavailable(AppError):
+    status = 503
+    type = "database-unavailable"
+    title = "The database is away"
+
+
+class SchemaOutdated(AppError):
+    status = 503
+    type = "schema-outdated"
+    title = "The database schema is not the one this version needs"

@@ -1,0 +1,65 @@
+"""What controllers say about themselves in the OpenAPI document."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from litestar.openapi import ResponseSpec
+from litestar.params import QueryParameter
+from msgspec import UNSET, Struct, UnsetType
+
+MAX_PAGE = 100  # bounds the work and the bytes of one response
+
+PageSize = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="How many items at the most")]
+PageCursor = Annotated[
+    str | None, QueryParameter(description="`next_cursor` of the page before", max_length=500)
+]
+
+
+class FieldError(Struct, frozen=True, kw_only=True):
+    """`path` leads to what is wrong: members and indexes joined by dots."""
+
+    path: str
+    message: str
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """Problem details (RFC 9457). `type` is stable; all types are in docs/errors.md."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str | UnsetType = UNSET
+    errors: list[FieldError] | UnsetType = UNSET
+    turn_id: int | UnsetType = UNSET
+    conversation_id: int | UnsetType = UNSET
+
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+MEANINGS: dict[int, str] = {
+    401: "No token, or one that does not hold; `WWW-Authenticate` says which.",
+    403: "The path belongs to another user.",
+    404: "Nothing of yours is there.",
+    409: "Another turn of the conversation, or another request with this key, is under way.",
+    413: "The body is over 1 MiB.",
+    415: "The body is not JSON.",
+    422: "The request is not valid; `errors` says where.",
+    502: "The model failed; the message is kept and its turn marked failed.",
+    503: "The database is away, or its schema is not this version's; `Retry-After` says when to come again.",
+    504: "The model took too long; the message is kept and its turn marked failed.",
+}
+
+
+def problems(*statuses: int) -> dict[int, ResponseSpec]:
+    """The error responses of an operation: those named, and those that every route behind a token has."""
+    return {status: problem(status) for status in sorted({401, 403, 503, *statuses})}
+
+
+def problem(status: int) -> ResponseSpec:
+    return ResponseSpec(
+        Problem,
+        description=f"{HTTPStatus(status).phrase}. {MEANINGS[status]}",
+        media_type=PROBLEM_MEDIA_TYPE,
+        generate_examples=False,
+    )

@@ -1,0 +1,37 @@
+"""Tasks as callers and models see them."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from chatapi.text import NO_NUL, NOT_BLANK
+
+TaskTitle = Annotated[str, Meta(min_length=1, max_length=200, pattern=NOT_BLANK)]
+TaskDescription = Annotated[str, Meta(max_length=2_000, pattern=NO_NUL)]
+TaskStatus = Literal["all", "pending", "completed"]
+
+
+class Task(Struct, frozen=True, kw_only=True):
+    id: int
+    title: str
+    description: str | None
+    completed: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+class NewTask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A task to add, or (PUT) what a task becomes: what is left out takes its default."""
+
+    title: TaskTitle
+    description: TaskDescription | None = None
+    completed: bool = False
+
+
+class TaskChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to change about a task; what is left out stays as it is."""
+
+    title: TaskTitle | UnsetType = UNSET
+    description: TaskDescription | UnsetType | None = UNSET
+    completed: bool | UnsetType = UNSET

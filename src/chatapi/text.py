@@ -1,0 +1,18 @@
+"""Patterns for text from outside, for `msgspec.Meta(pattern=…)` (searched, so they are anchored), and words for its errors."""
+
+import msgspec
+
+# PostgreSQL's text cannot hold U+0000 (SQLSTATE 22021), so no text from outside may.
+NO_NUL = r"^[^\u0000]*$"
+NOT_BLANK = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
+
+READABLE = {
+    f"Expected `str` matching regex {NO_NUL!r}": "must not contain U+0000",
+    f"Expected `str` matching regex {NOT_BLANK!r}": "must not be blank or contain U+0000",
+}
+
+
+def path_and_message(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Where a value does not hold, and why: `("items[0].title", "Expected `str`, got `int`")`."""
+    message, _, path = str(error).partition(" - at `")
+    return path.rstrip("`").removeprefix("$").removeprefix("."), READABLE.get(message, message)

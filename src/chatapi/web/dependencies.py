@@ -1,0 +1,21 @@
+"""What controllers are given."""
+
+from collections.abc import AsyncIterator
+
+from litestar.datastructures import State
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from chatapi.chat.service import ChatService
+from chatapi.db.config import Database
+
+
+async def provide_session(state: State) -> AsyncIterator[AsyncSession]:
+    """The request's transaction: committed before the response goes out, rolled back on any exception."""
+    database: Database = state.database
+    async with database.transaction() as session:
+        yield session
+
+
+def provide_chat(state: State) -> ChatService:
+    chat: ChatService = state.chat
+    return chat

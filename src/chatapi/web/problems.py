@@ -1,0 +1,96 @@
+"""Every error leaves as a problem document (RFC 9457), and from here."""
+
+import logging
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+
+from chatapi.db.resilience import is_transient
+from chatapi.errors import PROBLEM_TYPE_PREFIX, AppError, DatabaseUnavailable
+from chatapi.openapi import PROBLEM_MEDIA_TYPE
+
+log = logging.getLogger(__name__)
+
+# What Litestar raises itself, by status: malformed JSON and failed validation are one thing to a caller.
+FRAMEWORK_PROBLEMS = {
+    400: (422, "validation-failed", "The request is not valid"),
+    404: (404, "not-found", "Not found"),
+    405: (405, "method-not-allowed", "Method not allowed"),
+    413: (413, "body-too-large", "The body is too large"),
+}
+
+
+def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+    """The one exception handler."""
+    error = first_of(error)
+    if isinstance(error, HTTPException) and error.status_code in FRAMEWORK_PROBLEMS:
+        return framework_problem(request, error)
+    if is_transient(error):
+        log.warning("The database is away: %s", error)
+        error = DatabaseUnavailable("The database does not answer; try again shortly.", retry_after=1)
+    if not isinstance(error, AppError):
+        log.error("A defect: %s %s", request.method, request.scope.get("path_template"), exc_info=error)
+        error = AppError("The service failed; the log has the request's id.")
+    return problem(
+        request, error.status, error.type, error.title, error.detail, error.headers, **error.members
+    )
+
+
+def first_of(error: Exception) -> Exception:
+    """A failing COMMIT surfaces from the session's dependency as a group of one."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def framework_problem(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
+    status, type_, title = FRAMEWORK_PROBLEMS[error.status_code]
+    headers = dict(error.headers or {})
+    if "allow" in headers and "GET" in headers["allow"].split(", "):
+        headers["allow"] += ", HEAD"
+    if status != 422:
+        detail = {404: "Nothing is served at this path.", 413: "A body has 1 MiB at the most."}
+        return problem(
+            request,
+            status,
+            type_,
+            title,
+            detail.get(status, f"This path takes {headers.get('allow')}."),
+            headers,
+        )
+    errors = list(field_errors(error))
+    detail_text = "; ".join(
+        f"{each['path']}: {each['message']}" if each["path"] else each["message"] for each in errors
+    )
+    return problem(request, status, type_, title, detail_text, headers, errors=errors)
+
+
+def field_errors(error: HTTPException) -> Iterator[dict[str, str]]:
+    extra = error.extra if isinstance(error.extra, list) else []
+    for each in extra:
+        yield {"path": str(each.get("key", "")), "message": str(each.get("message", "is not valid"))}
+    if not extra:
+        yield {"path": "", "message": error.detail}
+
+
+def problem(
+    request: Request[Any, Any, Any],
+    status: int,
+    type_: str,
+    title: str,
+    detail: str,
+    headers: dict[str, str],
+    **members: Any,
+) -> Response[dict[str, Any]]:
+    body = {
+        "type": PROBLEM_TYPE_PREFIX + type_,
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": request.url.path,
+        **members,
+    }
+    return Response(body, status_code=HTTPStatus(status), media_type=PROBLEM_MEDIA_TYPE, headers=headers)

@@ -1,0 +1,84 @@
+"""What holds for each request, whatever its route."""
+
+import re
+from typing import Any, cast
+from uuid import uuid4
+
+import msgspec
+from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.datastructures import MutableScopeHeaders
+from litestar.enums import ScopeType
+from litestar.handlers import BaseRouteHandler
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+from chatapi.db.schema import Schema
+from chatapi.errors import Invalid, UnsupportedMediaType
+from chatapi.text import path_and_message
+
+MAX_BODY_BYTES = 1024 * 1024  # a message has 10,000 characters; nothing that we take is larger
+SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def request_id_of(scope: Scope) -> str:
+    """The request's id: the caller's `X-Request-ID` if it is sane, else one made here."""
+    state = scope["state"]
+    if "request_id" not in state:
+        sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        state["request_id"] = sent if SANE_REQUEST_ID.fullmatch(sent) else uuid4().hex
+    return str(state["request_id"])
+
+
+async def add_request_id(message: Message, scope: Scope) -> None:
+    """A before-send hook, which sees what no route handles, too."""
+    if message["type"] == "http.response.start":
+        MutableScopeHeaders(message)["X-Request-ID"] = request_id_of(scope)
+
+
+class JSONRequest(Request[Any, Any, Any]):
+    """A request whose body is taken at its word: "1" is not 1, as the OpenAPI document says and Litestar would allow."""
+
+    async def json(self) -> Any:
+        body = self.route_handler.parsed_data_field
+        try:
+            value = await super().json()
+            msgspec.convert(value, body.annotation if body else Any)
+        except msgspec.ValidationError as error:
+            raise Invalid(*path_and_message(error)) from None
+        except UnicodeDecodeError:
+            raise Invalid("", "The body is not UTF-8.") from None
+        return value
+
+
+def answer_head(app: ASGIApp) -> ASGIApp:
+    """HEAD is GET without the body (RFC 9110, section 9.3.2); routes need not know of it."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP or scope["method"] != "HEAD":
+            await app(scope, receive, send)
+            return
+
+        async def send_no_body(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message["body"] = b""
+            await send(message)
+
+        # A copy: the server goes by its own scope, and for HEAD expects the length of a body and no body.
+        await app(cast("HTTPScope", {**scope, "method": "GET"}), receive, send_no_body)
+
+    return wrapped
+
+
+def body_is_json(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
+    """A body that says it is something else than JSON is refused; one that says nothing is taken for JSON."""
+    headers = connection.headers
+    if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+        return
+    media_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        raise UnsupportedMediaType("Send the body as JSON, with Content-Type: application/json.")
+
+
+async def schema_is_current(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
+    schema: Schema = connection.app.state.schema
+    await schema.ensure_current()

@@ -1,0 +1,173 @@
+"""The OpenAPI document, and a walk over everything in it as nobody, as somebody else, and with somebody else's ids."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+
+from tests.support.serving import Client
+
+METHODS = {"get", "post", "put", "patch", "delete"}
+PUBLIC = ("/health", "/docs", "/metrics")
+BODIES: dict[str, Any] = {
+    "chat": {"message": "say Hello."},
+    "chatAsTokenUser": {"message": "say Hello."},
+    "addTask": {"title": "milk"},
+    "replaceTask": {"title": "milk"},
+    "changeTask": {"title": "milk"},
+    "renameConversation": {"title": "Shopping"},
+}
+
+
+@pytest.fixture
+async def document(service: str) -> dict[str, Any]:
+    async with httpx.AsyncClient(base_url=service) as client:
+        response = await client.get("/docs/openapi.json")
+        assert response.status_code == 200
+        found: dict[str, Any] = response.json()
+        return found
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            if method in METHODS:
+                yield method, path, operation
+
+
+def guarded(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [each for each in operations(document) if not each[1].startswith(PUBLIC)]
+
+
+@pytest.fixture
+async def ids(alice: Client) -> dict[str, int]:
+    """One of everything of Alice's."""
+    answer = await alice.said('call add_task {"title": "milk"}')
+    return {
+        "conversation_id": answer["conversation_id"],
+        "turn_id": answer["turn_id"],
+        "task_id": answer["tool_calls"][0]["result"]["id"],
+    }
+
+
+class TestDocument:
+    async def test_is_openapi_3_1_with_every_route(self, document: dict[str, Any]) -> None:
+        assert document["openapi"].startswith("3.1")
+        found = {(method.upper(), path) for method, path, _ in operations(document)}
+        assert {
+            ("POST", "/api/chat"),
+            ("POST", "/api/{user_id}/chat"),
+            ("GET", "/api/me"),
+            ("GET", "/api/{user_id}/conversations"),
+            ("GET", "/api/{user_id}/conversations/{conversation_id}"),
+            ("PATCH", "/api/{user_id}/conversations/{conversation_id}"),
+            ("DELETE", "/api/{user_id}/conversations/{conversation_id}"),
+            ("GET", "/api/{user_id}/conversations/{conversation_id}/messages"),
+            ("GET", "/api/{user_id}/tasks"),
+            ("POST", "/api/{user_id}/tasks"),
+            ("GET", "/api/{user_id}/tasks/{task_id}"),
+            ("PUT", "/api/{user_id}/tasks/{task_id}"),
+            ("PATCH", "/api/{user_id}/tasks/{task_id}"),
+            ("DELETE", "/api/{user_id}/tasks/{task_id}"),
+            ("PATCH", "/api/{user_id}/tasks/{task_id}/complete"),
+            ("GET", "/health"),
+            ("GET", "/health/live"),
+            ("GET", "/health/ready"),
+        } <= found
+
+    async def test_operation_ids_are_unique(self, document: dict[str, Any]) -> None:
+        ids = [operation["operationId"] for _, _, operation in operations(document)]
+        assert len(ids) == len(set(ids))
+
+    async def test_every_error_is_a_problem_and_none_is_400(self, document: dict[str, Any]) -> None:
+        for _, path, operation in operations(document):
+            for status, response in operation["responses"].items():
+                assert status != "400"
+                if int(status) >= 400 and path != "/health":
+                    assert list(response["content"]) == ["application/problem+json"]
+
+    async def test_what_needs_a_token_says_so(self, document: dict[str, Any]) -> None:
+        assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+        for _, path, operation in operations(document):
+            assert operation.get("security") == (None if path.startswith(PUBLIC) else [{"bearer": []}])
+
+
+class TestWalk:
+    async def test_as_nobody_everything_is_401(
+        self, service: str, alice: Client, document: dict[str, Any], ids: dict[str, int]
+    ) -> None:
+        async with httpx.AsyncClient(base_url=service) as nobody:
+            for method, path, operation in guarded(document):
+                response = await nobody.request(
+                    method,
+                    path.format(user_id=alice.user_id, **ids),
+                    json=BODIES.get(operation["operationId"]),
+                )
+                assert response.status_code == 401, (method, path)
+
+    async def test_as_somebody_else_everything_of_alice_is_403(
+        self, alice: Client, bob: Client, document: dict[str, Any], ids: dict[str, int]
+    ) -> None:
+        walked = 0
+        for method, path, operation in guarded(document):
+            if "{user_id}" in path:
+                walked += 1
+                response = await bob.request(
+                    method,
+                    path.format(user_id=alice.user_id, **ids),
+                    json=BODIES.get(operation["operationId"]),
+                )
+                assert response.status_code == 403, (method, path)
+        assert walked >= 13
+
+    async def test_with_somebody_elses_ids_everything_is_404_and_nothing_changes(
+        self, alice: Client, bob: Client, document: dict[str, Any], ids: dict[str, int]
+    ) -> None:
+        before = await everything_of(alice, ids)
+        walked = 0
+        for method, path, operation in guarded(document):
+            if any(f"{{{name}}}" in path for name in ids):
+                walked += 1
+                response = await bob.request(
+                    method, path.format(user_id=bob.user_id, **ids), json=BODIES.get(operation["operationId"])
+                )
+                assert response.status_code == 404, (method, path)
+        assert walked >= 9
+        assert (await bob.chat("say Hello.", ids["conversation_id"])).status_code == 404
+        assert await everything_of(alice, ids) == before
+
+    async def test_every_operation_answers_as_documented(
+        self, alice: Client, document: dict[str, Any], ids: dict[str, int]
+    ) -> None:
+        last = sorted(
+            guarded(document), key=lambda each: each[0] == "delete"
+        )  # what is deleted is not there after
+        for method, path, operation in last:
+            response = await alice.request(
+                method, path.format(user_id=alice.user_id, **ids), json=BODIES.get(operation["operationId"])
+            )
+            documented = operation["responses"][str(response.status_code)]
+            assert response.status_code < 300, (method, path, response.text)
+            if response.content:
+                schema = documented["content"][response.headers["content-type"]]["schema"]
+                jsonschema.validate(response.json(), {**schema, "components": document["components"]})
+
+
+async def everything_of(client: Client, ids: dict[str, int]) -> list[Any]:
+    paths = ["/tasks", "/conversations", f"/conversations/{ids['conversation_id']}/messages"]
+    return [(await client.get(client.mine(path))).json() for path in paths]
+
+
+class TestSwaggerUI:
+    async def test_is_served_from_local_files_alone(self, service: str) -> None:
+        async with httpx.AsyncClient(base_url=service) as client:
+            page = await client.get("/docs")
+            assert page.status_code == 200
+            assert "SwaggerUIBundle" in page.text
+            assert "https://" not in page.text.split("<body>")[0]
+            for name in ("swagger-ui-bundle.js", "swagger-ui.css", "swagger-ui-standalone-preset.js"):
+                assert f"/docs/assets/{name}" in page.text
+                asset = await client.get(f"/docs/assets/{name}")
+                assert (asset.status_code, len(asset.content) > 10_000) == (200, True)

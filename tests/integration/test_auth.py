@@ -1,0 +1,186 @@
+"""Who may call, over HTTP."""
+
+import base64
+import json
+import time
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from tests.support.serving import SECRET, Client, serve, settings_for, token_for
+
+
+def signed(secret: str = SECRET, algorithm: str = "HS256", **claims: object) -> str:
+    return jwt.encode({"sub": "alice", "exp": time.time() + 60, **claims}, secret, algorithm=algorithm)
+
+
+def unsigned(header: dict[str, Any], claims: dict[str, Any]) -> str:
+    parts = [
+        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in (header, claims)
+    ]
+    return ".".join([*parts, ""])
+
+
+LATER = time.time() + 3600
+BAD_TOKENS = {
+    "not a token": "milk",
+    "empty": "",
+    "three empty parts": "..",
+    "not base64": "é.é.é",
+    "expired": signed(exp=time.time() - 60),
+    "without exp": jwt.encode({"sub": "alice"}, SECRET, algorithm="HS256"),
+    "exp is text": signed(exp="tomorrow"),
+    "exp beyond all dates": signed(exp=10**18),
+    "not yet valid": signed(nbf=time.time() + 300),
+    "issued in the future": signed(iat=time.time() + 300),
+    "another secret": signed("another-secret-that-is-long-enough-too"),
+    "signature cut off": signed().rsplit(".", 1)[0] + ".",
+    "signature of another token": ".".join(signed().split(".")[:2] + signed(sub="bob").split(".")[2:]),
+    "alg none": unsigned({"alg": "none"}, {"sub": "alice", "exp": LATER}),
+    "alg NONE": unsigned({"alg": "NONE"}, {"sub": "alice", "exp": LATER}),
+    "no alg": unsigned({}, {"sub": "alice", "exp": LATER}),
+    "alg is not text": unsigned({"alg": 1}, {"sub": "alice", "exp": LATER}),
+    "HS384": signed(SECRET * 2, algorithm="HS384"),
+    "HS512": signed(SECRET * 2, algorithm="HS512"),
+    "EdDSA without a JWKS": jwt.encode(
+        {"sub": "alice", "exp": LATER}, Ed25519PrivateKey.generate(), algorithm="EdDSA"
+    ),
+    "claims are a list": jwt.api_jws.encode(b"[]", SECRET, algorithm="HS256"),
+    "claims are not JSON": jwt.api_jws.encode(b"milk", SECRET, algorithm="HS256"),
+    "unknown critical header": jwt.encode(
+        {"sub": "alice", "exp": LATER}, SECRET, algorithm="HS256", headers={"crit": ["exp2"], "exp2": 1}
+    ),
+    "no user": jwt.encode({"exp": LATER}, SECRET, algorithm="HS256"),
+    "empty user": signed(sub=""),
+    "user is a list": signed(sub=["alice"]),
+    "user is true": signed(sub=True),
+    "user with NUL": signed(sub="a\0b"),
+    "user too long": signed(sub="u" * 256),
+    "over 16 KiB": signed(name="n" * 17_000),
+}
+
+
+class TestToken:
+    @pytest.mark.parametrize("token", BAD_TOKENS.values(), ids=BAD_TOKENS.keys())
+    async def test_that_does_not_hold_is_401_with_the_error_code(self, service: str, token: str) -> None:
+        async with httpx.AsyncClient(base_url=service) as client:
+            response = await client.get(
+                "/api/me", headers=[(b"Authorization", f"Bearer {token}".strip().encode())]
+            )
+        assert response.status_code == 401
+        assert response.headers["WWW-Authenticate"].startswith('Bearer error="invalid_token"')
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.json()["type"] == "urn:chatapi:problem:unauthenticated"
+
+    @pytest.mark.parametrize("headers", [{}, {"Authorization": "Basic YTpi"}, {"Authorization": "Token x"}])
+    async def test_that_is_not_there_is_401_without_an_error_code(
+        self, service: str, headers: dict[str, str]
+    ) -> None:
+        async with httpx.AsyncClient(base_url=service) as client:
+            for path in ("/api/me", "/api/chat", "/api/alice/tasks"):
+                response = await client.request(
+                    "GET" if path != "/api/chat" else "POST", path, headers=headers
+                )
+                assert response.status_code == 401
+                assert response.headers["WWW-Authenticate"] == "Bearer"
+
+    async def test_sent_twice_is_401(self, service: str) -> None:
+        async with httpx.AsyncClient(base_url=service) as client:
+            headers = [("Authorization", f"Bearer {token_for('alice')}")] * 2
+            assert (await client.get("/api/me", headers=headers)).status_code == 401
+
+    @pytest.mark.parametrize(
+        ("claims", "user_id"),
+        [
+            ({"sub": "alice", "userId": "bob", "id": "carol"}, "alice"),
+            ({"sub": None, "userId": "bob", "id": "carol"}, "bob"),
+            ({"sub": None, "id": "carol"}, "carol"),
+            ({"sub": 42}, "42"),
+            ({"sub": None, "id": 7}, "7"),
+            ({"sub": "ü/ß 1"}, "ü/ß 1"),
+            ({"sub": "u" * 255}, "u" * 255),
+        ],
+    )
+    async def test_names_its_user(self, service: str, claims: dict[str, Any], user_id: str) -> None:
+        token = signed(**{name: value for name, value in claims.items() if value is not None})
+        if claims["sub"] is None:
+            token = jwt.encode(
+                {**{k: v for k, v in claims.items() if v}, "exp": LATER}, SECRET, algorithm="HS256"
+            )
+        async with httpx.AsyncClient(base_url=service) as client:
+            for scheme in ("Bearer", "bearer", "BEARER"):
+                response = await client.get("/api/me", headers={"Authorization": f"{scheme} {token}"})
+                assert (response.status_code, response.json()["user_id"]) == (200, user_id)
+
+    async def test_is_taken_within_a_small_leeway(self, service: str) -> None:
+        async with httpx.AsyncClient(base_url=service) as client:
+            for name, seconds in (("exp", -5), ("nbf", 5)):
+                claims: dict[str, Any] = {name: time.time() + seconds}
+                response = await client.get(
+                    "/api/me", headers={"Authorization": f"Bearer {signed(**claims)}"}
+                )
+                assert response.status_code == 200
+
+    async def test_issuer_and_audience_hold_when_configured(self, empty_database_url: str) -> None:
+        settings = settings_for(empty_database_url, jwt_issuer="https://auth", jwt_audience="chat")
+        async with serve(settings) as url, httpx.AsyncClient(base_url=url) as client:
+            expected = {
+                signed(iss="https://auth", aud="chat"): 200,
+                signed(iss="https://auth", aud=["other", "chat"]): 200,
+                signed(iss="https://auth"): 401,
+                signed(iss="https://auth", aud="other"): 401,
+                signed(aud="chat"): 401,
+                signed(iss="https://evil", aud="chat"): 401,
+            }
+            for token, status in expected.items():
+                response = await client.get("/api/me", headers={"Authorization": f"Bearer {token}"})
+                assert response.status_code == status
+
+
+class TestPath:
+    async def test_of_another_user_is_403(self, alice: Client, bob: Client) -> None:
+        response = await alice.get(bob.mine("/tasks"))
+        assert (response.status_code, response.json()["type"]) == (403, "urn:chatapi:problem:not-your-path")
+
+    @pytest.mark.parametrize("user_id", ["a b", "ü", "a%b", "a+b", "a?b", "me@example.org", "1"])
+    async def test_is_compared_after_percent_decoding(self, service: str, user_id: str) -> None:
+        user_id += uuid4().hex
+        async with Client(service, user_id) as client:
+            path = "/api/" + "".join(f"%{byte:02X}" for byte in user_id.encode()) + "/tasks"
+            assert (await client.get(path)).status_code == 200
+
+    async def test_a_user_without_a_path_uses_the_other_route(self, service: str) -> None:
+        async with Client(service, "a/b" + uuid4().hex) as client:
+            assert (await client.post("/api/chat", json={"message": "say Hello."})).status_code == 200
+
+
+class TestDemoMode:
+    async def test_acts_as_demo_without_a_token_and_as_nobody_else(self, empty_database_url: str) -> None:
+        settings = settings_for(empty_database_url, demo_mode=True)
+        async with serve(settings) as url, httpx.AsyncClient(base_url=url) as client:
+            assert (await client.get("/api/me")).json() == {
+                "user_id": "demo",
+                "expires_at": None,
+                "demo": True,
+            }
+            assert (await client.post("/api/demo/tasks", json={"title": "milk"})).status_code == 201
+            assert (await client.get("/api/alice/tasks")).status_code == 403
+            bad = await client.get("/api/me", headers={"Authorization": "Bearer x"})
+            assert bad.status_code == 401
+            good = await client.get("/api/me", headers={"Authorization": f"Bearer {token_for('alice')}"})
+            assert (good.json()["user_id"], good.json()["demo"]) == ("alice", False)
+
+    async def test_is_off_by_default(self, service: str) -> None:
+        async with httpx.AsyncClient(base_url=service) as client:
+            assert (await client.get("/api/demo/tasks")).status_code == 401
+
+
+async def test_me_tells_when_the_token_ends(alice: Client) -> None:
+    me = (await alice.get("/api/me")).json()
+    assert me["user_id"] == alice.user_id
+    assert me["demo"] is False
+    assert me["expires_at"].endswith("Z")

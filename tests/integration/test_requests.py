@@ -1,0 +1,100 @@
+"""What holds for each request, whatever its route."""
+
+import httpx
+import pytest
+
+from tests.support.serving import Client
+
+
+class TestRequestId:
+    @pytest.mark.parametrize("sent", ["abc", "A-b_c.9", "x" * 128])
+    async def test_of_the_caller_is_kept_when_sane(self, alice: Client, sent: str) -> None:
+        response = await alice.get("/api/me", headers={"X-Request-ID": sent})
+        assert response.headers["X-Request-ID"] == sent
+
+    @pytest.mark.parametrize("sent", ["", "a b", "x" * 129, "<script>", "ü".encode()])
+    async def test_that_is_not_sane_is_replaced(self, alice: Client, sent: str) -> None:
+        response = await alice.get("/api/me", headers={"X-Request-ID": sent})
+        assert len(response.headers.get_list("X-Request-ID")) == 1
+        assert len(response.headers["X-Request-ID"]) == 32
+
+    @pytest.mark.parametrize("path", ["/nowhere", "/api/me", "/health", "/docs", "/docs/assets/nothing"])
+    async def test_is_on_every_response(self, service: str, path: str) -> None:
+        async with httpx.AsyncClient(base_url=service) as client:
+            responses = [
+                await client.request(method, path) for method in ("GET", "DELETE", "HEAD", "OPTIONS")
+            ]
+        assert all(response.headers["X-Request-ID"] for response in responses)
+        assert len({response.headers["X-Request-ID"] for response in responses}) == 4
+
+
+class TestMethod:
+    async def test_that_is_not_there_is_405_with_allow(self, alice: Client) -> None:
+        response = await alice.put(alice.mine("/tasks"), json={"title": "milk"})
+        assert (response.status_code, response.json()["type"]) == (
+            405,
+            "urn:chatapi:problem:method-not-allowed",
+        )
+        assert {"GET", "HEAD", "POST"} <= set(response.headers["Allow"].split(", "))
+
+    @pytest.mark.parametrize("path", ["/health", "/api/me", "/docs/openapi.json"])
+    async def test_head_is_get_without_the_body(self, alice: Client, path: str) -> None:
+        get, head = await alice.get(path), await alice.head(path)
+        assert (head.status_code, head.content) == (get.status_code, b"")
+        assert head.headers["content-length"] == get.headers["content-length"]
+
+    async def test_options_needs_a_token_too_but_is_no_defect(self, service: str, alice: Client) -> None:
+        async with httpx.AsyncClient(base_url=service) as nobody:
+            assert (await nobody.options(alice.mine("/tasks"))).status_code == 401
+        assert (await alice.options(alice.mine("/tasks"))).status_code == 204
+
+
+class TestPath:
+    async def test_that_is_not_served_is_404(self, alice: Client) -> None:
+        for path in (
+            "/nowhere",
+            "/api",
+            "/api/alice",
+            "/api/chat/tasks",
+            "/api/me/tasks",
+            alice.mine("/nothing"),
+        ):
+            response = await alice.get(path)
+            assert (response.status_code, response.json()["type"]) == (404, "urn:chatapi:problem:not-found")
+            assert response.json()["instance"] == path
+
+
+class TestBody:
+    @pytest.mark.parametrize(
+        "body", [b"{", b"", b"milk", b'{"message": "x"', b"\xff", b'{"message": "\xed\xa0\x80"}']
+    )
+    async def test_that_is_not_json_is_422(self, alice: Client, body: bytes) -> None:
+        response = await alice.post("/api/chat", content=body, headers={"Content-Type": "application/json"})
+        assert (response.status_code, response.json()["type"]) == (
+            422,
+            "urn:chatapi:problem:validation-failed",
+        )
+
+    @pytest.mark.parametrize(
+        "media_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml"]
+    )
+    async def test_that_says_it_is_something_else_is_415(self, alice: Client, media_type: str) -> None:
+        response = await alice.post(
+            "/api/chat", content=b'{"message": "x"}', headers={"Content-Type": media_type}
+        )
+        assert (response.status_code, response.json()["type"]) == (
+            415,
+            "urn:chatapi:problem:unsupported-media-type",
+        )
+
+    @pytest.mark.parametrize(
+        "media_type", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/x+json", ""]
+    )
+    async def test_that_is_json_or_says_nothing_is_taken(self, alice: Client, media_type: str) -> None:
+        headers = {"Content-Type": media_type} if media_type else {}
+        response = await alice.post("/api/chat", content=b'{"message": "say x"}', headers=headers)
+        assert response.status_code == 200
+
+    async def test_over_one_mebibyte_is_413(self, alice: Client) -> None:
+        response = await alice.post("/api/chat", json={"message": "x" * 1024 * 1024})
+        assert (response.status_code, response.json()["type"]) == (413, "urn:chatapi:problem:body-too-large")

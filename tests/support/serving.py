@@ -1,0 +1,150 @@
+"""A service over real HTTP: in this process for speed and coverage, or in one of its own."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from chatapi.agent.ports import Agent
+from chatapi.app import create_app
+from chatapi.auth.tokens import TokenVerifier
+from chatapi.settings import Settings
+from tests.support.agents import CommandedAgent
+
+REPOSITORY = Path(__file__).parents[2]
+SECRET = "a-secret-for-tests-that-is-long-enough"
+
+
+def settings_for(database_url: str, **changes: Any) -> Settings:
+    return Settings(
+        **{
+            "database_url": database_url,
+            "better_auth_secret": SECRET,
+            "migrate": "auto",
+            "log_level": "WARNING",
+            **changes,
+        }
+    )
+
+
+def token_for(user_id: str) -> str:
+    settings = settings_for("sqlite:///unused")
+    return TokenVerifier(settings).mint(user_id, timedelta(hours=1))
+
+
+class Client(httpx.AsyncClient):
+    """A user's client: their token, and paths below /api/{user_id}."""
+
+    def __init__(self, base_url: str, user_id: str, **options: Any) -> None:
+        super().__init__(
+            base_url=base_url,
+            headers={"Authorization": f"Bearer {token_for(user_id)}"},
+            timeout=60,
+            **options,
+        )
+        self.user_id = user_id
+
+    def mine(self, path: str) -> str:
+        return f"/api/{self.user_id}{path}"
+
+    async def chat(self, message: str, conversation_id: int | None = None, **options: Any) -> httpx.Response:
+        body = {"message": message} | (
+            {} if conversation_id is None else {"conversation_id": conversation_id}
+        )
+        return await self.post(self.mine("/chat"), json=body, **options)
+
+    async def said(self, message: str, conversation_id: int | None = None) -> dict[str, Any]:
+        response = await self.chat(message, conversation_id)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    async def messages(self, conversation_id: int, **query: Any) -> list[dict[str, Any]]:
+        response = await self.get(self.mine(f"/conversations/{conversation_id}/messages"), params=query)
+        assert response.status_code == 200, response.text
+        items: list[dict[str, Any]] = response.json()["items"]
+        return items
+
+
+@asynccontextmanager
+async def serve(settings: Settings, agent: Agent | None = None) -> AsyncIterator[str]:
+    """The service in this process; yields its base URL."""
+    app = create_app(settings, agent or CommandedAgent())
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+        if serving.done():
+            await serving
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+class Process:
+    """The service as `chatapi run` in a process of its own."""
+
+    def __init__(self, directory: Path, **environ: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "chatapi", "run", "--port", "0"],
+            cwd=directory,
+            env={**clean_environ(), **environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.pid = self._process.pid
+        self.log: list[str] = []
+
+    async def ready(self) -> str:
+        """Wait until it listens; its base URL."""
+        return await asyncio.to_thread(self._wait_for_port)
+
+    async def wait(self) -> int:
+        return await asyncio.to_thread(self._process.wait, 60)
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    async def __aenter__(self) -> "Process":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+
+    def _wait_for_port(self) -> str:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            self.log.append(line)
+            if match := re.search(r"running on (http://\S+)", line):
+                return match[1]
+        raise AssertionError("the service did not start:\n" + "".join(self.log))
+
+
+def clean_environ() -> dict[str, str]:
+    """This process's environment without what would configure the service, but able to import the tests' agents."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name.upper() not in Settings.__struct_encode_fields__
+    }
+    return {**kept, "PYTHONPATH": str(REPOSITORY)}

@@ -1,0 +1,53 @@
+"""Database URLs as they are pasted."""
+
+import pytest
+
+from chatapi.db.config import engine_url
+from chatapi.settings import SettingsError
+
+
+class TestEngineURL:
+    def test_as_neon_gives_it(self) -> None:
+        url, arguments = engine_url(
+            "postgresql://chat:p%40ss@ep-cool-123.eu-central-1.aws.neon.tech/chat?sslmode=require&channel_binding=require"
+        )
+        assert url.render_as_string(hide_password=False) == (
+            "postgresql+asyncpg://chat:p%40ss@ep-cool-123.eu-central-1.aws.neon.tech/chat"
+        )
+        assert arguments["ssl"] == "require"
+        assert "statement_cache_size" not in arguments
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "postgresql://u@ep-cool-123-pooler.eu.aws.neon.tech/chat",
+            "postgresql://u@pooler.example/chat?pgbouncer=true",
+        ],
+    )
+    def test_behind_a_pooler_keeps_nothing_prepared(self, url: str) -> None:
+        _, arguments = engine_url(url)
+        assert (arguments["statement_cache_size"], arguments["prepared_statement_cache_size"]) == (0, 0)
+
+    def test_start_up_parameters_of_libpq_become_server_settings(self) -> None:
+        _, arguments = engine_url("postgres://u@h/d?application_name=mine&options=endpoint%3Dep-1")
+        assert arguments["server_settings"] == {"application_name": "mine", "options": "endpoint=ep-1"}
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "",
+            "milk",
+            "mysql://h/d",
+            "postgresql+psycopg://h/d",
+            "postgresql://h/d?sslcert=x",
+            "sqlite://",
+            "sqlite:///:memory:",
+        ],
+    )
+    def test_what_cannot_be_used_is_refused_by_name(self, url: str) -> None:
+        with pytest.raises(SettingsError, match=r"^DATABASE_URL: "):
+            engine_url(url)
+
+    def test_sqlite_goes_through_aiosqlite(self) -> None:
+        url, arguments = engine_url("sqlite:///some/where.db")
+        assert (url.drivername, url.database, arguments) == ("sqlite+aiosqlite", "some/where.db", {})
