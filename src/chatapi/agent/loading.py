@@ -14,7 +14,8 @@ def load_agent(chat_model: str) -> Agent:
     The working directory is importable. Raises `SettingsError`.
     """
     if chat_model == "offline":
-        from chatapi.agent.offline import OfflineAgent
+        # its tables of phrasings are compiled only where they are used
+        from chatapi.agent.offline import OfflineAgent  # noqa: PLC0415
 
         return OfflineAgent()
     module_name, _, attribute = chat_model.partition(":")
