@@ -25,10 +25,10 @@ def load_agent(chat_model: str) -> Agent:
         sys.path.insert(0, here)
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(f"CHAT_MODEL: {chat_model} cannot be loaded: {error}") from error
-    # A class has the protocol's members too, so it is told apart by being one.
-    agent = found() if isinstance(found, type) or not isinstance(found, Agent) else found
+        # A class has the protocol's members too, so it is told apart by being one.
+        agent = found() if isinstance(found, type) or not isinstance(found, Agent) else found
+    except Exception as error:
+        raise SettingsError(f"CHAT_MODEL: {chat_model} cannot be loaded: {error!r}") from error
     if not isinstance(agent, Agent):
         raise SettingsError(
             f"CHAT_MODEL: {chat_model} is not an agent: it needs model and reply (chatapi.agent.ports)"
