@@ -111,12 +111,12 @@ async def serve(settings: Settings, agent: Agent | None = None) -> AsyncIterator
 class Process:
     """The service as `chatapi run` in a process of its own."""
 
-    def __init__(self, directory: Path, **environ: str) -> None:
+    def __init__(self, directory: Path, *, port: int = 0, quiet: bool = False, **environ: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "chatapi", "run", "--port", "0"],
+            [sys.executable, "-m", "chatapi", "run", "--port", str(port)],
             cwd=directory,
             env={**clean_environ(), **environ},
-            stdout=subprocess.PIPE,
+            stdout=subprocess.DEVNULL if quiet else subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )

@@ -33,8 +33,8 @@ CONTENTION_STATES = {
 SQLITE_OUTAGES = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 SQLITE_CONTENTION = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
-FAILURES_TO_OPEN = 3  # one lost connection is no outage
-PROBE_SECONDS = 0.5
+FAILURES_TO_ASK = 3  # one lost connection is no outage
+PROBE_SECONDS = 0.25
 PROBE_TIMEOUT = 5.0  # Neon takes a few seconds to wake
 
 
@@ -74,18 +74,16 @@ def sqlite_code_of(error: DBAPIError) -> int | None:
 class Breaker:
     """A circuit breaker for the database of this process.
 
-    It opens after a few outages in a row; while it is open, callers are told at once, and it asks the database itself,
-    again and again, so that no caller pays for the asking. The first answer closes it.
+    After a few outages in a row it asks the database itself, and opens when it gets no answer: connections that were
+    only killed are no outage. While it is open, callers are told at once, and it asks again and again, so that no
+    caller pays for the asking. The first answer closes it.
     """
 
     def __init__(self, probe: Callable[[], Awaitable[None]]) -> None:
+        self.is_open = False
         self._probe = probe
         self._failures = 0
         self._probing: asyncio.Task[None] | None = None
-
-    @property
-    def is_open(self) -> bool:
-        return self._probing is not None
 
     def check(self) -> None:
         """Raises `DatabaseUnavailable` while open."""
@@ -97,9 +95,8 @@ class Breaker:
 
     def failed(self) -> None:
         self._failures += 1
-        if self._failures >= FAILURES_TO_OPEN and not self.is_open:
-            log.error("The database is away; callers are told so until it answers")
-            self._probing = asyncio.create_task(self._close_when_answered())
+        if self._failures >= FAILURES_TO_ASK and self._probing is None:
+            self._probing = asyncio.create_task(self._ask_until_answered())
 
     async def close(self) -> None:
         """Stop asking; for the shutdown."""
@@ -108,12 +105,17 @@ class Breaker:
             with suppress(asyncio.CancelledError):
                 await self._probing
 
-    async def _close_when_answered(self) -> None:
+    async def _ask_until_answered(self) -> None:
         try:
-            while not await self._answers():  # noqa: ASYNC110 - the database sends no event when it is back
+            while not await self._answers():
+                if not self.is_open:
+                    log.error("The database is away; callers are told so until it answers")
+                    self.is_open = True
                 await asyncio.sleep(PROBE_SECONDS)
-            log.warning("The database answers again")
+            if self.is_open:
+                log.warning("The database answers again")
         finally:
+            self.is_open = False
             self._failures = 0
             self._probing = None
 
