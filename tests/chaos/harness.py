@@ -77,7 +77,7 @@ class Fleet:
             await process.__aexit__(None, None, None)
 
     def _launch(self, port: int) -> Process:
-        return Process(self._directory, port=port, quiet=True, **self._environ)
+        return Process(self._directory, self._environ, port=port, quiet=True)
 
 
 async def answers(url: str) -> None:

@@ -100,7 +100,7 @@ class TestShutdown:
     @pytest.mark.parametrize("wait", [0.2])
     async def test_lets_a_short_turn_finish(self, directory: Path, wait: float) -> None:
         environ = {"CHAT_MODEL": "tests.support.agents:CommandedAgent", "BETTER_AUTH_SECRET": SECRET}
-        async with Process(directory, **environ) as process, Client(await process.ready(), "alice") as alice:
+        async with Process(directory, environ) as process, Client(await process.ready(), "alice") as alice:
             turn = asyncio.create_task(alice.chat("sleep 1\nsay Done."))
             await asyncio.sleep(wait)
             process.terminate()
@@ -115,7 +115,7 @@ class TestShutdown:
         }
         headers = {"Idempotency-Key": "k"}
         message = 'call add_task {"title": "milk"}\nonce sleep 30\nsay Done.'
-        async with Process(directory, **environ) as process, Client(await process.ready(), "alice") as alice:
+        async with Process(directory, environ) as process, Client(await process.ready(), "alice") as alice:
             turn = asyncio.create_task(alice.chat(message, headers=headers))
             await asyncio.sleep(0.5)
             process.terminate()
@@ -123,6 +123,6 @@ class TestShutdown:
             assert (response.status_code, response.json()["type"]) == (503, "urn:chatapi:problem:interrupted")
             assert int(response.headers["Retry-After"]) >= 1
             assert await process.wait() == 0
-        async with Process(directory, **environ) as process, Client(await process.ready(), "alice") as alice:
+        async with Process(directory, environ) as process, Client(await process.ready(), "alice") as alice:
             (question,) = await alice.messages(response.json()["conversation_id"])
             assert question["status"] == "failed"

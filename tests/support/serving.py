@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -111,11 +111,13 @@ async def serve(settings: Settings, agent: Agent | None = None) -> AsyncIterator
 class Process:
     """The service as `chatapi run` in a process of its own."""
 
-    def __init__(self, directory: Path, *, port: int = 0, quiet: bool = False, **environ: str) -> None:
+    def __init__(
+        self, directory: Path, environ: Mapping[str, str] | None = None, *, port: int = 0, quiet: bool = False
+    ) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "chatapi", "run", "--port", str(port)],
             cwd=directory,
-            env={**clean_environ(), **environ},
+            env={**clean_environ(), **(environ or {})},
             stdout=subprocess.DEVNULL if quiet else subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

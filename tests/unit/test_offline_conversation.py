@@ -12,6 +12,7 @@ from msgspec import UNSET, Struct
 from chatapi.agent.offline import OfflineAgent
 from chatapi.agent.ports import HistoryMessage, Prompt, TextDelta, ToolCall, ToolSpec
 from chatapi.agent.tools import AddTask, ListTasks, OneTask, UpdateTask
+from chatapi.text import path_and_message
 
 HISTORY_LIMIT = 20
 
@@ -48,7 +49,7 @@ class FakeTools:
             result = getattr(self, name)(msgspec.convert(arguments, self.ARGUMENTS[name]))
             outcome = {"result": msgspec.json.decode(msgspec.json.encode(result))}
         except msgspec.ValidationError as error:
-            outcome = {"error": f"The arguments of {name} don't hold: {error}"}
+            outcome = {"error": ": ".join(path_and_message(error))}
         except LookupError as error:
             outcome = {"error": str(error.args[0])}
         self.calls.append(ToolCall(id=str(len(self.calls)), name=name, arguments=dict(arguments), **outcome))
