@@ -18,7 +18,7 @@ from sqlalchemy import text
 from chatapi.agent.ports import Agent
 from chatapi.app import create_app
 from chatapi.auth.tokens import TokenVerifier
-from chatapi.db.config import Database, database_config
+from chatapi.db.config import EVERYONE, Database, database_config
 from chatapi.settings import Settings
 from tests.support.agents import CommandedAgent
 
@@ -46,7 +46,7 @@ def token_for(user_id: str) -> str:
 async def execute(database_url: str, statement: str, **values: Any) -> None:
     """Run one statement behind the service's back."""
     database = Database(database_config(settings_for(database_url)))
-    async with database.transaction() as session:
+    async with database.transaction(EVERYONE) as session:
         await session.execute(text(statement), values)
     await database.close()
 

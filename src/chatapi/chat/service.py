@@ -16,7 +16,7 @@ from chatapi.chat import store
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
 from chatapi.chat.tools import TurnTools
 from chatapi.chat.worker import Worker
-from chatapi.db.config import Database
+from chatapi.db.config import EVERYONE, Database
 from chatapi.errors import (
     AppError,
     DatabaseUnavailable,
@@ -120,7 +120,7 @@ class ChatService:
 
     async def cancel(self, user_id: str, turn_id: int) -> None:
         """Ask for a turn's end, whichever process runs it; raises `TurnNotFound` and `TurnEnded`."""
-        await self._database.run(lambda session: store.request_cancel(session, user_id, turn_id))
+        await self._database.run(user_id, lambda session: store.request_cancel(session, user_id, turn_id))
         await self._stop_what_must()
 
     async def watch(self) -> None:
@@ -146,7 +146,9 @@ class ChatService:
     async def _stop_what_must(self) -> None:
         if self._running:
             run_ids = list(self._running)
-            for run_id in await self._database.run(lambda session: store.runs_to_stop(session, run_ids)):
+            for run_id in await self._database.run(
+                EVERYONE, lambda session: store.runs_to_stop(session, run_ids)
+            ):
                 if run_id in self._running:
                     self._running[run_id].stop("cancelled")
 
@@ -186,6 +188,7 @@ class ChatService:
             value=key, request_hash=sha256(msgspec.json.encode(request)).hexdigest()
         )
         return await self._database.run(
+            user_id,
             lambda session: store.begin(session, user_id, request, fingerprint or None, claim),
             lambda session: store.begun(session, user_id, request, claim),
         )
@@ -204,7 +207,7 @@ class ChatService:
         """Write the turn's end, however long the database is away; the client is told 503 the first time it is."""
         while True:
             try:
-                answer = await self._database.run(end.write, end.recover)
+                answer = await self._database.run(turn.run.user_id, end.write, end.recover)
             except DatabaseUnavailable as error:
                 error.members |= ids_of(turn.run)
                 if not told.done():

@@ -53,7 +53,7 @@ class TurnTools:
                 written = await store.read_journal(session, self._run.user_id, self._run.turn_id)
                 return written[position] if len(written) > position else None
 
-            call = await self._database.run(carry_out, look_up)
+            call = await self._database.run(self._run.user_id, carry_out, look_up)
             self.calls.append(call)
             return call
 
