@@ -53,6 +53,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     database = Database(config)
     schema = Schema(database, settings)
     worker = Worker(database)
+    verifier = TokenVerifier(settings)
     chat = ChatService(database, agent, TASK_TOOLS, worker, settings)
 
     @asynccontextmanager
@@ -71,6 +72,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
                 await task
         with suppress(DatabaseUnavailable):
             await worker.release()
+        await verifier.close()
         await database.close()
 
     user_scoped = Router(
@@ -81,11 +83,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     api = Router(
         "/api",
         guards=[body_is_json, schema_is_current],
-        middleware=[
-            DefineMiddleware(
-                BearerAuthentication, verifier=TokenVerifier(settings), demo_mode=settings.demo_mode
-            )
-        ],
+        middleware=[DefineMiddleware(BearerAuthentication, verifier=verifier, demo_mode=settings.demo_mode)],
         security=[{"bearer": []}],
         route_handlers=[me, ChatController, user_scoped],
     )

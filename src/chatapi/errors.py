@@ -49,6 +49,14 @@ class Unauthenticated(AppError):
         return {"WWW-Authenticate": f'Bearer error="{self.code}", error_description="{self.detail}"'}
 
 
+class JWKSUnavailable(AppError):
+    """Whether a token holds cannot be told: its issuer's keys have never been fetched."""
+
+    status = 503
+    type = "jwks-unavailable"
+    title = "The sign-in service's keys are away"
+
+
 class NotYourPath(AppError):
     status = 403
     type = "not-your-path"

@@ -46,7 +46,7 @@ MEANINGS: dict[int, str] = {
     415: "The body is not JSON.",
     422: "The request is not valid; `errors` says where.",
     502: "The model failed; the message is kept and its turn marked failed.",
-    503: "The database is away, or its schema is not this version's; `Retry-After` says when to come again.",
+    503: "The database is away, or its schema is not this version's, or the sign-in service's keys are not there yet; `Retry-After` says when to come again.",
     504: "The model took too long; the message is kept and its turn marked failed.",
 }
 

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -18,6 +19,9 @@ from chatapi.text import path_and_message
 # The embedded default keeps its database and secret here, below the working directory.
 DATA_DIRECTORY = Path(".chatapi")
 SECRET_BYTES = 32  # RFC 7518, section 3.2: an HS256 key has at least the hash's length
+
+BETTER_AUTH_PATH = "/api/auth"  # its own default; a server elsewhere is named by JWKS_URL
+SIGN_IN = {"BETTER_AUTH_SECRET", "BETTER_AUTH_URL", "JWKS_URL"}  # by what tokens are checked
 
 Text = Annotated[str, Meta(min_length=1)]
 
@@ -34,6 +38,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     db_max_overflow: Annotated[int, Meta(ge=0, le=1_000)] = 0
     migrate: Literal["auto", "off"] | None = None
     better_auth_secret: str | None = None
+    better_auth_url: Text | None = None
+    jwks_url: Text | None = None
     jwt_issuer: Text | None = None
     jwt_audience: Text | None = None
     demo_mode: bool = False
@@ -50,9 +56,9 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     ) -> "Settings":
         """The settings in `environ` (this process's by default); raises `SettingsError`.
 
-        Without a `DATABASE_URL` the database is a SQLite file in `directory`. SQLite without a secret gets one that
-        is made on first use and kept there, readable by its owner alone; PostgreSQL without one is refused, because
-        there a secret that each replica made up for itself would be no secret shared.
+        Without a `DATABASE_URL` the database is a SQLite file in `directory`. With nothing that tokens are checked by,
+        SQLite gets a secret that is made on first use and kept there, readable by its owner alone; PostgreSQL is
+        refused, because there a secret that each replica made up for itself would be no secret shared.
         """
         environ = os.environ if environ is None else environ
         # An empty variable is an unset one: that is how containers and .env files leave things out.
@@ -64,11 +70,11 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
         if "LOG_LEVEL" in values:
             values["LOG_LEVEL"] = values["LOG_LEVEL"].upper()
         values.setdefault("DATABASE_URL", f"sqlite+aiosqlite:///{directory / 'chatapi.db'}")
-        if "BETTER_AUTH_SECRET" not in values:
+        if not values.keys() & SIGN_IN:
             if not is_sqlite(values["DATABASE_URL"]):
                 raise SettingsError(
-                    "BETTER_AUTH_SECRET: is needed with a DATABASE_URL that is not SQLite; "
-                    "it is the secret of your Better Auth server"
+                    "BETTER_AUTH_SECRET: it, BETTER_AUTH_URL or JWKS_URL is needed with a DATABASE_URL that is not "
+                    "SQLite: they say by what tokens are checked"
                 )
             values["BETTER_AUTH_SECRET"] = local_secret(directory)
         try:
@@ -84,6 +90,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
             raise SettingsError(
                 f"BETTER_AUTH_SECRET: has {len(self.better_auth_secret.encode())} bytes; HS256 needs {SECRET_BYTES}"
             )
+        check_url("BETTER_AUTH_URL", self.better_auth_url)
+        check_url("JWKS_URL", self.jwks_url)
 
     @property
     def sqlite(self) -> bool:
@@ -92,6 +100,20 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     @property
     def migrates_itself(self) -> bool:
         return (self.migrate or ("auto" if self.sqlite else "off")) == "auto"
+
+    @property
+    def keys_url(self) -> str | None:
+        """Where the keys of asymmetric tokens are published (a JWK Set)."""
+        names = self.better_auth_names
+        return self.jwks_url or (f"{names[0]}{BETTER_AUTH_PATH}/jwks" if names else None)
+
+    @property
+    def better_auth_names(self) -> list[str] | None:
+        """What a Better Auth server at `BETTER_AUTH_URL` calls itself in `iss` and `aud`."""
+        if self.better_auth_url is None:
+            return None
+        name = self.better_auth_url.rstrip("/").removesuffix(BETTER_AUTH_PATH)
+        return [name, f"{name}/"]
 
     def public(self) -> dict[str, str]:
         """Every variable with its value as it may be shown: no secret, no password."""
@@ -103,6 +125,21 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
 
     def __repr__(self) -> str:  # a secret must not reach a log by way of a traceback
         return f"Settings({self.public()})"
+
+
+def check_url(name: str, value: str | None) -> None:
+    """Raises `SettingsError` for what is no address of a web server; its value may hold a password and is not shown."""
+    if value is None:
+        return
+    try:
+        url = urlsplit(value)
+        good = url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
+    except ValueError:
+        good = False
+    if not good or not value.isascii() or not value.isprintable() or " " in value:
+        raise SettingsError(f"{name}: is not a URL such as https://auth.example.org")
+    if "@" in url.netloc or url.fragment or (url.query and name == "BETTER_AUTH_URL"):
+        raise SettingsError(f"{name}: takes no user, password, query or fragment")
 
 
 def is_sqlite(database_url: str) -> bool:

@@ -40,6 +40,49 @@ class TestFromEnv:
         with pytest.raises(SettingsError, match=r"^BETTER_AUTH_SECRET: has 31 bytes"):
             Settings.from_env({"BETTER_AUTH_SECRET": "x" * 31, "DATABASE_URL": POSTGRESQL})
 
+    @pytest.mark.parametrize("name", ["BETTER_AUTH_URL", "JWKS_URL"])
+    def test_published_keys_need_no_secret_and_none_is_made(self, tmp_path: Path, name: str) -> None:
+        for database in ({}, {"DATABASE_URL": POSTGRESQL}):
+            environ = {name: "https://auth.example.org/x", **database}
+            assert Settings.from_env(environ, directory=tmp_path).better_auth_secret is None
+        assert not list(tmp_path.iterdir())
+
+    def test_postgresql_without_anything_to_check_tokens_by_names_what_there_is(self) -> None:
+        with pytest.raises(SettingsError, match=r"BETTER_AUTH_SECRET.*BETTER_AUTH_URL.*JWKS_URL"):
+            Settings.from_env({"DATABASE_URL": POSTGRESQL})
+
+    @pytest.mark.parametrize("name", ["BETTER_AUTH_URL", "JWKS_URL"])
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "auth.example.org",
+            "ftp://auth.example.org",
+            "file:///etc/passwd",
+            "https://",
+            "https:///jwks",
+            "https://[::1",
+            "https://auth.example.org:99999",
+            "https://auth.example.org:0",
+            "https://auth example.org",
+            "https://aüth.example.org",
+            "https://auth.example.org/\x01",
+            "https://user:hunter2@auth.example.org",
+            "https://auth.example.org/#keys",
+        ],
+    )
+    def test_an_address_that_is_none_is_refused_and_its_password_not_shown(
+        self, tmp_path: Path, name: str, value: str
+    ) -> None:
+        with pytest.raises(SettingsError, match=f"^{name}: ") as raised:
+            Settings.from_env({name: value}, directory=tmp_path)
+        assert "hunter2" not in str(raised.value)
+
+    def test_only_a_key_sets_address_may_have_a_query(self, tmp_path: Path) -> None:
+        address = "https://auth.example.org/?tenant=1"
+        assert Settings.from_env({"JWKS_URL": address}, directory=tmp_path).keys_url == address
+        with pytest.raises(SettingsError):
+            Settings.from_env({"BETTER_AUTH_URL": address}, directory=tmp_path)
+
     def test_no_secret_is_ever_shown(self) -> None:
         settings = Settings.from_env({"DATABASE_URL": POSTGRESQL, "BETTER_AUTH_SECRET": SECRET})
         for shown in (repr(settings), str(settings.public())):
@@ -49,6 +92,34 @@ class TestFromEnv:
     def test_are_frozen(self, tmp_path: Path) -> None:
         with pytest.raises(AttributeError):
             Settings.from_env({}, directory=tmp_path).port = 1  # type: ignore[misc]
+
+
+class TestBetterAuthURL:
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "https://auth.example.org",
+            "https://auth.example.org/",
+            "https://auth.example.org/api/auth",
+            "https://auth.example.org/api/auth/",
+        ],
+    )
+    def test_says_where_the_keys_are_and_what_the_server_calls_itself(self, value: str) -> None:
+        settings = Settings(database_url=POSTGRESQL, better_auth_url=value)
+        assert settings.keys_url == "https://auth.example.org/api/auth/jwks"
+        assert settings.better_auth_names == ["https://auth.example.org", "https://auth.example.org/"]
+
+    def test_keys_may_be_elsewhere(self) -> None:
+        settings = Settings(
+            database_url=POSTGRESQL, better_auth_url="https://a.example", jwks_url="https://b.example/jwks"
+        )
+        assert settings.keys_url == "https://b.example/jwks"
+        assert settings.better_auth_names == ["https://a.example", "https://a.example/"]
+
+    def test_without_it_there_is_neither(self) -> None:
+        settings = Settings(database_url=POSTGRESQL)
+        assert settings.keys_url is None
+        assert settings.better_auth_names is None
 
 
 def test_processes_that_start_at_once_agree_on_a_secret(tmp_path: Path) -> None:
