@@ -26,17 +26,20 @@ from chatapi.db.config import Database, database_config
 from chatapi.db.schema import Schema
 from chatapi.settings import Settings
 from chatapi.tasks.controllers import TaskController
-from chatapi.web.dependencies import provide_chat, provide_session
+from chatapi.web.dependencies import provide_admit, provide_chat, provide_session
 from chatapi.web.docs import openapi_config, swagger_assets, tell_the_truth
 from chatapi.web.health import HealthController
+from chatapi.web.limits import Limiter, RefusedTokens, within_limits
 from chatapi.web.me import me
 from chatapi.web.problems import handle_exception
 from chatapi.web.requests import (
     MAX_BODY_BYTES,
     JSONRequest,
-    add_request_id,
+    add_headers,
     answer_head,
+    bind_request,
     body_is_json,
+    name_user,
     schema_is_current,
 )
 
@@ -48,6 +51,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     settings = settings or Settings.from_env()
     agent = agent or load_agent(settings.chat_model)
     config = database_config(settings)
+    limiter = Limiter(settings)
     database = Database(config)
     schema = Schema(database, settings)
     worker = Worker(database)
@@ -66,6 +70,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+        await limiter.close()
         await database.close()
 
     user_scoped = Router(
@@ -75,11 +80,12 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     )
     api = Router(
         "/api",
-        guards=[body_is_json, schema_is_current],
+        guards=[name_user, within_limits, body_is_json, schema_is_current],
         middleware=[
+            RefusedTokens(),
             DefineMiddleware(
                 BearerAuthentication, verifier=TokenVerifier(settings), demo_mode=settings.demo_mode
-            )
+            ),
         ],
         security=[{"bearer": []}],
         route_handlers=[me, ChatController, user_scoped],
@@ -90,9 +96,10 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
         dependencies={
             "db_session": Provide(provide_session),
             "chat": Provide(provide_chat, sync_to_thread=False),
+            "admit": Provide(provide_admit, sync_to_thread=False),
         },
         exception_handlers={HTTPException: handle_exception, Exception: handle_exception},
-        before_send=[add_request_id],
+        before_send=[add_headers],
         lifespan=[run],
         logging_config=LoggingConfig(
             root={"level": settings.log_level, "handlers": ["queue_listener"]}, log_exceptions="never"
@@ -100,8 +107,8 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
         openapi_config=openapi_config(),
         request_class=JSONRequest,
         request_max_body_size=MAX_BODY_BYTES,
-        state=State({"database": database, "schema": schema, "chat": chat}),
+        state=State({"database": database, "schema": schema, "chat": chat, "limiter": limiter}),
     )
-    app.asgi_handler = answer_head(app.asgi_handler)
+    app.asgi_handler = bind_request(answer_head(app.asgi_handler))
     tell_the_truth(app)
     return app

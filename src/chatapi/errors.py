@@ -113,6 +113,14 @@ class TurnLost(AppError):
         super().__init__("The turn was ended by somebody else before it had its answer.", turn_id=turn_id)
 
 
+class RateLimited(AppError):
+    """One request too many; `policy` names the limit, as the header `RateLimit-Policy` does."""
+
+    status = 429
+    type = "rate-limited"
+    title = "Too many requests"
+
+
 class ModelFailed(AppError):
     """The model's answer did not come or cannot be used; the user's message is kept."""
 

@@ -10,7 +10,7 @@ from litestar.types.internal_types import PathParameterDefinition
 
 from chatapi.auth.tokens import Identity
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
-from chatapi.chat.service import ChatService
+from chatapi.chat.service import Admit, ChatService
 from chatapi.openapi import problems
 
 CHAT_ERRORS = problems(404, 409, 413, 415, 422, 502, 504)
@@ -25,15 +25,23 @@ class ChatController(Controller):
     path = "/chat"
     tags = ("Chat",)
 
-    @post(operation_id=operation_id, summary="Send a message", status_code=200, responses=CHAT_ERRORS)
+    @post(
+        operation_id=operation_id,
+        summary="Send a message",
+        status_code=200,
+        responses=CHAT_ERRORS,
+        limits_itself=True,
+    )
     async def chat(
         self,
         request: "Request[Identity, None, State]",
         chat: NamedDependency[ChatService],
+        admit: NamedDependency[Admit],
         data: JSONBody[ChatRequest],
     ) -> ChatAnswer:
         """Begins a conversation, or continues the one that is named, and waits for the answer.
 
         The message is stored before the model is asked, and kept whatever becomes of the answer.
         """
+        await admit(request.user.user_id)
         return await chat.answer(request.user.user_id, data)

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 from msgspec import Struct
@@ -21,6 +21,8 @@ from chatapi.settings import Settings
 log = logging.getLogger(__name__)
 
 MESSAGES_PER_TURN = 2
+
+Admit: TypeAlias = Callable[[str], Awaitable[None]]  # counts a user's message; raises `RateLimited`
 
 
 class Reply(Struct, frozen=True):
