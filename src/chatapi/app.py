@@ -26,6 +26,7 @@ from chatapi.db.config import Database, database_config
 from chatapi.db.schema import Schema
 from chatapi.settings import Settings
 from chatapi.tasks.controllers import TaskController
+from chatapi.web.browsers import cors_config, protect
 from chatapi.web.dependencies import provide_admit, provide_chat, provide_session
 from chatapi.web.docs import openapi_config, swagger_assets, tell_the_truth
 from chatapi.web.health import HealthController
@@ -99,7 +100,8 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
             "admit": Provide(provide_admit, sync_to_thread=False),
         },
         exception_handlers={HTTPException: handle_exception, Exception: handle_exception},
-        before_send=[add_headers],
+        before_send=[add_headers, protect],
+        cors_config=cors_config(settings),
         lifespan=[run],
         logging_config=LoggingConfig(
             root={"level": settings.log_level, "handlers": ["queue_listener"]}, log_exceptions="never"
@@ -107,7 +109,9 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
         openapi_config=openapi_config(),
         request_class=JSONRequest,
         request_max_body_size=MAX_BODY_BYTES,
-        state=State({"database": database, "schema": schema, "chat": chat, "limiter": limiter}),
+        state=State(
+            {"database": database, "schema": schema, "chat": chat, "limiter": limiter, "settings": settings}
+        ),
     )
     app.asgi_handler = bind_request(answer_head(app.asgi_handler))
     tell_the_truth(app)

@@ -19,6 +19,9 @@ from chatapi.text import path_and_message
 # The embedded default keeps its database and secret here, below the working directory.
 DATA_DIRECTORY = Path(".chatapi")
 REDIS_SCHEMES = ("redis://", "rediss://", "valkey://", "valkeys://")
+ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:\d{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:]+\](:\d{1,5})?"
+)
 SECRET_BYTES = 32  # RFC 7518, section 3.2: an HS256 key has at least the hash's length
 
 Text = Annotated[str, Meta(min_length=1)]
@@ -45,6 +48,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     rate_limit: Text = "600/minute"
     rate_limit_chat: Text = "60/minute"  # a turn costs a model's time and money, another request milliseconds
     redis_url: Text | None = None
+    cors_origins: Text | None = None
+    hsts_max_age: Annotated[int, Meta(ge=0, le=63_072_000)] = 0
     host: Text = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8000
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -90,8 +95,18 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
                 f"BETTER_AUTH_SECRET: has {len(self.better_auth_secret.encode())} bytes; HS256 needs {SECRET_BYTES}"
             )
         _ = self.limits
+        for origin in self.origins:
+            if origin != "*" and not ORIGIN.fullmatch(origin):
+                raise SettingsError(
+                    f"CORS_ORIGINS: {origin} is not an origin such as https://app.example.com"
+                )
         if self.redis_url is not None and not self.redis_url.startswith(REDIS_SCHEMES):
             raise SettingsError("REDIS_URL: is not a redis://, rediss://, valkey:// or valkeys:// URL")
+
+    @property
+    def origins(self) -> list[str]:
+        """The sites whose pages may read answers; `*` is all of them."""
+        return [origin.strip() for origin in (self.cors_origins or "").split(",") if origin.strip()]
 
     @property
     def limits(self) -> tuple[RateLimitItem | None, RateLimitItem | None]:

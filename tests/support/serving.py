@@ -18,6 +18,7 @@ from chatapi.agent.ports import Agent
 from chatapi.app import create_app
 from chatapi.auth.tokens import TokenVerifier
 from chatapi.settings import Settings
+from chatapi.web.server import BoundedHttp
 from tests.support.agents import CommandedAgent
 
 REPOSITORY = Path(__file__).parents[2]
@@ -79,7 +80,9 @@ class Client(httpx.AsyncClient):
 async def serve(settings: Settings, agent: Agent | None = None) -> AsyncIterator[str]:
     """The service in this process; yields its base URL."""
     app = create_app(settings, agent or CommandedAgent())
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1, http=BoundedHttp)
+    )
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)

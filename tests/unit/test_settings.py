@@ -56,6 +56,36 @@ class TestFromEnv:
         with pytest.raises(SettingsError, match=r"^REDIS_URL: "):
             Settings.from_env({"REDIS_URL": "cache:6379"}, directory=tmp_path)
 
+    def test_origins_are_a_list_or_all(self, tmp_path: Path) -> None:
+        def origins(value: str) -> list[str]:
+            return Settings.from_env({"CORS_ORIGINS": value}, directory=tmp_path).origins
+
+        assert origins("") == []
+        assert origins("*") == ["*"]
+        assert origins(
+            "https://a.example, http://localhost:3000,,capacitor://localhost,http://[::1]:5173"
+        ) == [
+            "https://a.example",
+            "http://localhost:3000",
+            "capacitor://localhost",
+            "http://[::1]:5173",
+        ]
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "a.example",
+            "https://a.example/",
+            "https://*.example",
+            "https://a.example;b",
+            "null",
+            "https://A.example",
+        ],
+    )
+    def test_what_no_browser_sends_as_an_origin_is_refused(self, tmp_path: Path, value: str) -> None:
+        with pytest.raises(SettingsError, match=r"^CORS_ORIGINS: "):
+            Settings.from_env({"CORS_ORIGINS": f"https://good.example,{value}"}, directory=tmp_path)
+
     def test_a_secret_is_counted_in_bytes(self) -> None:
         assert Settings.from_env({"BETTER_AUTH_SECRET": "ü" * 16, "DATABASE_URL": POSTGRESQL})
         with pytest.raises(SettingsError, match=r"^BETTER_AUTH_SECRET: has 31 bytes"):

@@ -1,10 +1,12 @@
 """The OpenAPI document and Swagger UI, which works without internet access."""
 
 from pathlib import Path
+from typing import Any
 
-from litestar import Litestar
+from litestar import Litestar, Request
+from litestar.datastructures import CacheControlHeader
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
+from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.router import Router
 from litestar.static_files import create_static_files_router
@@ -12,7 +14,30 @@ from litestar.static_files import create_static_files_router
 from chatapi import __version__
 
 SWAGGER_UI = Path(__file__).parent / "static" / "swagger-ui"
+OUR_OWN = Path(__file__).parent / "static" / "docs"
 ASSETS = "/docs/assets"
+ASSET_SECONDS = 3_600  # long enough to be loaded once a session, short enough for a new version to arrive
+
+# No script in the page itself, so that its Content-Security-Policy need not allow any (see web/browsers.py).
+PAGE = f"""\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <title>chatapi</title>
+  <link rel="icon" type="image/png" href="{ASSETS}/favicon-32x32.png">
+  <link rel="stylesheet" href="{ASSETS}/swagger-ui.css">
+  <link rel="stylesheet" href="{ASSETS}/docs.css">
+  <script src="{ASSETS}/swagger-ui-bundle.js" defer></script>
+  <script src="{ASSETS}/swagger-ui-standalone-preset.js" defer></script>
+  <script src="{ASSETS}/docs.js" defer></script>
+</head>
+<body>
+  <div id="swagger-ui" data-document="/docs/openapi.json"></div>
+</body>
+</html>
+"""
 
 DESCRIPTION = """\
 The back end of a chat: conversations that are remembered, an assistant with tools, tasks.
@@ -20,6 +45,13 @@ The back end of a chat: conversations that are remembered, an assistant with too
 Get a token from your Better Auth server (or, in development, from `chatapi token USER_ID`), press **Authorize**, and
 send a message.
 """
+
+
+class SwaggerUI(OpenAPIRenderPlugin):
+    """Swagger UI from local files; Litestar's own plugin writes its start and the whole document into the page."""
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:  # noqa: ARG002
+        return PAGE.encode()
 
 
 def openapi_config() -> OpenAPIConfig:
@@ -33,20 +65,19 @@ def openapi_config() -> OpenAPIConfig:
             security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")}
         ),
         render_plugins=[
-            SwaggerRenderPlugin(
-                path="/",
-                js_url=f"{ASSETS}/swagger-ui-bundle.js",
-                css_url=f"{ASSETS}/swagger-ui.css",
-                standalone_preset_js_url=f"{ASSETS}/swagger-ui-standalone-preset.js",
-                favicon=f"<link rel='icon' type='image/png' href='{ASSETS}/favicon-32x32.png'>",
-            ),
+            SwaggerUI(path="/"),
             JsonRenderPlugin(path="/openapi.json"),
         ],
     )
 
 
 def swagger_assets() -> Router:
-    return create_static_files_router(path=ASSETS, directories=[SWAGGER_UI], include_in_schema=False)
+    return create_static_files_router(
+        path=ASSETS,
+        directories=[SWAGGER_UI, OUR_OWN],
+        cache_control=CacheControlHeader(max_age=ASSET_SECONDS, public=True),
+        include_in_schema=False,
+    )
 
 
 def tell_the_truth(app: Litestar) -> None:
