@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from advanced_alchemy.extensions.litestar import SQLAlchemyPlugin
 from litestar import Litestar, Router
@@ -26,6 +27,7 @@ from chatapi.db.config import Database, database_config
 from chatapi.db.schema import Schema
 from chatapi.settings import Settings
 from chatapi.tasks.controllers import TaskController
+from chatapi.web.auditing import audit_act
 from chatapi.web.browsers import cors_config, protect
 from chatapi.web.dependencies import provide_admit, provide_chat, provide_session
 from chatapi.web.docs import openapi_config, swagger_assets, tell_the_truth
@@ -44,6 +46,14 @@ from chatapi.web.requests import (
     schema_is_current,
 )
 
+# A line of JSON each, whatever LOG_LEVEL says.
+AUDIT_LOGGING: dict[str, Any] = {
+    "formatters": {"audit": {"format": "%(message)s"}},
+    "handlers": {
+        "audit": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "audit"}
+    },
+    "loggers": {"chatapi.audit": {"level": "INFO", "handlers": ["audit"], "propagate": False}},
+}
 DRAIN_SECONDS = 5.0  # after the server's own grace; an orchestrator kills after 30
 
 
@@ -100,11 +110,13 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
             "admit": Provide(provide_admit, sync_to_thread=False),
         },
         exception_handlers={HTTPException: handle_exception, Exception: handle_exception},
-        before_send=[add_headers, protect],
+        before_send=[add_headers, protect, audit_act],
         cors_config=cors_config(settings),
         lifespan=[run],
         logging_config=LoggingConfig(
-            root={"level": settings.log_level, "handlers": ["queue_listener"]}, log_exceptions="never"
+            root={"level": settings.log_level, "handlers": ["queue_listener"]},
+            **AUDIT_LOGGING,
+            log_exceptions="never",
         ),
         openapi_config=openapi_config(),
         request_class=JSONRequest,

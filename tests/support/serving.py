@@ -118,6 +118,11 @@ class Process:
     async def wait(self) -> int:
         return await asyncio.to_thread(self._process.wait, 60)
 
+    def rest(self) -> list[str]:
+        """What it still says until it ends."""
+        assert self._process.stdout
+        return self._process.stdout.readlines()
+
     def terminate(self) -> None:
         self._process.terminate()
 

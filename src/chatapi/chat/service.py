@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 from uuid import uuid4
 
@@ -10,6 +11,7 @@ from msgspec import Struct
 
 from chatapi.agent.ports import Agent, Prompt, TextDelta, Usage
 from chatapi.agent.tools import Tool
+from chatapi.audit import audit
 from chatapi.chat import store
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
 from chatapi.chat.tools import TurnTools
@@ -70,6 +72,10 @@ class ChatService:
 
     async def _turn(self, user_id: str, request: ChatRequest) -> ChatAnswer:
         run = await self._begin(user_id, request)
+        with audited(run):
+            return await self._carry_out(run)
+
+    async def _carry_out(self, run: store.Run) -> ChatAnswer:
         tools = TurnTools(self._database, run, self._tools)
         try:
             reply = await self._reply(run, tools)
@@ -124,6 +130,19 @@ class ChatService:
     async def _fail(self, run: store.Run, failure: AppError) -> None:
         async with self._database.transaction() as session:
             await store.fail(session, run, {"type": failure.type, "detail": failure.detail})
+
+
+@contextmanager
+def audited(run: store.Run) -> Iterator[None]:
+    """A turn's beginning and its end, by ids alone."""
+    ids = {"user_id": run.user_id, "conversation_id": run.conversation_id, "turn_id": run.turn_id}
+    audit("turn.begun", "success", **ids)
+    try:
+        yield
+    except BaseException as error:
+        audit("turn.ended", "failure", reason=getattr(error, "type", type(error).__name__), **ids)
+        raise
+    audit("turn.ended", "success", **ids)
 
 
 def failure_of(error: BaseException, run: store.Run) -> AppError:

@@ -11,6 +11,7 @@ from litestar.exceptions import HTTPException
 from chatapi.db.resilience import is_transient
 from chatapi.errors import PROBLEM_TYPE_PREFIX, AppError, DatabaseUnavailable
 from chatapi.openapi import PROBLEM_MEDIA_TYPE
+from chatapi.web.auditing import audit_refusal
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Respo
     if not isinstance(error, AppError):
         log.error("A defect: %s %s", request.method, request.scope.get("path_template"), exc_info=error)
         error = AppError("The service failed; the log has the request's id.")
+    audit_refusal(request, error)
     return problem(
         request, error.status, error.type, error.title, error.detail, error.headers, **error.members
     )
