@@ -13,6 +13,7 @@ from litestar.exceptions import HTTPException
 from litestar.logging import LoggingConfig
 from litestar.middleware import DefineMiddleware
 
+from chatapi.account.controllers import AccountController
 from chatapi.agent.loading import load_agent
 from chatapi.agent.ports import Agent
 from chatapi.agent.tools import TASK_TOOLS
@@ -87,7 +88,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     user_scoped = Router(
         "/{user_id:str}",
         guards=[owns_path, ids_can_exist],
-        route_handlers=[ChatController, ConversationController, TaskController],
+        route_handlers=[ChatController, ConversationController, TaskController, AccountController],
     )
     api = Router(
         "/api",

@@ -54,7 +54,6 @@ class TestPath:
         for path in (
             "/nowhere",
             "/api",
-            "/api/alice",
             "/api/chat/tasks",
             "/api/me/tasks",
             alice.mine("/nothing"),

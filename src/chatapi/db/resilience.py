@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 TRANSIENT_CLASSES = ("08", "53", "57", "58")  # connection, resources, operator intervention, system
 TRANSIENT_STATES = {
     "3D000",  # invalid_catalog_name: the database is not there yet
+    "23503",  # foreign_key_violation: what the row hangs on was erased since it was looked for
     "28000",  # invalid_authorization_specification: its role is not there yet
     "28P01",  # invalid_password: it is being rotated
     "40001",  # serialization_failure
