@@ -7,8 +7,17 @@ from litestar import Litestar, Request
 from litestar.datastructures import CacheControlHeader
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
+from litestar.openapi.spec import (
+    Components,
+    OpenAPIHeader,
+    OpenAPIResponse,
+    OpenAPIType,
+    Reference,
+    Schema,
+    SecurityScheme,
+)
 from litestar.router import Router
+from litestar.routes import HTTPRoute
 from litestar.static_files import create_static_files_router
 
 from chatapi import __version__
@@ -47,6 +56,23 @@ send a message.
 """
 
 
+def header(
+    description: str, *, always: bool = False, type_: OpenAPIType = OpenAPIType.STRING
+) -> OpenAPIHeader:
+    return OpenAPIHeader(description=description, required=always, schema=Schema(type=type_))
+
+
+HEADERS = {
+    "X-Request-ID": header("The request's id: the caller's, if it is sane.", always=True),
+    "WWW-Authenticate": header("Bearer, with an error code if there was a token (RFC 6750).", always=True),
+    "RateLimit": header(
+        'What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off.'
+    ),
+    "RateLimit-Policy": header('The limit: `"default";q=600;w=60`. Not there when limits are off.'),
+    "Retry-After": header("Seconds after which it is worth another try.", type_=OpenAPIType.INTEGER),
+}
+
+
 class SwaggerUI(OpenAPIRenderPlugin):
     """Swagger UI from local files; Litestar's own plugin writes its start and the whole document into the page."""
 
@@ -81,8 +107,37 @@ def swagger_assets() -> Router:
 
 
 def tell_the_truth(app: Litestar) -> None:
-    """Take out the 400 that Litestar documents for each input: ours is 422."""
+    """What Litestar does not say: there is no 400 (ours is 422), responses have headers, and bodies are closed."""
+    close_bodies(app)
     for path in (app.openapi_schema.paths or {}).values():
         for operation in (path.get, path.post, path.put, path.patch, path.delete):
-            if operation is not None and operation.responses is not None:
-                operation.responses.pop("400", None)
+            if operation is None or operation.responses is None:
+                continue
+            operation.responses.pop("400", None)
+            for status, response in operation.responses.items():
+                if isinstance(response, OpenAPIResponse):
+                    behind_token = "429" in operation.responses
+                    response.headers = (response.headers or {}) | headers_of(status, limited=behind_token)
+
+
+def close_bodies(app: Litestar) -> None:
+    """A struct that forbids unknown fields says so."""
+    schemas = app.openapi_schema.components.schemas or {} if app.openapi_schema.components else {}
+    for route in app.routes:
+        for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
+            body = handler.parsed_data_field
+            schema = schemas.get(getattr(body and body.annotation, "__name__", ""))
+            if schema is not None and body and body.annotation.__struct_config__.forbid_unknown_fields:
+                schema.additional_properties = False
+
+
+def headers_of(status: str, *, limited: bool) -> dict[str, OpenAPIHeader | Reference]:
+    """The headers of a response, of an operation that a limit is on or not."""
+    names = ["X-Request-ID"]
+    if status == "401":
+        names.append("WWW-Authenticate")
+    elif limited:
+        names += ["RateLimit", "RateLimit-Policy"]
+    if status in {"409", "429", "503"}:
+        names.append("Retry-After")
+    return {name: HEADERS[name] for name in names}

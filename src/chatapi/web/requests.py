@@ -53,6 +53,20 @@ async def add_headers(message: Message, scope: Scope) -> None:
     headers["X-Request-ID"] = request_id_of(scope)
     if (request := current_request.get()) is not None:
         headers.update(request.headers)
+    if scope["type"] == ScopeType.HTTP and scope["method"] == "OPTIONS" and "allow" in headers:
+        headers["Allow"] = ", ".join(sorted(methods_of(scope)))
+
+
+def methods_of(scope: HTTPScope) -> set[str]:
+    """What a path takes. (Litestar's answer to OPTIONS leaves out handlers that came after the first.)"""
+    path, app = scope["path_template"], scope["litestar_app"]
+    methods: set[str] = {
+        method
+        for route in app.routes
+        if route.path_format == path
+        for method in getattr(route, "methods", ())
+    }
+    return methods | {"HEAD"} if "GET" in methods else methods
 
 
 def name_user(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
