@@ -12,12 +12,17 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
+from limits import RateLimitItem, parse
 from msgspec import Meta, Struct
 
 from chatapi.text import path_and_message
 
 # The embedded default keeps its database and secret here, below the working directory.
 DATA_DIRECTORY = Path(".chatapi")
+REDIS_SCHEMES = ("redis://", "rediss://", "valkey://", "valkeys://")
+ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:\d{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:]+\](:\d{1,5})?"
+)
 SECRET_BYTES = 32  # RFC 7518, section 3.2: an HS256 key has at least the hash's length
 
 BETTER_AUTH_PATH = "/api/auth"  # its own default; a server elsewhere is named by JWKS_URL
@@ -46,6 +51,11 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     chat_model: Text = "offline"
     chat_history_limit: Annotated[int, Meta(ge=0, le=200)] = 20  # bounds tokens a turn
     chat_timeout: Annotated[float, Meta(gt=0, le=3_600)] = 60.0
+    rate_limit: Text = "600/minute"
+    rate_limit_chat: Text = "60/minute"  # a turn costs a model's time and money, another request milliseconds
+    redis_url: Text | None = None
+    cors_origins: Text | None = None
+    hsts_max_age: Annotated[int, Meta(ge=0, le=63_072_000)] = 0
     host: Text = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8000
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -92,6 +102,24 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
             )
         check_url("BETTER_AUTH_URL", self.better_auth_url)
         check_url("JWKS_URL", self.jwks_url)
+        _ = self.limits
+        for origin in self.origins:
+            if origin != "*" and not ORIGIN.fullmatch(origin):
+                raise SettingsError(
+                    f"CORS_ORIGINS: {origin} is not an origin such as https://app.example.com"
+                )
+        if self.redis_url is not None and not self.redis_url.startswith(REDIS_SCHEMES):
+            raise SettingsError("REDIS_URL: is not a redis://, rediss://, valkey:// or valkeys:// URL")
+
+    @property
+    def origins(self) -> list[str]:
+        """The sites whose pages may read answers; `*` is all of them."""
+        return [origin.strip() for origin in (self.cors_origins or "").split(",") if origin.strip()]
+
+    @property
+    def limits(self) -> tuple[RateLimitItem | None, RateLimitItem | None]:
+        """The limit of all routes, and that of chat; None is none. Raises `SettingsError`."""
+        return rate_limit("RATE_LIMIT", self.rate_limit), rate_limit("RATE_LIMIT_CHAT", self.rate_limit_chat)
 
     @property
     def sqlite(self) -> bool:
@@ -118,7 +146,9 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     def public(self) -> dict[str, str]:
         """Every variable with its value as it may be shown: no secret, no password."""
         shown = {name: getattr(self, name.lower()) for name in self.__struct_encode_fields__}
-        shown["DATABASE_URL"] = re.sub(r"(?<=://)([^/@]*?):[^/@]*@", r"\1:***@", self.database_url)
+        for name in ("DATABASE_URL", "REDIS_URL"):
+            if shown[name] is not None:
+                shown[name] = re.sub(r"(?<=://)([^/@]*?):[^/@]*@", r"\1:***@", shown[name])
         if self.better_auth_secret is not None:
             shown["BETTER_AUTH_SECRET"] = "(set)"  # noqa: S105
         return {name: "(unset)" if value is None else str(value) for name, value in shown.items()}
@@ -140,6 +170,19 @@ def check_url(name: str, value: str | None) -> None:
         raise SettingsError(f"{name}: is not a URL such as https://auth.example.org")
     if "@" in url.netloc or url.fragment or (url.query and name == "BETTER_AUTH_URL"):
         raise SettingsError(f"{name}: takes no user, password, query or fragment")
+
+
+def rate_limit(name: str, value: str) -> RateLimitItem | None:
+    """The limit that a variable says, such as 600/minute; None for `off`."""
+    if value.lower() == "off":
+        return None
+    try:
+        limit = parse(value)
+    except ValueError:
+        limit = None
+    if limit is None or limit.amount < 1:
+        raise SettingsError(f"{name}: is not a limit such as 600/minute or 10/5 seconds, or off")
+    return limit
 
 
 def is_sqlite(database_url: str) -> bool:

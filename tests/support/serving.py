@@ -20,6 +20,7 @@ from chatapi.app import create_app
 from chatapi.auth.tokens import TokenVerifier
 from chatapi.db.config import EVERYONE, Database, database_config
 from chatapi.settings import Settings
+from chatapi.web.server import BoundedHttp
 from tests.support.agents import CommandedAgent
 
 REPOSITORY = Path(__file__).parents[2]
@@ -94,7 +95,9 @@ class Client(httpx.AsyncClient):
 async def serve(settings: Settings, agent: Agent | None = None) -> AsyncIterator[str]:
     """The service in this process; yields its base URL."""
     app = create_app(settings, agent or CommandedAgent())
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1, http=BoundedHttp)
+    )
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
@@ -131,6 +134,11 @@ class Process:
 
     async def wait(self) -> int:
         return await asyncio.to_thread(self._process.wait, 60)
+
+    def rest(self) -> list[str]:
+        """What it still says until it ends."""
+        assert self._process.stdout
+        return self._process.stdout.readlines()
 
     def terminate(self) -> None:
         self._process.terminate()

@@ -35,6 +35,57 @@ class TestFromEnv:
     def test_a_log_level_may_be_small(self, tmp_path: Path) -> None:
         assert Settings.from_env({"LOG_LEVEL": "debug"}, directory=tmp_path).log_level == "DEBUG"
 
+    @pytest.mark.parametrize("value", ["600/minute", "10 per 5 seconds", "1/day", "off", "OFF"])
+    def test_a_limit_is_a_number_a_while_or_off(self, tmp_path: Path, value: str) -> None:
+        of_users, of_chat = Settings.from_env({"RATE_LIMIT": value}, directory=tmp_path).limits
+        assert (of_users is None) == (value.lower() == "off")
+        assert of_chat is not None
+
+    @pytest.mark.parametrize("name", ["RATE_LIMIT", "RATE_LIMIT_CHAT"])
+    @pytest.mark.parametrize("value", ["600", "many/minute", "0/minute", "-1/minute", "600/fortnight", "0"])
+    def test_any_other_limit_is_refused(self, tmp_path: Path, name: str, value: str) -> None:
+        with pytest.raises(SettingsError, match=f"^{name}: "):
+            Settings.from_env({name: value}, directory=tmp_path)
+
+    def test_a_redis_is_named_by_its_url(self, tmp_path: Path) -> None:
+        for scheme in ("redis", "rediss", "valkey", "valkeys"):
+            settings = Settings.from_env(
+                {"REDIS_URL": f"{scheme}://:hunter2@cache:6379/1"}, directory=tmp_path
+            )
+            assert settings.public()["REDIS_URL"] == f"{scheme}://:***@cache:6379/1"
+        with pytest.raises(SettingsError, match=r"^REDIS_URL: "):
+            Settings.from_env({"REDIS_URL": "cache:6379"}, directory=tmp_path)
+
+    def test_origins_are_a_list_or_all(self, tmp_path: Path) -> None:
+        def origins(value: str) -> list[str]:
+            return Settings.from_env({"CORS_ORIGINS": value}, directory=tmp_path).origins
+
+        assert origins("") == []
+        assert origins("*") == ["*"]
+        assert origins(
+            "https://a.example, http://localhost:3000,,capacitor://localhost,http://[::1]:5173"
+        ) == [
+            "https://a.example",
+            "http://localhost:3000",
+            "capacitor://localhost",
+            "http://[::1]:5173",
+        ]
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "a.example",
+            "https://a.example/",
+            "https://*.example",
+            "https://a.example;b",
+            "null",
+            "https://A.example",
+        ],
+    )
+    def test_what_no_browser_sends_as_an_origin_is_refused(self, tmp_path: Path, value: str) -> None:
+        with pytest.raises(SettingsError, match=r"^CORS_ORIGINS: "):
+            Settings.from_env({"CORS_ORIGINS": f"https://good.example,{value}"}, directory=tmp_path)
+
     def test_a_secret_is_counted_in_bytes(self) -> None:
         assert Settings.from_env({"BETTER_AUTH_SECRET": "ü" * 16, "DATABASE_URL": POSTGRESQL})
         with pytest.raises(SettingsError, match=r"^BETTER_AUTH_SECRET: has 31 bytes"):

@@ -1,6 +1,7 @@
 """What controllers are given."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from litestar import Request
@@ -8,8 +9,9 @@ from litestar.datastructures import State
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.auth.tokens import Identity
-from chatapi.chat.service import ChatService
+from chatapi.chat.service import Admit, ChatService
 from chatapi.db.config import Database
+from chatapi.web.limits import Limiter
 
 
 async def provide_session(
@@ -24,3 +26,9 @@ async def provide_session(
 def provide_chat(state: State) -> ChatService:
     chat: ChatService = state.chat
     return chat
+
+
+def provide_admit(state: State) -> Admit:
+    """Counts one message of a user; raises `RateLimited`."""
+    limiter: Limiter = state.limiter
+    return partial(limiter.hit, "chat")
