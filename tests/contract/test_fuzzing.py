@@ -12,13 +12,13 @@ from chatapi.agent.offline import OfflineAgent
 from tests.support.serving import serve, settings_for, token_for
 
 # Without the id, no generated path would be the token's. What a cursor has to be, or a confirmation, no schema can say:
-# that an opaque one is refused is no finding.
+# that an opaque one is refused is no finding; and neither is a key that was used before, with another request.
 CONFIGURATION = """
 [parameters]
 "path.user_id" = "alice"
 
 [[operations]]
-include-operation-id = ["listConversations", "listMessages", "listTasks", "eraseAccount"]
+include-operation-id = ["listConversations", "listMessages", "listTasks", "eraseAccount", "chat", "chatAsTokenUser"]
 checks.positive_data_acceptance.enabled = false
 """
 
