@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 
 from advanced_alchemy.extensions.litestar import SQLAlchemyPlugin
 from litestar import Litestar, Router
@@ -46,7 +46,7 @@ DRAIN_SECONDS = 5.0  # after the server's own grace; an orchestrator kills after
 def create_app(settings: Settings | None = None, agent: Agent | None = None) -> Litestar:
     """The service. Settings come from the environment and the agent from the settings unless given."""
     settings = settings or Settings.from_env()
-    agent = agent or load_agent(settings.chat_model)
+    agent = agent or load_agent(settings)
     config = database_config(settings)
     database = Database(config)
     schema = Schema(database, settings)
@@ -60,8 +60,9 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
             await schema.migrate()
         except Exception:  # noqa: BLE001 - whatever it is, the service starts, says 503 and why, and tries again
             background.append(asyncio.create_task(schema.migrate_when_possible()))
-        yield
-        await chat.drain(DRAIN_SECONDS)
+        async with agent if isinstance(agent, AbstractAsyncContextManager) else nullcontext():
+            yield
+            await chat.drain(DRAIN_SECONDS)
         for task in background:
             task.cancel()
             with suppress(asyncio.CancelledError):

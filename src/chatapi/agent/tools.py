@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import ToolSpec
+from chatapi.agent.ports import ToolError, ToolSpec
 from chatapi.db.paging import MAX_ID, Page
 from chatapi.errors import AppError
 from chatapi.tasks.schemas import NewTask, Task, TaskChanges, TaskDescription, TaskStatus, TaskTitle
@@ -19,10 +19,6 @@ from chatapi.tasks.service import TaskService
 
 LIST_LIMIT = 100  # bounds what one call can put before a model; the REST page's own bound
 ArgumentsT = TypeVar("ArgumentsT", bound=Struct)
-
-
-class ToolError(Exception):
-    """The call cannot be done as asked; the text tells the model why."""
 
 
 class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):

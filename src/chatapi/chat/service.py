@@ -8,14 +8,14 @@ from uuid import uuid4
 
 from msgspec import Struct
 
-from chatapi.agent.ports import Agent, Prompt, TextDelta, Usage
+from chatapi.agent.ports import Agent, Prompt, ProviderState, TextDelta, Usage
 from chatapi.agent.tools import Tool
 from chatapi.chat import store
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
 from chatapi.chat.tools import TurnTools
 from chatapi.chat.worker import Worker
 from chatapi.db.config import Database
-from chatapi.errors import AppError, Interrupted, ModelFailed, ModelTooSlow
+from chatapi.errors import AppError, Interrupted, ModelEmpty, ModelFailed, ModelTooSlow
 from chatapi.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ MESSAGES_PER_TURN = 2
 class Reply(Struct, frozen=True):
     text: str
     usage: Usage | None
+    state: ProviderState | None
 
 
 class ChatService:
@@ -96,6 +97,7 @@ class ChatService:
         )
         pieces: list[str] = []
         usage: Usage | None = None
+        state: ProviderState | None = None
         try:
             async with asyncio.timeout(self._timeout) as limit:
                 async for event in self._agent.reply(prompt, tools):
@@ -104,19 +106,26 @@ class ChatService:
                             pieces.append(text)
                         case Usage():
                             usage = event
+                        case ProviderState():
+                            state = event
         except TimeoutError as error:
             if limit.expired():
                 raise ModelTooSlow(f"The answer took longer than {self._timeout:g} s.") from error
             raise
         text = storable("".join(pieces))
         if not text.strip():
-            raise ModelFailed("The model gave an empty answer.")
-        return Reply(text, usage)
+            raise ModelEmpty("The model gave an empty answer.")
+        return Reply(text, usage, state)
 
     async def _finish(self, run: store.Run, reply: Reply, tools: TurnTools) -> ChatAnswer:
         async with self._database.transaction() as session:
             return await store.finish(
-                session, run, response=reply.text, tool_calls=tools.calls, usage=reply.usage
+                session,
+                run,
+                response=reply.text,
+                tool_calls=tools.calls,
+                usage=reply.usage,
+                state=reply.state,
             )
 
     async def _fail(self, run: store.Run, failure: AppError) -> None:

@@ -11,7 +11,7 @@ from msgspec import Struct
 from sqlalchemy import and_, exists, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import HistoryMessage, ToolCall, Usage
+from chatapi.agent.ports import HistoryMessage, ProviderState, ToolCall, Usage
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
 from chatapi.db.clock import utc_now
 from chatapi.db.models import Conversation, Message, ToolCallEntry, Turn, Worker, now
@@ -99,13 +99,18 @@ async def read_history(
         .limit(turns)
     )
     rows = await session.execute(
-        select(Message.role, Message.content, Message.tool_calls)
+        select(Message.role, Message.content, Message.tool_calls, Message.provider_state)
         .where(Message.user_id == user_id, Message.turn_id.in_(latest))
         .order_by(Message.id)
     )
     return [
-        HistoryMessage(role=role, content=content, tool_calls=msgspec.convert(calls, list[ToolCall]))
-        for role, content, calls in rows
+        HistoryMessage(
+            role=role,
+            content=content,
+            tool_calls=msgspec.convert(calls, list[ToolCall]),
+            provider_state=state,
+        )
+        for role, content, calls, state in rows
     ]
 
 
@@ -133,10 +138,23 @@ async def record_call(session: AsyncSession, run: Run, position: int, call: Tool
 
 
 async def finish(
-    session: AsyncSession, run: Run, *, response: str, tool_calls: list[ToolCall], usage: Usage | None
+    session: AsyncSession,
+    run: Run,
+    *,
+    response: str,
+    tool_calls: list[ToolCall],
+    usage: Usage | None,
+    state: ProviderState | None = None,
 ) -> ChatAnswer:
     """Store the answer and end the turn as completed; raises `TurnLost` when it is no longer ours."""
-    await _end(session, run, status="completed", usage=None if usage is None else msgspec.to_builtins(usage))
+    answered_by = {} if state is None else {"model": state.model}
+    await _end(
+        session,
+        run,
+        status="completed",
+        usage=None if usage is None else msgspec.to_builtins(usage),
+        **answered_by,
+    )
     message_id = await session.scalar(
         insert(Message)
         .values(
@@ -146,6 +164,7 @@ async def finish(
             role="assistant",
             content=response,
             tool_calls=msgspec.to_builtins(tool_calls),
+            provider_state=None if state is None else state.data,
         )
         .returning(Message.id)
     )

@@ -1,13 +1,13 @@
 """The tools of one run: bound to its user, one call at a time, each journaled with its effect."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import ToolCall, ToolSpec
-from chatapi.agent.tools import Tool, ToolError
+from chatapi.agent.ports import ToolCall, ToolError, ToolSpec
+from chatapi.agent.tools import Tool
 from chatapi.chat import store
 from chatapi.db.config import Database
 
@@ -26,24 +26,33 @@ class TurnTools:
     def specs(self) -> Sequence[ToolSpec]:
         return [tool.spec for tool in self._tools.values()]
 
-    async def call(self, name: str, arguments: dict[str, Any], *, call_id: str | None = None) -> ToolCall:
+    async def call(
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        *,
+        call_id: str | None = None,
+        own: Callable[[], Awaitable[Any]] | None = None,
+    ) -> ToolCall:
         async with self._one_at_a_time:
             position = len(self.calls)
             call_id = call_id or f"call_{self._run.turn_id}_{position}"
+            done = own and await _outcome(own(), name, arguments, call_id)
             async with self._database.transaction() as session:
                 await store.hold(session, self._run)
-                call = await self._carry_out(session, name, arguments, call_id)
+                call = done or await _outcome(self._do(session, name, arguments), name, arguments, call_id)
                 await store.record_call(session, self._run, position, call)
             self.calls.append(call)
             return call
 
-    async def _carry_out(
-        self, session: AsyncSession, name: str, arguments: dict[str, Any], call_id: str
-    ) -> ToolCall:
-        try:
-            if (tool := self._tools.get(name)) is None:
-                raise ToolError(f"There is no tool {name}.")
-            result = await tool(session, self._run.user_id, arguments)
-        except ToolError as error:
-            return ToolCall(id=call_id, name=name, arguments=arguments, error=str(error))
-        return ToolCall(id=call_id, name=name, arguments=arguments, result=result)
+    async def _do(self, session: AsyncSession, name: str, arguments: dict[str, Any]) -> Any:
+        if (tool := self._tools.get(name)) is None:
+            raise ToolError(f"There is no tool {name}.")
+        return await tool(session, self._run.user_id, arguments)
+
+
+async def _outcome(doing: Awaitable[Any], name: str, arguments: dict[str, Any], call_id: str) -> ToolCall:
+    try:
+        return ToolCall(id=call_id, name=name, arguments=arguments, result=await doing)
+    except ToolError as error:
+        return ToolCall(id=call_id, name=name, arguments=arguments, error=str(error))
