@@ -82,46 +82,49 @@ class Brain:
         for line in self._lines(asked):
             command, _, rest = line.partition(" ")
             match command:
-                case "say":
-                    pieces.append(Text(rest))
-                case "think":
-                    pieces.append(Thought(rest))
-                case "call":
-                    name, _, arguments = rest.partition(" ")
-                    pieces.append(self._call(asked, name, arguments or "{}"))
-                case "broken":
-                    pieces.append(Call(self._id(), rest, '{"title": "mi'))
                 case "sleep":
                     await asyncio.sleep(float(rest))
                 case "status":
                     self._refuse(asked, rest)
-                case "silent" if self._times(asked) <= int(rest):
-                    return Reply((), "stop")
                 case "silent":
-                    pass
+                    if self._times(asked) <= int(rest):
+                        return Reply((), "stop")
                 case "end":
                     finish = rest  # type: ignore[assignment]
+                    break
+                case "#":
+                    pass
                 case _:
-                    pieces.append(Text(f"You said: {line}"))
+                    pieces.append(self._piece(asked, command, rest))
         if finish == "stop" and any(isinstance(piece, Call) for piece in pieces):
             finish = "calls"
         return Reply(tuple(pieces), finish)
 
+    def _piece(self, asked: Asked, command: str, rest: str) -> Thought | Text | Call:
+        match command:
+            case "say":
+                return Text(rest)
+            case "think":
+                return Thought(rest)
+            case "call":
+                name, _, arguments = rest.partition(" ")
+                return self._call(asked, name, arguments or "{}")
+            case "broken":
+                return Call(self._id(), rest, '{"title": "mi')
+        return Text(f"You said: {command} {rest}")
+
     def _lines(self, asked: Asked) -> list[str]:
-        lines = []
+        steps: list[list[str]] = [[]]
         for each in asked.message.splitlines():
             line = each
             if line.startswith("only "):
                 _, model, line = line.split(" ", 2)
                 if model != asked.model:
-                    continue
+                    line = "#"
             if line.startswith("again "):
                 return [f"call {line.removeprefix('again ')}"]
-            lines.append(line)
-        steps: list[list[str]] = [[]]
-        for line in lines:
             called = steps[-1] and steps[-1][-1].startswith(("call ", "broken "))
-            if called and not line.startswith(("call ", "broken ")):
+            if called and not line.startswith(("call ", "broken ", "end ")):
                 steps.append([])
             steps[-1].append(line)
         return steps[asked.steps] if asked.steps < len(steps) else ["say Done."]
