@@ -37,6 +37,9 @@ UNSENT = {
     "usage",
 }
 
+# For a turn that was cancelled before its first word: APIs refuse empty answers, and two questions in a row.
+INTERRUPTED = "(I was interrupted.)"
+
 
 def provider_of(model: Model) -> str:
     """Who takes back what `model` says: ids and signatures mean nothing to the same API at another address."""
@@ -86,8 +89,7 @@ def _plain(message: HistoryMessage) -> list[ModelMessage]:
             ModelResponse(parts=calls),
             ModelRequest(parts=[_result(call) for call in message.tool_calls]),
         ]
-    if message.content.strip():
-        plain.append(ModelResponse(parts=[TextPart(message.content)]))
+    plain.append(ModelResponse(parts=[TextPart(message.content if message.content.strip() else INTERRUPTED)]))
     return plain
 
 

@@ -145,7 +145,9 @@ class Turn(AbstractCapability[Any]):
                 raise ModelFiltered(FILTERED)
             case "error":
                 raise ModelFailed("The model gave an answer that cannot be used.")
-            case None if self._candidates:  # a function or a test model in the place of one knows no reason
+            case None if (
+                response.provider_url
+            ):  # a function or a test model in the place of one knows no reason
                 raise ModelTruncated(TRUNCATED)
         return response
 
