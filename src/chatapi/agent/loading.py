@@ -55,7 +55,7 @@ def own(chat_model: str) -> Agent:
         raise SettingsError(f"CHAT_MODEL: {chat_model} cannot be loaded: {error}") from error
     # A class has the protocol's members too, so it is told apart by being one.
     if isinstance(found, type) or not (isinstance(found, Agent) or is_pydantic_agent(found)):
-        found = found()
+        found = found() if callable(found) else found
     if is_pydantic_agent(found):
         from chatapi.agent.llm import PydanticAgent
 

@@ -104,6 +104,7 @@ def test_what_is_no_model_is_named(model: str) -> None:
         ("no_such_module:agent", "cannot be loaded"),
         ("json:no_such_attribute", "cannot be loaded"),
         ("collections:Counter", "is not an agent"),
+        ("sys:path", "is not an agent"),
     ],
 )
 def test_what_is_no_agent_is_said(model: str, message: str) -> None:

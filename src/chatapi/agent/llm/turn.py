@@ -39,6 +39,7 @@ class TurnToolset(AbstractToolset[Any]):
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
+        self.specs = {spec.name: spec for spec in tools.specs}
 
     @property
     def id(self) -> str:
@@ -57,7 +58,7 @@ class TurnToolset(AbstractToolset[Any]):
                 max_retries=ARGUMENT_TRIES,
                 args_validator=ANY_OBJECT,
             )
-            for spec in self._tools.specs
+            for spec in self.specs.values()
         }
 
     async def call_tool(
@@ -161,7 +162,7 @@ class Turn(AbstractCapability[Any]):
         handler: Any,
     ) -> Any:
         """An assistant's own tools are recorded as the service's are, and their results are JSON as well."""
-        if tool_def.name in {spec.name for spec in self._tools.specs} and self._toolset:
+        if self._toolset is not None and tool_def.name in self._toolset.specs:
             return await handler(args)
 
         async def own() -> Any:
