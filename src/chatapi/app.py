@@ -18,12 +18,13 @@ from chatapi.agent.tools import TASK_TOOLS
 from chatapi.auth.guards import ids_can_exist, owns_path
 from chatapi.auth.middleware import BearerAuthentication
 from chatapi.auth.tokens import TokenVerifier
-from chatapi.chat.controllers import ChatController
+from chatapi.chat.controllers import ChatController, TurnController
 from chatapi.chat.service import ChatService
 from chatapi.chat.worker import Worker
 from chatapi.conversations.controllers import ConversationController
 from chatapi.db.config import Database, database_config
 from chatapi.db.schema import Schema
+from chatapi.errors import DatabaseUnavailable
 from chatapi.settings import Settings
 from chatapi.tasks.controllers import TaskController
 from chatapi.web.dependencies import provide_chat, provide_session
@@ -39,8 +40,9 @@ from chatapi.web.requests import (
     body_is_json,
     schema_is_current,
 )
+from chatapi.web.shutdown import told_to_stop
 
-DRAIN_SECONDS = 5.0  # after the server's own grace; an orchestrator kills after 30
+DRAIN_SECONDS = 15.0  # for turns under way at SIGTERM; an orchestrator kills after 30
 
 
 def create_app(settings: Settings | None = None, agent: Agent | None = None) -> Litestar:
@@ -55,24 +57,27 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
 
     @asynccontextmanager
     async def run(_: Litestar) -> AsyncIterator[None]:
-        background = [asyncio.create_task(worker.run())]
+        background = [asyncio.create_task(worker.run()), asyncio.create_task(chat.watch())]
         try:
             await schema.migrate()
         except Exception:  # noqa: BLE001 - whatever it is, the service starts, says 503 and why, and tries again
             background.append(asyncio.create_task(schema.migrate_when_possible()))
         async with agent if isinstance(agent, AbstractAsyncContextManager) else nullcontext():
-            yield
-            await chat.drain(DRAIN_SECONDS)
+            with told_to_stop(lambda: background.append(asyncio.create_task(chat.drain(DRAIN_SECONDS)))):
+                yield
+            await chat.drain(0)
         for task in background:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+        with suppress(DatabaseUnavailable):
+            await worker.release()
         await database.close()
 
     user_scoped = Router(
         "/{user_id:str}",
         guards=[owns_path, ids_can_exist],
-        route_handlers=[ChatController, ConversationController, TaskController],
+        route_handlers=[ChatController, TurnController, ConversationController, TaskController],
     )
     api = Router(
         "/api",

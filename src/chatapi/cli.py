@@ -1,4 +1,4 @@
-"""The command `chatapi`: Litestar's own commands, Advanced Alchemy's `database`, and ours."""
+"""chatapi: the back end of a chat."""
 
 import os
 import re
@@ -13,7 +13,9 @@ from dotenv import load_dotenv
 from litestar import Litestar
 from litestar.cli.main import litestar_group
 
+from chatapi import __version__
 from chatapi.auth.tokens import TokenVerifier
+from chatapi.errors import Unauthenticated
 from chatapi.settings import Settings, SettingsError
 
 APP = "chatapi.app:create_app"
@@ -25,8 +27,9 @@ def main() -> None:
     """The console script."""
     load_dotenv(".env")
     os.environ["LITESTAR_APP"] = APP
-    for command in (run, token, check_config):
-        litestar_group.add_command(command)  # `run` takes the place of Litestar's
+    litestar_group.help = __doc__
+    for command in (run, token, check_config, version):
+        litestar_group.add_command(command)  # `run` and `version` take the place of Litestar's
     try:
         litestar_group(prog_name="chatapi")
     except SettingsError as error:
@@ -79,7 +82,16 @@ def end_well(*_: object) -> NoReturn:
 )
 def token(user_id: str, expires: timedelta) -> None:
     """Print a development token for USER_ID, signed with BETTER_AUTH_SECRET."""
-    click.echo(TokenVerifier(Settings.from_env()).mint(user_id, expires))
+    try:
+        click.echo(TokenVerifier(Settings.from_env()).mint(user_id, expires))
+    except Unauthenticated as error:
+        raise click.ClickException(error.detail) from None
+
+
+@click.command()
+def version() -> None:
+    """Show the version of chatapi."""
+    click.echo(__version__)
 
 
 @click.command(name="check-config")

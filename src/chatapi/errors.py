@@ -102,15 +102,51 @@ class TurnInProgress(AppError):
     title = "A turn is in progress"
 
 
-class TurnLost(AppError):
-    """The turn is no longer this run's: it was cancelled, deleted with its conversation, or taken over."""
+class KeyInProgress(AppError):
+    status = 409
+    type = "key-in-progress"
+    title = "A request with this key is in progress"
+
+
+class KeyReused(AppError):
+    status = 422
+    type = "idempotency-key-reused"
+    title = "The idempotency key belongs to another request"
+
+
+class TurnSuperseded(AppError):
+    status = 409
+    type = "turn-superseded"
+    title = "The conversation has gone on"
+
+
+class TurnNotFound(NotFound):
+    type = "turn-not-found"
+    title = "No such turn"
+
+    def __init__(self, turn_id: int) -> None:
+        super().__init__(f"There is no turn {turn_id} of yours.")
+
+
+class TurnEnded(AppError):
+    status = 409
+    type = "turn-ended"
+    title = "The turn has ended"
+
+
+class TurnCancelled(AppError):
+    """The turn was ended before it had its answer: by a cancel, or with its conversation, or by another process."""
 
     status = 409
     type = "turn-cancelled"
     title = "The turn was cancelled"
 
-    def __init__(self, turn_id: int) -> None:
-        super().__init__("The turn was ended by somebody else before it had its answer.", turn_id=turn_id)
+    def __init__(self, turn_id: int, conversation_id: int) -> None:
+        super().__init__(
+            "The turn was cancelled before it had its answer.",
+            turn_id=turn_id,
+            conversation_id=conversation_id,
+        )
 
 
 class ModelFailed(AppError):

@@ -41,7 +41,7 @@ MEANINGS: dict[int, str] = {
     401: "No token, or one that does not hold; `WWW-Authenticate` says which.",
     403: "The path belongs to another user.",
     404: "Nothing of yours is there.",
-    409: "Another turn of the conversation, or another request with this key, is under way.",
+    409: "Another turn, or another request with this key, is under way or has come between; `type` says which.",
     413: "The body is over 1 MiB.",
     415: "The body is not JSON.",
     422: "The request is not valid; `errors` says where.",

@@ -88,6 +88,11 @@ class TestDocument:
                 if int(status) >= 400 and path != "/health":
                     assert list(response["content"]) == ["application/problem+json"]
 
+    async def test_bodies_come_with_examples(self, document: dict[str, Any]) -> None:
+        schemas = document["components"]["schemas"]
+        assert schemas["ChatRequest"]["properties"]["message"]["examples"]
+        assert schemas["NewTask"]["properties"]["title"]["examples"]
+
     async def test_what_needs_a_token_says_so(self, document: dict[str, Any]) -> None:
         assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
         for _, path, operation in operations(document):
@@ -149,7 +154,9 @@ class TestWalk:
                 method, path.format(user_id=alice.user_id, **ids), json=BODIES.get(operation["operationId"])
             )
             documented = operation["responses"][str(response.status_code)]
-            assert response.status_code < 300, (method, path, response.text)
+            # Of Alice's one turn nothing is left to cancel; test_turns.py cancels one that runs.
+            ended = operation["operationId"] == "cancelTurn" and response.status_code == 409
+            assert response.status_code < 300 or ended, (method, path, response.text)
             if response.content:
                 schema = documented["content"][response.headers["content-type"]]["schema"]
                 jsonschema.validate(response.json(), {**schema, "components": document["components"]})

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.agents import CommandedAgent
 from tests.support.serving import Client
 
 
@@ -85,8 +86,10 @@ class TestOneConversation:
 
     async def test_delete_cancels_a_turn_under_way(self, alice: Client) -> None:
         conversation_id = (await alice.said("say Hello."))["conversation_id"]
-        turn = asyncio.create_task(alice.chat('sleep 0.3\ncall add_task {"title": "milk"}', conversation_id))
-        await asyncio.sleep(0.15)
+        turn = asyncio.create_task(
+            alice.chat(f"gate {alice.user_id}\n" + 'call add_task {"title": "milk"}', conversation_id)
+        )
+        await CommandedAgent.gates[alice.user_id].reached.wait()
         assert (await alice.delete(alice.mine(f"/conversations/{conversation_id}"))).status_code == 204
         response = await turn
         assert (response.status_code, response.json()["type"]) == (409, "urn:chatapi:problem:turn-cancelled")
@@ -111,8 +114,9 @@ class TestListMessages:
 
     async def test_shows_a_turn_under_way_as_running(self, alice: Client) -> None:
         conversation_id = (await alice.said("say Hello."))["conversation_id"]
-        turn = asyncio.create_task(alice.chat("sleep 0.3", conversation_id))
-        await asyncio.sleep(0.15)
+        turn = asyncio.create_task(alice.chat(f"gate {alice.user_id}", conversation_id))
+        await CommandedAgent.gates[alice.user_id].reached.wait()
         *_, last = await alice.messages(conversation_id)
-        assert (last["content"], last["status"]) == ("sleep 0.3", "running")
+        assert (last["role"], last["status"]) == ("user", "running")
+        CommandedAgent.gates[alice.user_id].opened.set()
         await turn

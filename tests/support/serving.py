@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -13,10 +13,12 @@ from typing import Any
 
 import httpx
 import uvicorn
+from sqlalchemy import text
 
 from chatapi.agent.ports import Agent
 from chatapi.app import create_app
 from chatapi.auth.tokens import TokenVerifier
+from chatapi.db.config import Database, database_config
 from chatapi.settings import Settings
 from tests.support.agents import CommandedAgent
 
@@ -41,6 +43,14 @@ def token_for(user_id: str) -> str:
     return TokenVerifier(settings).mint(user_id, timedelta(hours=1))
 
 
+async def execute(database_url: str, statement: str, **values: Any) -> None:
+    """Run one statement behind the service's back."""
+    database = Database(database_config(settings_for(database_url)))
+    async with database.transaction() as session:
+        await session.execute(text(statement), values)
+    await database.close()
+
+
 class Client(httpx.AsyncClient):
     """A user's client: their token, and paths below /api/{user_id}."""
 
@@ -63,7 +73,12 @@ class Client(httpx.AsyncClient):
         return await self.post(self.mine("/chat"), json=body, **options)
 
     async def said(self, message: str, conversation_id: int | None = None) -> dict[str, Any]:
-        response = await self.chat(message, conversation_id)
+        return await self.said_with({}, message, conversation_id)
+
+    async def said_with(
+        self, options: dict[str, Any], message: str, conversation_id: int | None = None
+    ) -> dict[str, Any]:
+        response = await self.chat(message, conversation_id, **options)
         assert response.status_code == 200, response.text
         answer: dict[str, Any] = response.json()
         return answer
@@ -96,12 +111,14 @@ async def serve(settings: Settings, agent: Agent | None = None) -> AsyncIterator
 class Process:
     """The service as `chatapi run` in a process of its own."""
 
-    def __init__(self, directory: Path, **environ: str) -> None:
+    def __init__(
+        self, directory: Path, environ: Mapping[str, str] | None = None, *, port: int = 0, quiet: bool = False
+    ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "chatapi", "run", "--port", "0"],
+            [sys.executable, "-m", "chatapi", "run", "--port", str(port)],
             cwd=directory,
-            env={**clean_environ(), **environ},
-            stdout=subprocess.PIPE,
+            env={**clean_environ(), **(environ or {})},
+            stdout=subprocess.DEVNULL if quiet else subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )

@@ -51,20 +51,26 @@ def own(chat_model: str) -> Agent:
         sys.path.insert(0, here)
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(f"CHAT_MODEL: {chat_model} cannot be loaded: {error}") from error
-    # A class has the protocol's members too, so it is told apart by being one.
-    if isinstance(found, type) or not (isinstance(found, Agent) or is_pydantic_agent(found)):
-        found = found() if callable(found) else found
-    if is_pydantic_agent(found):
-        from chatapi.agent.llm import PydanticAgent
+        # A class has the protocol's members too, so it is told apart by being one.
+        if callable(found) and (isinstance(found, type) or not is_assistant(found)):
+            found = found()
+        if is_pydantic_agent(found):
+            from chatapi.agent.llm import PydanticAgent
 
-        return PydanticAgent(found)
+            return PydanticAgent(found)
+    except SettingsError:
+        raise
+    except Exception as error:
+        raise SettingsError(f"CHAT_MODEL: {chat_model} cannot be loaded: {error!r}") from error
     if not isinstance(found, Agent):
         raise SettingsError(
             f"CHAT_MODEL: {chat_model} is not an agent: it needs model and reply (chatapi.agent.ports)"
         )
     return found
+
+
+def is_assistant(found: Any) -> bool:
+    return isinstance(found, Agent) or is_pydantic_agent(found)
 
 
 def is_pydantic_agent(found: Any) -> bool:

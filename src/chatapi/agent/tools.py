@@ -16,6 +16,7 @@ from chatapi.db.paging import MAX_ID, Page
 from chatapi.errors import AppError
 from chatapi.tasks.schemas import NewTask, Task, TaskChanges, TaskDescription, TaskStatus, TaskTitle
 from chatapi.tasks.service import TaskService
+from chatapi.text import path_and_message
 
 LIST_LIMIT = 100  # bounds what one call can put before a model; the REST page's own bound
 ArgumentsT = TypeVar("ArgumentsT", bound=Struct)
@@ -50,7 +51,8 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
                 await self.run(session, user_id, msgspec.convert(arguments, self.arguments)), builtin_types=()
             )
         except msgspec.ValidationError as error:
-            raise ToolError(f"The arguments of {self.name} don't hold: {error}") from error
+            path, message = path_and_message(error)
+            raise ToolError(f"{path or 'The call'}: {message}") from error
         except AppError as error:
             if error.status >= 500:
                 raise

@@ -70,7 +70,8 @@ class TokenVerifier:
             raise invalid_token("the token is malformed or its signature is wrong") from None
 
     def mint(self, user_id: str, lifetime: timedelta) -> str:
-        """A development token; raises `Unauthenticated` where there is no shared secret to sign with."""
+        """A development token; raises `Unauthenticated` where it would not be taken."""
+        user_id_of({"sub": user_id})
         if self._secret is None:
             raise Unauthenticated("there is no BETTER_AUTH_SECRET to sign a token with")
         issued = datetime.now(UTC)

@@ -1,10 +1,13 @@
 """The chat routes: the user from the path, or from the token alone. One service behind them."""
 
-from litestar import Controller, Request, post
+from typing import Annotated
+
+from litestar import Controller, Request, Response, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import JSONBody
+from litestar.params import FromPath, HeaderParameter, JSONBody
+from litestar.response.base import ASGIResponse
 from litestar.types import Method
 from litestar.types.internal_types import PathParameterDefinition
 
@@ -13,7 +16,16 @@ from chatapi.chat.schemas import ChatAnswer, ChatRequest
 from chatapi.chat.service import ChatService
 from chatapi.openapi import problems
 
-CHAT_ERRORS = problems(404, 409, 413, 415, 422, 502, 504)
+IdempotencyKey = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Sent again with the same request, it gets the first answer again (visible ASCII).",
+    ),
+]
 
 
 def operation_id(_: HTTPRouteHandler, __: Method, path: list[str | PathParameterDefinition]) -> str:
@@ -25,15 +37,41 @@ class ChatController(Controller):
     path = "/chat"
     tags = ("Chat",)
 
-    @post(operation_id=operation_id, summary="Send a message", status_code=200, responses=CHAT_ERRORS)
+    @post(
+        operation_id=operation_id,
+        summary="Send a message",
+        status_code=200,
+        responses=problems(404, 409, 413, 415, 422, 502, 504),
+    )
     async def chat(
         self,
         request: "Request[Identity, None, State]",
         chat: NamedDependency[ChatService],
         data: JSONBody[ChatRequest],
-    ) -> ChatAnswer:
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response[ChatAnswer]:
         """Begins a conversation, or continues the one that is named, and waits for the answer.
 
         The message is stored before the model is asked, and kept whatever becomes of the answer.
         """
-        return await chat.answer(request.user.user_id, data)
+        answered = await chat.answer(request.user.user_id, data, idempotency_key)
+        return Response(answered.answer, headers={"Idempotent-Replayed": "true"} if answered.replayed else {})
+
+
+class TurnController(Controller):
+    path = "/turns"
+    tags = ("Chat",)
+
+    @post(
+        "/{turn_id:int}/cancel",
+        operation_id="cancelTurn",
+        summary="Cancel a turn",
+        status_code=202,
+        responses=problems(404, 409),
+    )
+    async def cancel(
+        self, user_id: FromPath[str], turn_id: FromPath[int], chat: NamedDependency[ChatService]
+    ) -> ASGIResponse:
+        """Ends it wherever it runs, within a second. What it has said and done so far is kept."""
+        await chat.cancel(user_id, turn_id)
+        return ASGIResponse(status_code=202)

@@ -8,7 +8,9 @@ from chatapi.agent.ports import Usage
 from chatapi.conversations.schemas import ToolCall
 from chatapi.text import NOT_BLANK
 
-MessageText = Annotated[str, Meta(min_length=1, max_length=10_000, pattern=NOT_BLANK)]
+MessageText = Annotated[
+    str, Meta(min_length=1, max_length=10_000, pattern=NOT_BLANK, examples=["Add milk and bread to my list"])
+]
 
 
 class ChatRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -22,7 +24,7 @@ class ChatAnswer(Struct, frozen=True, kw_only=True):
     """The answer to a message. `message_id` is the stored answer's; `usage` is there when the model tells it."""
 
     conversation_id: int
-    response: str
+    response: Annotated[str, Meta(examples=['Added "milk" and "bread".'])]
     tool_calls: list[ToolCall]
     message_id: int
     turn_id: int

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha256
+from typing import Any, Literal, NamedTuple
 from uuid import uuid4
 
-from msgspec import Struct
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import Agent, Prompt, ProviderState, TextDelta, Usage
 from chatapi.agent.tools import Tool
@@ -15,18 +17,82 @@ from chatapi.chat.schemas import ChatAnswer, ChatRequest
 from chatapi.chat.tools import TurnTools
 from chatapi.chat.worker import Worker
 from chatapi.db.config import Database
-from chatapi.errors import AppError, Interrupted, ModelEmpty, ModelFailed, ModelTooSlow
+from chatapi.errors import (
+    AppError,
+    DatabaseUnavailable,
+    Interrupted,
+    ModelEmpty,
+    ModelFailed,
+    ModelTooSlow,
+    TurnCancelled,
+)
 from chatapi.settings import Settings
 
 log = logging.getLogger(__name__)
 
 MESSAGES_PER_TURN = 2
+WATCH_SECONDS = (
+    0.5  # how soon a cancel from another process is noticed; one query a process, whatever it runs
+)
+SETTLE_SECONDS = 1.0  # between tries to write a turn's end while the database is away
 
 
-class Reply(Struct, frozen=True):
-    text: str
-    usage: Usage | None
-    state: ProviderState | None
+class Answered(NamedTuple):
+    """An answer; `replayed` when it was given before, to a request with the same key."""
+
+    answer: ChatAnswer
+    replayed: bool
+
+
+class RunningTurn:
+    """A turn of this process while its agent replies: what was said so far, and how it may be stopped."""
+
+    def __init__(self, run: store.Run, tools: TurnTools) -> None:
+        self.run = run
+        self.tools = tools
+        self.pieces: list[str] = []
+        self.usage: Usage | None = None
+        self.state: ProviderState | None = None
+        self.stopped: Literal["cancelled", "interrupted"] | None = None
+        self._reply: asyncio.Task[None] | None = None
+
+    @property
+    def text(self) -> str:
+        return storable("".join(self.pieces))
+
+    async def reply(self, agent: Agent, seconds: float) -> None:
+        """Let the agent reply; raises what it raises, and `ModelTooSlow`, or CancelledError when stopped."""
+        self._reply = asyncio.create_task(self._take(agent, seconds))
+        await self._reply
+
+    def stop(self, reason: Literal["cancelled", "interrupted"]) -> None:
+        """End the reply; what was said and done so far stays."""
+        if self._reply is not None and not self._reply.done():
+            self.stopped = self.stopped or reason
+            self._reply.cancel()
+
+    async def _take(self, agent: Agent, seconds: float) -> None:
+        run = self.run
+        prompt = Prompt(
+            user_id=run.user_id, conversation_id=run.conversation_id, message=run.message, history=run.history
+        )
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                async for event in agent.reply(prompt, self.tools):
+                    match event:
+                        case TextDelta(text=text):
+                            self.pieces.append(text)
+                        case Usage():
+                            self.usage = event
+                        case ProviderState():
+                            self.state = event
+        except TimeoutError as error:
+            if limit.expired():
+                raise ModelTooSlow(f"The answer took longer than {seconds:g} s.") from error
+            raise
+        if not self.text.strip():
+            raise ModelEmpty("The model gave an empty answer.")
 
 
 class ChatService:
@@ -41,109 +107,183 @@ class ChatService:
         self._worker = worker
         self._timeout = settings.chat_timeout
         self._history_turns = settings.chat_history_limit // MESSAGES_PER_TURN
-        self._turns: set[asyncio.Task[ChatAnswer]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: dict[str, RunningTurn] = {}
 
-    async def answer(self, user_id: str, request: ChatRequest) -> ChatAnswer:
-        """Run a turn and wait for its answer.
+    async def answer(self, user_id: str, request: ChatRequest, key: str | None = None) -> Answered:
+        """Run a turn and wait for its answer; with an idempotency key that was answered before, give that.
 
-        Raises `ConversationNotFound`, `TurnInProgress`, and when the turn has begun `ModelFailed`, `ModelTooSlow`,
-        `TurnLost` or `Interrupted`, each with `turn_id` and `conversation_id`.
+        Raises what `store.begin` raises, and once the turn has begun `ModelFailed`, `ModelTooSlow`, `TurnCancelled`,
+        `Interrupted` or `DatabaseUnavailable`, each with `turn_id` and `conversation_id`.
         """
-        turn = asyncio.create_task(self._turn(user_id, request))
-        self._turns.add(turn)
-        turn.add_done_callback(self._forget)
-        return await asyncio.shield(turn)
+        told: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._turn(user_id, request, key, told))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(told)
+
+    async def cancel(self, user_id: str, turn_id: int) -> None:
+        """Ask for a turn's end, whichever process runs it; raises `TurnNotFound` and `TurnEnded`."""
+        await self._database.run(lambda session: store.request_cancel(session, user_id, turn_id))
+        await self._stop_what_must()
+
+    async def watch(self) -> None:
+        """Stop the turns that others cancelled, deleted or took over; runs until cancelled."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                await self._stop_what_must()
+            except DatabaseUnavailable:
+                log.warning("Cancels are not seen while the database is away")
 
     async def drain(self, seconds: float) -> None:
         """Wait for running turns, then end what is left as interrupted; for the shutdown."""
-        if self._turns:
-            _, left = await asyncio.wait(self._turns, timeout=seconds)
-            for turn in left:
-                turn.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        for turn in self._running.values():
+            turn.stop("interrupted")
+        if self._tasks:
+            _, stuck = await asyncio.wait(self._tasks, timeout=SETTLE_SECONDS * 3)
+            for task in stuck:
+                task.cancel()
 
-    def _forget(self, turn: asyncio.Task[ChatAnswer]) -> None:
-        self._turns.discard(turn)
-        if not turn.cancelled():
-            turn.exception()  # seen here, since the client that would have seen it may be gone
+    async def _stop_what_must(self) -> None:
+        if self._running:
+            run_ids = list(self._running)
+            for run_id in await self._database.run(lambda session: store.runs_to_stop(session, run_ids)):
+                if run_id in self._running:
+                    self._running[run_id].stop("cancelled")
 
-    async def _turn(self, user_id: str, request: ChatRequest) -> ChatAnswer:
-        run = await self._begin(user_id, request)
-        tools = TurnTools(self._database, run, self._tools)
+    async def _turn(
+        self, user_id: str, request: ChatRequest, key: str | None, told: "asyncio.Future[Answered]"
+    ) -> None:
+        """From begin to end, telling the client as soon as there is something to tell, if it still listens."""
         try:
-            reply = await self._reply(run, tools)
-        except (Exception, asyncio.CancelledError) as error:
-            failure = failure_of(error, run)
-            await self._fail(run, failure)
-            raise failure from error
-        return await self._finish(run, reply, tools)
-
-    async def _begin(self, user_id: str, request: ChatRequest) -> store.Run:
-        await self._worker.register()
-        async with self._database.transaction() as session:
-            return await store.begin(
-                session,
-                user_id,
-                request,
-                run_id=uuid4().hex,
-                worker_id=self._worker.id,
-                model=self._agent.model,
-                history=self._history_turns,
-            )
-
-    async def _reply(self, run: store.Run, tools: TurnTools) -> Reply:
-        prompt = Prompt(
-            user_id=run.user_id, conversation_id=run.conversation_id, message=run.message, history=run.history
-        )
-        pieces: list[str] = []
-        usage: Usage | None = None
-        state: ProviderState | None = None
-        try:
-            async with asyncio.timeout(self._timeout) as limit:
-                async for event in self._agent.reply(prompt, tools):
-                    match event:
-                        case TextDelta(text=text):
-                            pieces.append(text)
-                        case Usage():
-                            usage = event
-                        case ProviderState():
-                            state = event
-        except TimeoutError as error:
-            if limit.expired():
-                raise ModelTooSlow(f"The answer took longer than {self._timeout:g} s.") from error
+            begun = await self._begin(user_id, request, key)
+            if isinstance(begun, ChatAnswer):
+                answered = Answered(begun, replayed=True)
+            else:
+                turn = RunningTurn(begun, TurnTools(self._database, begun, self._tools))
+                answered = Answered(await self._settle(turn, await self._reply(turn), told), replayed=False)
+        except Exception as error:  # noqa: BLE001 - it is the client's to see
+            if told.done():
+                log.info("A turn ended after its client was told: %r", error)
+            else:
+                told.set_exception(error)
+                told.exception()  # seen here, since the client that would see it may be gone
+        except asyncio.CancelledError:
+            told.cancel()
             raise
-        text = storable("".join(pieces))
-        if not text.strip():
-            raise ModelEmpty("The model gave an empty answer.")
-        return Reply(text, usage, state)
+        else:
+            if not told.done():
+                told.set_result(answered)
 
-    async def _finish(self, run: store.Run, reply: Reply, tools: TurnTools) -> ChatAnswer:
-        async with self._database.transaction() as session:
-            return await store.finish(
-                session,
-                run,
-                response=reply.text,
-                tool_calls=tools.calls,
-                usage=reply.usage,
-                state=reply.state,
-            )
+    async def _begin(self, user_id: str, request: ChatRequest, key: str | None) -> store.Run | ChatAnswer:
+        await self._worker.ensure_lease()
+        claim = store.Claim(
+            run_id=uuid4().hex,
+            worker_id=self._worker.id,
+            model=self._agent.model,
+            history=self._history_turns,
+        )
+        fingerprint = key and store.Key(
+            value=key, request_hash=sha256(msgspec.json.encode(request)).hexdigest()
+        )
+        return await self._database.run(
+            lambda session: store.begin(session, user_id, request, fingerprint or None, claim),
+            lambda session: store.begun(session, user_id, request, claim),
+        )
 
-    async def _fail(self, run: store.Run, failure: AppError) -> None:
-        async with self._database.transaction() as session:
-            await store.fail(session, run, {"type": failure.type, "detail": failure.detail})
+    async def _reply(self, turn: RunningTurn) -> "End":
+        self._running[turn.run.run_id] = turn
+        try:
+            await turn.reply(self._agent, self._timeout)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever an agent raises ends its turn
+            return failed(turn, error) if turn.stopped != "cancelled" else cancelled(turn)
+        finally:
+            del self._running[turn.run.run_id]
+        return completed(turn)
+
+    async def _settle(self, turn: RunningTurn, end: "End", told: "asyncio.Future[Answered]") -> ChatAnswer:
+        """Write the turn's end, however long the database is away; the client is told 503 the first time it is."""
+        while True:
+            try:
+                answer = await self._database.run(end.write, end.recover)
+            except DatabaseUnavailable as error:
+                error.members |= ids_of(turn.run)
+                if not told.done():
+                    told.set_exception(error)
+                    told.exception()
+                await asyncio.sleep(SETTLE_SECONDS)
+            except TurnCancelled as error:
+                raise end.failure or error from None
+            except Exception as error:
+                if end.failure is not None:
+                    raise
+                end = failed(turn, error)  # what cannot be stored must not leave the turn running
+            else:
+                if end.failure is not None or answer is None:
+                    raise end.failure or TurnCancelled(turn.run.turn_id, turn.run.conversation_id)
+                return answer
 
 
-def failure_of(error: BaseException, run: store.Run) -> AppError:
-    """What the client is told of a reply that failed; what it may not be told is logged."""
+class End(NamedTuple):
+    """How a turn ends: what is written, how to see that it was, and, if there is no answer, what the client is told."""
+
+    write: Callable[[AsyncSession], Awaitable[ChatAnswer | None]]
+    recover: Callable[[AsyncSession], Awaitable[ChatAnswer | None]] | None
+    failure: AppError | None
+
+
+def completed(turn: RunningTurn) -> End:
+    return End(
+        lambda session: store.finish(
+            session,
+            turn.run,
+            response=turn.text,
+            tool_calls=turn.tools.calls,
+            usage=turn.usage,
+            state=turn.state,
+        ),
+        lambda session: store.finished(session, turn.run),
+        None,
+    )
+
+
+def cancelled(turn: RunningTurn) -> End:
+    return End(
+        lambda session: store.finish(
+            session,
+            turn.run,
+            response=turn.text,
+            tool_calls=turn.tools.calls,
+            usage=turn.usage,
+            cancelled=True,
+        ),
+        None,
+        TurnCancelled(turn.run.turn_id, turn.run.conversation_id),
+    )
+
+
+def failed(turn: RunningTurn, error: BaseException) -> End:
+    """What the client may not be told of the error is logged."""
     if isinstance(error, AppError):
         failure = error
-    elif isinstance(error, asyncio.CancelledError):
+    elif isinstance(error, asyncio.CancelledError) and turn.stopped:
         failure = Interrupted("The service is restarting; send the message again.", retry_after=1)
     else:
-        log.error("The agent failed in turn %s", run.turn_id, exc_info=error)
+        log.error("The agent failed in turn %s", turn.run.turn_id, exc_info=error)
         failure = ModelFailed("The model failed to answer.")
-    failure.members |= {"turn_id": run.turn_id, "conversation_id": run.conversation_id}
-    return failure
+    failure.members |= ids_of(turn.run)
+
+    async def write(session: AsyncSession) -> None:
+        await store.fail(session, turn.run, {"type": failure.type, "detail": failure.detail})
+
+    return End(write, None, failure)
+
+
+def ids_of(run: store.Run) -> dict[str, int]:
+    return {"turn_id": run.turn_id, "conversation_id": run.conversation_id}
 
 
 def storable(text: str) -> str:

@@ -1,14 +1,16 @@
-"""The statements of a turn: each function here is what one short transaction does.
+"""The statements of a turn: each public function here is what one short transaction does.
 
-They are Core statements rather than flushes of objects, because a turn's cost is its round trips.
+They are Core statements rather than flushes of objects, because a turn's cost is its round trips. Locks are taken in
+one order, conversation before turn before the rows of tools, so that no two transactions wait for each other.
 """
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import and_, exists, insert, select, update
+from sqlalchemy import ColumnElement, and_, exists, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import HistoryMessage, ProviderState, ToolCall, Usage
@@ -17,13 +19,34 @@ from chatapi.db.clock import utc_now
 from chatapi.db.models import Conversation, Message, ToolCallEntry, Turn, Worker, now
 from chatapi.db.paging import MAX_ID
 from chatapi.db.services import insert_unless_there, remember_user
-from chatapi.errors import ConversationNotFound, TurnInProgress, TurnLost
+from chatapi.errors import (
+    ConversationNotFound,
+    KeyInProgress,
+    KeyReused,
+    TurnCancelled,
+    TurnEnded,
+    TurnInProgress,
+    TurnNotFound,
+    TurnSuperseded,
+)
 
+KEY_RETENTION = timedelta(hours=24)  # a client that retries does so within minutes
 ABANDONED = {"type": "interrupted", "detail": "The process that ran this turn ended."}
+
+turn_is_alive = exists().where(Worker.id == Turn.worker_id, Worker.lease_until > utc_now())
+
+
+class Claim(Struct, frozen=True, kw_only=True):
+    """What a process brings to a turn: `run_id` is new for each run, `history` is how many turns it looks back."""
+
+    run_id: str
+    worker_id: str
+    model: str
+    history: int
 
 
 class Run(Struct, frozen=True, kw_only=True):
-    """One run of a turn, by one process."""
+    """One run of a turn, by one process. `journal` is what earlier runs of it did."""
 
     turn_id: int
     run_id: str
@@ -31,27 +54,32 @@ class Run(Struct, frozen=True, kw_only=True):
     conversation_id: int
     message: str
     history: Sequence[HistoryMessage]
+    journal: Sequence[ToolCall] = ()
+
+
+class Key(Struct, frozen=True, kw_only=True):
+    """An idempotency key with the fingerprint of the request that came with it."""
+
+    value: str
+    request_hash: str
 
 
 async def begin(
-    session: AsyncSession,
-    user_id: str,
-    request: ChatRequest,
-    *,
-    run_id: str,
-    worker_id: str,
-    model: str,
-    history: int,
-) -> Run:
+    session: AsyncSession, user_id: str, request: ChatRequest, key: Key | None, claim: Claim
+) -> Run | ChatAnswer:
     """Own the conversation or make it, claim its one active turn, store the user's message, read the history.
 
-    `history` is in turns. Raises `ConversationNotFound` and `TurnInProgress`.
+    With a key that was seen before, its turn is run again if it failed or was abandoned, and if it was answered the
+    answer is given. Raises `ConversationNotFound`, `TurnInProgress`, and for keys `KeyReused`, `KeyInProgress`,
+    `TurnSuperseded` and `TurnCancelled`.
     """
+    if key is not None and (turn := await _turn_of_key(session, user_id, key)) is not None:
+        return await _again(session, turn, request, key, claim)
     if request.conversation_id is None:
         conversation_id = await _new_conversation(session, user_id)
     else:
         conversation_id = request.conversation_id
-        await _touch_conversation(session, user_id, conversation_id)
+        await touch_conversation(session, user_id, conversation_id)
         await _fail_abandoned(session, user_id, conversation_id)
 
     turn_id = await session.scalar(
@@ -61,14 +89,15 @@ async def begin(
             user_id=user_id,
             conversation_id=conversation_id,
             status="running",
-            worker_id=worker_id,
-            run_id=run_id,
-            model=model,
+            worker_id=claim.worker_id,
+            run_id=claim.run_id,
+            idempotency_key=key and key.value,
+            request_hash=key and key.request_hash,
+            model=claim.model,
         ).returning(Turn.id)
     )
     if turn_id is None:
-        raise await _in_progress(session, user_id, conversation_id)
-
+        raise await _who_was_first(session, user_id, conversation_id, key)
     await session.execute(
         insert(Message).values(
             user_id=user_id,
@@ -80,21 +109,38 @@ async def begin(
     )
     return Run(
         turn_id=turn_id,
-        run_id=run_id,
+        run_id=claim.run_id,
         user_id=user_id,
         conversation_id=conversation_id,
         message=request.message,
-        history=await read_history(session, user_id, conversation_id, turns=history),
+        history=await read_history(session, user_id, conversation_id, turns=claim.history),
     )
 
 
+async def begun(session: AsyncSession, user_id: str, request: ChatRequest, claim: Claim) -> Run | None:
+    """The run that `begin` made of this claim, if its COMMIT went through."""
+    turn = await session.scalar(select(Turn).where(Turn.run_id == claim.run_id, Turn.user_id == user_id))
+    return None if turn is None else await _run_of(session, turn, request, claim)
+
+
 async def read_history(
-    session: AsyncSession, user_id: str, conversation_id: int, *, turns: int
+    session: AsyncSession, user_id: str, conversation_id: int, *, turns: int, before: int = MAX_ID
 ) -> list[HistoryMessage]:
-    """The last completed turns, whole ones, oldest first. A failed turn is never among them."""
+    """The last turns that the model may see, whole ones, oldest first.
+
+    That is those which were answered, and of the cancelled ones those that had said or done something. A failed turn
+    is never among them, and neither is half a one, so what an agent is given always alternates.
+    """
+    answer = Message.__table__.alias("answer")
+    answered = exists().where(answer.c.turn_id == Turn.id, answer.c.role == "assistant")
     latest = (
         select(Turn.id)
-        .where(Turn.user_id == user_id, Turn.conversation_id == conversation_id, Turn.status == "completed")
+        .where(
+            Turn.user_id == user_id,
+            Turn.conversation_id == conversation_id,
+            Turn.id < before,
+            or_(Turn.status == "completed", and_(Turn.status == "cancelled", answered)),
+        )
         .order_by(Turn.id.desc())
         .limit(turns)
     )
@@ -115,10 +161,10 @@ async def read_history(
 
 
 async def hold(session: AsyncSession, run: Run) -> None:
-    """Keep the turn ours until the transaction ends; raises `TurnLost` when it no longer is."""
+    """Keep the turn ours until the transaction ends; raises `TurnCancelled` when it no longer is."""
     held = await session.scalar(select(Turn.id).where(_ours(run)).with_for_update(read=True))
     if held is None:
-        raise TurnLost(run.turn_id)
+        raise TurnCancelled(run.turn_id, run.conversation_id)
 
 
 async def record_call(session: AsyncSession, run: Run, position: int, call: ToolCall) -> None:
@@ -137,79 +183,117 @@ async def record_call(session: AsyncSession, run: Run, position: int, call: Tool
     )
 
 
+async def read_journal(session: AsyncSession, user_id: str, turn_id: int) -> list[ToolCall]:
+    """The turn's calls with their outcomes, in the order in which they were made."""
+    entries = await session.scalars(
+        select(ToolCallEntry)
+        .where(ToolCallEntry.turn_id == turn_id, ToolCallEntry.user_id == user_id)
+        .order_by(ToolCallEntry.position)
+    )
+    return [
+        ToolCall(id=entry.call_id, name=entry.name, arguments=entry.arguments, result=entry.result)
+        if entry.error is None
+        else ToolCall(id=entry.call_id, name=entry.name, arguments=entry.arguments, error=entry.error)
+        for entry in entries
+    ]
+
+
 async def finish(
     session: AsyncSession,
     run: Run,
     *,
     response: str,
-    tool_calls: list[ToolCall],
+    tool_calls: Sequence[ToolCall],
     usage: Usage | None,
     state: ProviderState | None = None,
-) -> ChatAnswer:
-    """Store the answer and end the turn as completed; raises `TurnLost` when it is no longer ours."""
-    answered_by = {} if state is None else {"model": state.model}
+    cancelled: bool = False,
+) -> ChatAnswer | None:
+    """Store the answer and end the turn; raises `TurnCancelled` when it is no longer ours.
+
+    Of a cancelled turn what it had said and done is kept; with nothing said and nothing done there is no answer.
+    """
     await _end(
         session,
         run,
-        status="completed",
+        status="cancelled" if cancelled else "completed",
         usage=None if usage is None else msgspec.to_builtins(usage),
-        **answered_by,
+        **({} if state is None else {"model": state.model}),
     )
-    message_id = await session.scalar(
-        insert(Message)
-        .values(
-            user_id=run.user_id,
-            conversation_id=run.conversation_id,
-            turn_id=run.turn_id,
-            role="assistant",
-            content=response,
-            tool_calls=msgspec.to_builtins(tool_calls),
-            provider_state=None if state is None else state.data,
+    if not response and not tool_calls:
+        return None
+    message_id = (
+        await session.execute(
+            insert(Message)
+            .values(
+                user_id=run.user_id,
+                conversation_id=run.conversation_id,
+                turn_id=run.turn_id,
+                role="assistant",
+                content=response,
+                tool_calls=msgspec.to_builtins(tool_calls),
+                provider_state=None if state is None else state.data,
+            )
+            .returning(Message.id)
         )
-        .returning(Message.id)
-    )
-    await _touch_conversation(session, run.user_id, run.conversation_id)
+    ).scalar_one()
     return ChatAnswer(
         conversation_id=run.conversation_id,
         response=response,
-        tool_calls=tool_calls,
-        message_id=message_id or 0,
+        tool_calls=list(tool_calls),
+        message_id=message_id,
         turn_id=run.turn_id,
         usage=msgspec.UNSET if usage is None else usage,
     )
 
 
+async def finished(session: AsyncSession, run: Run) -> ChatAnswer | None:
+    """The answer that `finish` stored for this run, if its COMMIT went through."""
+    turn = await session.scalar(
+        select(Turn).where(Turn.id == run.turn_id, Turn.run_id == run.run_id, Turn.status == "completed")
+    )
+    return None if turn is None else await _answer_of(session, turn)
+
+
 async def fail(session: AsyncSession, run: Run, error: dict[str, Any]) -> None:
     """End the turn as failed; its user's message stays and is shown, and no model ever sees it."""
     await _end(session, run, status="failed", error=error)
-    await _touch_conversation(session, run.user_id, run.conversation_id)
 
 
-async def _end(session: AsyncSession, run: Run, **values: Any) -> None:
-    ended = await session.scalar(
-        update(Turn).where(_ours(run)).values(finished_at=now(), **values).returning(Turn.id)
+async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> None:
+    """Ask the process that runs the turn to end it; where that process is dead, end it here.
+
+    Raises `TurnNotFound` and `TurnEnded`.
+    """
+    turn = await session.scalar(select(Turn).where(Turn.id == turn_id, Turn.user_id == user_id))
+    if turn is None:
+        raise TurnNotFound(turn_id)
+    await touch_conversation(session, user_id, turn.conversation_id)
+    asked = await session.scalar(
+        update(Turn)
+        .where(Turn.id == turn_id, Turn.user_id == user_id, Turn.status == "running")
+        .values(cancel_requested=True)
+        .returning(Turn.id)
     )
-    if ended is None:
-        raise TurnLost(run.turn_id)
-
-
-def _ours(run: Run) -> Any:
-    return and_(
-        Turn.id == run.turn_id,
-        Turn.user_id == run.user_id,
-        Turn.run_id == run.run_id,
-        Turn.status == "running",
+    if asked is None:
+        raise TurnEnded("The turn has ended; there is nothing left to cancel.", turn_id=turn_id)
+    await session.execute(
+        update(Turn)
+        .where(Turn.id == turn_id, Turn.user_id == user_id, Turn.status == "running", ~turn_is_alive)
+        .values(status="cancelled", finished_at=now())
     )
 
 
-async def _new_conversation(session: AsyncSession, user_id: str) -> int:
-    await remember_user(session, user_id)
-    return (
-        await session.execute(insert(Conversation).values(user_id=user_id).returning(Conversation.id))
-    ).scalar_one()
+async def runs_to_stop(session: AsyncSession, run_ids: Sequence[str]) -> set[str]:
+    """Those of the runs that were asked to end, or whose turn is no longer theirs."""
+    going_on = await session.scalars(
+        select(Turn.run_id).where(
+            Turn.run_id.in_(run_ids), Turn.status == "running", Turn.cancel_requested.is_(False)
+        )
+    )
+    return set(run_ids) - set(going_on)
 
 
-async def _touch_conversation(session: AsyncSession, user_id: str, conversation_id: int) -> None:
+async def touch_conversation(session: AsyncSession, user_id: str, conversation_id: int) -> None:
     """Move `updated_at`; the row's lock also makes turns that begin at once in one conversation do so in turn."""
     if conversation_id > MAX_ID:  # as text it names nothing, and as a number the database would refuse it
         raise ConversationNotFound(conversation_id)
@@ -223,21 +307,99 @@ async def _touch_conversation(session: AsyncSession, user_id: str, conversation_
         raise ConversationNotFound(conversation_id)
 
 
-async def _fail_abandoned(session: AsyncSession, user_id: str, conversation_id: int) -> None:
-    """A running turn whose process has died blocks nobody."""
-    await session.execute(
+async def _again(
+    session: AsyncSession, turn: Turn, request: ChatRequest, key: Key, claim: Claim
+) -> Run | ChatAnswer:
+    """A request whose key was seen before."""
+    if turn.request_hash != key.request_hash:
+        raise KeyReused("This Idempotency-Key was sent with another message or conversation; use a new one.")
+    if turn.status == "completed":
+        return await _answer_of(session, turn)
+    if turn.status == "cancelled":
+        raise TurnCancelled(turn.id, turn.conversation_id)
+
+    await touch_conversation(session, turn.user_id, turn.conversation_id)
+    gone_on = exists().where(Turn.conversation_id == turn.conversation_id, Turn.id > turn.id)
+    if await session.scalar(select(gone_on.where(Turn.user_id == turn.user_id))):
+        raise TurnSuperseded(
+            "The turn of this key failed and the conversation has gone on since; send the message anew.",
+            turn_id=turn.id,
+            conversation_id=turn.conversation_id,
+        )
+    taken = await session.scalar(
         update(Turn)
         .where(
-            Turn.user_id == user_id,
-            Turn.conversation_id == conversation_id,
-            Turn.status == "running",
-            ~exists().where(Worker.id == Turn.worker_id, Worker.lease_until > utc_now()),
+            Turn.id == turn.id,
+            Turn.user_id == turn.user_id,
+            or_(Turn.status == "failed", and_(Turn.status == "running", ~turn_is_alive)),
         )
-        .values(status="failed", error=ABANDONED, finished_at=now())
+        .values(
+            status="running",
+            worker_id=claim.worker_id,
+            run_id=claim.run_id,
+            cancel_requested=False,
+            model=claim.model,
+            error=None,
+            finished_at=None,
+        )
+        .returning(Turn.id)
+    )
+    if taken is None:
+        raise _key_in_progress(turn)
+    return await _run_of(session, turn, request, claim)
+
+
+async def _run_of(session: AsyncSession, turn: Turn, request: ChatRequest, claim: Claim) -> Run:
+    return Run(
+        turn_id=turn.id,
+        run_id=claim.run_id,
+        user_id=turn.user_id,
+        conversation_id=turn.conversation_id,
+        message=request.message,
+        history=await read_history(
+            session, turn.user_id, turn.conversation_id, turns=claim.history, before=turn.id
+        ),
+        journal=await read_journal(session, turn.user_id, turn.id),
     )
 
 
-async def _in_progress(session: AsyncSession, user_id: str, conversation_id: int) -> TurnInProgress:
+async def _answer_of(session: AsyncSession, turn: Turn) -> ChatAnswer:
+    message = (
+        await session.scalars(
+            select(Message).where(
+                Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "assistant"
+            )
+        )
+    ).one()
+    return ChatAnswer(
+        conversation_id=turn.conversation_id,
+        response=message.content,
+        tool_calls=msgspec.convert(message.tool_calls, list[ToolCall]),
+        message_id=message.id,
+        turn_id=turn.id,
+        usage=msgspec.UNSET if turn.usage is None else msgspec.convert(turn.usage, Usage),
+    )
+
+
+async def _turn_of_key(session: AsyncSession, user_id: str, key: Key) -> Turn | None:
+    """The turn that the key stands for; a key past its retention is let go of."""
+    turn = await session.scalar(
+        select(Turn).where(Turn.user_id == user_id, Turn.idempotency_key == key.value)
+    )
+    if turn is None or turn.created_at > now() - KEY_RETENTION:
+        return turn
+    await session.execute(
+        update(Turn).where(Turn.id == turn.id, Turn.user_id == user_id).values(idempotency_key=None)
+    )
+    return None
+
+
+async def _who_was_first(
+    session: AsyncSession, user_id: str, conversation_id: int, key: Key | None
+) -> KeyInProgress | KeyReused | TurnInProgress:
+    """Why a turn could not be claimed: a request with the same key came between, or the conversation has one."""
+    if key is not None and (turn := await _turn_of_key(session, user_id, key)) is not None:
+        return _key_in_progress(turn)
     running = await session.scalar(
         select(Turn.id).where(
             Turn.user_id == user_id, Turn.conversation_id == conversation_id, Turn.status == "running"
@@ -248,4 +410,55 @@ async def _in_progress(session: AsyncSession, user_id: str, conversation_id: int
         retry_after=1,
         turn_id=running,
         conversation_id=conversation_id,
+    )
+
+
+def _key_in_progress(turn: Turn) -> KeyInProgress:
+    return KeyInProgress(
+        "The first request with this Idempotency-Key is not finished.",
+        retry_after=1,
+        turn_id=turn.id,
+        conversation_id=turn.conversation_id,
+    )
+
+
+async def _new_conversation(session: AsyncSession, user_id: str) -> int:
+    await remember_user(session, user_id)
+    return (
+        await session.execute(insert(Conversation).values(user_id=user_id).returning(Conversation.id))
+    ).scalar_one()
+
+
+async def _fail_abandoned(session: AsyncSession, user_id: str, conversation_id: int) -> None:
+    """A running turn whose process has died blocks nobody."""
+    await session.execute(
+        update(Turn)
+        .where(
+            Turn.user_id == user_id,
+            Turn.conversation_id == conversation_id,
+            Turn.status == "running",
+            ~turn_is_alive,
+        )
+        .values(status="failed", error=ABANDONED, finished_at=now())
+    )
+
+
+async def _end(session: AsyncSession, run: Run, **values: Any) -> None:
+    try:
+        await touch_conversation(session, run.user_id, run.conversation_id)
+    except ConversationNotFound:  # deleted meanwhile, and the turn with it
+        raise TurnCancelled(run.turn_id, run.conversation_id) from None
+    ended = await session.scalar(
+        update(Turn).where(_ours(run)).values(finished_at=now(), **values).returning(Turn.id)
+    )
+    if ended is None:
+        raise TurnCancelled(run.turn_id, run.conversation_id)
+
+
+def _ours(run: Run) -> ColumnElement[bool]:
+    return and_(
+        Turn.id == run.turn_id,
+        Turn.user_id == run.user_id,
+        Turn.run_id == run.run_id,
+        Turn.status == "running",
     )

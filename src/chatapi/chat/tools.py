@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import ToolCall, ToolError, ToolSpec
@@ -13,10 +15,15 @@ from chatapi.db.config import Database
 
 
 class TurnTools:
-    """Implements `agent.ports.Tools`. `calls` are the turn's calls so far, in the order of the journal."""
+    """Implements `agent.ports.Tools`. `calls` are the turn's calls so far, in the order of the journal.
+
+    When a turn is run again, a call that an earlier run made is answered from the journal: the n-th call of the same
+    tool with the same arguments is the n-th of the journal. A call that had ended in an error is made again.
+    """
 
     def __init__(self, database: Database, run: store.Run, tools: Mapping[str, Tool[Any]]) -> None:
-        self.calls: list[ToolCall] = []
+        self.calls: list[ToolCall] = list(run.journal)
+        self._not_claimed = [call for call in run.journal if call.error is msgspec.UNSET]
         self._database = database
         self._run = run
         self._tools = tools
@@ -35,13 +42,26 @@ class TurnTools:
         own: Callable[[], Awaitable[Any]] | None = None,
     ) -> ToolCall:
         async with self._one_at_a_time:
+            for earlier in self._not_claimed:
+                if (earlier.name, earlier.arguments) == (name, arguments):
+                    self._not_claimed.remove(earlier)
+                    return replace(earlier, id=call_id or earlier.id)
             position = len(self.calls)
             call_id = call_id or f"call_{self._run.turn_id}_{position}"
-            done = own and await _outcome(own(), name, arguments, call_id)
-            async with self._database.transaction() as session:
+            done = None if own is None else await _outcome(own(), name, arguments, call_id)
+
+            async def carry_out(session: AsyncSession) -> ToolCall:
                 await store.hold(session, self._run)
                 call = done or await _outcome(self._do(session, name, arguments), name, arguments, call_id)
                 await store.record_call(session, self._run, position, call)
+                return call
+
+            async def look_up(session: AsyncSession) -> ToolCall | None:
+                await store.hold(session, self._run)
+                written = await store.read_journal(session, self._run.user_id, self._run.turn_id)
+                return written[position] if len(written) > position else None
+
+            call = await self._database.run(carry_out, look_up)
             self.calls.append(call)
             return call
 

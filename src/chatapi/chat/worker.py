@@ -2,13 +2,16 @@
 
 import asyncio
 import logging
+import time
 from uuid import uuid4
 
 from sqlalchemy import delete, insert, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.db import models
 from chatapi.db.clock import LEASE_SECONDS, lease_end, utc_now
 from chatapi.db.config import Database
+from chatapi.errors import DatabaseUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -21,27 +24,37 @@ class Worker:
     def __init__(self, database: Database) -> None:
         self.id = uuid4().hex
         self._database = database
-        self._registered = False
-        self._registering = asyncio.Lock()
+        self._renewed_at = float("-inf")
+        self._renewing = asyncio.Lock()
 
-    async def register(self) -> None:
-        """Make sure that the lease exists; a turn begun without one would look abandoned at once."""
-        async with self._registering:
-            if not self._registered:
+    async def ensure_lease(self) -> None:
+        """See that the lease holds for a while; a turn begun without one would look abandoned at once."""
+        async with self._renewing:
+            if time.monotonic() - self._renewed_at > LEASE_SECONDS / 2:
                 await self.beat()
 
     async def beat(self) -> None:
-        async with self._database.transaction() as session:
-            renewed = await session.scalar(
-                update(models.Worker)
-                .where(models.Worker.id == self.id)
-                .values(lease_until=lease_end())
-                .returning(models.Worker.id)
-            )
-            if renewed is None:
-                await session.execute(delete(models.Worker).where(models.Worker.lease_until < utc_now()))
-                await session.execute(insert(models.Worker).values(id=self.id, lease_until=lease_end()))
-        self._registered = True
+        """Renew the lease, or take it; raises `DatabaseUnavailable`."""
+        before = time.monotonic()
+        await self._database.run(self._renew)
+        self._renewed_at = before
+
+    async def release(self) -> None:
+        """Give the lease up; for the shutdown. Turns that could not be ended are then free at once."""
+        await self._database.run(
+            lambda session: session.execute(delete(models.Worker).where(models.Worker.id == self.id))
+        )
+
+    async def _renew(self, session: AsyncSession) -> None:
+        renewed = await session.scalar(
+            update(models.Worker)
+            .where(models.Worker.id == self.id)
+            .values(lease_until=lease_end())
+            .returning(models.Worker.id)
+        )
+        if renewed is None:
+            await session.execute(delete(models.Worker).where(models.Worker.lease_until < utc_now()))
+            await session.execute(insert(models.Worker).values(id=self.id, lease_until=lease_end()))
 
     async def run(self) -> None:
         """Renew the lease until cancelled; the database's absence is outlived."""
@@ -49,9 +62,8 @@ class Worker:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             try:
                 await self.beat()
-            except Exception:  # whatever is wrong with the database, the next beat tries again
+            except DatabaseUnavailable:
                 log.warning(
-                    "The heartbeat failed; after %s s without one, others may take over",
+                    "No heartbeat; after %s s without one, others may take this process's turns",
                     LEASE_SECONDS,
-                    exc_info=True,
                 )

@@ -7,7 +7,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chatapi.text import NOT_BLANK
 
-ConversationTitle = Annotated[str, Meta(min_length=1, max_length=200, pattern=NOT_BLANK)]
+ConversationTitle = Annotated[
+    str, Meta(min_length=1, max_length=200, pattern=NOT_BLANK, examples=["Shopping"])
+]
 MessageStatus = Literal["running", "completed", "failed", "cancelled"]
 
 

@@ -1,18 +1,24 @@
 """The engine, its sessions, and the one way to begin a transaction."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
+import stamina
 from advanced_alchemy.config import AsyncSessionConfig
 from advanced_alchemy.extensions.litestar import AlembicAsyncConfig, EngineConfig, SQLAlchemyAsyncConfig
 from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from chatapi.db.resilience import Breaker, is_outage, is_transient
+from chatapi.errors import DatabaseUnavailable
 from chatapi.settings import Settings, SettingsError
+
+T = TypeVar("T")
+Work: TypeAlias = Callable[[AsyncSession], Awaitable[T]]
 
 PACKAGE = Path(__file__).parents[1]
 # Beside the package's modules in a wheel, at the repository's root in a checkout.
@@ -22,7 +28,14 @@ MIGRATIONS = (
 
 POOL_TIMEOUT = 5  # a request that finds no connection for so long is better told 503 than kept waiting
 CONNECT_TIMEOUT = 10.0  # Neon wakes a sleeping database in a few seconds
-STATEMENT_TIMEOUT = 10.0  # no statement of ours is long; one that is has lost its database
+STATEMENT_TIMEOUT = 5.0  # no statement of ours is long; one that is has lost its database
+RETRIES: dict[str, Any] = {
+    "attempts": 4,
+    "timeout": 5.0,
+    "wait_initial": 0.05,
+    "wait_max": 1.0,
+    "wait_jitter": 0.1,
+}
 SQLITE_POOL_SIZE = 2  # one writer at a time is all SQLite has; the second covers the hand-over
 POSTGRESQL_POOL_SIZE = 15
 
@@ -54,6 +67,8 @@ def database_config(settings: Settings) -> SQLAlchemyAsyncConfig:
     )
     if settings.sqlite:
         prepare_sqlite(config.get_engine())
+    else:
+        replace_closed_connections(config.get_engine())
     return config
 
 
@@ -123,25 +138,73 @@ def prepare_sqlite(engine: AsyncEngine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
+def replace_closed_connections(engine: AsyncEngine) -> None:
+    """Leave no pooled connection to a request that its server has closed meanwhile.
+
+    asyncpg knows of it without asking, so this costs no round trip, where `pool_pre_ping` costs three a checkout.
+    """
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def check(connection: DBAPIConnection, _: Any, __: Any) -> None:
+        if connection.driver_connection.is_closed():
+            raise DisconnectionError  # SQLAlchemy replaces the connection and tries again
+
+
 class Database:
     """Short transactions on one engine. Nothing else in the package opens a session."""
 
     def __init__(self, config: SQLAlchemyAsyncConfig) -> None:
         self.config = config
         self.engine: AsyncEngine = config.get_engine()
+        self.breaker = Breaker(self.ping)
         self._sessions: async_sessionmaker[AsyncSession] = config.create_session_maker()  # type: ignore[assignment]
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """A transaction: committed when the block ends, rolled back when it raises; its connection goes back."""
-        async with self._sessions.begin() as session:
-            yield session
+        """A transaction: committed when the block ends, rolled back when it raises; its connection goes back.
 
-    async def close(self) -> None:
-        """Close all connections. (Advanced Alchemy's plugin disposes only of the first engine of a process.)"""
-        await self.engine.dispose()
+        Raises `DatabaseUnavailable` at once while the breaker is open, and what the driver raises otherwise.
+        """
+        self.breaker.check()
+        try:
+            async with self._sessions.begin() as session:
+                yield session
+        except Exception as error:
+            if is_outage(error):
+                self.breaker.failed()
+            raise
+        self.breaker.succeeded()
+
+    async def run(self, work: Work[T], recover: Work[T | None] | None = None) -> T:
+        """A whole transaction, tried a few times while the database's trouble is of the kind that passes.
+
+        A COMMIT that is cut off may have happened. `recover` is then asked first: it gives what the earlier try
+        wrote, or None when that was lost. Raises `DatabaseUnavailable` when the trouble lasts.
+        """
+        uncertain = False
+        try:
+            async for attempt in stamina.retry_context(on=is_transient, **RETRIES):
+                with attempt:
+                    async with self.transaction() as session:
+                        if uncertain and recover and (written := await recover(session)) is not None:
+                            return written
+                        result = await work(session)
+                        uncertain = True  # from here on only the COMMIT can fail
+                    return result
+        except Exception as error:
+            if is_transient(error):
+                raise DatabaseUnavailable(
+                    "The database does not answer; try again shortly.", retry_after=1
+                ) from error
+            raise
+        raise AssertionError("stamina ends with a result or an error")
 
     async def ping(self) -> None:
         """Ask the database something; raises what the driver raises when it does not answer."""
         async with self.engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Close all connections. (Advanced Alchemy's plugin disposes only of the first engine of a process.)"""
+        await self.breaker.close()
+        await self.engine.dispose()

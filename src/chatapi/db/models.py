@@ -56,6 +56,7 @@ class Turn(IdentityBase):
     status: Mapped[str] = mapped_column(Text)
     worker_id: Mapped[str] = mapped_column(Text)
     run_id: Mapped[str] = mapped_column(Text, unique=True)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
     idempotency_key: Mapped[str | None] = mapped_column(Text)
     request_hash: Mapped[str | None] = mapped_column(Text)
     model: Mapped[str] = mapped_column(Text)

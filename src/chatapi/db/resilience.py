@@ -1,37 +1,130 @@
-"""Which database errors are the database's trouble and not the caller's.
+"""What is the database's trouble, what may be tried again, and how a dead database is kept from costing time-outs.
 
-Told apart by SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html) and by type, because what
-surfaces of a lost connection is rarely an OperationalError.
+Errors are told apart by SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html) and by type, because
+what surfaces of a lost connection is rarely an OperationalError.
 """
 
+import asyncio
+import logging
 import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-TRANSIENT_CLASSES = ("08", "53", "57", "58")  # connection, resources, operator intervention, system
-TRANSIENT_STATES = {
+from chatapi.errors import DatabaseUnavailable
+
+log = logging.getLogger(__name__)
+
+OUTAGE_CLASSES = ("08", "57", "58")  # connection, operator intervention, system
+OUTAGE_STATES = {
+    "53300",  # too_many_connections
     "3D000",  # invalid_catalog_name: the database is not there yet
     "28000",  # invalid_authorization_specification: its role is not there yet
     "28P01",  # invalid_password: it is being rotated
+}
+CONTENTION_STATES = {
     "40001",  # serialization_failure
     "40P01",  # deadlock_detected
     "55P03",  # lock_not_available
+    "23503",  # foreign_key_violation: what the row hangs on was erased this moment
 }
-SQLITE_TRANSIENT = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+SQLITE_OUTAGES = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+SQLITE_CONTENTION = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+FAILURES_TO_ASK = 3  # one lost connection is no outage
+PROBE_SECONDS = 0.25
+PROBE_TIMEOUT = 5.0  # Neon takes a few seconds to wake
 
 
-def is_transient(error: BaseException) -> bool:
-    """Whether the same statement may succeed later: the database is away, restarting, busy or out of something."""
-    if isinstance(
-        error, PoolTimeout | OSError | TimeoutError
-    ):  # server down, DNS, connect and statement time-outs
+def is_outage(error: BaseException) -> bool:
+    """Whether the database, or the way to it, is gone."""
+    if isinstance(error, OSError | TimeoutError):  # refused, unknown host, connect and statement time-outs
         return True
     if not isinstance(error, DBAPIError):
         return False
     if error.connection_invalidated or isinstance(error, InterfaceError):
         return True
-    if isinstance(error.orig, sqlite3.OperationalError):
-        return (error.orig.sqlite_errorcode & 0xFF) in SQLITE_TRANSIENT
-    sqlstate = getattr(error.orig, "sqlstate", None) or ""
-    return sqlstate in TRANSIENT_STATES or sqlstate.startswith(TRANSIENT_CLASSES)
+    state = sqlstate_of(error)
+    return (
+        state in OUTAGE_STATES or state.startswith(OUTAGE_CLASSES) or sqlite_code_of(error) in SQLITE_OUTAGES
+    )
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same transaction, run again from its beginning, may succeed."""
+    if is_outage(error) or isinstance(error, PoolTimeout):
+        return True
+    return isinstance(error, DBAPIError) and (
+        sqlstate_of(error) in CONTENTION_STATES or sqlite_code_of(error) in SQLITE_CONTENTION
+    )
+
+
+def sqlstate_of(error: DBAPIError) -> str:
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
+def sqlite_code_of(error: DBAPIError) -> int | None:
+    """SQLite's primary result code (https://www.sqlite.org/rescode.html)."""
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+class Breaker:
+    """A circuit breaker for the database of this process.
+
+    After a few outages in a row it asks the database itself, and opens when it gets no answer: connections that were
+    only killed are no outage. While it is open, callers are told at once, and it asks again and again, so that no
+    caller pays for the asking. The first answer closes it.
+    """
+
+    def __init__(self, probe: Callable[[], Awaitable[None]]) -> None:
+        self.is_open = False
+        self._probe = probe
+        self._failures = 0
+        self._probing: asyncio.Task[None] | None = None
+
+    def check(self) -> None:
+        """Raises `DatabaseUnavailable` while open."""
+        if self.is_open:
+            raise DatabaseUnavailable("The database does not answer; try again shortly.", retry_after=1)
+
+    def succeeded(self) -> None:
+        self._failures = 0
+
+    def failed(self) -> None:
+        self._failures += 1
+        if self._failures >= FAILURES_TO_ASK and self._probing is None:
+            self._probing = asyncio.create_task(self._ask_until_answered())
+
+    async def close(self) -> None:
+        """Stop asking; for the shutdown."""
+        if self._probing is not None:
+            self._probing.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._probing
+
+    async def _ask_until_answered(self) -> None:
+        try:
+            while not await self._answers():
+                if not self.is_open:
+                    log.error("The database is away; callers are told so until it answers")
+                    self.is_open = True
+                await asyncio.sleep(PROBE_SECONDS)
+            if self.is_open:
+                log.warning("The database answers again")
+        finally:
+            self.is_open = False
+            self._failures = 0
+            self._probing = None
+
+    async def _answers(self) -> bool:
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                await self._probe()
+        except Exception as error:
+            if not is_transient(error):
+                log.exception("The database answers with an error")
+            return False
+        return True

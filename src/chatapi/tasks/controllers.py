@@ -1,7 +1,10 @@
 """Tasks over REST."""
 
+from urllib.parse import quote
+
 from advanced_alchemy.extensions.litestar.providers import create_service_dependencies
 from litestar import Controller, Response, delete, get, patch, post, put
+from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
@@ -28,12 +31,19 @@ class TaskController(Controller):
         """By id, ascending."""
         return await tasks.page(user_id, status=status, limit=limit, cursor=cursor)
 
-    @post(operation_id="addTask", summary="Add a task", responses=problems(413, 415, 422))
+    @post(
+        operation_id="addTask",
+        summary="Add a task",
+        response_headers=[
+            ResponseHeader(name="Location", description="The task's path", documentation_only=True)
+        ],
+        responses=problems(413, 415, 422),
+    )
     async def add_task(
         self, user_id: FromPath[str], tasks: NamedDependency[TaskService], data: JSONBody[NewTask]
     ) -> Response[Task]:
         task = await tasks.add(user_id, data)
-        return Response(task, headers={"Location": f"/api/{user_id}/tasks/{task.id}"})
+        return Response(task, headers={"Location": f"/api/{quote(user_id, safe='')}/tasks/{task.id}"})
 
     @get("/{task_id:int}", operation_id="readTask", summary="Read a task", responses=problems(404))
     async def read_task(

@@ -7,8 +7,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chatapi.text import NO_NUL, NOT_BLANK
 
-TaskTitle = Annotated[str, Meta(min_length=1, max_length=200, pattern=NOT_BLANK)]
-TaskDescription = Annotated[str, Meta(max_length=2_000, pattern=NO_NUL)]
+TaskTitle = Annotated[str, Meta(min_length=1, max_length=200, pattern=NOT_BLANK, examples=["Buy milk"])]
+TaskDescription = Annotated[str, Meta(max_length=2_000, pattern=NO_NUL, examples=["Oat, if they have it"])]
 TaskStatus = Literal["all", "pending", "completed"]
 
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
@@ -11,6 +12,7 @@ from litestar.exceptions import HTTPException
 from chatapi.db.resilience import is_transient
 from chatapi.errors import PROBLEM_TYPE_PREFIX, AppError, DatabaseUnavailable
 from chatapi.openapi import PROBLEM_MEDIA_TYPE
+from chatapi.web.requests import request_id_of
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,13 @@ def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Respo
         log.warning("The database is away: %s", error)
         error = DatabaseUnavailable("The database does not answer; try again shortly.", retry_after=1)
     if not isinstance(error, AppError):
-        log.error("A defect: %s %s", request.method, request.scope.get("path_template"), exc_info=error)
+        log.error(
+            "A defect: %s %s, request %s",
+            request.method,
+            request.scope.get("path_template"),
+            request_id_of(request.scope),
+            exc_info=error,
+        )
         error = AppError("The service failed; the log has the request's id.")
     return problem(
         request, error.status, error.type, error.title, error.detail, error.headers, **error.members
@@ -71,7 +79,13 @@ def framework_problem(request: Request[Any, Any, Any], error: HTTPException) -> 
 def field_errors(error: HTTPException) -> Iterator[dict[str, str]]:
     extra = error.extra if isinstance(error.extra, list) else []
     for each in extra:
-        yield {"path": str(each.get("key", "")), "message": str(each.get("message", "is not valid"))}
+        if each.get("key") == "data":  # Litestar's name for the body as a whole
+            yield {"path": "", "message": "A JSON body is needed."}
+            continue
+        path = str(each.get("key", ""))
+        if each.get("source") == "header":  # named as Python names it
+            path = path.replace("_", "-").title()
+        yield {"path": path, "message": str(each.get("message", "is not valid"))}
     if not extra:
         yield {"path": "", "message": error.detail}
 
@@ -90,7 +104,7 @@ def problem(
         "title": title,
         "status": status,
         "detail": detail,
-        "instance": request.url.path,
+        "instance": quote(request.scope["path"]),
         **members,
     }
     return Response(body, status_code=HTTPStatus(status), media_type=PROBLEM_MEDIA_TYPE, headers=headers)

@@ -117,6 +117,29 @@ class TestConversation:
             await user.aclose()
 
 
+class TestCancel:
+    async def test_keeps_what_was_said_and_done_and_the_conversation_goes_on(
+        self, talker: Client, providers: Providers
+    ) -> None:
+        mark = uuid.uuid4().hex
+        conversation_id = (await talker.said("say Hello."))["conversation_id"]
+        turn = asyncio.create_task(
+            talker.chat(
+                f'say Once {mark}.\ncall add_task {{"title": "milk"}}\nsleep 30\nsay End.', conversation_id
+            )
+        )
+        while len(providers.of(f"Once {mark}")) < 2:  # noqa: ASYNC110 - it has called, and is asked what to say now
+            await asyncio.sleep(0.02)
+        *_, running = await talker.messages(conversation_id)
+        await talker.post(talker.mine(f"/turns/{running['turn_id']}/cancel"))
+        assert (await asyncio.wait_for(turn, 20)).json()["type"].endswith("turn-cancelled")
+        *_, answer = await talker.messages(conversation_id)
+        assert (answer["content"], answer["status"]) == (f"Once {mark}.", "cancelled")
+        assert (await talker.said("say On.", conversation_id))["response"] == "On."
+        assert providers.requests[-1].refused is None
+        assert f"Once {mark}." in json.dumps(sent(providers.requests[-1]))
+
+
 class TestProviderChange:
     """A conversation goes on with another provider, which gets the text, the calls and the results, and no more."""
 

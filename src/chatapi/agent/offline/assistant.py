@@ -41,7 +41,7 @@ from chatapi.agent.offline.text import pieces, quote, tidy
 from chatapi.agent.offline.understanding import MOST_COMMANDS, Clause, TooMuch, understand
 from chatapi.agent.ports import HistoryMessage, Prompt, TextDelta, Tools
 
-
+NO_ANSWER = "I couldn't take that as an answer to my question, so I changed nothing."
 NOTHING_DONE = "OK, I changed nothing."
 
 
@@ -77,6 +77,8 @@ class Turn:
             return
         for place, clause in enumerate(clauses):
             text = await self._respond(clause)
+            if len(clauses) > 1 and text == NOT_UNDERSTOOD:
+                text = f"I didn't understand {quote(clause.text)}."
             if last_question(text) and place + 1 < len(clauses):
                 text += f"\nI'll wait with the rest: {quote(' '.join(clause.text for clause in clauses[place + 1 :]))}"
                 clauses = ()
@@ -112,7 +114,8 @@ class Turn:
                 chosen = await changes.choose(question, candidates, text)
                 return chosen or await changes.change(_redirected(question.action, text))
             case Unknown() | ShowTask() | Offer():
-                return await changes.choose(question, candidates, tidy(clause.text))
+                chosen = await changes.choose(question, candidates, tidy(clause.text))
+                return chosen or (NO_ANSWER if clause.intent == Unknown() else None)
         return None
 
     async def _done(self, intent: Intent) -> str:

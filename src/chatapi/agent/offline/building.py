@@ -12,6 +12,7 @@ from chatapi.agent.offline.intents import (
     FindTasks,
     HowTo,
     Intent,
+    Named,
     NotDone,
     Offer,
     Recall,
@@ -34,7 +35,8 @@ _TIME = re.compile(
     re.I,
 )
 _NO_TITLE = re.compile(
-    rf"(?:an?|the|another|some|new|more)? ?(?:new )?(?:{TASK}|something)(?: {TASK})?", re.I
+    rf"(?:an?|the|another|some|new|more)? ?(?:new )?(?:{TASK}|something)(?: {TASK})?|to|about|of|that|for",
+    re.I,
 )
 _WITH_NOTE = re.compile(
     rf"(?P<title>.+?)(?:,? with (?:the |a )?|,? \(| - |, ?){NOTE}(?: of| that says| saying|:| -) ?(?P<note>.+?)\)?$",
@@ -109,6 +111,11 @@ def to_not_done(found: Found) -> Intent:
     return NotDone(parse_targets(found["what"] or "it"))
 
 
+def to_not_done_errand(found: Found) -> Intent | None:
+    """Of "I didn't write the report"; None when it is no errand."""
+    return NotDone((Named(found["what"]),)) if found["verb"].lower() in VERBS else None
+
+
 def to_show(found: Found) -> Intent:
     return ShowTask(parse_targets(found["what"]))
 
@@ -140,13 +147,13 @@ _NTH = {
 def to_did(found: Found) -> Intent | None:
     """Of "I bought the milk"; None when the word is no past tense that is known."""
     said, what = found["verb"].lower(), found["what"]
-    verb = base_form(said)
-    told = verb != said or found[0][:2].lower() in (
+    verbs = base_forms(said)
+    told = said not in verbs or found[0][:2].lower() in (
         "i ",
         "i'",
         "we",
     )  # "put it away" asks, "I put it away" tells
-    return Did(verb, tidy(what)) if verb and told and not _CONDITION.search(what) else None
+    return Did(verbs, tidy(what)) if verbs and told and not _CONDITION.search(what) else None
 
 
 def how_to(found: Found) -> Intent:
@@ -180,11 +187,10 @@ _IRREGULAR_TEXT = """
 _IRREGULAR = dict(pair.split(":") for pair in _IRREGULAR_TEXT.split())
 
 
-def base_form(past: str) -> str | None:
-    """The verb of a past tense: "bought" gives "buy", "planned" gives "plan"; None for what is none."""
+def base_forms(past: str) -> tuple[str, ...]:
+    """What verbs a past tense may be of: "bought" of "buy", "planned" of "plan" (or "planne"); none for other words."""
     if past in _IRREGULAR:
-        return _IRREGULAR[past]
+        return (_IRREGULAR[past],)
     if not past.endswith("ed") or len(past) < 4:
-        return None
-    stems = [past[:-2], past[:-1], f"{past[:-3]}y", past[:-3]]  # called, saved, tidied, planned
-    return next((stem for stem in stems if stem in VERBS), past[:-2])
+        return ()
+    return past[:-2], past[:-1], f"{past[:-3]}y", past[:-3]  # called, saved, tidied, planned

@@ -119,16 +119,14 @@ class Changes:
     async def did(self, intent: Did) -> str:
         """Complete the task that is just what was done; ask if it only may be."""
         tasks = [task for task in (await self._desk.tasks())[0] if not task.completed]
-        thing = words(intent.thing)
-        same = [
-            task
-            for task in tasks
-            if words(task.title) in ([intent.verb, *thing], thing * (intent.verb in _BUYING))
-        ]
         action = Action("complete")
-        if len(same) == 1:
-            return await self._carry_out(action, same)
-        if maybe := same or matches_all(intent.thing, tasks):
+        things = parse_targets(intent.thing)[0]
+        parts = things.parts if isinstance(things, Named) else ()
+        for wanted in ([intent.thing], parts):
+            same = [_told_of(intent.verbs, thing, tasks) for thing in wanted]
+            if same and all(len(found) == 1 for found in same):
+                return await self._carry_out(action, [task for found in same for task in found])
+        if maybe := _told_of(intent.verbs, intent.thing, tasks) or matches_all(intent.thing, tasks):
             return ask_if_meant(action, maybe[0]) if len(maybe) == 1 else ask_which(action, maybe)
         return "I don't see an open task for that on your list, so I changed nothing."
 
@@ -167,7 +165,7 @@ class Changes:
 
     async def _change_back(self, call: ToolCall, task: KnownTask) -> str:
         if "completed" in call.arguments:
-            action = Action("complete")
+            action = Action("complete" if call.arguments["completed"] is False else "reopen")
         elif (before := self._recollection.before(call, task.id)) is None:
             return f"I can't see any more what {quote(task.title)} was before, so I left it."
         elif "title" in call.arguments:
@@ -224,6 +222,13 @@ def _action_of(call: ToolCall) -> Action:
     if "title" in call.arguments:
         return Action("rename", call.arguments["title"])
     return Action("describe", call.arguments.get("description"))
+
+
+def _told_of(verbs: Sequence[str], thing: str, tasks: Sequence[KnownTask]) -> list[KnownTask]:
+    """The tasks whose title is just what was done to the thing; to have bought it does for its mere name."""
+    buying = _BUYING if _BUYING.intersection(verbs) else ()
+    titles = [words(f"{verb} {thing}") for verb in (*verbs, *buying)] + [words(thing)] * bool(buying)
+    return [task for task in tasks if words(task.title) in titles]
 
 
 def _other_than(text: str) -> Target:

@@ -80,9 +80,9 @@ def _reason(call: ToolCall) -> str:
     if call.error is UNSET:
         return "the tool's answer made no sense to me."
     error, title = str(call.error), str(call.arguments.get("title", ""))
-    if "length" in error and "$.title" in error:
+    if "length" in error and error.startswith("title:"):
         return f"a title may have 1 to 200 characters, and that one has {len(title)}."
-    if "length" in error and "$.description" in error:
+    if "length" in error and error.startswith("description:"):
         return "a description may have at most 2,000 characters."
     if error.startswith("There is no task"):
         return "it is no longer on your list."

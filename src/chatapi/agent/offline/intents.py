@@ -79,9 +79,9 @@ class Change(Struct, frozen=True):
 
 
 class Did(Struct, frozen=True):
-    """The user tells of something done ("I bought the milk"): `verb` in its base form, `thing` what follows."""
+    """The user tells of something done ("I bought the milk"): `verbs` are the base forms it may have, `thing` follows."""
 
-    verb: str
+    verbs: tuple[str, ...]
     thing: str
 
 

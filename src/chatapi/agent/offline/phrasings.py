@@ -20,6 +20,7 @@ from chatapi.agent.offline.building import (
     to_did,
     to_find,
     to_not_done,
+    to_not_done_errand,
     to_offer,
     to_offer_errand,
     to_recall_nth,
@@ -78,10 +79,10 @@ RECALLING: Rows = (
      to_recall_nth("user")),
     ((rf"what did i (?:just |first )?{_SAY}(?: just now| right now| before| earlier)?|"
      r"(?:repeat|quote) (?:what i (?:just )?said|me|my (?:last )?message)"), always(Recall("user", -1))),
-    ((r"what did you (?:just )?(?:say|tell me|answer|reply|write)(?: to me)?(?: just now| before)?|come again|pardon(?: me)?|"
+    ((r"what did you (?:just )?(?:say|tell me|answer|reply|write|do)(?: to me)?(?: just now| before)?|come again|pardon(?: me)?|"
      r"(?:can you )?(?:repeat|say)(?: (?:that|it|what you said))?(?: again)?"), always(Recall("assistant", -1))),
     (r"what did you (?:say|tell me|answer) (?P<nth>first|last)", to_recall_nth("assistant")),
-    (rf"what(?: was|'s| is)? (?:the|your) {_NTH} (?:thing|message|answer|reply|response|words?)(?: (?:that )?you .*)?",
+    (rf"what(?: was|'s| is)? (?:the|that|your) {_NTH} (?:thing|message|answer|reply|response|words?)(?: (?:that )?you .*)?",
      to_recall_nth("assistant")),
     ((r"what (?:have|did) (?:we|i) (?:talk(?:ed)?|said|say|discuss(?:ed)?|spoken|speak)(?: about)?(?: so far| today| before)?|"
      r"(?:summari[sz]e|recap)(?: (?:this|our|the))?(?: conversation| chat)?|what (?:do|can) you remember(?: about .+)?|"
@@ -98,6 +99,7 @@ RECALLING: Rows = (
 SMALL_TALK: Rows = tuple((pattern, always(Talk(topic))) for topic, pattern in TOPICS)
 
 HYPOTHESES: Rows = (
+    (r"(?:when(?:ever)?|once|after|as soon as|until|unless) (?:i|i'm|we|you|it|it's|the|my|he|she|they)\b.*", always(Suppose())),
     (r"(?:if|suppose|supposing|imagine|assuming|assume|pretend|let's say|say) (?:that )?(?:i|we|you|it|the|my|there)\b.*",
      always(Suppose())),
     (r"(?:what happens|what would happen|what will happen|would you|will you)\b.* (?:if|when)\b.*|what if\b.*",
@@ -130,6 +132,7 @@ NEGATIONS: Rows = (
      r"don't want to)) (?:forget|miss) (?:to |about )?(?P<what>.+)"), to_add("phrase")),
     ((r"(?:i|we)(?:'ve| have| had)? (?:didn't|did not|haven't|have not|hadn't|never|not|don't|do not)(?: yet)?(?: actually)? "
      r"(?:finish|finished|done|do|did|complete|completed)(?: with)? (?P<what>.+)"), to_not_done),
+    (r"(?:i|we) (?:didn't|did not)(?: actually| really| yet)? (?P<what>(?P<verb>[a-z]+) .+?)(?: yet| after all)?", to_not_done_errand),
     (r"(?:i'm |i am |we're )?not (?:yet )?(?:done|finished)(?: yet)?(?: (?:with|doing) (?P<what>.+))?", to_not_done),
     ((r"(?:(?:no|nope),? )?(?:do not|don't|dont|never|you should(?:n't| not)|you must(?:n't| not)|you need not|no need to|"
      r"stop|avoid|rather not|i (?:don't|do not) (?:want|need)|i (?:didn't|did not|haven't|have not|won't|will not|wouldn't|"
@@ -158,22 +161,22 @@ RENAMING: Rows = (
     (rf"{_SET} (?P<what>.+?)'s {NOTE} (?:to|as|with) (?P<new>.+)", to_change("describe")),
     (rf"{_SET} (?:the |its )?{NOTE} (?:to|as)(?::| ) ?(?P<new>.+)", to_change("describe")),
     ((rf"(?:add|attach|put|write|leave|make) (?:a |the |another |this )?{NOTE} (?:to|for|on|about) (?P<what>[^:]+?)"
-     r"(?:: ?| saying(?: that)?:? | that says:? | - )(?P<new>.+)"), to_change("describe")),
+     r"(?:: ?| saying(?: that)?:? | that says:? | that | - )(?P<new>.+)"), to_change("describe")),
     ((rf"(?:add|attach|put|write) (?:a |the |another |this )?{NOTE}(?: |: ?)(?:saying |that says )?(?P<new>[^:]+?) "
      rf"(?:to|for|on) (?P<what>{_ONE}|the .+)"), to_change("describe")),
     (r"(?:add|attach) (?P<new>.+) to (?P<what>(?:task|item|number|#) ?#?\d+)", to_change("describe")),
     (r"describe (?P<what>.+?) as (?P<new>.+)", to_change("describe")),
     (rf"{NOTE} (?:on|for) (?P<what>[^:]+): ?(?P<new>.+)", to_change("describe")),
-    ((rf"(?:rename|retitle|reword|change|edit|update|modify|correct|turn|set) {_TITLE_OF}(?P<what>.+?)(?:'s (?:title|name))? "
+    ((rf"(?:rename|retitle|reword|change|edit|update|modify|correct|turn) {_TITLE_OF}(?P<what>.+?)(?:'s (?:title|name))? "
      r"(?:to|into|as)(?: be| say| read)?:? (?P<new>.+)"), to_change("rename")),
     (r"replace (?P<what>.+?) (?:with|by) (?P<new>.+)", to_change("rename")),
-    (rf"(?:make|call) (?P<what>{_ONE})(?: into| say)? (?P<new>.+?)(?: instead)?", to_change("rename")),
+    (rf"(?:make|call|set) (?P<what>{_ONE})(?: into| say| to)? (?P<new>.+?)(?: instead)?", to_change("rename")),
     (rf"(?P<what>{_ONE}) should (?:be called|be|say|read) (?P<new>.+)", to_change("rename")),
-    (r"(?:rename|retitle|edit|modify|change|update) .+", always(HowTo("rename"))),
+    (rf"add (?:it|that|this) as (?:a |the |its )?{NOTE}|(?:rename|retitle|edit|modify|change|update) .+", always(HowTo("rename"))),
 )
 
 MARKING_DONE: Rows = (
-    (r"(?:i'm |i am |we're )?(?:all )?(?:done|finished|completed)(?: it all)?", always(Change("complete", (Nothing(),)))),
+    (r"(?:i'm |i am |i've |i have |i |we're )?(?:all )?(?:done|finished|completed)(?: it all)?", always(Change("complete", (Nothing(),)))),
     (rf"(?:mark|check|tick|cross|strike) (?P<what>.+?) off(?: (?:as|to) {DONE}|(?: (?:on|from|of))? {LIST})?",
      to_change("complete")),
     ((rf"(?:mark|set|flag|put|make|change|turn|update|move|check|tick|get|consider|call) (?P<what>.+?) "
@@ -213,18 +216,20 @@ _MAKE_TASK = (rf"(?:make|start|set up|log|enter|set|insert|give me|put in)(?: me
 _ON_LIST = rf"(?:on|onto|to|in|into) {LIST}"
 ADDING: Rows = (
     (rf"(?:add|put|include|insert|write|jot)(?: down)? {_ON_LIST}(?::| -|,|) (?P<what>.+)", to_add("list")),
-    (rf"(?:add|put|include|insert|place|write|jot|note|stick|throw|pop|get|append|enter|list) (?:down )?(?P<what>.+?) {_ON_LIST}",
+    (rf"(?:add|put|include|insert|place|write|jot|note|stick|throw|chuck|toss|pop|get|append|enter|list) (?:down )?(?P<what>.+?) {_ON_LIST}",
      to_add("list")),
+    (r"(?:add|put|write down|note)(?: the)? (?:following|these|those|this)[^:]{0,40}: ?(?P<what>.+)", to_add("list")),
     (rf"{LIST}:? needs (?P<what>.+)", to_add("list")),
+    (rf"make (?P<what>.+) an? (?:new )?{TASK}", to_add("phrase")),
     ((rf"(?:(?:add|create|new) {_NEW_TASK}|{_MAKE_TASK})(?: {_ON_LIST})?(?: to| for me to| for| called| named| titled| about| -|"
      r" that says| saying| which says| of)?(?::| ) ?(?P<what>(?!#?\d+$).+)"), to_add_tasks),
-    (r"(?:new (?:task|to-?do|item)|task|to-?do|to do|reminder|note(?: to self)?|memo)(?:: ?| - | )(?P<what>.+)",
+    (r"(?:new(?: task| to-?do| item)|new(?=:)|task|to-?do|to do|reminder|note(?: to self)?|memo)(?:: ?| - | )(?P<what>(?!#?\d+ (?:is|was|done|should)\b).+)",
      to_add("phrase")),
     (r"(?:add|append|jot down|write down|note down|make a note(?: of| to| that)?):? (?P<what>.+)", to_add("list")),
     ((r"remind (?:me|us) (?P<time>(?:today|tonight|tomorrow|later|soon|next \w+|on \w+|at [\w:.]+(?: ?[ap]m)?|in \w+ \w+)"
      r"(?: (?:morning|afternoon|evening|night|at [\w:]+(?: ?[ap]m)?))?) (?:to|that i (?:need|have) to|about) (?P<what>.+)"),
      to_remind_later),
-    ((r"(?:remind (?:me|us)|give me a reminder|set (?:me )?a reminder)(?: (?:to|about|of|that i (?:need|have|must) to|that|"
+    ((r"remind (?:me|us)(?: (?:to|about|of|that i (?:need|have|must) to|that|"
      r"for))?:? (?P<what>.+)"), to_add("phrase")),
     ((r"(?:remember(?: that i (?:need|have) to)?|make sure(?: that)? i|see to it that i|note that i (?:need|have) to)(?: to)? "
      r"(?P<what>.+)"), to_add("phrase")),
@@ -246,7 +251,7 @@ _NUMBERED = r"(?:(?:task|item|number|no\.?|#) ?#?\d+|#\d+)"
 _NTH_TASK = r"(?:the )?(?:first|second|third|fourth|fifth|last) (?:one|task|item)"
 _ANY = r"(?: (?:any|anything|all|a|an|the|my|every|some|something))*"
 LOOKING: Rows = (
-    (rf"(?:is|was|are) (?P<what>.+?) (?:already |still |now )*(?:{DONE}|{OPEN})", to_show),
+    (rf"(?:is|was|are) (?P<what>.+?) (?:already |still |now ){{0,3}}(?:{DONE}|{OPEN})", to_show),
     (r"(?:did|have|has) i (?:already |ever )?(?:finish(?:ed)?|completed?|do|done) (?P<what>.+?)(?: yet| already)?", to_show),
     ((rf"(?:show|open|view|see|display|read|what's|what is|what was)(?: me)? (?P<what>(?:the )?{_NUMBERED}|{_NTH_TASK})"
      r"(?: about| again)?"), to_show),
@@ -257,7 +262,7 @@ LOOKING: Rows = (
      r" (?:say|mean)"), to_show),
     ((rf"(?:do i have|have i got|have i|is there|are there|did i add|is|was|are){_ANY}(?: {TASK})?(?: about| like| with)? "
      rf"(?P<what>.+?) (?:already )?(?:on|in|to) {LIST}(?: already| yet)?"), to_find),
-    ((rf"(?:do i have|is there|are there|have i got|show(?: me)?|list|find|search(?: for)?|look for|get)(?: me)?{_ANY} {TASK} "
+    ((rf"(?:do i have|is there|are there|have i got|show(?: me)?|list|find|search(?: for)?|look for|get)(?: me)?{_ANY} (?:{TASK}|anything|something) "
      r"(?:about|like|with|containing|named|called|for|mentioning|that (?:mentions?|says?|contains?)|related to|to do with) "
      r"(?P<what>.+)"), to_find),
     (rf"(?:find|search(?: (?:for|{LIST}(?: for)?))?|look for|look up) (?P<what>.+?)(?: in {LIST})?", to_find),
@@ -271,7 +276,7 @@ QUESTIONS: Rows = (
 )
 
 TELLING: Rows = (
-    ((rf"(?P<what>.+?)(?:'s| is| are| was| has been| have been| got| were|:| -|,|) (?:now |already |all |finally )*"
+    ((rf"(?P<what>.+?)(?:'s| is| are| was| has been| have been| got| were|:| -|,|) (?:now |already |all |finally ){{0,3}}"
      rf"(?:{DONE}|✓|✔|✅|☑|taken care of)"), to_change("complete")),
     (rf"(?:{I_HAVE} )?{ADVERBS}(?P<verb>[a-z]+) (?P<what>.+)", to_did),
     (r"(?P<verb>[a-z]+) .+", to_offer_errand),

@@ -13,6 +13,7 @@ from chatapi.agent.offline.intents import Verb
 from chatapi.agent.offline.known import KnownTask
 from chatapi.agent.offline.text import numbered, quote
 
+ALONE = "- "  # before a task shown by itself, which must not renumber the list that the user has in mind
 SHOWN = 20  # lines of a list: what is longer is not read
 OFFER = "Should I add this to your list?"
 # The verb, then "it" in the object's place; {} is the new title or description.

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from chatapi.agent.offline.known import KnownTask, listings_of, tasks_of, touched_by
-from chatapi.agent.offline.questions import Question, last_question, read_list
+from chatapi.agent.offline.questions import ALONE, Question, last_question, read_list
 from chatapi.agent.ports import HistoryMessage, ToolCall
 
 
@@ -48,8 +48,9 @@ class Recollection:
         """The tasks listed or touched last, several at once if there were any."""
         alone: list[KnownTask] = []
         for message in reversed(self._messages):
-            touched = {task.id: task for _, task in touched_by(message.tool_calls)}
-            tasks = shown_list(message) or list(touched.values())
+            touched = touched_by(message.tool_calls)
+            left = {task.id: task for call, task in touched if call.name != "delete_task"}
+            tasks = shown_list(message) or list(left.values())
             if len(tasks) > 1:
                 return tasks
             alone = alone or tasks
@@ -76,7 +77,7 @@ class Recollection:
         for message in reversed(self._messages):
             if touched := touched_by(message.tool_calls):
                 return list({task.id: task for _, task in touched}.values())
-            if len(shown := shown_list(message)) == 1:
+            if len(shown := shown_list(message) or shown_alone(message)) == 1:
                 return shown
         return []
 
@@ -108,6 +109,12 @@ def shown_list(message: HistoryMessage) -> list[KnownTask]:
     if message.role == "user":
         return []
     return _placed(*read_list(message.content.split("\n")), message.tool_calls)
+
+
+def shown_alone(message: HistoryMessage) -> list[KnownTask]:
+    """The task shown by itself in an answer, if there is one."""
+    lines = [line.removeprefix(ALONE) for line in message.content.split("\n") if line.startswith(ALONE)]
+    return _placed(lines, 1, message.tool_calls) if len(lines) == 1 else []
 
 
 def _placed(lines: Sequence[str], total: int, calls: Sequence[ToolCall]) -> list[KnownTask]:

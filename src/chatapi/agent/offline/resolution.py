@@ -11,7 +11,7 @@ from chatapi.agent.offline.matching import matches, suggestions
 from chatapi.agent.offline.questions import Action, ask_if_meant, ask_which
 from chatapi.agent.offline.recollection import Recollection
 from chatapi.agent.offline.targets import parse_targets
-from chatapi.agent.offline.text import counted, quote, unglue
+from chatapi.agent.offline.text import counted, is_quoted, quote, unglue, words
 
 WHOLE_LIST_HINT = 'Say "show my tasks" to see them.'
 
@@ -169,7 +169,8 @@ class Resolver:
 def matches_all(text: str, tasks: Sequence[KnownTask]) -> list[KnownTask]:
     """Every task whose title has the words, those of exactly that title among the others."""
     exact = {task.id for task in matches(text, tasks)}
-    return [task for task in tasks if task.id in exact or matches(text, [task])]
+    wanted = set() if is_quoted(text) else set(words(text))
+    return [task for task in tasks if task.id in exact or (wanted and wanted <= set(words(task.title)))]
 
 
 def _pick(tasks: Sequence[KnownTask], number: int) -> KnownTask:

@@ -15,7 +15,7 @@ from chatapi.agent.offline.intents import (
 )
 from chatapi.agent.offline.known import KnownTask
 from chatapi.agent.offline.matching import suggestions
-from chatapi.agent.offline.questions import Action, list_lines
+from chatapi.agent.offline.questions import ALONE, Action, list_lines
 from chatapi.agent.offline.recollection import Recollection
 from chatapi.agent.offline.resolution import WHOLE_LIST_HINT, Resolver, Unclear, matches_all
 from chatapi.agent.offline.text import counted, in_words, quote
@@ -90,7 +90,7 @@ def _told(tasks: Sequence[KnownTask]) -> str:
     if len(tasks) > 1:
         return f"I found {counted(len(tasks), 'task')}:\n{list_lines(tasks)}"
     (task,) = tasks
-    found = f"I found this task, {'done' if task.completed else 'still open'}:\n{list_lines(tasks)}"
+    found = f"I found this task, {'done' if task.completed else 'still open'}:\n{ALONE}{task.label}"
     return f"{found}\nIts description: {quote(task.description)}." if task.description else found
 
 

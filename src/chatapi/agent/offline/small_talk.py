@@ -10,7 +10,7 @@ EXAMPLES = '"add milk to my list", "what\'s left?" or "mark task 2 as done"'
 TOPICS: tuple[tuple[str, str], ...] = (
     (
         "greeting",
-        (r"(?:hi|hello|hey|hiya|howdy|yo|greetings|sup|what's up|wassup|g'day|good (?:day|afternoon|evening)|hi again)"
+        (r"(?:hi|hello|hey|hiya|howdy|yo|greetings|sup|what's up|wassup|g'day|are you there|anyone there|good (?:day|afternoon|evening)|hi again)"
         r"(?: (?:there|you|all|assistant|bot|friend|buddy|everyone|again|robot|computer))?"),
     ),
     ("morning", r"(?:good )?morning(?: .{0,20})?"),
@@ -21,7 +21,7 @@ TOPICS: tuple[tuple[str, str], ...] = (
     ("praise", (r"(?:you(?:'re| are) )?(?:so |very |the |really |pretty )?(?:great|good|awesome|amazing|cool|nice|perfect|excellent|"
                r"wonderful|fantastic|brilliant|best|helpful|smart|well done|good (?:job|work|bot)|nice (?:one|work|job)|lovely|"
                r"neat|great job|i love you|love it|love you|i like you)(?: (?:job|work|bot|assistant|one))?")),
-    ("insult", (r"(?:you(?:'re| are) )?(?:so |very |really |a )*(?:stupid|dumb|useless|bad|terrible|awful|an idiot|idiot|wrong|bad bot|"
+    ("insult", (r"(?:(?:you(?:'re| are)|this is|that's|it's) )?(?:so |very |really |a )*(?:stupid|dumb|useless|bad|terrible|awful|an idiot|idiot|wrong|bad bot|"
                r"i hate you|you suck|suck|shut up|not (?:very )?(?:smart|helpful|good))(?: (?:bot|assistant))?")),
     ("feeling", (r"how(?:'re| are) (?:you|things|u)(?: (?:doing|feeling|today|going))*|how(?:'s| is) (?:it going|life|your day|everything)"
                 r"(?: going)?(?: today)?|how do you (?:do|feel)(?: today)?|are you (?:ok|okay|well|happy|fine)")),

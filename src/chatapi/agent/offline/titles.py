@@ -5,14 +5,16 @@ import re
 from typing import Literal, TypeAlias
 
 from chatapi.agent.offline.text import is_quoted, tidy
+from chatapi.agent.offline.vocabulary import LIST
 
 # How sure it is that the words are a list. "list" ("add … to my list", "add …"): short things fall apart at "and".
 # "phrase" ("remind me to …"): one task, unless it is a row of errands with commas.
 Context: TypeAlias = Literal["list", "phrase"]
 
-_COMMA = re.compile(r" ?[,;] (?:(?:and|plus|&) )?|,(?=[^\s\d])")
+_COMMA = re.compile(r"(?<=\") (?=\")| ?[,;] (?:(?:and|plus|&) )?|,(?=[^\s\d])")
 _AND = re.compile(r" (?:and(?: also)?|plus|&|as well as) ", re.I)
-_ARTICLE = re.compile(r"(?:a|an|the|some|any|also|another) (?=\S)")
+_ARTICLE = re.compile(r"^(?:a|an|the|some|any|also|another) (?=\S)")
+_BESIDES = re.compile(rf" (?:too|as well|again|instead|also|(?:on|onto|to) {LIST})$", re.I)
 _LINKING = re.compile(r"\b(?:with|for|of|between|to|at|from|about|on|in|by|via|like|vs|versus|into)\b", re.I)
 
 # Verbs that begin a task. After one of them "milk and bread" is one errand, not two tasks.
@@ -51,12 +53,13 @@ def split_titles(text: str, context: Context) -> tuple[str, ...]:
             things = [text]
     elif not _is_list(things):
         things = [text]
-    titles = (tidy(thing if context == "phrase" else _without_article(thing)) for thing in things)
+    titles = (tidy(_bare(thing)) for thing in things)
     return tuple(title for title in titles if title)
 
 
-def _without_article(thing: str) -> str:
-    return _ARTICLE.sub("", thing.strip(), count=1) if _ARTICLE.match(thing.strip()) else thing
+def _bare(thing: str) -> str:
+    """A thing without its article, and without what places it rather than names it ("bread too")."""
+    return _ARTICLE.sub("", _BESIDES.sub("", thing.strip()), count=1)
 
 
 def _things(text: str) -> list[str]:

@@ -112,20 +112,17 @@ def _parts(text: str) -> list[tuple[str, bool, str]]:
 
 def _stands_alone(before: Clause, clause: Clause, separator: str, *, strong: bool) -> bool:
     """Whether a clause is a command of its own, or belongs to the one before it."""
-    if strong:
-        return True
-    if isinstance(clause.intent, Unknown):
-        return False
+    if strong or isinstance(clause.intent, Unknown):
+        return strong
     if isinstance(clause.intent, Did):  # "I paid rent and called mom", but not "add milk and baked beans"
         return isinstance(before.intent, Did)
-    if isinstance(clause.intent, Did):  # "I paid rent and called mom", but not "add milk and baked beans"
-        return isinstance(before.intent, Did)
-    if isinstance(before.intent, LeaveAlone) and "," not in separator:  # "don't add milk and delete bread"
-        return False
-    if isinstance(before.intent, Add) and before.intent.phrase:  # "remind me to call mom and check the oven"
-        return isinstance(clause.intent, ListTasks | CountTasks | Undo) or bool(
-            _UNMISTAKABLE.fullmatch(clause.text)
-        )
+    match before.intent:
+        case LeaveAlone():  # "don't add milk and delete bread"
+            return "," in separator
+        case Add(phrase=True):  # "remind me to call mom and check the oven"
+            return isinstance(clause.intent, ListTasks | CountTasks | Undo) or bool(
+                _UNMISTAKABLE.fullmatch(clause.text)
+            )
     return True
 
 
@@ -146,7 +143,7 @@ _OWN_COMMAND = (
     r"(?:add|delete|remove|rename|mark|see|show|list|view|undo|reopen|uncheck|put|create|cross off|tick off)"
 )
 _COURTESY = re.compile(
-    r"(?:(?:please|pls|plz|kindly|hey|hi|hello|ok|okay|yes|yeah|yep|sure|so|well|um|uh|hmm|oh|alright|right|great|cool|thanks|"
+    r"(?:(?:please|pls|plz|kindly|hey|yo|nah|nope|hi|hello|ok|okay|yes|yeah|yep|sure|so|well|um|uh|hmm|oh|alright|right|great|cool|thanks|"
     r"thank you|also|then|now|just|and|actually|but|finally|next|first|quickly|again|wait|sorry|oops|no|assistant|bot|there|"
     r"everyone|dear|after that)[,.!:]* |"
     r"(?:can|could|would|will) (?:you|u) (?:please |kindly |just |also |maybe |possibly )*(?:help me (?:to )?)?|"
@@ -184,7 +181,7 @@ _LISTING_START_TEXT = """
 _LISTING_START = frozenset(_LISTING_START_TEXT.split())
 # At least one of these makes it about tasks; without them "what is it" would be a list.
 _LISTING_SUBJECT_TEXT = """
-    task tasks todo todos to-do to-dos list lists item items plate agenda chores left remaining remains pending
+    ticked checked task tasks todo todos to-do to-dos list lists item items plate agenda chores left remaining remains pending
     open outstanding unfinished incomplete uncompleted undone completed done finished finish accomplished achieved
     complete everything do overview anything stuff next
 """
@@ -192,7 +189,7 @@ _LISTING_SUBJECT = frozenset(_LISTING_SUBJECT_TEXT.split())
 _NO_LISTING = re.compile(
     rf"(?:i|i've|all|everything|it|that|the list|my list)(?: (?:is|are|'s|have|all|now|done|just|already))* {DONE}|"
     r"(?:i|i've) .*|complete .*|do(?: it| that| them| all| everything)?(?: now| again| please)?|(?:is|are) (?:it|that|this) .*|"
-    r"everything|all|what (?:is|are) (?:a |an |the )?(?:task|todo|to-do|item|list|agenda|status)s?|done .*|finished .*|"
+    r"everything|all|done|finished|what (?:is|are) (?:a |an |the )?(?:task|todo|to-do|item|list|agenda|status)s?|done .*|finished .*|"
     r"next|is .*(?:on|in) (?:my|the) list|get .* done|tell me",
     re.I,
 )
@@ -219,7 +216,9 @@ def understand_clause(text: str) -> Intent:
         or _listing(bare)
         or _listing(polite)
     )
-    intent = intent or _look_up(AFTER_LISTING, bare if _is_correction(bare) else polite)
+    intent = (
+        intent or (_is_correction(bare) and _look_up(AFTER_LISTING, bare)) or _look_up(AFTER_LISTING, polite)
+    )
     if intent is None or (question and bare == polite and _only_tells(intent)):
         return Unknown(question=question)
     return intent

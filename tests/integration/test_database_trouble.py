@@ -1,0 +1,179 @@
+"""What the database's trouble costs callers: connections killed, cut, swallowed, and COMMITs whose outcome is unknown."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.support.agents import CommandedAgent
+from tests.support.postgres import Postgres
+from tests.support.proxy import Proxy, proxy
+from tests.support.serving import Client, serve, settings_for
+
+
+@asynccontextmanager
+async def behind_proxy(postgres: Postgres, **changes: Any) -> AsyncIterator[tuple[Proxy, Client]]:
+    """A service whose way to the database can be disturbed."""
+    name = await asyncio.to_thread(postgres.new_database)
+    async with proxy(postgres.port) as between:
+        settings = settings_for(postgres.url(name, port=between.port), **changes)
+        async with serve(settings) as url, Client(url, "alice") as alice:
+            yield between, alice
+
+
+async def until(status: int, alice: Client) -> None:
+    for _ in range(200):
+        if (await alice.get("/health/ready")).status_code == status:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"the service did not become {status}")
+
+
+TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'chatapi'"
+
+
+async def test_killed_idle_connections_cost_nobody_an_error(postgres: Postgres) -> None:
+    async with behind_proxy(postgres) as (_, alice):
+        await asyncio.gather(*(alice.get(alice.mine("/tasks")) for _ in range(20)))
+        for _ in range(3):
+            await postgres.execute(TERMINATE)
+            await asyncio.sleep(0.1)  # the word of it has to arrive
+            responses = await asyncio.gather(*(alice.get(alice.mine("/tasks")) for _ in range(20)))
+            assert {response.status_code for response in responses} == {200}
+            await alice.said("say Hello.")
+
+
+async def test_connections_killed_under_way_are_taken_anew_by_turns(postgres: Postgres) -> None:
+    async with behind_proxy(postgres) as (_, alice):
+
+        async def disturb() -> None:
+            for _ in range(4):
+                await postgres.execute(TERMINATE)
+                await asyncio.sleep(0.3)
+
+        turns = [
+            alice.chat(f'sleep {number * 0.04}\ncall add_task {{"title": "{number}"}}\nsleep 0.1')
+            for number in range(30)
+        ]
+        responses, _ = await asyncio.gather(asyncio.gather(*turns), disturb())
+        done = [response for response in responses if response.status_code == 200]
+        assert {response.status_code for response in responses} <= {200, 503}
+        assert len(done) >= 15
+        titles = [task["title"] for task in (await alice.get(alice.mine("/tasks?limit=100"))).json()["items"]]
+        assert len(titles) == len(set(titles))
+        told = {call["arguments"]["title"] for response in done for call in response.json()["tool_calls"]}
+        assert told <= set(titles)
+
+
+class TestCommitOfUnknownOutcome:
+    """The connection breaks after COMMIT was sent and before its answer came."""
+
+    @pytest.mark.parametrize(
+        "when",
+        ["INSERT INTO messages", "INSERT INTO tool_calls", "UPDATE turns SET status"],
+        ids=["begin", "tool", "finish"],
+    )
+    async def test_does_not_double_or_lose_anything(self, postgres: Postgres, when: str) -> None:
+        async with behind_proxy(postgres, db_pool_size=1) as (between, alice):
+            conversation_id = (await alice.said("say 0"))["conversation_id"]
+            gate = CommandedAgent.gates[name := uuid4().hex]
+            message = f'gate {name}\ncall add_task {{"title": "milk"}}\ngate {name}2\nsay Done.'
+            second = CommandedAgent.gates[f"{name}2"]
+            if when == "INSERT INTO messages":
+                between.cut_at(b"COMMIT")
+            turn = asyncio.create_task(alice.chat(message, conversation_id))
+            await gate.reached.wait()
+            if when == "INSERT INTO tool_calls":
+                between.cut_at(b"COMMIT")
+            gate.opened.set()
+            await second.reached.wait()
+            if when == "UPDATE turns SET status":
+                between.cut_at(b"COMMIT")
+            second.opened.set()
+            response = await turn
+            assert response.status_code == 200, response.text
+            assert between._cut_after_query is None, "the connection was never cut"
+            assert response.json()["response"] == "add_task: done. Done."
+            assert len((await alice.get(alice.mine("/tasks"))).json()["items"]) == 1
+            stored = await alice.messages(conversation_id)
+            assert [message["role"] for message in stored] == ["user", "assistant"] * 2
+            assert stored[-1]["id"] == response.json()["message_id"]
+
+
+class TestBreaker:
+    async def test_opens_answers_at_once_and_closes_by_itself(self, postgres: Postgres) -> None:
+        async with behind_proxy(postgres) as (between, alice):
+            await alice.said("say Hello.")
+            between.cut()
+            await until(503, alice)
+            for _ in range(3):
+                response = await alice.chat("say Hello.")
+                assert (response.status_code, response.json()["type"]) == (
+                    503,
+                    "urn:chatapi:problem:database-unavailable",
+                )
+                assert int(response.headers["Retry-After"]) >= 1
+            between.heal()
+            await until(200, alice)
+            for _ in range(100):
+                if (await alice.chat("say Hello.")).status_code == 200:
+                    break
+                await asyncio.sleep(0.1)
+            assert (await alice.said("say Hello."))["response"] == "Hello."
+
+    async def test_a_database_that_swallows_everything_costs_the_first_callers_only(
+        self, postgres: Postgres
+    ) -> None:
+        async with behind_proxy(postgres, db_pool_size=2) as (between, alice):
+            await alice.said("say Hello.")
+            between.blackhole()
+            first = await asyncio.gather(*(alice.get(alice.mine("/tasks")) for _ in range(6)))
+            assert {response.status_code for response in first} == {503}
+            began = asyncio.get_running_loop().time()
+            answers = await asyncio.gather(*(alice.get(alice.mine("/tasks")) for _ in range(50)))
+            assert {answer.status_code for answer in answers} == {503}
+            # Each of them waiting for a time-out of 5 s on two connections would be 125 s.
+            assert asyncio.get_running_loop().time() - began < 30
+            between.heal()
+            await until(200, alice)
+
+
+class TestTurnDuringAnOutage:
+    async def test_keeps_its_answer_until_the_database_is_back(self, postgres: Postgres) -> None:
+        async with behind_proxy(postgres) as (between, alice):
+            headers = {"Idempotency-Key": uuid4().hex}
+            gate = CommandedAgent.gates[name := uuid4().hex]
+            message = f"gate {name}\nsay Done."
+            turn = asyncio.create_task(alice.chat(message, headers=headers))
+            await gate.reached.wait()
+            between.cut()
+            gate.opened.set()
+            told = await turn
+            assert (told.status_code, told.json()["type"]) == (
+                503,
+                "urn:chatapi:problem:database-unavailable",
+            )
+            assert told.json()["turn_id"]
+            between.heal()
+            await until(200, alice)
+            for _ in range(200):
+                again = await alice.chat(message, headers=headers)
+                if again.status_code == 200:
+                    break
+                assert again.status_code in {409, 503}
+                await asyncio.sleep(0.1)
+            assert (again.json()["response"], again.json()["turn_id"]) == ("Done.", told.json()["turn_id"])
+            assert again.headers["Idempotent-Replayed"] == "true"
+            assert len(await alice.messages(again.json()["conversation_id"])) == 2
+
+
+async def test_a_client_that_is_gone_does_not_keep_others_from_the_pool(postgres: Postgres) -> None:
+    async with behind_proxy(postgres, db_pool_size=1) as (_, alice):
+        for _ in range(5):
+            with pytest.raises(httpx.ReadTimeout):
+                await alice.chat(f"gate {uuid4().hex}", timeout=0.05)
+        assert (await alice.get(alice.mine("/tasks"))).status_code == 200

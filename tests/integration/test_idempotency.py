@@ -1,0 +1,216 @@
+"""Idempotency-Key: a turn that is sent again is not run again."""
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.support.agents import CommandedAgent, Gate
+from tests.support.serving import Client, execute, serve, settings_for
+
+
+def key(value: str | None = None) -> dict[str, Any]:
+    return {"headers": {"Idempotency-Key": value or uuid4().hex}}
+
+
+class TestReplay:
+    async def test_is_the_first_answer_byte_for_byte(self, alice: Client) -> None:
+        message = 'call add_task {"title": "ü", "description": "1.0"}\ncall list_tasks {}\nsay Done.'
+        sent = key()
+        first = await alice.chat(message, **sent)
+        assert first.status_code == 200
+        assert "Idempotent-Replayed" not in first.headers
+        for _ in range(3):
+            again = await alice.chat(message, **sent)
+            assert (again.status_code, again.content) == (200, first.content)
+            assert again.headers["Idempotent-Replayed"] == "true"
+        assert len(await alice.messages(first.json()["conversation_id"])) == 2
+        assert len((await alice.get(alice.mine("/tasks"))).json()["items"]) == 1
+
+    async def test_is_the_same_on_both_routes_and_however_the_body_is_written(self, alice: Client) -> None:
+        sent = key()
+        first = await alice.chat("say Hello.", **sent)
+        again = await alice.post(
+            "/api/chat", content=b'{ "conversation_id": null, "message": "say Hello." }', **sent
+        )
+        assert again.content == first.content
+
+    async def test_is_for_one_user_alone(self, alice: Client, bob: Client) -> None:
+        sent = key()
+        first = await alice.said_with(sent, "say Hello.")
+        other = await bob.said_with(sent, "say Hello.")
+        assert first["conversation_id"] != other["conversation_id"]
+
+    async def test_of_a_continued_conversation_does_not_grow_it(self, alice: Client) -> None:
+        conversation_id = (await alice.said("say 0"))["conversation_id"]
+        sent = key()
+        first = await alice.chat("say 1", conversation_id, **sent)
+        await alice.said("say 2", conversation_id)
+        again = await alice.chat("say 1", conversation_id, **sent)
+        assert again.content == first.content
+        assert len(await alice.messages(conversation_id)) == 6
+
+
+class TestKey:
+    async def test_with_another_request_is_422(self, alice: Client) -> None:
+        sent = key()
+        conversation_id = (await alice.said_with(sent, "say Hello."))["conversation_id"]
+        for message, conversation in (("say Bye.", None), ("say Hello.", conversation_id)):
+            response = await alice.chat(message, conversation, **sent)
+            assert (response.status_code, response.json()["type"]) == (
+                422,
+                "urn:chatapi:problem:idempotency-key-reused",
+            )
+
+    @pytest.mark.parametrize("value", ["", "a b", "x" * 256, "ü", "a\tb"])
+    async def test_that_is_not_one_is_422(self, alice: Client, value: str) -> None:
+        headers = [(b"Idempotency-Key", value.encode())]
+        response = await alice.post("/api/chat", json={"message": "say Hello."}, headers=headers)
+        assert response.status_code == 422
+        assert response.json()["errors"][0]["path"] == "Idempotency-Key"
+
+    @pytest.mark.parametrize("value", ["x", "~" * 255, '"quoted"', "!#$%&'()*+"])
+    async def test_may_be_any_visible_ascii(self, alice: Client, value: str) -> None:
+        assert (await alice.chat("say Hello.", **key(value))).status_code == 200
+
+    async def test_past_its_retention_is_a_new_one(self, empty_database_url: str) -> None:
+        async with serve(settings_for(empty_database_url)) as url, Client(url, "alice") as alice:
+            sent = key()
+            first = await alice.said_with(sent, "say Hello.")
+            await execute(empty_database_url, "UPDATE turns SET created_at = '2020-01-01 00:00:00+00:00'")
+            second = await alice.said_with(sent, "say Hello.")
+            assert second["turn_id"] != first["turn_id"]
+            assert (await alice.said_with(sent, "say Hello."))["turn_id"] == second["turn_id"]
+
+    async def test_while_its_turn_runs_is_409_and_then_its_answer(self, alice: Client) -> None:
+        sent = key()
+        gate = CommandedAgent.gates[alice.user_id]
+        message = f"gate {alice.user_id}\nsay Done."
+        running = asyncio.create_task(alice.chat(message, **sent))
+        await gate.reached.wait()
+        response = await alice.chat(message, **sent)
+        gate.opened.set()
+        assert (response.status_code, response.json()["type"]) == (409, "urn:chatapi:problem:key-in-progress")
+        assert int(response.headers["Retry-After"]) >= 1
+        first = await running
+        assert response.json()["turn_id"] == first.json()["turn_id"]
+        assert (await alice.chat(message, **sent)).content == first.content
+
+    async def test_sent_many_times_at_once_runs_one_turn(self, alice: Client) -> None:
+        sent = key()
+        message = 'call add_task {"title": "milk"}\nsleep 0.1'
+        responses = await asyncio.gather(*(alice.chat(message, **sent) for _ in range(12)))
+        assert {response.status_code for response in responses} <= {200, 409}
+        assert sum(response.status_code == 200 for response in responses) >= 1
+        assert len((await alice.get(alice.mine("/tasks"))).json()["items"]) == 1
+        assert len((await alice.get(alice.mine("/conversations"))).json()["items"]) == 1
+
+
+class TestFailedTurn:
+    async def test_runs_again_as_the_same_turn(self, alice: Client) -> None:
+        """The message says to fail, and does so each time; what counts is that nothing is stored twice."""
+        conversation_id = (await alice.said("say 0"))["conversation_id"]
+        sent = key()
+        message = 'call add_task {"title": "milk"}\nfail'
+        first = (await alice.chat(message, conversation_id, **sent)).json()
+        again = (await alice.chat(message, conversation_id, **sent)).json()
+        assert (first["status"], again["status"]) == (502, 502)
+        assert again["turn_id"] == first["turn_id"]
+        assert len(await alice.messages(conversation_id)) == 3
+        assert len((await alice.get(alice.mine("/tasks"))).json()["items"]) == 1
+
+    async def test_that_succeeds_the_second_time_answers_and_tells_all_it_did(self, alice: Client) -> None:
+        sent = key()
+        message = 'call add_task {"title": "milk"}\nonce fail\ncall add_task {"title": "milk"}\nsay Done.'
+        assert (await alice.chat(message, **sent)).status_code == 502
+        answer = await alice.said_with(sent, message)
+        assert [call["result"]["title"] for call in answer["tool_calls"]] == ["milk", "milk"]
+        assert len({call["result"]["id"] for call in answer["tool_calls"]}) == 2
+        assert len((await alice.get(alice.mine("/tasks"))).json()["items"]) == 2
+        assert len(await alice.messages(answer["conversation_id"])) == 2
+
+    async def test_that_answers_differently_keeps_what_the_first_run_did(self, alice: Client) -> None:
+        sent = key()
+        message = 'once call add_task {"title": "milk"}\nonce fail\ncall add_task {"title": "bread"}'
+        assert (await alice.chat(message, **sent)).status_code == 502
+        answer = await alice.said_with(sent, message)
+        assert [call["arguments"]["title"] for call in answer["tool_calls"]] == ["milk", "bread"]
+
+    async def test_makes_a_call_again_that_had_ended_in_an_error(self, alice: Client) -> None:
+        sent = key()
+        message = 'call complete_task {"task_id": 9223372036854775807}\nonce fail\nsay Done.'
+        assert (await alice.chat(message, **sent)).status_code == 502
+        answer = await alice.said_with(sent, message)
+        assert ["error" in call for call in answer["tool_calls"]] == [True, True]
+
+    async def test_that_the_conversation_has_left_behind_is_409(self, alice: Client) -> None:
+        conversation_id = (await alice.said("say 0"))["conversation_id"]
+        sent = key()
+        failed = (await alice.chat("fail", conversation_id, **sent)).json()
+        await alice.said("say 1", conversation_id)
+        response = await alice.chat("fail", conversation_id, **sent)
+        assert (response.status_code, response.json()["type"]) == (409, "urn:chatapi:problem:turn-superseded")
+        assert response.json()["turn_id"] == failed["turn_id"]
+
+
+class TestAbandonedTurn:
+    """A turn whose process died: its lease is the database's to judge."""
+
+    async def test_is_taken_over_by_a_retry_with_its_key(self, empty_database_url: str) -> None:
+        settings = settings_for(empty_database_url)
+        gate, sent = Gate(), key()
+        CommandedAgent.gates[name := uuid4().hex] = gate
+        message = f'call add_task {{"title": "milk"}}\nonce gate {name}\nsay Done.'
+        async with (
+            serve(settings) as one,
+            serve(settings) as other,
+            Client(one, "alice") as a,
+            Client(other, "alice") as b,
+        ):
+            left_behind = asyncio.create_task(a.chat(message, **sent))
+            await gate.reached.wait()
+            await execute(empty_database_url, "DELETE FROM workers")
+            answer = await b.said_with(sent, message)
+            assert answer["response"] == "add_task: done. Done."
+            gate.opened.set()
+            late = await left_behind
+            assert (late.status_code, late.json()["type"]) == (409, "urn:chatapi:problem:turn-cancelled")
+            assert len((await b.get(b.mine("/tasks"))).json()["items"]) == 1
+            stored = await b.messages(answer["conversation_id"])
+            assert [message["status"] for message in stored] == ["completed"] * 2
+
+    async def test_is_failed_by_the_next_message_and_can_write_nothing_more(
+        self, empty_database_url: str
+    ) -> None:
+        """Its process may only have been slow, and comes back to a turn that is no longer its own."""
+        settings = settings_for(empty_database_url)
+        gate = Gate()
+        CommandedAgent.gates[name := uuid4().hex] = gate
+        async with (
+            serve(settings) as one,
+            serve(settings) as other,
+            Client(one, "alice") as a,
+            Client(other, "alice") as b,
+        ):
+            conversation_id = (await a.said("say 0"))["conversation_id"]
+            left_behind = asyncio.create_task(
+                a.chat(f'gate {name}\ncall add_task {{"title": "milk"}}', conversation_id)
+            )
+            await gate.reached.wait()
+            await execute(empty_database_url, "DELETE FROM workers")
+            assert (await b.said("history", conversation_id))[
+                "response"
+            ] == '[["user", "say 0"], ["assistant", "0"]]'
+            gate.opened.set()
+            late = await left_behind
+            assert late.json()["type"] == "urn:chatapi:problem:turn-cancelled"
+            assert (await b.get(b.mine("/tasks"))).json()["items"] == []
+            stored = await b.messages(conversation_id)
+            assert [message["status"] for message in stored] == [
+                "completed",
+                "completed",
+                "failed",
+                "completed",
+                "completed",
+            ]

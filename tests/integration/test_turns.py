@@ -1,0 +1,128 @@
+"""Cancelling a turn, and what a shutdown does to one."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.support.agents import CommandedAgent
+from tests.support.serving import SECRET, Client, Process, execute, serve, settings_for
+
+
+class TestCancel:
+    async def test_ends_the_turn_and_keeps_what_was_said_and_done(self, alice: Client) -> None:
+        conversation_id = (await alice.said("say 0"))["conversation_id"]
+        turn = asyncio.create_task(
+            alice.chat(
+                f'say Once upon a time\ncall add_task {{"title": "milk"}}\ngate {alice.user_id}\nsay The end.',
+                conversation_id,
+            )
+        )
+        await CommandedAgent.gates[alice.user_id].reached.wait()
+        *_, running = await alice.messages(conversation_id)
+        response = await alice.post(alice.mine(f"/turns/{running['turn_id']}/cancel"))
+        assert (response.status_code, response.content) == (202, b"")
+        told = await turn
+        assert (told.status_code, told.json()["type"]) == (409, "urn:chatapi:problem:turn-cancelled")
+        assert told.json()["turn_id"] == running["turn_id"]
+        *_, question, answer = await alice.messages(conversation_id)
+        assert question["status"] == answer["status"] == "cancelled"
+        assert answer["content"].startswith("Once upon a time")
+        assert [call["name"] for call in answer["tool_calls"]] == ["add_task"]
+        assert "Once upon a time" in (await alice.said("history", conversation_id))["response"]
+
+    async def test_of_a_turn_that_had_said_nothing_leaves_no_answer_in_history(self, alice: Client) -> None:
+        conversation_id = (await alice.said("say 0"))["conversation_id"]
+        turn = asyncio.create_task(alice.chat(f"gate {alice.user_id}", conversation_id))
+        await CommandedAgent.gates[alice.user_id].reached.wait()
+        *_, running = await alice.messages(conversation_id)
+        await alice.post(alice.mine(f"/turns/{running['turn_id']}/cancel"))
+        assert (await turn).status_code == 409
+        assert len(await alice.messages(conversation_id)) == 3
+        assert (await alice.said("history", conversation_id))[
+            "response"
+        ] == '[["user", "say 0"], ["assistant", "0"]]'
+
+    async def test_from_another_process_takes_effect_too(self, empty_database_url: str) -> None:
+        settings = settings_for(empty_database_url)
+        async with (
+            serve(settings) as one,
+            serve(settings) as other,
+            Client(one, "alice") as a,
+            Client(other, "alice") as b,
+        ):
+            turn = asyncio.create_task(a.chat(f"say Hm.\ngate {empty_database_url}"))
+            await CommandedAgent.gates[empty_database_url].reached.wait()
+            (conversation,) = (await b.get(b.mine("/conversations"))).json()["items"]
+            (running,) = await b.messages(conversation["id"])
+            assert (await b.post(b.mine(f"/turns/{running['turn_id']}/cancel"))).status_code == 202
+            assert (await asyncio.wait_for(turn, 10)).status_code == 409
+
+    async def test_of_a_turn_that_has_ended_is_409(self, alice: Client) -> None:
+        answer = await alice.said("say Hello.")
+        response = await alice.post(alice.mine(f"/turns/{answer['turn_id']}/cancel"))
+        assert (response.status_code, response.json()["type"]) == (409, "urn:chatapi:problem:turn-ended")
+
+    async def test_of_a_turn_that_is_not_there_is_404(self, alice: Client, bob: Client) -> None:
+        answer = await alice.said("say Hello.")
+        for turn_id in (answer["turn_id"], 2**62, 2**63):
+            response = await bob.post(bob.mine(f"/turns/{turn_id}/cancel"))
+            assert response.status_code == 404
+
+    async def test_is_replayed_to_a_retry_with_the_key(self, alice: Client) -> None:
+        headers = {"Idempotency-Key": "cancelled-" + alice.user_id}
+        turn = asyncio.create_task(alice.chat(f"gate {alice.user_id}", headers=headers))
+        await CommandedAgent.gates[alice.user_id].reached.wait()
+        (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
+        (running,) = await alice.messages(conversation["id"])
+        await alice.post(alice.mine(f"/turns/{running['turn_id']}/cancel"))
+        assert (await turn).status_code == 409
+        again = await alice.chat(f"gate {alice.user_id}", headers=headers)
+        assert (again.status_code, again.json()["type"]) == (409, "urn:chatapi:problem:turn-cancelled")
+
+    async def test_of_a_turn_whose_process_died_takes_effect_at_once(self, empty_database_url: str) -> None:
+        async with serve(settings_for(empty_database_url)) as url, Client(url, "alice") as alice:
+            conversation_id = (await alice.said("say 0"))["conversation_id"]
+            await execute(
+                empty_database_url,
+                "INSERT INTO turns (user_id, conversation_id, status, worker_id, run_id, cancel_requested, model, "
+                "created_at) VALUES ('alice', :conversation, 'running', 'dead', 'dead', false, 'x', "
+                "'2026-01-01 00:00:00+00:00')",
+                conversation=conversation_id,
+            )
+            turn_id = (await alice.messages(conversation_id))[0]["turn_id"] + 1
+            assert (await alice.post(alice.mine(f"/turns/{turn_id}/cancel"))).status_code == 202
+            assert (await alice.post(alice.mine(f"/turns/{turn_id}/cancel"))).status_code == 409
+            await alice.said("say 1", conversation_id)
+
+
+class TestShutdown:
+    @pytest.mark.parametrize("wait", [0.2])
+    async def test_lets_a_short_turn_finish(self, directory: Path, wait: float) -> None:
+        environ = {"CHAT_MODEL": "tests.support.agents:CommandedAgent", "BETTER_AUTH_SECRET": SECRET}
+        async with Process(directory, environ) as process, Client(await process.ready(), "alice") as alice:
+            turn = asyncio.create_task(alice.chat("sleep 1\nsay Done."))
+            await asyncio.sleep(wait)
+            process.terminate()
+            response = await turn
+            assert (response.status_code, response.json()["response"]) == (200, "Done.")
+            assert await process.wait() == 0
+
+    async def test_ends_a_long_turn_as_failed_and_a_retry_runs_it(self, directory: Path) -> None:
+        environ = {
+            "CHAT_MODEL": "tests.support.agents:CommandedAgent",
+            "BETTER_AUTH_SECRET": SECRET,
+        }
+        headers = {"Idempotency-Key": "k"}
+        message = 'call add_task {"title": "milk"}\nonce sleep 30\nsay Done.'
+        async with Process(directory, environ) as process, Client(await process.ready(), "alice") as alice:
+            turn = asyncio.create_task(alice.chat(message, headers=headers))
+            await asyncio.sleep(0.5)
+            process.terminate()
+            response = await turn
+            assert (response.status_code, response.json()["type"]) == (503, "urn:chatapi:problem:interrupted")
+            assert int(response.headers["Retry-After"]) >= 1
+            assert await process.wait() == 0
+        async with Process(directory, environ) as process, Client(await process.ready(), "alice") as alice:
+            (question,) = await alice.messages(response.json()["conversation_id"])
+            assert question["status"] == "failed"

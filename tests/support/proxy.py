@@ -1,0 +1,97 @@
+"""A TCP proxy on loopback that can misbehave as networks do."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+
+class Proxy:
+    """Passes bytes both ways to `target_port`, unless told otherwise."""
+
+    def __init__(self, target_port: int) -> None:
+        self.port = 0
+        self._target_port = target_port
+        self._passing = asyncio.Event()
+        self._passing.set()
+        self._refusing = False
+        self._cut_after_query: bytes | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    def blackhole(self) -> None:
+        """Swallow everything: connections stay open and nothing comes."""
+        self._passing.clear()
+
+    def cut(self) -> None:
+        """Break all connections and take no new ones."""
+        self._refusing = True
+        self._break_all()
+
+    def cut_at(self, query: bytes) -> None:
+        """Break a connection just after this query went through, once: its answer is lost, its effect is not."""
+        self._cut_after_query = query
+
+    def heal(self) -> None:
+        self._refusing = False
+        self._passing.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refusing:
+            writer.transport.abort()
+            return
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        self._writers |= {writer, there_writer}
+        cutting = asyncio.Event()
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._pass_queries(reader, there_writer, cutting))
+                both.create_task(self._pass_answers(there_reader, writer, cutting))
+        except* OSError:
+            pass
+        finally:
+            for each in (writer, there_writer):
+                self._writers.discard(each)
+                each.transport.abort()
+
+    async def _pass_queries(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cutting: asyncio.Event
+    ) -> None:
+        while data := await reader.read(65_536):
+            await self._passing.wait()
+            if self._cut_after_query and self._cut_after_query in data:
+                self._cut_after_query = None
+                cutting.set()
+            writer.write(data)
+            await writer.drain()
+            if cutting.is_set():
+                await asyncio.sleep(0.1)  # long enough for the database to have done it
+                raise ConnectionAbortedError
+        raise ConnectionAbortedError  # one side closed: the other goes with it
+
+    async def _pass_answers(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cutting: asyncio.Event
+    ) -> None:
+        while data := await reader.read(65_536):
+            await self._passing.wait()
+            if not cutting.is_set():
+                writer.write(data)
+                await writer.drain()
+        raise ConnectionAbortedError
+
+    def _break_all(self) -> None:
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+
+@asynccontextmanager
+async def proxy(target_port: int) -> AsyncIterator[Proxy]:
+    between = Proxy(target_port)
+    server = await asyncio.start_server(between._serve, "127.0.0.1", 0)
+    between.port = server.sockets[0].getsockname()[1]
+    try:
+        yield between
+    finally:
+        server.close()
+        between.heal()
+        between._break_all()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(server.wait_closed(), 2)

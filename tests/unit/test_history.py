@@ -1,0 +1,172 @@
+"""Whatever has happened to a conversation before, the history that an agent is given is well formed."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+from uuid import uuid4
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chatapi.agent.ports import HistoryMessage, ToolCall
+from chatapi.agent.tools import TASK_TOOLS
+from chatapi.chat import store
+from chatapi.chat.schemas import ChatAnswer, ChatRequest
+from chatapi.chat.tools import TurnTools
+from chatapi.db.config import Database, database_config
+from chatapi.db.models import Worker
+from chatapi.db.schema import upgrade
+from chatapi.errors import AppError
+from tests.support.serving import settings_for
+
+Fate = Literal[
+    "success", "failure", "crash", "crash and retry", "cancel", "cancel in silence", "cancel after a call"
+]
+FATES: tuple[Fate, ...] = Fate.__args__  # type: ignore[attr-defined]
+HISTORY_TURNS = 3
+FAR_AWAY = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+class Driver:
+    """Turns of one conversation, driven step by step through the transactions that the service uses."""
+
+    def __init__(self, database: Database) -> None:
+        self.user_id = uuid4().hex
+        self.conversation_id: int | None = None
+        self.visible: list[list[HistoryMessage]] = []
+        self._database = database
+
+    async def turn(self, number: int, fate: Fate, calls: int) -> None:
+        request = ChatRequest(message=f"question {number}", conversation_id=self.conversation_id)
+        key = store.Key(value=uuid4().hex, request_hash="x")
+        run = await self._begin(request, key)
+        self.conversation_id = run.conversation_id
+        assert list(run.history) == [message for turn in self.visible[-HISTORY_TURNS:] for message in turn]
+        if fate in {"crash", "crash and retry"}:
+            await self._call(run, calls)
+            await self._die(run)
+            if fate == "crash":
+                return
+            run = await self._begin(request, key)
+        tools = await self._call(
+            run, 0 if fate == "cancel in silence" else max(calls, fate == "cancel after a call")
+        )
+        await self._end(run, fate, tools)
+
+    async def _begin(self, request: ChatRequest, key: store.Key) -> store.Run:
+        claim = store.Claim(run_id=uuid4().hex, worker_id=uuid4().hex, model="x", history=HISTORY_TURNS)
+        async with self._database.transaction() as session:
+            session.add(Worker(id=claim.worker_id, lease_until=FAR_AWAY))
+        begun = await self._database.run(
+            lambda session: store.begin(session, self.user_id, request, key, claim)
+        )
+        assert isinstance(begun, store.Run)
+        return begun
+
+    async def _call(self, run: store.Run, calls: int) -> list[ToolCall]:
+        tools = TurnTools(self._database, run, {tool.name: tool for tool in TASK_TOOLS})
+        for number in range(calls):
+            await tools.call("add_task", {"title": f"task {number}"} if number % 2 == 0 else {"title": ""})
+        return tools.calls
+
+    async def _end(self, run: store.Run, fate: Fate, calls: list[ToolCall]) -> None:
+        if fate == "failure":
+            await self._database.run(lambda session: store.fail(session, run, {"type": "x", "detail": "x"}))
+            return
+        response = "" if fate in {"cancel in silence", "cancel after a call"} else f"answer to {run.message}"
+        answer: ChatAnswer | None = await self._database.run(
+            lambda session: store.finish(
+                session,
+                run,
+                response=response,
+                tool_calls=calls,
+                usage=None,
+                cancelled=fate.startswith("cancel"),
+            )
+        )
+        if answer is not None:
+            self.visible.append(
+                [
+                    HistoryMessage(role="user", content=run.message, tool_calls=[]),
+                    HistoryMessage(role="assistant", content=response, tool_calls=calls),
+                ]
+            )
+
+    async def _die(self, run: store.Run) -> None:
+        async with self._database.transaction() as session:
+            await session.execute(Worker.__table__.delete())  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.Runner]:
+    """Hypothesis calls a plain function many times; they share a loop, and so a database."""
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def database(loop: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    url: Path = tmp_path_factory.mktemp("history") / "chatapi.db"
+    configured = settings_for(f"sqlite:///{url}")
+    upgrade(configured)
+    opened = Database(database_config(configured))
+    yield opened
+    loop.run(opened.close())
+
+
+@settings(max_examples=60, deadline=None)
+@given(turns=st.lists(st.tuples(st.sampled_from(FATES), st.integers(0, 3)), min_size=1, max_size=9))
+def test_history_is_whole_turns_of_what_was_answered(
+    loop: asyncio.Runner, database: Database, turns: list[tuple[Fate, int]]
+) -> None:
+    async def live() -> None:
+        driver = Driver(database)
+        for number, (fate, calls) in enumerate(turns):
+            await driver.turn(number, fate, calls)
+        assert driver.conversation_id is not None
+        async with database.transaction() as session:
+            history = await store.read_history(session, driver.user_id, driver.conversation_id, turns=100)
+        assert history == [message for turn in driver.visible for message in turn]
+        assert [message.role for message in history] == ["user", "assistant"] * (len(history) // 2)
+        for message in history:
+            assert message.content or message.tool_calls
+            for call in message.tool_calls:
+                assert (call.result is msgspec.UNSET) != (call.error is msgspec.UNSET)
+
+    loop.run(live())
+
+
+@settings(max_examples=20, deadline=None)
+@given(fates=st.lists(st.sampled_from(FATES), min_size=1, max_size=6), late=st.integers(0, 5))
+def test_a_run_that_was_taken_over_can_write_nothing(
+    loop: asyncio.Runner, database: Database, fates: list[Fate], late: int
+) -> None:
+    """Whatever happens after, a run whose lease ended neither ends its turn nor touches a task."""
+
+    async def live() -> None:
+        driver = Driver(database)
+        await driver.turn(0, "success", 0)
+        request = ChatRequest(message="late", conversation_id=driver.conversation_id)
+        zombie = await driver._begin(request, store.Key(value=uuid4().hex, request_hash="x"))
+        await driver._die(zombie)
+        for number, fate in enumerate(fates):
+            await driver.turn(number, fate, 0)
+            if number == late:
+                break
+        tools = TurnTools(database, zombie, {tool.name: tool for tool in TASK_TOOLS})
+        for attempt in (
+            tools.call("add_task", {"title": "from the grave"}),
+            database.run(lambda session: store.fail(session, zombie, {})),
+            database.run(
+                lambda session: store.finish(session, zombie, response="boo", tool_calls=[], usage=None)
+            ),
+        ):
+            with pytest.raises(AppError) as raised:
+                await attempt
+            assert raised.value.type == "turn-cancelled"
+
+    loop.run(live())
