@@ -5,6 +5,7 @@ whoever bound the tools, so that nothing a model says can change whose data is t
 """
 
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
@@ -32,17 +33,7 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
 
     @property
     def spec(self) -> ToolSpec:
-        (schema,), definitions = msgspec.json.schema_components(
-            [self.arguments], ref_template="#/$defs/{name}"
-        )
-        parameters = definitions.pop(schema["$ref"].rsplit("/", 1)[-1])
-        parameters.pop("title", None)
-        parameters.pop("description", None)
-        return ToolSpec(
-            name=self.name,
-            description=self.description,
-            parameters={**parameters, **({"$defs": definitions} if definitions else {})},
-        )
+        return spec_of(self)
 
     async def __call__(self, session: AsyncSession, user_id: str, arguments: dict[str, Any]) -> Any:
         """The result as JSON values; raises `ToolError` when the arguments don't hold or name what isn't there."""
@@ -57,6 +48,19 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
             if error.status >= 500:
                 raise
             raise ToolError(error.detail) from error
+
+
+@cache  # milliseconds for what never changes, and every turn needs them all
+def spec_of(tool: Tool[Any]) -> ToolSpec:
+    (schema,), definitions = msgspec.json.schema_components([tool.arguments], ref_template="#/$defs/{name}")
+    parameters = definitions.pop(schema["$ref"].rsplit("/", 1)[-1])
+    parameters.pop("title", None)
+    parameters.pop("description", None)
+    return ToolSpec(
+        name=tool.name,
+        description=tool.description,
+        parameters={**parameters, **({"$defs": definitions} if definitions else {})},
+    )
 
 
 class AddTask(Struct, frozen=True, forbid_unknown_fields=True):

@@ -75,6 +75,8 @@ class Brain:
 
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
     calls: int = 0
+    asleep: int = 0
+    most_asleep: int = 0
 
     async def reply(self, asked: Asked) -> Reply:
         pieces: list[Thought | Text | Call] = []
@@ -83,7 +85,12 @@ class Brain:
             command, _, rest = line.partition(" ")
             match command:
                 case "sleep":
-                    await asyncio.sleep(float(rest))
+                    self.asleep += 1
+                    self.most_asleep = max(self.most_asleep, self.asleep)
+                    try:
+                        await asyncio.sleep(float(rest))
+                    finally:
+                        self.asleep -= 1
                 case "status":
                     self._refuse(asked, rest)
                 case "silent":
