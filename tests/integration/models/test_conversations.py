@@ -164,13 +164,15 @@ class TestLoad:
     async def test_a_hundred_turns_with_a_slow_model_on_five_connections(
         self, new_database: Callable[[], str], providers: Providers, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Held while the model thinks, five connections would let five think at once, and all of it take 40 s."""
+        """Held while the model thinks, five connections would let five think at once, and all of it take 40 s or more."""
         monkeypatch.setattr(config, "POOL_TIMEOUT", 60)  # the machine that runs the tests may be slow
         database_url = await asyncio.to_thread(new_database)
+        # SQLite keeps its own two: five that wait for its one writer's place do not take turns, and one may starve.
+        pool_size = None if database_url.startswith("sqlite") else 5
         users = [f"user-{number}" for number in range(100)]
         providers.brain.most_asleep = 0
         async with (
-            serving(database_url, "openai:gpt-5-mini", providers, db_pool_size=5) as url,
+            serving(database_url, "openai:gpt-5-mini", providers, db_pool_size=pool_size) as url,
             httpx.AsyncClient(base_url=url, timeout=60, limits=httpx.Limits(max_connections=None)) as client,
         ):
             began = time.monotonic()
