@@ -14,7 +14,7 @@ from tests.support.serving import Client, serve, settings_for
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     server = Postgres()
-    server.start()
+    server.prepare()
     yield server
     server.close()
 

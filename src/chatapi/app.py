@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from typing import Any
 
 from advanced_alchemy.extensions.litestar import SQLAlchemyPlugin
 from litestar import Litestar, Router
@@ -12,6 +13,7 @@ from litestar.exceptions import HTTPException
 from litestar.logging import LoggingConfig
 from litestar.middleware import DefineMiddleware
 
+from chatapi.account.controllers import AccountController
 from chatapi.agent.loading import load_agent
 from chatapi.agent.ports import Agent
 from chatapi.agent.tools import TASK_TOOLS
@@ -27,21 +29,34 @@ from chatapi.db.schema import Schema
 from chatapi.errors import DatabaseUnavailable
 from chatapi.settings import Settings
 from chatapi.tasks.controllers import TaskController
-from chatapi.web.dependencies import provide_chat, provide_session
+from chatapi.web.auditing import audit_act
+from chatapi.web.browsers import cors_config, protect
+from chatapi.web.dependencies import provide_admit, provide_chat, provide_session
 from chatapi.web.docs import openapi_config, swagger_assets, tell_the_truth
 from chatapi.web.health import HealthController
+from chatapi.web.limits import Limiter, RefusedTokens, within_limits
 from chatapi.web.me import me
 from chatapi.web.problems import handle_exception
 from chatapi.web.requests import (
     MAX_BODY_BYTES,
     JSONRequest,
-    add_request_id,
+    add_headers,
     answer_head,
+    bind_request,
     body_is_json,
+    name_user,
     schema_is_current,
 )
 from chatapi.web.shutdown import told_to_stop
 
+# A line of JSON each, whatever LOG_LEVEL says.
+AUDIT_LOGGING: dict[str, Any] = {
+    "formatters": {"audit": {"format": "%(message)s"}},
+    "handlers": {
+        "audit": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "audit"}
+    },
+    "loggers": {"chatapi.audit": {"level": "INFO", "handlers": ["audit"], "propagate": False}},
+}
 DRAIN_SECONDS = 15.0  # for turns under way at SIGTERM; an orchestrator kills after 30
 
 
@@ -50,9 +65,11 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     settings = settings or Settings.from_env()
     agent = agent or load_agent(settings)
     config = database_config(settings)
+    limiter = Limiter(settings)
     database = Database(config)
     schema = Schema(database, settings)
     worker = Worker(database)
+    verifier = TokenVerifier(settings)
     chat = ChatService(database, agent, TASK_TOOLS, worker, settings)
 
     @asynccontextmanager
@@ -72,20 +89,27 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
                 await task
         with suppress(DatabaseUnavailable):
             await worker.release()
+        await verifier.close()
+        await limiter.close()
         await database.close()
 
     user_scoped = Router(
         "/{user_id:str}",
         guards=[owns_path, ids_can_exist],
-        route_handlers=[ChatController, TurnController, ConversationController, TaskController],
+        route_handlers=[
+            ChatController,
+            TurnController,
+            ConversationController,
+            TaskController,
+            AccountController,
+        ],
     )
     api = Router(
         "/api",
-        guards=[body_is_json, schema_is_current],
+        guards=[name_user, within_limits, body_is_json, schema_is_current],
         middleware=[
-            DefineMiddleware(
-                BearerAuthentication, verifier=TokenVerifier(settings), demo_mode=settings.demo_mode
-            )
+            RefusedTokens(),
+            DefineMiddleware(BearerAuthentication, verifier=verifier, demo_mode=settings.demo_mode),
         ],
         security=[{"bearer": []}],
         route_handlers=[me, ChatController, user_scoped],
@@ -96,18 +120,24 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
         dependencies={
             "db_session": Provide(provide_session),
             "chat": Provide(provide_chat, sync_to_thread=False),
+            "admit": Provide(provide_admit, sync_to_thread=False),
         },
         exception_handlers={HTTPException: handle_exception, Exception: handle_exception},
-        before_send=[add_request_id],
+        before_send=[add_headers, protect, audit_act],
+        cors_config=cors_config(settings),
         lifespan=[run],
         logging_config=LoggingConfig(
-            root={"level": settings.log_level, "handlers": ["queue_listener"]}, log_exceptions="never"
+            root={"level": settings.log_level, "handlers": ["queue_listener"]},
+            **AUDIT_LOGGING,
+            log_exceptions="never",
         ),
         openapi_config=openapi_config(),
         request_class=JSONRequest,
         request_max_body_size=MAX_BODY_BYTES,
-        state=State({"database": database, "schema": schema, "chat": chat}),
+        state=State(
+            {"database": database, "schema": schema, "chat": chat, "limiter": limiter, "settings": settings}
+        ),
     )
-    app.asgi_handler = answer_head(app.asgi_handler)
+    app.asgi_handler = bind_request(answer_head(app.asgi_handler))
     tell_the_truth(app)
     return app

@@ -17,6 +17,7 @@ from chatapi import __version__
 from chatapi.auth.tokens import TokenVerifier
 from chatapi.errors import Unauthenticated
 from chatapi.settings import Settings, SettingsError
+from chatapi.web.server import BoundedHttp
 
 APP = "chatapi.app:create_app"
 GRACE_SECONDS = 20  # for requests under way at SIGTERM; with the drain after it below an orchestrator's 30
@@ -67,6 +68,7 @@ def run(app: Litestar, host: str | None, port: int | None, workers: int) -> None
         log_level=settings.log_level.lower(),
         timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
+        http=BoundedHttp,
     )
 
 

@@ -13,12 +13,13 @@ class AppError(Exception):
     """An error with a meaning for the caller.
 
     `detail` is one sentence that says what to mend; `retry_after` is in whole seconds; further members appear in the
-    problem document under their own names.
+    problem document under their own names. `act` is set for refusals: what the audit trail calls them.
     """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "Internal error"
+    act: ClassVar[str | None] = None
 
     def __init__(self, detail: str, *, retry_after: int | None = None, **members: Any) -> None:
         super().__init__(detail)
@@ -37,6 +38,7 @@ class Unauthenticated(AppError):
     status = 401
     type = "unauthenticated"
     title = "Authentication needed"
+    act = "sign_in.denied"
 
     def __init__(self, detail: str, *, code: str | None = None) -> None:
         super().__init__(detail)
@@ -49,10 +51,19 @@ class Unauthenticated(AppError):
         return {"WWW-Authenticate": f'Bearer error="{self.code}", error_description="{self.detail}"'}
 
 
+class JWKSUnavailable(AppError):
+    """Whether a token holds cannot be told: its issuer's keys have never been fetched."""
+
+    status = 503
+    type = "jwks-unavailable"
+    title = "The sign-in service's keys are away"
+
+
 class NotYourPath(AppError):
     status = 403
     type = "not-your-path"
     title = "The path belongs to another user"
+    act = "path.denied"
 
 
 class NotFound(AppError):
@@ -147,6 +158,15 @@ class TurnCancelled(AppError):
             turn_id=turn_id,
             conversation_id=conversation_id,
         )
+
+
+class RateLimited(AppError):
+    """One request too many; `policy` names the limit, as the header `RateLimit-Policy` does."""
+
+    status = 429
+    type = "rate-limited"
+    title = "Too many requests"
+    act = "rate_limit.exceeded"
 
 
 class ModelFailed(AppError):

@@ -33,6 +33,7 @@ class Problem(Struct, frozen=True, kw_only=True):
     errors: list[FieldError] | UnsetType = UNSET
     turn_id: int | UnsetType = UNSET
     conversation_id: int | UnsetType = UNSET
+    policy: str | UnsetType = UNSET
 
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
@@ -45,15 +46,16 @@ MEANINGS: dict[int, str] = {
     413: "The body is over 1 MiB.",
     415: "The body is not JSON.",
     422: "The request is not valid; `errors` says where.",
+    429: "The limit that `RateLimit` names is used up; `Retry-After` says when to come again.",
     502: "The model failed; the message is kept and its turn marked failed.",
-    503: "The database is away, or its schema is not this version's; `Retry-After` says when to come again.",
+    503: "The database is away, or its schema is not this version's, or the sign-in service's keys are not there yet; `Retry-After` says when to come again.",
     504: "The model took too long; the message is kept and its turn marked failed.",
 }
 
 
 def problems(*statuses: int) -> dict[int, ResponseSpec]:
     """The error responses of an operation: those named, and those that every route behind a token has."""
-    return {status: problem(status) for status in sorted({401, 403, 503, *statuses})}
+    return {status: problem(status) for status in sorted({401, 403, 429, 503, *statuses})}
 
 
 def problem(status: int) -> ResponseSpec:

@@ -9,15 +9,24 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
+from limits import RateLimitItem, parse
 from msgspec import Meta, Struct
 
 from chatapi.text import path_and_message
 
 # The embedded default keeps its database and secret here, below the working directory.
 DATA_DIRECTORY = Path(".chatapi")
+REDIS_SCHEMES = ("redis://", "rediss://", "valkey://", "valkeys://")
+ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:\d{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:]+\](:\d{1,5})?"
+)
 SECRET_BYTES = 32  # RFC 7518, section 3.2: an HS256 key has at least the hash's length
+
+BETTER_AUTH_PATH = "/api/auth"  # its own default; a server elsewhere is named by JWKS_URL
+SIGN_IN = {"BETTER_AUTH_SECRET", "BETTER_AUTH_URL", "JWKS_URL"}  # by what tokens are checked
 
 Text = Annotated[str, Meta(min_length=1)]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^/]")]
@@ -35,6 +44,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     db_max_overflow: Annotated[int, Meta(ge=0, le=1_000)] = 0
     migrate: Literal["auto", "off"] | None = None
     better_auth_secret: str | None = None
+    better_auth_url: Text | None = None
+    jwks_url: Text | None = None
     jwt_issuer: Text | None = None
     jwt_audience: Text | None = None
     demo_mode: bool = False
@@ -48,6 +59,11 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     anthropic_base_url: HttpUrl | None = None
     chat_history_limit: Annotated[int, Meta(ge=0, le=200)] = 20  # bounds tokens a turn
     chat_timeout: Annotated[float, Meta(gt=0, le=3_600)] = 60.0
+    rate_limit: Text = "600/minute"
+    rate_limit_chat: Text = "60/minute"  # a turn costs a model's time and money, another request milliseconds
+    redis_url: Text | None = None
+    cors_origins: Text | None = None
+    hsts_max_age: Annotated[int, Meta(ge=0, le=63_072_000)] = 0
     host: Text = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8000
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -58,9 +74,9 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     ) -> "Settings":
         """The settings in `environ` (this process's by default); raises `SettingsError`.
 
-        Without a `DATABASE_URL` the database is a SQLite file in `directory`. SQLite without a secret gets one that
-        is made on first use and kept there, readable by its owner alone; PostgreSQL without one is refused, because
-        there a secret that each replica made up for itself would be no secret shared.
+        Without a `DATABASE_URL` the database is a SQLite file in `directory`. With nothing that tokens are checked by,
+        SQLite gets a secret that is made on first use and kept there, readable by its owner alone; PostgreSQL is
+        refused, because there a secret that each replica made up for itself would be no secret shared.
         """
         environ = os.environ if environ is None else environ
         # An empty variable is an unset one: that is how containers and .env files leave things out.
@@ -72,11 +88,11 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
         if "LOG_LEVEL" in values:
             values["LOG_LEVEL"] = values["LOG_LEVEL"].upper()
         values.setdefault("DATABASE_URL", f"sqlite+aiosqlite:///{directory / 'chatapi.db'}")
-        if "BETTER_AUTH_SECRET" not in values:
+        if not values.keys() & SIGN_IN:
             if not is_sqlite(values["DATABASE_URL"]):
                 raise SettingsError(
-                    "BETTER_AUTH_SECRET: is needed with a DATABASE_URL that is not SQLite; "
-                    "it is the secret of your Better Auth server"
+                    "BETTER_AUTH_SECRET: it, BETTER_AUTH_URL or JWKS_URL is needed with a DATABASE_URL that is not "
+                    "SQLite: they say by what tokens are checked"
                 )
             values["BETTER_AUTH_SECRET"] = local_secret(directory)
         try:
@@ -92,6 +108,26 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
             raise SettingsError(
                 f"BETTER_AUTH_SECRET: has {len(self.better_auth_secret.encode())} bytes; HS256 needs {SECRET_BYTES}"
             )
+        check_url("BETTER_AUTH_URL", self.better_auth_url)
+        check_url("JWKS_URL", self.jwks_url)
+        _ = self.limits
+        for origin in self.origins:
+            if origin != "*" and not ORIGIN.fullmatch(origin):
+                raise SettingsError(
+                    f"CORS_ORIGINS: {origin} is not an origin such as https://app.example.com"
+                )
+        if self.redis_url is not None and not self.redis_url.startswith(REDIS_SCHEMES):
+            raise SettingsError("REDIS_URL: is not a redis://, rediss://, valkey:// or valkeys:// URL")
+
+    @property
+    def origins(self) -> list[str]:
+        """The sites whose pages may read answers; `*` is all of them."""
+        return [origin.strip() for origin in (self.cors_origins or "").split(",") if origin.strip()]
+
+    @property
+    def limits(self) -> tuple[RateLimitItem | None, RateLimitItem | None]:
+        """The limit of all routes, and that of chat; None is none. Raises `SettingsError`."""
+        return rate_limit("RATE_LIMIT", self.rate_limit), rate_limit("RATE_LIMIT_CHAT", self.rate_limit_chat)
 
     @property
     def sqlite(self) -> bool:
@@ -100,6 +136,20 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     @property
     def migrates_itself(self) -> bool:
         return (self.migrate or ("auto" if self.sqlite else "off")) == "auto"
+
+    @property
+    def keys_url(self) -> str | None:
+        """Where the keys of asymmetric tokens are published (a JWK Set)."""
+        names = self.better_auth_names
+        return self.jwks_url or (f"{names[0]}{BETTER_AUTH_PATH}/jwks" if names else None)
+
+    @property
+    def better_auth_names(self) -> list[str] | None:
+        """What a Better Auth server at `BETTER_AUTH_URL` calls itself in `iss` and `aud`."""
+        if self.better_auth_url is None:
+            return None
+        name = self.better_auth_url.rstrip("/").removesuffix(BETTER_AUTH_PATH)
+        return [name, f"{name}/"]
 
     def public(self) -> dict[str, str]:
         """Every variable with its value as it may be shown: no secret, no password."""
@@ -113,6 +163,34 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
 
     def __repr__(self) -> str:  # a secret must not reach a log by way of a traceback
         return f"Settings({self.public()})"
+
+
+def check_url(name: str, value: str | None) -> None:
+    """Raises `SettingsError` for what is no address of a web server; its value may hold a password and is not shown."""
+    if value is None:
+        return
+    try:
+        url = urlsplit(value)
+        good = url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
+    except ValueError:
+        good = False
+    if not good or not value.isascii() or not value.isprintable() or " " in value:
+        raise SettingsError(f"{name}: is not a URL such as https://auth.example.org")
+    if "@" in url.netloc or url.fragment or (url.query and name == "BETTER_AUTH_URL"):
+        raise SettingsError(f"{name}: takes no user, password, query or fragment")
+
+
+def rate_limit(name: str, value: str) -> RateLimitItem | None:
+    """The limit that a variable says, such as 600/minute; None for `off`."""
+    if value.lower() == "off":
+        return None
+    try:
+        limit = parse(value)
+    except ValueError:
+        limit = None
+    if limit is None or limit.amount < 1:
+        raise SettingsError(f"{name}: is not a limit such as 600/minute or 10/5 seconds, or off")
+    return limit
 
 
 def is_sqlite(database_url: str) -> bool:

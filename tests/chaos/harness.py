@@ -159,6 +159,7 @@ async def audit(database_url: str, talkers: list[Talker], fleet: Fleet) -> tuple
     """Count what should not be, in the database and in what keys replay."""
     wrong: Counter[str] = Counter()
     connection = await asyncpg.connect(database_url)
+    await connection.execute("SET chatapi.everyone = 'on'")
     for turn in (turn for talker in talkers for turn in talker.acknowledged):
         rows = await connection.fetch(
             "SELECT t.status, m.role, m.content FROM turns t JOIN messages m ON m.turn_id = t.id "
@@ -266,7 +267,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     arguments = parser.parse_args()
     postgres = Postgres()
-    postgres.start()
+    postgres.prepare()
     with tempfile.TemporaryDirectory() as directory:
         report = asyncio.run(run_scenario(arguments.scenario, postgres, Path(directory), arguments.seconds))
     postgres.close()

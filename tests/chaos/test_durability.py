@@ -16,7 +16,7 @@ SECONDS = 15.0  # of disturbance; what follows is the time until the last lease 
 def own_postgres() -> Iterator[Postgres]:
     """A server that may be stopped."""
     server = Postgres()
-    server.start()
+    server.prepare()
     yield server
     server.close()
 

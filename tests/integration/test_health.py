@@ -4,7 +4,7 @@ import asyncio
 
 import httpx
 
-from tests.support.postgres import Postgres
+from tests.support.postgres import ROLE, Postgres
 from tests.support.serving import Client, serve, settings_for
 
 NOBODY_THERE = "postgresql://postgres@127.0.0.1:9/chatapi"  # the discard port: nothing listens
@@ -57,7 +57,7 @@ async def test_a_database_that_comes_late_is_migrated_when_it_does(postgres: Pos
     settings = settings_for(postgres.url("comes_late"))
     async with serve(settings) as url, Client(url, "alice") as client:
         assert (await client.get("/health/ready")).status_code == 503
-        await postgres.execute("CREATE DATABASE comes_late")
+        await postgres.execute(f"CREATE DATABASE comes_late OWNER {ROLE}")
         for _ in range(100):
             if (await client.get("/health/ready")).status_code == 200:
                 break

@@ -50,7 +50,7 @@ async def test_the_models_and_the_migrations_agree(empty_database_url: str) -> N
 async def test_a_migration_that_fails_leaves_nothing_behind(empty_database_url: str) -> None:
     settings = settings_for(empty_database_url)
     database = Database(database_config(settings))
-    async with database.transaction() as session:
+    async with database.transaction(None) as session:
         connection = await session.connection()
         await connection.exec_driver_sql(
             "CREATE TABLE tool_calls (in_the_way integer)"

@@ -95,6 +95,8 @@ class TestCommandLine:
             "DB_POOL_SIZE": "0",
             "CHAT_MODEL": "no.such.module:agent",
             "MIGRATE": "always",
+            "BETTER_AUTH_URL": "auth.example.org",
+            "JWKS_URL": "file:///etc/passwd",
         }.items():
             result = chatapi("run", cwd=directory, **{"BETTER_AUTH_SECRET": SECRET, name: value})
             assert result.returncode == 1, name
@@ -126,6 +128,12 @@ class TestCommandLine:
         result = chatapi("token", "alice", "--expires", "soon", cwd=directory)
         assert result.returncode == 2
         assert "not a duration" in result.stderr
+
+    def test_a_token_needs_a_secret_to_sign_it_with(self, directory: Path) -> None:
+        result = chatapi("token", "alice", cwd=directory, BETTER_AUTH_URL="https://auth.example.org")
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr.startswith("chatapi: BETTER_AUTH_SECRET: is not set")
+        assert len(result.stderr.splitlines()) == 1
 
     def test_settings_come_from_an_env_file_too(self, directory: Path) -> None:
         (directory / ".env").write_text("PORT=many\n")

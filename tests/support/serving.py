@@ -18,8 +18,9 @@ from sqlalchemy import text
 from chatapi.agent.ports import Agent
 from chatapi.app import create_app
 from chatapi.auth.tokens import TokenVerifier
-from chatapi.db.config import Database, database_config
+from chatapi.db.config import EVERYONE, Database, database_config
 from chatapi.settings import Settings
+from chatapi.web.server import BoundedHttp
 from tests.support.agents import CommandedAgent
 
 REPOSITORY = Path(__file__).parents[2]
@@ -46,7 +47,7 @@ def token_for(user_id: str) -> str:
 async def execute(database_url: str, statement: str, **values: Any) -> None:
     """Run one statement behind the service's back."""
     database = Database(database_config(settings_for(database_url)))
-    async with database.transaction() as session:
+    async with database.transaction(EVERYONE) as session:
         await session.execute(text(statement), values)
     await database.close()
 
@@ -94,7 +95,9 @@ class Client(httpx.AsyncClient):
 async def serve(settings: Settings, agent: Agent | None = None) -> AsyncIterator[str]:
     """The service in this process; yields its base URL."""
     app = create_app(settings, agent or CommandedAgent())
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1, http=BoundedHttp)
+    )
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
@@ -131,6 +134,11 @@ class Process:
 
     async def wait(self) -> int:
         return await asyncio.to_thread(self._process.wait, 60)
+
+    def rest(self) -> list[str]:
+        """What it still says until it ends."""
+        assert self._process.stdout
+        return self._process.stdout.readlines()
 
     def terminate(self) -> None:
         self._process.terminate()

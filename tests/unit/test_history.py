@@ -59,10 +59,10 @@ class Driver:
 
     async def _begin(self, request: ChatRequest, key: store.Key) -> store.Run:
         claim = store.Claim(run_id=uuid4().hex, worker_id=uuid4().hex, model="x", history=HISTORY_TURNS)
-        async with self._database.transaction() as session:
+        async with self._database.transaction(None) as session:
             session.add(Worker(id=claim.worker_id, lease_until=FAR_AWAY))
         begun = await self._database.run(
-            lambda session: store.begin(session, self.user_id, request, key, claim)
+            self.user_id, lambda session: store.begin(session, self.user_id, request, key, claim)
         )
         assert isinstance(begun, store.Run)
         return begun
@@ -75,10 +75,13 @@ class Driver:
 
     async def _end(self, run: store.Run, fate: Fate, calls: list[ToolCall]) -> None:
         if fate == "failure":
-            await self._database.run(lambda session: store.fail(session, run, {"type": "x", "detail": "x"}))
+            await self._database.run(
+                self.user_id, lambda session: store.fail(session, run, {"type": "x", "detail": "x"})
+            )
             return
         response = "" if fate in {"cancel in silence", "cancel after a call"} else f"answer to {run.message}"
         answer: ChatAnswer | None = await self._database.run(
+            self.user_id,
             lambda session: store.finish(
                 session,
                 run,
@@ -86,7 +89,7 @@ class Driver:
                 tool_calls=calls,
                 usage=None,
                 cancelled=fate.startswith("cancel"),
-            )
+            ),
         )
         if answer is not None:
             self.visible.append(
@@ -97,7 +100,7 @@ class Driver:
             )
 
     async def _die(self, run: store.Run) -> None:
-        async with self._database.transaction() as session:
+        async with self._database.transaction(None) as session:
             await session.execute(Worker.__table__.delete())  # type: ignore[attr-defined]
 
 
@@ -128,7 +131,7 @@ def test_history_is_whole_turns_of_what_was_answered(
         for number, (fate, calls) in enumerate(turns):
             await driver.turn(number, fate, calls)
         assert driver.conversation_id is not None
-        async with database.transaction() as session:
+        async with database.transaction(None) as session:
             history = await store.read_history(session, driver.user_id, driver.conversation_id, turns=100)
         assert history == [message for turn in driver.visible for message in turn]
         assert [message.role for message in history] == ["user", "assistant"] * (len(history) // 2)
@@ -160,9 +163,10 @@ def test_a_run_that_was_taken_over_can_write_nothing(
         tools = TurnTools(database, zombie, {tool.name: tool for tool in TASK_TOOLS})
         for attempt in (
             tools.call("add_task", {"title": "from the grave"}),
-            database.run(lambda session: store.fail(session, zombie, {})),
+            database.run(driver.user_id, lambda session: store.fail(session, zombie, {})),
             database.run(
-                lambda session: store.finish(session, zombie, response="boo", tool_calls=[], usage=None)
+                driver.user_id,
+                lambda session: store.finish(session, zombie, response="boo", tool_calls=[], usage=None),
             ),
         ):
             with pytest.raises(AppError) as raised:

@@ -35,10 +35,104 @@ class TestFromEnv:
     def test_a_log_level_may_be_small(self, tmp_path: Path) -> None:
         assert Settings.from_env({"LOG_LEVEL": "debug"}, directory=tmp_path).log_level == "DEBUG"
 
+    @pytest.mark.parametrize("value", ["600/minute", "10 per 5 seconds", "1/day", "off", "OFF"])
+    def test_a_limit_is_a_number_a_while_or_off(self, tmp_path: Path, value: str) -> None:
+        of_users, of_chat = Settings.from_env({"RATE_LIMIT": value}, directory=tmp_path).limits
+        assert (of_users is None) == (value.lower() == "off")
+        assert of_chat is not None
+
+    @pytest.mark.parametrize("name", ["RATE_LIMIT", "RATE_LIMIT_CHAT"])
+    @pytest.mark.parametrize("value", ["600", "many/minute", "0/minute", "-1/minute", "600/fortnight", "0"])
+    def test_any_other_limit_is_refused(self, tmp_path: Path, name: str, value: str) -> None:
+        with pytest.raises(SettingsError, match=f"^{name}: "):
+            Settings.from_env({name: value}, directory=tmp_path)
+
+    def test_a_redis_is_named_by_its_url(self, tmp_path: Path) -> None:
+        for scheme in ("redis", "rediss", "valkey", "valkeys"):
+            settings = Settings.from_env(
+                {"REDIS_URL": f"{scheme}://:hunter2@cache:6379/1"}, directory=tmp_path
+            )
+            assert settings.public()["REDIS_URL"] == f"{scheme}://:***@cache:6379/1"
+        with pytest.raises(SettingsError, match=r"^REDIS_URL: "):
+            Settings.from_env({"REDIS_URL": "cache:6379"}, directory=tmp_path)
+
+    def test_origins_are_a_list_or_all(self, tmp_path: Path) -> None:
+        def origins(value: str) -> list[str]:
+            return Settings.from_env({"CORS_ORIGINS": value}, directory=tmp_path).origins
+
+        assert origins("") == []
+        assert origins("*") == ["*"]
+        assert origins(
+            "https://a.example, http://localhost:3000,,capacitor://localhost,http://[::1]:5173"
+        ) == [
+            "https://a.example",
+            "http://localhost:3000",
+            "capacitor://localhost",
+            "http://[::1]:5173",
+        ]
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "a.example",
+            "https://a.example/",
+            "https://*.example",
+            "https://a.example;b",
+            "null",
+            "https://A.example",
+        ],
+    )
+    def test_what_no_browser_sends_as_an_origin_is_refused(self, tmp_path: Path, value: str) -> None:
+        with pytest.raises(SettingsError, match=r"^CORS_ORIGINS: "):
+            Settings.from_env({"CORS_ORIGINS": f"https://good.example,{value}"}, directory=tmp_path)
+
     def test_a_secret_is_counted_in_bytes(self) -> None:
         assert Settings.from_env({"BETTER_AUTH_SECRET": "ü" * 16, "DATABASE_URL": POSTGRESQL})
         with pytest.raises(SettingsError, match=r"^BETTER_AUTH_SECRET: has 31 bytes"):
             Settings.from_env({"BETTER_AUTH_SECRET": "x" * 31, "DATABASE_URL": POSTGRESQL})
+
+    @pytest.mark.parametrize("name", ["BETTER_AUTH_URL", "JWKS_URL"])
+    def test_published_keys_need_no_secret_and_none_is_made(self, tmp_path: Path, name: str) -> None:
+        for database in ({}, {"DATABASE_URL": POSTGRESQL}):
+            environ = {name: "https://auth.example.org/x", **database}
+            assert Settings.from_env(environ, directory=tmp_path).better_auth_secret is None
+        assert not list(tmp_path.iterdir())
+
+    def test_postgresql_without_anything_to_check_tokens_by_names_what_there_is(self) -> None:
+        with pytest.raises(SettingsError, match=r"BETTER_AUTH_SECRET.*BETTER_AUTH_URL.*JWKS_URL"):
+            Settings.from_env({"DATABASE_URL": POSTGRESQL})
+
+    @pytest.mark.parametrize("name", ["BETTER_AUTH_URL", "JWKS_URL"])
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "auth.example.org",
+            "ftp://auth.example.org",
+            "file:///etc/passwd",
+            "https://",
+            "https:///jwks",
+            "https://[::1",
+            "https://auth.example.org:99999",
+            "https://auth.example.org:0",
+            "https://auth example.org",
+            "https://aüth.example.org",
+            "https://auth.example.org/\x01",
+            "https://user:hunter2@auth.example.org",
+            "https://auth.example.org/#keys",
+        ],
+    )
+    def test_an_address_that_is_none_is_refused_and_its_password_not_shown(
+        self, tmp_path: Path, name: str, value: str
+    ) -> None:
+        with pytest.raises(SettingsError, match=f"^{name}: ") as raised:
+            Settings.from_env({name: value}, directory=tmp_path)
+        assert "hunter2" not in str(raised.value)
+
+    def test_only_a_key_sets_address_may_have_a_query(self, tmp_path: Path) -> None:
+        address = "https://auth.example.org/?tenant=1"
+        assert Settings.from_env({"JWKS_URL": address}, directory=tmp_path).keys_url == address
+        with pytest.raises(SettingsError):
+            Settings.from_env({"BETTER_AUTH_URL": address}, directory=tmp_path)
 
     def test_no_secret_is_ever_shown(self) -> None:
         settings = Settings.from_env(
@@ -61,6 +155,34 @@ class TestFromEnv:
     def test_are_frozen(self, tmp_path: Path) -> None:
         with pytest.raises(AttributeError):
             Settings.from_env({}, directory=tmp_path).port = 1  # type: ignore[misc]
+
+
+class TestBetterAuthURL:
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "https://auth.example.org",
+            "https://auth.example.org/",
+            "https://auth.example.org/api/auth",
+            "https://auth.example.org/api/auth/",
+        ],
+    )
+    def test_says_where_the_keys_are_and_what_the_server_calls_itself(self, value: str) -> None:
+        settings = Settings(database_url=POSTGRESQL, better_auth_url=value)
+        assert settings.keys_url == "https://auth.example.org/api/auth/jwks"
+        assert settings.better_auth_names == ["https://auth.example.org", "https://auth.example.org/"]
+
+    def test_keys_may_be_elsewhere(self) -> None:
+        settings = Settings(
+            database_url=POSTGRESQL, better_auth_url="https://a.example", jwks_url="https://b.example/jwks"
+        )
+        assert settings.keys_url == "https://b.example/jwks"
+        assert settings.better_auth_names == ["https://a.example", "https://a.example/"]
+
+    def test_without_it_there_is_neither(self) -> None:
+        settings = Settings(database_url=POSTGRESQL)
+        assert settings.keys_url is None
+        assert settings.better_auth_names is None
 
 
 def test_processes_that_start_at_once_agree_on_a_secret(tmp_path: Path) -> None:

@@ -24,12 +24,16 @@ ArgumentsT = TypeVar("ArgumentsT", bound=Struct)
 
 
 class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
-    """`run` gets a session inside a transaction, the owner, and arguments that hold."""
+    """`run` gets a session inside a transaction, the owner, and arguments that hold.
+
+    `act` is what the audit trail calls it; a tool that only reads has none.
+    """
 
     name: str
     description: str
     arguments: type[ArgumentsT]
     run: Callable[[AsyncSession, str, ArgumentsT], Awaitable[Struct]]
+    act: str | None = None
 
     @property
     def spec(self) -> ToolSpec:
@@ -109,24 +113,38 @@ async def update_task(session: AsyncSession, user_id: str, call: UpdateTask) -> 
 
 
 TASK_TOOLS: tuple[Tool[Any], ...] = (
-    Tool(name="add_task", description="Add a task to the user's list.", arguments=AddTask, run=add_task),
+    Tool(
+        name="add_task",
+        description="Add a task to the user's list.",
+        arguments=AddTask,
+        run=add_task,
+        act="task.added",
+    ),
     Tool(
         name="list_tasks",
         description=f"The user's tasks by id, {LIST_LIMIT} to a page.",
         arguments=ListTasks,
         run=list_tasks,
     ),
-    Tool(name="complete_task", description="Mark a task as completed.", arguments=OneTask, run=complete_task),
+    Tool(
+        name="complete_task",
+        description="Mark a task as completed.",
+        arguments=OneTask,
+        run=complete_task,
+        act="task.completed",
+    ),
     Tool(
         name="delete_task",
         description="Delete a task for good; the result is the task as it was.",
         arguments=OneTask,
         run=delete_task,
+        act="task.deleted",
     ),
     Tool(
         name="update_task",
         description="Change a task's title or description, or reopen it with completed = false.",
         arguments=UpdateTask,
         run=update_task,
+        act="task.changed",
     ),
 )

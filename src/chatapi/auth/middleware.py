@@ -22,10 +22,10 @@ class BearerAuthentication(AbstractAuthenticationMiddleware):
 
     async def authenticate_request(self, connection: ASGIConnection) -> AuthenticationResult:  # type: ignore[type-arg]
         return AuthenticationResult(
-            user=self._identify(connection.headers.getall("authorization", [])), auth=None
+            user=await self._identify(connection.headers.getall("authorization", [])), auth=None
         )
 
-    def _identify(self, headers: list[str]) -> Identity:
+    async def _identify(self, headers: list[str]) -> Identity:
         if not headers:
             if self._demo_mode:
                 return DEMO
@@ -37,4 +37,4 @@ class BearerAuthentication(AbstractAuthenticationMiddleware):
             scheme.lower() != "bearer"
         ):  # RFC 6750, section 3.1: another scheme is told of ours, without an error code
             raise Unauthenticated("Send a token: Authorization: Bearer …")
-        return self._verifier.verify(token.strip())
+        return await self._verifier.verify(token.strip())

@@ -1,18 +1,35 @@
-"""Who a bearer token speaks for (RFC 7519, hardened by RFC 8725). No framework here."""
+"""Who a bearer token speaks for (RFC 7519, hardened by RFC 8725; docs/security.md). No framework here."""
 
+import base64
+import json
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import jwt
 from msgspec import Struct
 
+from chatapi.auth.jwks import JWKS
+from chatapi.auth.keys import ASYMMETRIC
 from chatapi.errors import Unauthenticated
-from chatapi.settings import Settings
+from chatapi.settings import Settings, SettingsError
 
 MAX_TOKEN_BYTES = 16 * 1024  # a Better Auth token may carry a name of any length; a header may not
 MAX_USER_ID = 255
 LEEWAY = timedelta(seconds=30)  # clocks of two machines differ by less
 USER_CLAIMS = ("sub", "userId", "id")
+TIME_CLAIMS = ("exp", "nbf", "iat")
+# RFC 7515, section 7.1: header, payload, signature; no padding, no white space, nothing after.
+COMPACT = re.compile(r"([\w-]+)\.[\w-]+\.[\w-]+", re.ASCII)
+# RFC 8725, section 3.11. Better Auth sends none; its session cookies, logout tokens and the like say what they are.
+TYPES = {"jwt", "application/jwt", "at+jwt", "application/at+jwt"}
+REASONS: dict[type[Exception], str] = {
+    jwt.ExpiredSignatureError: "the token has expired",
+    jwt.ImmatureSignatureError: "the token is not valid yet",
+    jwt.InvalidIssuerError: "the token is from another issuer",
+    jwt.InvalidAudienceError: "the token is for another audience",
+}
 
 
 class Identity(Struct, frozen=True, kw_only=True):
@@ -26,59 +43,144 @@ class Identity(Struct, frozen=True, kw_only=True):
 DEMO = Identity(user_id="demo", expires_at=None, demo=True)
 
 
+class Trust(Struct, frozen=True, kw_only=True):
+    """What one token is held against. The key is bound to its one algorithm."""
+
+    key: jwt.PyJWK
+    issuers: Sequence[str] | None
+    audiences: Sequence[str] | None
+
+
 class TokenVerifier:
-    """Checks tokens. Asymmetric keys find their place beside the shared secret: the header's algorithm chooses."""
+    """Checks tokens: HS256 by the shared secret, the rest by the issuer's published keys, as far as configured."""
 
     def __init__(self, settings: Settings) -> None:
-        self._secret = settings.better_auth_secret
-        self._issuer = settings.jwt_issuer
-        self._audience = settings.jwt_audience
+        self._settings = settings
+        self._secret = secret_key(settings.better_auth_secret) if settings.better_auth_secret else None
+        self._jwks = JWKS(settings.keys_url) if settings.keys_url else None
+        self._claims = StrictJWT()
 
-    def verify(self, token: str) -> Identity:
-        """The identity in a token; raises `Unauthenticated` for one that is forged, bent, early or late."""
-        if len(token) > MAX_TOKEN_BYTES:
-            raise invalid_token("the token is too long")
+    def __deepcopy__(self, _: dict[int, Any]) -> "TokenVerifier":
+        """Itself: frameworks copy routes with all that is in them, and a copy would fetch keys of its own."""
+        return self
+
+    async def verify(self, token: str) -> Identity:
+        """The identity in a token; raises `Unauthenticated` for one that is forged, bent, early or late.
+
+        Raises `JWKSUnavailable` when the keys to tell that by have never been fetched.
+        """
+        trust = await self._trust(read_header(token))
         try:
-            header = jwt.get_unverified_header(token)
-            if header.get("alg") != "HS256" or self._secret is None:
-                raise invalid_token("the token's algorithm is not accepted here")
-            claims = jwt.decode(
+            claims = self._claims.decode(
                 token,
-                self._secret,
-                algorithms=["HS256"],
-                audience=self._audience,
-                issuer=self._issuer,
+                trust.key,
+                algorithms=[trust.key.algorithm_name],
+                issuer=trust.issuers,
+                audience=trust.audiences,
                 leeway=LEEWAY,
                 options={
                     "require": ["exp"],
-                    "verify_aud": self._audience is not None,
+                    "verify_aud": trust.audiences is not None,
                     "verify_sub": False,  # numbers are subjects, too: see user_id_of
                 },
             )
             return Identity(user_id=user_id_of(claims), expires_at=datetime.fromtimestamp(claims["exp"], UTC))
-        except jwt.ExpiredSignatureError:
-            raise invalid_token("the token has expired") from None
-        except jwt.ImmatureSignatureError:
-            raise invalid_token("the token is not valid yet") from None
-        except jwt.InvalidIssuerError:
-            raise invalid_token("the token is from another issuer") from None
-        except jwt.InvalidAudienceError:
-            raise invalid_token("the token is for another audience") from None
         except jwt.MissingRequiredClaimError as error:
             raise invalid_token(f"the token has no {error.claim} claim") from None
-        except (jwt.PyJWTError, ValueError, OverflowError, OSError):
-            raise invalid_token("the token is malformed or its signature is wrong") from None
+        except (jwt.PyJWTError, ValueError, OverflowError, OSError) as error:
+            malformed = "the token is malformed or its signature is wrong"
+            raise invalid_token(REASONS.get(type(error), malformed)) from None
 
     def mint(self, user_id: str, lifetime: timedelta) -> str:
-        """A development token; raises `Unauthenticated` where it would not be taken."""
+        """A development token; raises `Unauthenticated` for a user that would not be taken.
+
+        Raises `SettingsError` where there is no shared secret to sign with.
+        """
         user_id_of({"sub": user_id})
         if self._secret is None:
-            raise Unauthenticated("there is no BETTER_AUTH_SECRET to sign a token with")
+            raise SettingsError(
+                "BETTER_AUTH_SECRET: is not set, so no token can be signed here; take one from the sign-in service"
+            )
         issued = datetime.now(UTC)
         claims: dict[str, Any] = {"sub": user_id, "iat": issued, "exp": issued + lifetime}
-        claims |= {"iss": self._issuer} if self._issuer else {}
-        claims |= {"aud": self._audience} if self._audience else {}
-        return jwt.encode(claims, self._secret, algorithm="HS256")
+        claims |= {"iss": self._settings.jwt_issuer} if self._settings.jwt_issuer else {}
+        claims |= {"aud": self._settings.jwt_audience} if self._settings.jwt_audience else {}
+        return jwt.encode(claims, self._secret)
+
+    async def close(self) -> None:
+        if self._jwks is not None:
+            await self._jwks.close()
+
+    async def _trust(self, header: dict[str, Any]) -> Trust:
+        """The header chooses among what is configured; its `jku`, `jwk`, `x5u` and `x5c` are nothing to us."""
+        issuers = [self._settings.jwt_issuer] if self._settings.jwt_issuer else None
+        audiences = [self._settings.jwt_audience] if self._settings.jwt_audience else None
+        algorithm, kid = header.get("alg"), header.get("kid")
+        if algorithm == "HS256" and self._secret is not None:
+            return Trust(key=self._secret, issuers=issuers, audiences=audiences)
+        if algorithm not in ASYMMETRIC or self._jwks is None:
+            raise invalid_token("the token's algorithm is not accepted here")
+        key = await self._jwks.find(kid, algorithm)
+        if key is None:
+            raise invalid_token("the token is signed with a key that its issuer does not publish")
+        derived = self._settings.better_auth_names
+        return Trust(key=key, issuers=issuers or derived, audiences=audiences or derived)
+
+
+class StrictJWT(jwt.PyJWT):
+    """PyJWT where nothing is left to taste: no name twice (RFC 7519, section 4), and times are numbers (section 2)."""
+
+    def _decode_payload(self, decoded: dict[str, Any]) -> dict[str, Any]:
+        claims = unambiguous(decoded["payload"])
+        for name in TIME_CLAIMS:
+            if name in claims and type(claims[name]) not in {int, float}:
+                raise jwt.DecodeError(f"{name} is not a number")
+        return claims
+
+
+def read_header(token: str) -> dict[str, Any]:
+    """The header of something that has the shape of a token; nothing in it is believed yet."""
+    shape = COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_BYTES else None
+    if shape is None:
+        raise invalid_token(f"the token is not a signed JWT of at most {MAX_TOKEN_BYTES} bytes")
+    try:
+        header = unambiguous(base64.urlsafe_b64decode(shape[1] + "=="))
+    except (jwt.DecodeError, ValueError):
+        raise invalid_token("the token's header is malformed") from None
+    if not isinstance(header.get("alg"), str) or not isinstance(header.get("kid", ""), str):
+        raise invalid_token("the token's header is malformed")
+    if "crit" in header:  # RFC 7515, section 4.1.11: we understand no extension
+        raise invalid_token("the token demands an extension that is not supported")
+    if str(header.get("typ", "JWT")).lower() not in TYPES:
+        raise invalid_token("the token is of another type")
+    return header
+
+
+def unambiguous(document: bytes) -> dict[str, Any]:
+    """A JSON object in UTF-8 in which no name comes twice; raises `DecodeError` or `ValueError`."""
+    try:
+        found = json.loads(document.decode(), object_pairs_hook=once_each, parse_constant=refuse)
+    except RecursionError:
+        raise jwt.DecodeError("nested too deeply") from None
+    if not isinstance(found, dict):
+        raise jwt.DecodeError("not an object")
+    return found
+
+
+def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise jwt.DecodeError("a name comes twice")
+    return members
+
+
+def refuse(constant: str) -> None:
+    raise jwt.DecodeError(f"{constant} is not JSON")
+
+
+def secret_key(secret: str) -> jwt.PyJWK:
+    encoded = base64.urlsafe_b64encode(secret.encode()).rstrip(b"=").decode()
+    return jwt.PyJWK({"kty": "oct", "k": encoded}, "HS256")
 
 
 def invalid_token(detail: str) -> Unauthenticated:
@@ -91,7 +193,9 @@ def user_id_of(claims: dict[str, Any]) -> str:
         if (value := claims.get(name)) is not None:
             if isinstance(value, int) and not isinstance(value, bool):
                 value = str(value)
-            if isinstance(value, str) and 1 <= len(value) <= MAX_USER_ID and "\0" not in value:
-                return value
+            # Half a surrogate pair is no character: no database and no answer could carry it.
+            whole = isinstance(value, str) and not re.search(r"[\0\ud800-\udfff]", value)
+            if whole and 1 <= len(value) <= MAX_USER_ID:
+                return str(value)
             raise invalid_token(f"the token's {name} is not a user id of 1 to {MAX_USER_ID} characters")
     raise invalid_token("the token names no user in sub, userId or id")

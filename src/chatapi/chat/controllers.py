@@ -13,7 +13,7 @@ from litestar.types.internal_types import PathParameterDefinition
 
 from chatapi.auth.tokens import Identity
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
-from chatapi.chat.service import ChatService
+from chatapi.chat.service import Admit, ChatService
 from chatapi.openapi import problems
 
 IdempotencyKey = Annotated[
@@ -42,11 +42,13 @@ class ChatController(Controller):
         summary="Send a message",
         status_code=200,
         responses=problems(404, 409, 413, 415, 422, 502, 504),
+        limits_itself=True,
     )
     async def chat(
         self,
         request: "Request[Identity, None, State]",
         chat: NamedDependency[ChatService],
+        admit: NamedDependency[Admit],
         data: JSONBody[ChatRequest],
         idempotency_key: IdempotencyKey = None,
     ) -> Response[ChatAnswer]:
@@ -54,7 +56,7 @@ class ChatController(Controller):
 
         The message is stored before the model is asked, and kept whatever becomes of the answer.
         """
-        answered = await chat.answer(request.user.user_id, data, idempotency_key)
+        answered = await chat.answer(request.user.user_id, data, idempotency_key, admit)
         return Response(answered.answer, headers={"Idempotent-Replayed": "true"} if answered.replayed else {})
 
 
@@ -68,6 +70,7 @@ class TurnController(Controller):
         summary="Cancel a turn",
         status_code=202,
         responses=problems(404, 409),
+        act="turn.cancelled",
     )
     async def cancel(
         self, user_id: FromPath[str], turn_id: FromPath[int], chat: NamedDependency[ChatService]

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 from uuid import uuid4
 
 import msgspec
@@ -12,11 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import Agent, Prompt, ProviderState, TextDelta, Usage
 from chatapi.agent.tools import Tool
+from chatapi.audit import audit
 from chatapi.chat import store
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
 from chatapi.chat.tools import TurnTools
 from chatapi.chat.worker import Worker
-from chatapi.db.config import Database
+from chatapi.db.config import EVERYONE, Database
 from chatapi.errors import (
     AppError,
     DatabaseUnavailable,
@@ -35,6 +37,8 @@ WATCH_SECONDS = (
     0.5  # how soon a cancel from another process is noticed; one query a process, whatever it runs
 )
 SETTLE_SECONDS = 1.0  # between tries to write a turn's end while the database is away
+
+Admit: TypeAlias = Callable[[str], Awaitable[None]]  # counts a user's message; raises `RateLimited`
 
 
 class Answered(NamedTuple):
@@ -110,21 +114,22 @@ class ChatService:
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[str, RunningTurn] = {}
 
-    async def answer(self, user_id: str, request: ChatRequest, key: str | None = None) -> Answered:
+    async def answer(self, user_id: str, request: ChatRequest, key: str | None, admit: Admit) -> Answered:
         """Run a turn and wait for its answer; with an idempotency key that was answered before, give that.
 
-        Raises what `store.begin` raises, and once the turn has begun `ModelFailed`, `ModelTooSlow`, `TurnCancelled`,
+        `admit` is asked before a turn begins or runs again, and not for what was answered before. Raises what it
+        raises, what `store.begin` raises, and once the turn has begun `ModelFailed`, `ModelTooSlow`, `TurnCancelled`,
         `Interrupted` or `DatabaseUnavailable`, each with `turn_id` and `conversation_id`.
         """
         told: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(self._turn(user_id, request, key, told))
+        task = asyncio.create_task(self._turn(user_id, request, fingerprint(key, request), admit, told))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(told)
 
     async def cancel(self, user_id: str, turn_id: int) -> None:
         """Ask for a turn's end, whichever process runs it; raises `TurnNotFound` and `TurnEnded`."""
-        await self._database.run(lambda session: store.request_cancel(session, user_id, turn_id))
+        await self._database.run(user_id, lambda session: store.request_cancel(session, user_id, turn_id))
         await self._stop_what_must()
 
     async def watch(self) -> None:
@@ -150,21 +155,35 @@ class ChatService:
     async def _stop_what_must(self) -> None:
         if self._running:
             run_ids = list(self._running)
-            for run_id in await self._database.run(lambda session: store.runs_to_stop(session, run_ids)):
+            for run_id in await self._database.run(
+                EVERYONE, lambda session: store.runs_to_stop(session, run_ids)
+            ):
                 if run_id in self._running:
                     self._running[run_id].stop("cancelled")
 
     async def _turn(
-        self, user_id: str, request: ChatRequest, key: str | None, told: "asyncio.Future[Answered]"
+        self,
+        user_id: str,
+        request: ChatRequest,
+        key: store.Key | None,
+        admit: Admit,
+        told: "asyncio.Future[Answered]",
     ) -> None:
         """From begin to end, telling the client as soon as there is something to tell, if it still listens."""
         try:
+            if key is not None and (earlier := await self._seen(user_id, key)) is not None:
+                told.set_result(Answered(earlier, replayed=True))
+                return
+            await admit(user_id)
             begun = await self._begin(user_id, request, key)
             if isinstance(begun, ChatAnswer):
                 answered = Answered(begun, replayed=True)
             else:
-                turn = RunningTurn(begun, TurnTools(self._database, begun, self._tools))
-                answered = Answered(await self._settle(turn, await self._reply(turn), told), replayed=False)
+                with audited(begun):
+                    turn = RunningTurn(begun, TurnTools(self._database, begun, self._tools))
+                    answered = Answered(
+                        await self._settle(turn, await self._reply(turn), told), replayed=False
+                    )
         except Exception as error:  # noqa: BLE001 - it is the client's to see
             if told.done():
                 log.info("A turn ended after its client was told: %r", error)
@@ -178,7 +197,12 @@ class ChatService:
             if not told.done():
                 told.set_result(answered)
 
-    async def _begin(self, user_id: str, request: ChatRequest, key: str | None) -> store.Run | ChatAnswer:
+    async def _seen(self, user_id: str, key: store.Key) -> ChatAnswer | None:
+        return await self._database.run(user_id, lambda session: store.seen(session, user_id, key))
+
+    async def _begin(
+        self, user_id: str, request: ChatRequest, key: store.Key | None
+    ) -> store.Run | ChatAnswer:
         await self._worker.ensure_lease()
         claim = store.Claim(
             run_id=uuid4().hex,
@@ -186,11 +210,9 @@ class ChatService:
             model=self._agent.model,
             history=self._history_turns,
         )
-        fingerprint = key and store.Key(
-            value=key, request_hash=sha256(msgspec.json.encode(request)).hexdigest()
-        )
         return await self._database.run(
-            lambda session: store.begin(session, user_id, request, fingerprint or None, claim),
+            user_id,
+            lambda session: store.begin(session, user_id, request, key, claim),
             lambda session: store.begun(session, user_id, request, claim),
         )
 
@@ -208,7 +230,7 @@ class ChatService:
         """Write the turn's end, however long the database is away; the client is told 503 the first time it is."""
         while True:
             try:
-                answer = await self._database.run(end.write, end.recover)
+                answer = await self._database.run(turn.run.user_id, end.write, end.recover)
             except DatabaseUnavailable as error:
                 error.members |= ids_of(turn.run)
                 if not told.done():
@@ -225,6 +247,26 @@ class ChatService:
                 if end.failure is not None or answer is None:
                     raise end.failure or TurnCancelled(turn.run.turn_id, turn.run.conversation_id)
                 return answer
+
+
+def fingerprint(key: str | None, request: ChatRequest) -> store.Key | None:
+    """The key with what tells its request from another: the parsed body."""
+    if key is None:
+        return None
+    return store.Key(value=key, request_hash=sha256(msgspec.json.encode(request)).hexdigest())
+
+
+@contextmanager
+def audited(run: store.Run) -> Iterator[None]:
+    """A turn's beginning and its end, by ids alone."""
+    ids = {"user_id": run.user_id, **ids_of(run)}
+    audit("turn.begun", "success", **ids)
+    try:
+        yield
+    except BaseException as error:
+        audit("turn.ended", "failure", reason=getattr(error, "type", type(error).__name__), **ids)
+        raise
+    audit("turn.ended", "success", **ids)
 
 
 class End(NamedTuple):

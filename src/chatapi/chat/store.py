@@ -117,6 +117,21 @@ async def begin(
     )
 
 
+async def seen(session: AsyncSession, user_id: str, key: Key) -> ChatAnswer | None:
+    """The answer that a request with this key has had, or None if its turn is to be begun or run again.
+
+    Raises `KeyReused`, `TurnCancelled` and `KeyInProgress`.
+    """
+    turn = await _turn_of_key(session, user_id, key)
+    if turn is None:
+        return None
+    answer = await _settled(session, turn, key)
+    alive = select(Turn.id).where(Turn.id == turn.id, Turn.user_id == user_id, turn_is_alive)
+    if turn.status == "running" and await session.scalar(alive) is not None:
+        raise _key_in_progress(turn)
+    return answer
+
+
 async def begun(session: AsyncSession, user_id: str, request: ChatRequest, claim: Claim) -> Run | None:
     """The run that `begin` made of this claim, if its COMMIT went through."""
     turn = await session.scalar(select(Turn).where(Turn.run_id == claim.run_id, Turn.user_id == user_id))
@@ -311,13 +326,8 @@ async def _again(
     session: AsyncSession, turn: Turn, request: ChatRequest, key: Key, claim: Claim
 ) -> Run | ChatAnswer:
     """A request whose key was seen before."""
-    if turn.request_hash != key.request_hash:
-        raise KeyReused("This Idempotency-Key was sent with another message or conversation; use a new one.")
-    if turn.status == "completed":
-        return await _answer_of(session, turn)
-    if turn.status == "cancelled":
-        raise TurnCancelled(turn.id, turn.conversation_id)
-
+    if (answer := await _settled(session, turn, key)) is not None:
+        return answer
     await touch_conversation(session, turn.user_id, turn.conversation_id)
     gone_on = exists().where(Turn.conversation_id == turn.conversation_id, Turn.id > turn.id)
     if await session.scalar(select(gone_on.where(Turn.user_id == turn.user_id))):
@@ -347,6 +357,17 @@ async def _again(
     if taken is None:
         raise _key_in_progress(turn)
     return await _run_of(session, turn, request, claim)
+
+
+async def _settled(session: AsyncSession, turn: Turn, key: Key) -> ChatAnswer | None:
+    """What the turn of a key came to, if it came to anything that a retry cannot change."""
+    if turn.request_hash != key.request_hash:
+        raise KeyReused("This Idempotency-Key was sent with another message or conversation; use a new one.")
+    if turn.status == "completed":
+        return await _answer_of(session, turn)
+    if turn.status == "cancelled":
+        raise TurnCancelled(turn.id, turn.conversation_id)
+    return None
 
 
 async def _run_of(session: AsyncSession, turn: Turn, request: ChatRequest, claim: Claim) -> Run:

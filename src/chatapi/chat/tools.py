@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import ToolCall, ToolError, ToolSpec
 from chatapi.agent.tools import Tool
+from chatapi.audit import audit
 from chatapi.chat import store
 from chatapi.db.config import Database
 
@@ -61,9 +62,25 @@ class TurnTools:
                 written = await store.read_journal(session, self._run.user_id, self._run.turn_id)
                 return written[position] if len(written) > position else None
 
-            call = await self._database.run(carry_out, look_up)
+            call = await self._database.run(self._run.user_id, carry_out, look_up)
             self.calls.append(call)
+            self._audit(call)
             return call
+
+    def _audit(self, call: ToolCall) -> None:
+        tool = self._tools.get(call.name)
+        if tool is None or tool.act is None:
+            return
+        done = call.error is msgspec.UNSET
+        task_id = call.result.get("id") if isinstance(call.result, dict) else call.arguments.get("task_id")
+        audit(
+            tool.act,
+            "success" if done else "failure",
+            user_id=self._run.user_id,
+            conversation_id=self._run.conversation_id,
+            turn_id=self._run.turn_id,
+            task_id=task_id if isinstance(task_id, int) else None,  # a model may have put anything there
+        )
 
     async def _do(self, session: AsyncSession, name: str, arguments: dict[str, Any]) -> Any:
         if (tool := self._tools.get(name)) is None:

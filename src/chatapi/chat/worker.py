@@ -36,13 +36,13 @@ class Worker:
     async def beat(self) -> None:
         """Renew the lease, or take it; raises `DatabaseUnavailable`."""
         before = time.monotonic()
-        await self._database.run(self._renew)
+        await self._database.run(None, self._renew)
         self._renewed_at = before
 
     async def release(self) -> None:
         """Give the lease up; for the shutdown. Turns that could not be ended are then free at once."""
         await self._database.run(
-            lambda session: session.execute(delete(models.Worker).where(models.Worker.id == self.id))
+            None, lambda session: session.execute(delete(models.Worker).where(models.Worker.id == self.id))
         )
 
     async def _renew(self, session: AsyncSession) -> None:

@@ -48,6 +48,7 @@ class ConversationController(Controller):
         operation_id="renameConversation",
         summary="Rename a conversation",
         responses=problems(404, 413, 415, 422),
+        act="conversation.renamed",
     )
     async def rename_conversation(
         self,
@@ -63,6 +64,7 @@ class ConversationController(Controller):
         operation_id="deleteConversation",
         summary="Delete a conversation",
         responses=problems(404),
+        act="conversation.deleted",
     )
     async def delete_conversation(
         self,

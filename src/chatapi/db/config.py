@@ -1,9 +1,11 @@
 """The engine, its sessions, and the one way to begin a transaction."""
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from enum import Enum
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import stamina
 from advanced_alchemy.config import AsyncSessionConfig
@@ -17,8 +19,25 @@ from chatapi.db.resilience import Breaker, is_outage, is_transient
 from chatapi.errors import DatabaseUnavailable
 from chatapi.settings import Settings, SettingsError
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 Work: TypeAlias = Callable[[AsyncSession], Awaitable[T]]
+
+
+class Everyone(Enum):
+    """In the place of an owner: for what serves all users at once, and shows none of them another's rows."""
+
+    EVERYONE = "everyone"
+
+
+EVERYONE: Final = Everyone.EVERYONE
+Owner: TypeAlias = str | Literal[Everyone.EVERYONE] | None
+
+# Set for the transaction, so that a pooler in transaction mode cannot pass it on.
+SET_OWNER = text("SELECT set_config('chatapi.user_id', :owner, true)")
+SET_EVERYONE = text("SELECT set_config('chatapi.everyone', 'on', true)")
+BYPASSES = text("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user")
 
 PACKAGE = Path(__file__).parents[1]
 # Beside the package's modules in a wheel, at the repository's root in a checkout.
@@ -157,17 +176,26 @@ class Database:
         self.config = config
         self.engine: AsyncEngine = config.get_engine()
         self.breaker = Breaker(self.ping)
+        self._guarded: bool | None = None if self.engine.dialect.name == "postgresql" else False
         self._sessions: async_sessionmaker[AsyncSession] = config.create_session_maker()  # type: ignore[assignment]
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncSession]:
+    async def transaction(self, owner: Owner) -> AsyncIterator[AsyncSession]:
         """A transaction: committed when the block ends, rolled back when it raises; its connection goes back.
+
+        PostgreSQL shows and takes rows of `owner` alone, where the role that we connect as is subject to row-level
+        security: a query that forgot its owner finds nothing. With None it finds nobody's.
 
         Raises `DatabaseUnavailable` at once while the breaker is open, and what the driver raises otherwise.
         """
         self.breaker.check()
         try:
             async with self._sessions.begin() as session:
+                if owner is not None and await self._is_guarded(session):
+                    if owner is EVERYONE:
+                        await session.execute(SET_EVERYONE)
+                    else:
+                        await session.execute(SET_OWNER, {"owner": owner})
                 yield session
         except Exception as error:
             if is_outage(error):
@@ -175,7 +203,7 @@ class Database:
             raise
         self.breaker.succeeded()
 
-    async def run(self, work: Work[T], recover: Work[T | None] | None = None) -> T:
+    async def run(self, owner: Owner, work: Work[T], recover: Work[T | None] | None = None) -> T:
         """A whole transaction, tried a few times while the database's trouble is of the kind that passes.
 
         A COMMIT that is cut off may have happened. `recover` is then asked first: it gives what the earlier try
@@ -185,7 +213,7 @@ class Database:
         try:
             async for attempt in stamina.retry_context(on=is_transient, **RETRIES):
                 with attempt:
-                    async with self.transaction() as session:
+                    async with self.transaction(owner) as session:
                         if uncertain and recover and (written := await recover(session)) is not None:
                             return written
                         result = await work(session)
@@ -198,6 +226,15 @@ class Database:
                 ) from error
             raise
         raise AssertionError("stamina ends with a result or an error")
+
+    async def _is_guarded(self, session: AsyncSession) -> bool:
+        """Whether row-level security holds for the role that we connect as; asked once."""
+        if self._guarded is None:
+            self._guarded = not await session.scalar(BYPASSES)
+            log.info(
+                "Row-level security is %s", "on" if self._guarded else "off: the database's role bypasses it"
+            )
+        return self._guarded
 
     async def ping(self) -> None:
         """Ask the database something; raises what the driver raises when it does not answer."""

@@ -38,6 +38,7 @@ class TaskController(Controller):
             ResponseHeader(name="Location", description="The task's path", documentation_only=True)
         ],
         responses=problems(413, 415, 422),
+        act="task.added",
     )
     async def add_task(
         self, user_id: FromPath[str], tasks: NamedDependency[TaskService], data: JSONBody[NewTask]
@@ -56,6 +57,7 @@ class TaskController(Controller):
         operation_id="replaceTask",
         summary="Replace a task",
         responses=problems(404, 413, 415, 422),
+        act="task.changed",
     )
     async def replace_task(
         self,
@@ -72,6 +74,7 @@ class TaskController(Controller):
         operation_id="changeTask",
         summary="Change a task",
         responses=problems(404, 413, 415, 422),
+        act="task.changed",
     )
     async def change_task(
         self,
@@ -88,6 +91,7 @@ class TaskController(Controller):
         operation_id="completeTask",
         summary="Complete a task",
         responses=problems(404),
+        act="task.completed",
     )
     async def complete_task(
         self, user_id: FromPath[str], task_id: FromPath[int], tasks: NamedDependency[TaskService]
@@ -95,7 +99,13 @@ class TaskController(Controller):
         """Takes no body, and does the same when done again."""
         return await tasks.complete(user_id, task_id)
 
-    @delete("/{task_id:int}", operation_id="deleteTask", summary="Delete a task", responses=problems(404))
+    @delete(
+        "/{task_id:int}",
+        operation_id="deleteTask",
+        summary="Delete a task",
+        responses=problems(404),
+        act="task.deleted",
+    )
     async def delete_task(
         self, user_id: FromPath[str], task_id: FromPath[int], tasks: NamedDependency[TaskService]
     ) -> None:

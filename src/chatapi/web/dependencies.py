@@ -1,21 +1,34 @@
 """What controllers are given."""
 
 from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
 
+from litestar import Request
 from litestar.datastructures import State
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.chat.service import ChatService
+from chatapi.auth.tokens import Identity
+from chatapi.chat.service import Admit, ChatService
 from chatapi.db.config import Database
+from chatapi.web.limits import Limiter
 
 
-async def provide_session(state: State) -> AsyncIterator[AsyncSession]:
+async def provide_session(
+    request: Request[Identity, Any, State], state: State
+) -> AsyncIterator[AsyncSession]:
     """The request's transaction: committed before the response goes out, rolled back on any exception."""
     database: Database = state.database
-    async with database.transaction() as session:
+    async with database.transaction(request.user.user_id) as session:
         yield session
 
 
 def provide_chat(state: State) -> ChatService:
     chat: ChatService = state.chat
     return chat
+
+
+def provide_admit(state: State) -> Admit:
+    """Counts one message of a user; raises `RateLimited`."""
+    limiter: Limiter = state.limiter
+    return partial(limiter.hit, "chat")

@@ -1,18 +1,52 @@
 """The OpenAPI document and Swagger UI, which works without internet access."""
 
 from pathlib import Path
+from typing import Any
 
-from litestar import Litestar
+from litestar import Litestar, Request
+from litestar.datastructures import CacheControlHeader
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
+from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
+from litestar.openapi.spec import (
+    Components,
+    OpenAPIHeader,
+    OpenAPIResponse,
+    OpenAPIType,
+    Reference,
+    Schema,
+    SecurityScheme,
+)
 from litestar.router import Router
+from litestar.routes import HTTPRoute
 from litestar.static_files import create_static_files_router
 
 from chatapi import __version__
 
 SWAGGER_UI = Path(__file__).parent / "static" / "swagger-ui"
+OUR_OWN = Path(__file__).parent / "static" / "docs"
 ASSETS = "/docs/assets"
+ASSET_SECONDS = 3_600  # long enough to be loaded once a session, short enough for a new version to arrive
+
+# No script in the page itself, so that its Content-Security-Policy need not allow any (see web/browsers.py).
+PAGE = f"""\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <title>chatapi</title>
+  <link rel="icon" type="image/png" href="{ASSETS}/favicon-32x32.png">
+  <link rel="stylesheet" href="{ASSETS}/swagger-ui.css">
+  <link rel="stylesheet" href="{ASSETS}/docs.css">
+  <script src="{ASSETS}/swagger-ui-bundle.js" defer></script>
+  <script src="{ASSETS}/swagger-ui-standalone-preset.js" defer></script>
+  <script src="{ASSETS}/docs.js" defer></script>
+</head>
+<body>
+  <div id="swagger-ui" data-document="/docs/openapi.json"></div>
+</body>
+</html>
+"""
 
 DESCRIPTION = """\
 The back end of a chat: conversations that are remembered, an assistant with tools, tasks.
@@ -20,6 +54,30 @@ The back end of a chat: conversations that are remembered, an assistant with too
 Get a token from your Better Auth server (or, in development, from `chatapi token USER_ID`), press **Authorize**, and
 send a message.
 """
+
+
+def header(
+    description: str, *, always: bool = False, type_: OpenAPIType = OpenAPIType.STRING
+) -> OpenAPIHeader:
+    return OpenAPIHeader(description=description, required=always, schema=Schema(type=type_))
+
+
+HEADERS = {
+    "X-Request-ID": header("The request's id: the caller's, if it is sane.", always=True),
+    "WWW-Authenticate": header("Bearer, with an error code if there was a token (RFC 6750).", always=True),
+    "RateLimit": header(
+        'What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off.'
+    ),
+    "RateLimit-Policy": header('The limit: `"default";q=600;w=60`. Not there when limits are off.'),
+    "Retry-After": header("Seconds after which it is worth another try.", type_=OpenAPIType.INTEGER),
+}
+
+
+class SwaggerUI(OpenAPIRenderPlugin):
+    """Swagger UI from local files; Litestar's own plugin writes its start and the whole document into the page."""
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:  # noqa: ARG002
+        return PAGE.encode()
 
 
 def openapi_config() -> OpenAPIConfig:
@@ -33,25 +91,53 @@ def openapi_config() -> OpenAPIConfig:
             security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")}
         ),
         render_plugins=[
-            SwaggerRenderPlugin(
-                path="/",
-                js_url=f"{ASSETS}/swagger-ui-bundle.js",
-                css_url=f"{ASSETS}/swagger-ui.css",
-                standalone_preset_js_url=f"{ASSETS}/swagger-ui-standalone-preset.js",
-                favicon=f"<link rel='icon' type='image/png' href='{ASSETS}/favicon-32x32.png'>",
-            ),
+            SwaggerUI(path="/"),
             JsonRenderPlugin(path="/openapi.json"),
         ],
     )
 
 
 def swagger_assets() -> Router:
-    return create_static_files_router(path=ASSETS, directories=[SWAGGER_UI], include_in_schema=False)
+    return create_static_files_router(
+        path=ASSETS,
+        directories=[SWAGGER_UI, OUR_OWN],
+        cache_control=CacheControlHeader(max_age=ASSET_SECONDS, public=True),
+        include_in_schema=False,
+    )
 
 
 def tell_the_truth(app: Litestar) -> None:
-    """Take out the 400 that Litestar documents for each input: ours is 422."""
+    """What Litestar does not say: there is no 400 (ours is 422), responses have headers, and bodies are closed."""
+    close_bodies(app)
     for path in (app.openapi_schema.paths or {}).values():
         for operation in (path.get, path.post, path.put, path.patch, path.delete):
-            if operation is not None and operation.responses is not None:
-                operation.responses.pop("400", None)
+            if operation is None or operation.responses is None:
+                continue
+            operation.responses.pop("400", None)
+            for status, response in operation.responses.items():
+                if isinstance(response, OpenAPIResponse):
+                    behind_token = "429" in operation.responses
+                    response.headers = (response.headers or {}) | headers_of(status, limited=behind_token)
+
+
+def close_bodies(app: Litestar) -> None:
+    """A struct that forbids unknown fields says so."""
+    schemas = app.openapi_schema.components.schemas or {} if app.openapi_schema.components else {}
+    for route in app.routes:
+        for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
+            body = handler.parsed_data_field
+            schema = schemas.get(getattr(body and body.annotation, "__name__", ""))
+            if schema is not None and body and body.annotation.__struct_config__.forbid_unknown_fields:
+                schema.additional_properties = False
+
+
+def headers_of(status: str, *, limited: bool) -> dict[str, OpenAPIHeader | Reference]:
+    """The headers of a response, of an operation that a limit is on or not."""
+    names = ["X-Request-ID"]
+    if status == "401":
+        names.append("WWW-Authenticate")
+    elif limited:
+        names += ["RateLimit", "RateLimit-Policy"]
+    if status in {"409", "429", "503"}:
+        names.append("Retry-After")
+    return {name: HEADERS[name] for name in names}

@@ -12,6 +12,7 @@ from litestar.exceptions import HTTPException
 from chatapi.db.resilience import is_transient
 from chatapi.errors import PROBLEM_TYPE_PREFIX, AppError, DatabaseUnavailable
 from chatapi.openapi import PROBLEM_MEDIA_TYPE
+from chatapi.web.auditing import audit_refusal
 from chatapi.web.requests import request_id_of
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Respo
             exc_info=error,
         )
         error = AppError("The service failed; the log has the request's id.")
+    audit_refusal(request, error)
     return problem(
         request, error.status, error.type, error.title, error.detail, error.headers, **error.members
     )

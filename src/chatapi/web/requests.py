@@ -12,6 +12,7 @@ from litestar.enums import ScopeType
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
+from chatapi.context import RequestContext, current_request
 from chatapi.db.schema import Schema
 from chatapi.errors import Invalid, UnsupportedMediaType
 from chatapi.text import path_and_message
@@ -29,10 +30,49 @@ def request_id_of(scope: Scope) -> str:
     return str(state["request_id"])
 
 
-async def add_request_id(message: Message, scope: Scope) -> None:
+def bind_request(app: ASGIApp) -> ASGIApp:
+    """Make the request known to whatever runs for it, as `context.current_request`."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        client = scope.get("client")
+        request = RequestContext(request_id_of(scope), client[0] if client else None)
+        token = current_request.set(request)
+        try:
+            await app(scope, receive, send)
+        finally:
+            current_request.reset(token)
+
+    return wrapped
+
+
+async def add_headers(message: Message, scope: Scope) -> None:
     """A before-send hook, which sees what no route handles, too."""
-    if message["type"] == "http.response.start":
-        MutableScopeHeaders(message)["X-Request-ID"] = request_id_of(scope)
+    if message["type"] != "http.response.start":
+        return
+    headers = MutableScopeHeaders(message)
+    headers["X-Request-ID"] = request_id_of(scope)
+    if (request := current_request.get()) is not None:
+        headers.update(request.headers)
+    if scope["type"] == ScopeType.HTTP and scope["method"] == "OPTIONS" and "allow" in headers:
+        headers["Allow"] = ", ".join(sorted(methods_of(scope)))
+
+
+def methods_of(scope: HTTPScope) -> set[str]:
+    """What a path takes. (Litestar's answer to OPTIONS leaves out handlers that came after the first.)"""
+    path, app = scope["path_template"], scope["litestar_app"]
+    methods: set[str] = {
+        method
+        for route in app.routes
+        if route.path_format == path
+        for method in getattr(route, "methods", ())
+    }
+    return methods | {"HEAD"} if "GET" in methods else methods
+
+
+def name_user(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
+    """A guard: from here on it is known whose request this is."""
+    if (request := current_request.get()) is not None:
+        request.user_id = connection.user.user_id
 
 
 class JSONRequest(Request[Any, Any, Any]):

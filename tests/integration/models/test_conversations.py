@@ -35,10 +35,10 @@ def sent(request: Request) -> list[Any]:
     return messages
 
 
-async def stored(database_url: str, turn_id: int) -> tuple[str, Any]:
+async def stored(database_url: str, user_id: str, turn_id: int) -> tuple[str, Any]:
     """The turn's model, and what its provider wants back."""
     database = Database(database_config(settings_for(database_url)))
-    async with database.transaction() as session:
+    async with database.transaction(user_id) as session:
         found = await session.execute(
             select(Turn.model, Message.provider_state)
             .join(Message, Message.turn_id == Turn.id)
@@ -70,7 +70,7 @@ class TestConversation:
         assert [request.refused for request in requests] == [None] * 6
         for earlier, later in pairwise(requests):
             assert sent(later)[: len(sent(earlier))] == sent(earlier)
-        model, state = await stored(database_url, first["turn_id"])
+        model, state = await stored(database_url, user, first["turn_id"])
         assert model == wire
         assert "milk" in json.dumps(state)
 

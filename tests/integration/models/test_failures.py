@@ -194,6 +194,6 @@ class TestFallback:
 
     async def test_it_is_stored_who_answered(self, sqlite_url: str, pair: Client) -> None:
         answer = await pair.said("only first status 503\nsay Here.")
-        model, state = await stored(sqlite_url, answer["turn_id"])
+        model, state = await stored(sqlite_url, pair.user_id, answer["turn_id"])
         assert model == "google:second"
         assert json.dumps(state).count("Here.") == 1

@@ -1,0 +1,59 @@
+"""All of a user's data over REST."""
+
+from typing import Annotated
+
+from litestar import Controller, delete, get
+from litestar.datastructures import State
+from litestar.openapi import ResponseSpec
+from litestar.params import FromPath, QueryParameter
+from litestar.response import Stream
+
+from chatapi.account.service import erase, export
+from chatapi.db.config import Database
+from chatapi.errors import Invalid
+from chatapi.openapi import problems
+
+NDJSON = "application/x-ndjson"
+
+
+class AccountController(Controller):
+    tags = ("Account",)
+
+    @get(
+        "/export",
+        operation_id="exportAccount",
+        summary="Take out all of my data",
+        media_type=NDJSON,
+        responses={200: ResponseSpec(str, description="Lines of JSON.", media_type=NDJSON), **problems()},
+    )
+    async def export_account(self, user_id: FromPath[str], state: State) -> Stream:
+        """Lines of JSON, each with its kind in `record`.
+
+        First `export` (with `version` and `user_id`), then every `conversation`, `turn`, `message`, `tool_call` and
+        `task`, and last `end` (with their number in `records`): without that line the export was cut off.
+        """
+        database: Database = state.database
+        await database.ping()  # so that a database that is away is a 503, and not a stream without an end
+        return Stream(
+            export(database, user_id),
+            media_type=NDJSON,
+            headers={"Content-Disposition": 'attachment; filename="chatapi-export.ndjson"'},
+        )
+
+    @delete(
+        "/",
+        operation_id="eraseAccount",
+        summary="Erase all of my data",
+        responses=problems(422),
+        act="account.erased",
+    )
+    async def erase_account(
+        self,
+        user_id: FromPath[str],
+        state: State,
+        confirm: Annotated[str, QueryParameter(description="The user id again: erasure cannot be undone")],
+    ) -> None:
+        """Conversations, turns, messages, tool calls, tasks. Turns under way are cancelled and leave nothing."""
+        if confirm != user_id:
+            raise Invalid("confirm", "must be the user id; erasure cannot be undone")
+        await erase(state.database, user_id)

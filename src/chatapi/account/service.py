@@ -1,0 +1,102 @@
+"""All of a user's data: taking it out, and erasing it. Each in many short transactions, however much there is."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import FromClause, Select, delete, select, tuple_, update
+
+from chatapi.audit import Outcome, audit
+from chatapi.db.clock import utc_now
+from chatapi.db.config import Database
+from chatapi.db.models import Conversation, Message, Task, ToolCallEntry, Turn, User
+
+VERSION = 1
+PAGE = 200  # a page of the longest messages is 8 MB at the most
+BATCH = 500  # turns that go with their messages and tool calls in a fraction of a second
+
+# What is exported, in this order, each by the columns of an index that begins with the owner.
+EXPORTED: tuple[tuple[str, FromClause, tuple[str, ...]], ...] = (
+    ("conversation", Conversation.__table__, ("id",)),
+    ("turn", Turn.__table__, ("conversation_id", "id")),
+    ("message", Message.__table__, ("conversation_id", "id")),
+    ("tool_call", ToolCallEntry.__table__, ("turn_id", "position")),
+    ("task", Task.__table__, ("id",)),
+)
+# Said once in the header, or this service's own book-keeping.
+LEFT_OUT = {"user_id", "worker_id", "run_id", "request_hash"}
+ERASED = (Turn, Conversation, Task)  # what is left then, and what came meanwhile, goes with the user's row
+
+
+async def export(database: Database, user_id: str) -> AsyncIterator[bytes]:
+    """Lines of JSON: a header, a record each, and an end that tells a whole export from one that was cut off.
+
+    Each page is a transaction of its own: what is written meanwhile may be in it or not, and nothing twice.
+    """
+    records = 0
+    outcome: Outcome = "failure"
+    try:
+        yield line("export", version=VERSION, user_id=user_id)
+        for record, table, key in EXPORTED:
+            async for page in pages(database, user_id, table, key):
+                records += len(page)
+                yield b"".join(line(record, **row) for row in page)
+        yield line("end", records=records)
+        outcome = "success"
+    finally:
+        audit("account.exported", outcome, records=records)
+
+
+async def pages(
+    database: Database, user_id: str, table: FromClause, key: tuple[str, ...]
+) -> AsyncIterator[Sequence[dict[str, Any]]]:
+    columns = tuple_(*(table.c[name] for name in key))
+    statement = rows_of(user_id, table).order_by(*(table.c[name] for name in key)).limit(PAGE)
+    after: tuple[int, ...] | None = None
+    while True:
+        async with database.transaction(user_id) as session:
+            page = statement if after is None else statement.where(columns > after)
+            rows = [dict(row) for row in (await session.execute(page)).mappings()]
+        if rows:
+            after = tuple(rows[-1][name] for name in key)
+            yield rows
+        if len(rows) < PAGE:
+            return
+
+
+def rows_of(user_id: str, table: FromClause) -> Select[Any]:
+    """All columns, those of later versions too; a message has its turn's status besides."""
+    statement = select(*(column for column in table.c if column.name not in LEFT_OUT))
+    if table is Message.__table__:
+        statement = statement.add_columns(Turn.status).join(Turn, Turn.id == table.c.turn_id)
+    return statement.where(table.c.user_id == user_id)
+
+
+def line(record: str, **values: Any) -> bytes:
+    return msgspec.json.encode({"record": record, **values}) + b"\n"
+
+
+async def erase(database: Database, user_id: str) -> None:
+    """Delete everything of a user; what was erased stays so, and doing it again does no harm.
+
+    Running turns are cancelled first: whatever they would still write names a turn that is running, and finds none.
+    A turn that begins meanwhile either hangs on the user's row, and goes with it, or comes after it, and is new.
+    """
+    async with database.transaction(user_id) as session:
+        await session.execute(
+            update(Turn)
+            .where(Turn.user_id == user_id, Turn.status == "running")
+            .values(status="cancelled", finished_at=utc_now())
+        )
+    for model in ERASED:
+        while await erase_some(database, user_id, model) == BATCH:
+            pass
+    async with database.transaction(user_id) as session:
+        await session.execute(delete(User).where(User.id == user_id))
+
+
+async def erase_some(database: Database, user_id: str, model: type[Turn | Conversation | Task]) -> int:
+    some = select(model.id).where(model.user_id == user_id).order_by(model.id).limit(BATCH)
+    async with database.transaction(user_id) as session:
+        gone = await session.scalars(delete(model).where(model.id.in_(some)).returning(model.id))
+        return len(gone.all())

@@ -1,0 +1,134 @@
+"""An issuer's public keys, fetched over HTTP and kept in memory. No framework here.
+
+They are a cache: any process can make it anew. Why it fetches when it does: docs/adr/0010-jwks.md.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable
+
+import httpx
+from jwt import PyJWK
+
+from chatapi.auth.keys import BadKeySet, parse_key_set
+from chatapi.errors import JWKSUnavailable
+
+log = logging.getLogger(__name__)
+
+FRESH_SECONDS = 600.0  # after this the next request has them fetched again, and does not wait
+STALE_SECONDS = 3_600.0  # after this it waits, so that a key revoked in a quiet night is not taken once more
+PAUSE_SECONDS = 5.0  # between searches for unknown keys, and after a failure
+FETCH_SECONDS = 3.0  # all of it: a server that drips its answer is cut off, too
+# What a request waits when the fetch before has failed: the issuer is probably still away.
+PATIENCE_SECONDS = 0.5
+MAX_BYTES = 256 * 1024  # a hundred RSA keys with their certificates; read before anything is parsed
+HEADERS = {"Accept": "application/jwk-set+json, application/json", "Accept-Encoding": "identity"}
+
+
+class JWKS:
+    """The keys published at one URL. All requests share one fetch; `clock` is in seconds and never goes back."""
+
+    def __init__(
+        self, url: str, *, clock: Callable[[], float] = time.monotonic, fetch_seconds: float = FETCH_SECONDS
+    ) -> None:
+        self._url = url
+        self._clock = clock
+        self._fetch_seconds = fetch_seconds
+        # Reads the system's certificates: once, and not on the event loop.
+        self._tls = httpx.create_ssl_context()
+        self._keys: tuple[PyJWK, ...] = ()
+        self._fetched_at = -math.inf
+        self._failed = False
+        self._retry_at = 0.0
+        self._search_at = 0.0
+        self._fetching: asyncio.Task[None] | None = None
+
+    async def find(self, kid: str | None, algorithm: str) -> PyJWK | None:
+        """The key that `kid` names, if it is for this algorithm; without a `kid`, the only key that is.
+
+        A `kid` that is not known has the keys fetched again, at most once in 5 s for all requests together. Raises
+        `JWKSUnavailable` while no keys have ever been fetched.
+        """
+        await self._have_keys()
+        if self._is_unknown(kid, algorithm):
+            await self._search()
+        fitting = [key for key in self._keys if kid in {None, key.key_id} and key.algorithm_name == algorithm]
+        return fitting[0] if len(fitting) == 1 or (fitting and kid is not None) else None
+
+    async def close(self) -> None:
+        """End a fetch that is under way."""
+        if self._fetching is not None and not self._fetching.done():
+            self._fetching.cancel()
+            await asyncio.wait({self._fetching})
+
+    def _is_unknown(self, kid: str | None, algorithm: str) -> bool:
+        """Whether a newer set could help: a `kid` that names a key of another algorithm will not change its mind."""
+        if kid is None:
+            return all(key.algorithm_name != algorithm for key in self._keys)
+        return all(key.key_id != kid for key in self._keys)
+
+    async def _have_keys(self) -> None:
+        age = self._clock() - self._fetched_at
+        if age > FRESH_SECONDS and (self._is_fetching or self._clock() >= self._retry_at):
+            fetch = self._fetch()
+            if age > STALE_SECONDS:
+                await asyncio.wait({fetch}, timeout=PATIENCE_SECONDS if self._failed else None)
+        if not self._keys:
+            seconds = max(1, math.ceil(self._retry_at - self._clock()))
+            raise JWKSUnavailable(
+                "The keys that tokens are checked with cannot be fetched; try again shortly.",
+                retry_after=seconds,
+            )
+
+    async def _search(self) -> None:
+        """One more fetch, shared: the issuer may have rotated its keys."""
+        if not self._is_fetching:
+            if self._clock() < self._search_at:
+                return
+            self._search_at = self._clock() + PAUSE_SECONDS
+        await asyncio.wait({self._fetch()})
+
+    @property
+    def _is_fetching(self) -> bool:
+        return self._fetching is not None and not self._fetching.done()
+
+    def _fetch(self) -> asyncio.Task[None]:
+        """The fetch under way, or a new one: a task of its own, which no request's end can cancel."""
+        if self._fetching is None or self._fetching.done():
+            self._fetching = asyncio.create_task(self._replace_keys())
+        return self._fetching
+
+    async def _replace_keys(self) -> None:
+        try:
+            async with asyncio.timeout(self._fetch_seconds):
+                keys = parse_key_set(await self._download())
+        except Exception as error:  # noqa: BLE001 - whatever a foreign server provokes, the old keys stay
+            self._failed = True
+            self._retry_at = self._clock() + PAUSE_SECONDS
+            kept = f"{len(self._keys)} old keys are kept" if self._keys else "there are none yet"
+            log.warning(
+                "The keys at %s were not fetched, and %s: %s",
+                self._url,
+                kept,
+                str(error) or type(error).__name__,
+            )
+        else:
+            self._keys, self._fetched_at, self._failed = keys, self._clock(), False
+
+    async def _download(self) -> bytes:
+        async with (
+            httpx.AsyncClient(verify=self._tls, timeout=self._fetch_seconds) as client,
+            # Another host would be trusted with who our users are, so no redirect is followed.
+            client.stream("GET", self._url, headers=HEADERS, follow_redirects=False) as response,
+        ):
+            if response.status_code != 200:
+                raise BadKeySet(f"it answered {response.status_code} (redirects are not followed)")
+            body = bytearray()
+            # Not decompressed: a small body must not become a large one.
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    raise BadKeySet(f"it sent more than {MAX_BYTES} bytes")
+            return bytes(body)

@@ -1,0 +1,60 @@
+"""What browsers are told: which sites may read answers (CORS), and what our own pages may do.
+
+The reasons for each header are in docs/security.md.
+"""
+
+from litestar.config.cors import CORSConfig
+from litestar.datastructures import MutableScopeHeaders
+from litestar.types import Message, Scope
+
+from chatapi.settings import Settings
+
+EXPOSED = ["X-Request-ID", "Idempotent-Replayed", "Retry-After", "RateLimit", "RateLimit-Policy", "Location"]
+
+EVERYWHERE = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+# JSON is not a page: whatever a browser takes it for, it may do nothing.
+NO_PAGE = "default-src 'none'; frame-ancestors 'none'"
+# Our pages bring no script in their text, and load from here alone. Swagger UI draws with style attributes.
+PAGE = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def cors_config(settings: Settings) -> CORSConfig | None:
+    """None without CORS_ORIGINS: then no other site may read anything.
+
+    Never with credentials: a caller is known by the Authorization header, which no browser sends by itself, so a site
+    that is let in here can do nothing that it has no token for; and there is no cookie to allow.
+    """
+    if not settings.origins:
+        return None
+    return CORSConfig(
+        allow_origins=settings.origins,
+        allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=["*"],  # without credentials, a header is worth no more than what it says
+        expose_headers=EXPOSED,
+    )
+
+
+async def protect(message: Message, scope: Scope) -> None:
+    """A before-send hook: what a handler has said about itself stays."""
+    if message["type"] != "http.response.start":
+        return
+    settings: Settings = scope["litestar_app"].state.settings
+    headers = MutableScopeHeaders(message)
+    for name, value in EVERYWHERE.items():
+        headers.setdefault(name, value)
+    is_page = headers.get("content-type", "").startswith("text/html")
+    headers.setdefault("Content-Security-Policy", PAGE if is_page else NO_PAGE)
+    headers.setdefault("Cache-Control", "no-store")
+    if settings.origins:
+        headers["Vary"] = "Origin"
+    if settings.hsts_max_age and scope.get("scheme") == "https":
+        headers.setdefault("Strict-Transport-Security", f"max-age={settings.hsts_max_age}")

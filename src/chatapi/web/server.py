@@ -1,0 +1,78 @@
+"""Uvicorn's HTTP protocol with a bound on the head of a request.
+
+Its parser has none, and joins a long header piece by piece: 100 MiB in one took the memory and half a minute of CPU, in
+which the process answered nobody.
+"""
+
+from typing import Any
+
+from msgspec import json
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from chatapi.errors import PROBLEM_TYPE_PREFIX
+from chatapi.openapi import PROBLEM_MEDIA_TYPE
+
+MAX_HEAD_BYTES = (
+    64 * 1024
+)  # request line and headers; a token has 16 KiB at the most, and cookies may come with it
+# Closed while the client still sends, the connection would be reset and the answer lost (RFC 9112, section 9.6).
+LINGER_SECONDS = 1.0
+
+REFUSAL = json.encode(
+    {
+        "type": PROBLEM_TYPE_PREFIX + "head-too-large",
+        "title": "The request's head is too large",
+        "status": 431,
+        "detail": "The request line and the headers have 64 KiB together at the most.",
+    }
+)
+
+
+class HeadTooLarge(Exception):
+    """Raised in the parser's callback, so that it reads no further."""
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """Answers 431 to a head over the bound and closes, having kept no more than the bound and one read of the socket."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._reading_head = False
+        self._head_bytes = 0
+        self._too_large = False
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._reading_head = True
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        self._reading_head = False
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+            self._too_large = True
+            raise HeadTooLarge
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        if self._too_large:
+            return  # what still arrives is dropped
+        super().data_received(data)
+        if self._reading_head:  # not ended yet, so all of this was head
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._too_large = True
+                self.send_400_response("")
+
+    def send_400_response(self, msg: str) -> None:
+        """What Uvicorn says to a request that it cannot parse, and to one of ours that it may not."""
+        if not self._too_large:
+            super().send_400_response(msg)
+            return
+        head = (
+            f"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: {PROBLEM_MEDIA_TYPE}\r\n"
+            f"content-length: {len(REFUSAL)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + REFUSAL)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)

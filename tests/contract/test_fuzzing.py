@@ -1,0 +1,45 @@
+"""Schemathesis over the whole API with a good token: what the document allows, what it doesn't, and sequences of both.
+
+No answer may be a 5xx, undocumented, or of another form than the document says.
+"""
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+
+from chatapi.agent.offline import OfflineAgent
+from tests.support.serving import serve, settings_for, token_for
+
+# Without the id, no generated path would be the token's. What a cursor has to be, or a confirmation, no schema can say:
+# that an opaque one is refused is no finding.
+CONFIGURATION = """
+[parameters]
+"path.user_id" = "alice"
+
+[[operations]]
+include-operation-id = ["listConversations", "listMessages", "listTasks", "eraseAccount"]
+checks.positive_data_acceptance.enabled = false
+"""
+
+
+async def test_no_request_gets_an_answer_that_is_not_documented(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
+    settings = settings_for(empty_database_url, rate_limit="off", rate_limit_chat="off")
+    async with serve(settings, OfflineAgent()) as url:
+        options = ["--mode=all", "--max-examples=15", "--seed=1", "--workers=1", "--no-color"]
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "schemathesis.cli", "run", f"{url}/docs/openapi.json"),
+            *(*options, f"--header=Authorization: Bearer {token_for('alice')}", "--output-truncate=false"),
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+    report = output.decode()
+    assert process.returncode == 0, report
+    requests = re.search(r"(\d+) generated", report)
+    assert requests is not None, report
+    assert int(requests[1]) > 300
