@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from typing import Any
 
 from advanced_alchemy.extensions.litestar import SQLAlchemyPlugin
@@ -63,7 +63,7 @@ DRAIN_SECONDS = 15.0  # for turns under way at SIGTERM; an orchestrator kills af
 def create_app(settings: Settings | None = None, agent: Agent | None = None) -> Litestar:
     """The service. Settings come from the environment and the agent from the settings unless given."""
     settings = settings or Settings.from_env()
-    agent = agent or load_agent(settings.chat_model)
+    agent = agent or load_agent(settings)
     config = database_config(settings)
     limiter = Limiter(settings)
     database = Database(config)
@@ -79,9 +79,10 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
             await schema.migrate()
         except Exception:  # noqa: BLE001 - whatever it is, the service starts, says 503 and why, and tries again
             background.append(asyncio.create_task(schema.migrate_when_possible()))
-        with told_to_stop(lambda: background.append(asyncio.create_task(chat.drain(DRAIN_SECONDS)))):
-            yield
-        await chat.drain(0)
+        async with agent if isinstance(agent, AbstractAsyncContextManager) else nullcontext():
+            with told_to_stop(lambda: background.append(asyncio.create_task(chat.drain(DRAIN_SECONDS)))):
+                yield
+            await chat.drain(0)
         for task in background:
             task.cancel()
             with suppress(asyncio.CancelledError):

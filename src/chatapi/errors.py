@@ -177,6 +177,49 @@ class ModelFailed(AppError):
     title = "The model failed"
 
 
+class ModelTruncated(ModelFailed):
+    """The answer broke off: a stream that ended in the middle, by accident or at the model's own limit of length."""
+
+    type = "model-truncated"
+    title = "The model's answer broke off"
+
+
+class ModelEmpty(ModelFailed):
+    """The model ended without a word, though it was asked again."""
+
+    type = "model-empty"
+    title = "The model gave an empty answer"
+
+
+class ModelFiltered(ModelFailed):
+    """The provider's content filter, or the model itself, refused; the same message will be refused again."""
+
+    type = "model-filtered"
+    title = "The model's provider refused to answer"
+
+
+class ModelLooped(ModelFailed):
+    """The model asked for tools again and again and never answered; what the tools did is done."""
+
+    type = "model-looped"
+    title = "The model did not come to an answer"
+
+
+class ModelMisconfigured(ModelFailed):
+    """The provider refused the service's request or key: the operator's to mend, and in the log as an error."""
+
+    type = "model-misconfigured"
+    title = "The model is not set up rightly"
+
+
+class ModelBusy(AppError):
+    """The provider is overloaded or limits the service; `Retry-After` is its own delay where it tells one."""
+
+    status = 503
+    type = "model-busy"
+    title = "The model is busy"
+
+
 class ModelTooSlow(AppError):
     status = 504
     type = "model-too-slow"

@@ -29,6 +29,7 @@ BETTER_AUTH_PATH = "/api/auth"  # its own default; a server elsewhere is named b
 SIGN_IN = {"BETTER_AUTH_SECRET", "BETTER_AUTH_URL", "JWKS_URL"}  # by what tokens are checked
 
 Text = Annotated[str, Meta(min_length=1)]
+HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^/]")]
 
 
 class SettingsError(Exception):
@@ -49,6 +50,13 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     jwt_audience: Text | None = None
     demo_mode: bool = False
     chat_model: Text = "offline"
+    chat_instructions: Text | None = None
+    openai_api_key: Text | None = None
+    openai_base_url: HttpUrl | None = None
+    gemini_api_key: Text | None = None
+    gemini_base_url: HttpUrl | None = None
+    anthropic_api_key: Text | None = None
+    anthropic_base_url: HttpUrl | None = None
     chat_history_limit: Annotated[int, Meta(ge=0, le=200)] = 20  # bounds tokens a turn
     chat_timeout: Annotated[float, Meta(gt=0, le=3_600)] = 60.0
     rate_limit: Text = "600/minute"
@@ -146,11 +154,11 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     def public(self) -> dict[str, str]:
         """Every variable with its value as it may be shown: no secret, no password."""
         shown = {name: getattr(self, name.lower()) for name in self.__struct_encode_fields__}
-        for name in ("DATABASE_URL", "REDIS_URL"):
-            if shown[name] is not None:
-                shown[name] = re.sub(r"(?<=://)([^/@]*?):[^/@]*@", r"\1:***@", shown[name])
-        if self.better_auth_secret is not None:
-            shown["BETTER_AUTH_SECRET"] = "(set)"  # noqa: S105
+        for name, value in shown.items():
+            if name.endswith("_URL") and value is not None:
+                shown[name] = re.sub(r"(?<=://)([^/@]*?):[^/@]*@", r"\1:***@", value)
+            elif name.endswith(("_SECRET", "_API_KEY")) and value is not None:
+                shown[name] = "(set)"
         return {name: "(unset)" if value is None else str(value) for name, value in shown.items()}
 
     def __repr__(self) -> str:  # a secret must not reach a log by way of a traceback

@@ -175,7 +175,7 @@ class TestHistory:
 class TestFailedReply:
     @pytest.mark.parametrize(
         ("command", "status", "type_"),
-        [("fail", 502, "model-failed"), ("crash", 502, "model-failed"), ("silence", 502, "model-failed")],
+        [("fail", 502, "model-failed"), ("crash", 502, "model-failed"), ("silence", 502, "model-empty")],
     )
     async def test_keeps_the_message_and_marks_the_turn(
         self, alice: Client, command: str, status: int, type_: str

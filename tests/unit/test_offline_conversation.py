@@ -41,7 +41,9 @@ class FakeTools:
     def specs(self) -> list[ToolSpec]:
         return []
 
-    async def call(self, name: str, arguments: dict[str, Any], *, call_id: str | None = None) -> ToolCall:
+    async def call(
+        self, name: str, arguments: dict[str, Any], *, call_id: str | None = None, own: object = None
+    ) -> ToolCall:
         outcome: dict[str, Any]
         try:
             if name in self.broken:

@@ -655,7 +655,12 @@ class TestHonesty:
     async def test_trouble_of_the_service_is_raised(self) -> None:
         class Broken(FakeTools):
             async def call(
-                self, name: str, arguments: dict[str, object], *, call_id: str | None = None
+                self,
+                name: str,
+                arguments: dict[str, object],
+                *,
+                call_id: str | None = None,
+                own: object = None,
             ) -> ToolCall:
                 raise ConnectionError
 

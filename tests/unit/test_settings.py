@@ -135,10 +135,22 @@ class TestFromEnv:
             Settings.from_env({"BETTER_AUTH_URL": address}, directory=tmp_path)
 
     def test_no_secret_is_ever_shown(self) -> None:
-        settings = Settings.from_env({"DATABASE_URL": POSTGRESQL, "BETTER_AUTH_SECRET": SECRET})
+        settings = Settings.from_env(
+            {
+                "DATABASE_URL": POSTGRESQL,
+                "BETTER_AUTH_SECRET": SECRET,
+                "OPENAI_API_KEY": "sk-hunter2",
+                "OPENAI_BASE_URL": "https://user:hunter2@gateway.example/v1",
+            }
+        )
         for shown in (repr(settings), str(settings.public())):
             assert SECRET not in shown
             assert "hunter2" not in shown
+            assert "gateway.example/v1" in shown
+
+    def test_an_address_is_one(self, tmp_path: Path) -> None:
+        with pytest.raises(SettingsError, match=r"^OPENAI_BASE_URL: "):
+            Settings.from_env({"OPENAI_BASE_URL": "localhost:11434"}, directory=tmp_path)
 
     def test_are_frozen(self, tmp_path: Path) -> None:
         with pytest.raises(AttributeError):

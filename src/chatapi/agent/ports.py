@@ -4,7 +4,7 @@ An agent holds no session and no user id that a model could put in place of anot
 `Tools.call`, and whose data that touches was decided before it was asked.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct
@@ -16,8 +16,10 @@ __all__ = [
     "AgentEvent",
     "HistoryMessage",
     "Prompt",
+    "ProviderState",
     "TextDelta",
     "ToolCall",
+    "ToolError",
     "ToolSpec",
     "Tools",
     "Usage",
@@ -25,11 +27,15 @@ __all__ = [
 
 
 class HistoryMessage(Struct, frozen=True, kw_only=True):
-    """One message of an earlier turn; an assistant's `tool_calls` happened before its `content` was said."""
+    """One message of an earlier turn; an assistant's `tool_calls` happened before its `content` was said.
+
+    `provider_state` is the `ProviderState.data` that the agent yielded when it said this.
+    """
 
     role: Literal["user", "assistant"]
     content: str
     tool_calls: Sequence[ToolCall] = ()
+    provider_state: Any | None = None
 
 
 class Prompt(Struct, frozen=True, kw_only=True):
@@ -55,9 +61,24 @@ class Tools(Protocol):
     @property
     def specs(self) -> Sequence[ToolSpec]: ...
 
-    async def call(self, name: str, arguments: dict[str, Any], *, call_id: str | None = None) -> ToolCall:
-        """Run a tool. What is wrong with the call comes back as its `error`; trouble of the service is raised."""
+    async def call(
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        *,
+        call_id: str | None = None,
+        own: Callable[[], Awaitable[Any]] | None = None,
+    ) -> ToolCall:
+        """Run a tool. What is wrong with the call comes back as its `error`; trouble of the service is raised.
+
+        With `own` the tool is the agent's: `own` carries the call out, gives a JSON value or raises `ToolError`, and
+        may take its time, for no connection is held; the call is recorded like any other.
+        """
         ...
+
+
+class ToolError(Exception):
+    """The call cannot be done as asked; the text tells the model why."""
 
 
 class TextDelta(Struct, frozen=True):
@@ -73,16 +94,29 @@ class Usage(Struct, frozen=True, kw_only=True):
     output_tokens: int
 
 
-AgentEvent: TypeAlias = TextDelta | Usage
+class ProviderState(Struct, frozen=True, kw_only=True):
+    """Who answered in the end, stored as the turn's model, and what they want back when the conversation goes on.
+
+    `data` is JSON: it is stored beside the answer and comes back as `HistoryMessage.provider_state`.
+    """
+
+    model: str
+    data: Any | None = None
+
+
+AgentEvent: TypeAlias = TextDelta | Usage | ProviderState
 
 
 @runtime_checkable
 class Agent(Protocol):
-    """An assistant. One object serves all turns at once, so it keeps nothing about any of them."""
+    """An assistant. One object serves all turns at once, so it keeps nothing about any of them.
+
+    If it is an asynchronous context manager, too, it is entered when the service starts and left when it stops.
+    """
 
     @property
     def model(self) -> str:
-        """What is stored with each turn as the one who answered."""
+        """What is stored with each turn as the one who answers, until a `ProviderState` says who did."""
         ...
 
     def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:

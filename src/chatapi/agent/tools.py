@@ -5,13 +5,14 @@ whoever bound the tools, so that nothing a model says can change whose data is t
 """
 
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import ToolSpec
+from chatapi.agent.ports import ToolError, ToolSpec
 from chatapi.db.paging import MAX_ID, Page
 from chatapi.errors import AppError
 from chatapi.tasks.schemas import NewTask, Task, TaskChanges, TaskDescription, TaskStatus, TaskTitle
@@ -20,10 +21,6 @@ from chatapi.text import path_and_message
 
 LIST_LIMIT = 100  # bounds what one call can put before a model; the REST page's own bound
 ArgumentsT = TypeVar("ArgumentsT", bound=Struct)
-
-
-class ToolError(Exception):
-    """The call cannot be done as asked; the text tells the model why."""
 
 
 class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
@@ -40,17 +37,7 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
 
     @property
     def spec(self) -> ToolSpec:
-        (schema,), definitions = msgspec.json.schema_components(
-            [self.arguments], ref_template="#/$defs/{name}"
-        )
-        parameters = definitions.pop(schema["$ref"].rsplit("/", 1)[-1])
-        parameters.pop("title", None)
-        parameters.pop("description", None)
-        return ToolSpec(
-            name=self.name,
-            description=self.description,
-            parameters={**parameters, **({"$defs": definitions} if definitions else {})},
-        )
+        return spec_of(self)
 
     async def __call__(self, session: AsyncSession, user_id: str, arguments: dict[str, Any]) -> Any:
         """The result as JSON values; raises `ToolError` when the arguments don't hold or name what isn't there."""
@@ -65,6 +52,19 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
             if error.status >= 500:
                 raise
             raise ToolError(error.detail) from error
+
+
+@cache  # milliseconds for what never changes, and every turn needs them all
+def spec_of(tool: Tool[Any]) -> ToolSpec:
+    (schema,), definitions = msgspec.json.schema_components([tool.arguments], ref_template="#/$defs/{name}")
+    parameters = definitions.pop(schema["$ref"].rsplit("/", 1)[-1])
+    parameters.pop("title", None)
+    parameters.pop("description", None)
+    return ToolSpec(
+        name=tool.name,
+        description=tool.description,
+        parameters={**parameters, **({"$defs": definitions} if definitions else {})},
+    )
 
 
 class AddTask(Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,7 +11,7 @@ from uuid import uuid4
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import Agent, Prompt, TextDelta, Usage
+from chatapi.agent.ports import Agent, Prompt, ProviderState, TextDelta, Usage
 from chatapi.agent.tools import Tool
 from chatapi.audit import audit
 from chatapi.chat import store
@@ -23,6 +23,7 @@ from chatapi.errors import (
     AppError,
     DatabaseUnavailable,
     Interrupted,
+    ModelEmpty,
     ModelFailed,
     ModelTooSlow,
     TurnCancelled,
@@ -55,6 +56,7 @@ class RunningTurn:
         self.tools = tools
         self.pieces: list[str] = []
         self.usage: Usage | None = None
+        self.state: ProviderState | None = None
         self.stopped: Literal["cancelled", "interrupted"] | None = None
         self._reply: asyncio.Task[None] | None = None
 
@@ -87,12 +89,14 @@ class RunningTurn:
                             self.pieces.append(text)
                         case Usage():
                             self.usage = event
+                        case ProviderState():
+                            self.state = event
         except TimeoutError as error:
             if limit.expired():
                 raise ModelTooSlow(f"The answer took longer than {seconds:g} s.") from error
             raise
         if not self.text.strip():
-            raise ModelFailed("The model gave an empty answer.")
+            raise ModelEmpty("The model gave an empty answer.")
 
 
 class ChatService:
@@ -276,7 +280,12 @@ class End(NamedTuple):
 def completed(turn: RunningTurn) -> End:
     return End(
         lambda session: store.finish(
-            session, turn.run, response=turn.text, tool_calls=turn.tools.calls, usage=turn.usage
+            session,
+            turn.run,
+            response=turn.text,
+            tool_calls=turn.tools.calls,
+            usage=turn.usage,
+            state=turn.state,
         ),
         lambda session: store.finished(session, turn.run),
         None,

@@ -13,7 +13,7 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, and_, exists, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import HistoryMessage, ToolCall, Usage
+from chatapi.agent.ports import HistoryMessage, ProviderState, ToolCall, Usage
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
 from chatapi.db.clock import utc_now
 from chatapi.db.models import Conversation, Message, ToolCallEntry, Turn, Worker, now
@@ -160,13 +160,18 @@ async def read_history(
         .limit(turns)
     )
     rows = await session.execute(
-        select(Message.role, Message.content, Message.tool_calls)
+        select(Message.role, Message.content, Message.tool_calls, Message.provider_state)
         .where(Message.user_id == user_id, Message.turn_id.in_(latest))
         .order_by(Message.id)
     )
     return [
-        HistoryMessage(role=role, content=content, tool_calls=msgspec.convert(calls, list[ToolCall]))
-        for role, content, calls in rows
+        HistoryMessage(
+            role=role,
+            content=content,
+            tool_calls=msgspec.convert(calls, list[ToolCall]),
+            provider_state=state,
+        )
+        for role, content, calls, state in rows
     ]
 
 
@@ -215,6 +220,7 @@ async def finish(
     response: str,
     tool_calls: Sequence[ToolCall],
     usage: Usage | None,
+    state: ProviderState | None = None,
     cancelled: bool = False,
 ) -> ChatAnswer | None:
     """Store the answer and end the turn; raises `TurnCancelled` when it is no longer ours.
@@ -226,6 +232,7 @@ async def finish(
         run,
         status="cancelled" if cancelled else "completed",
         usage=None if usage is None else msgspec.to_builtins(usage),
+        **({} if state is None else {"model": state.model}),
     )
     if not response and not tool_calls:
         return None
@@ -239,6 +246,7 @@ async def finish(
                 role="assistant",
                 content=response,
                 tool_calls=msgspec.to_builtins(tool_calls),
+                provider_state=None if state is None else state.data,
             )
             .returning(Message.id)
         )

@@ -1,15 +1,15 @@
 """The tools of one run: bound to its user, one call at a time, each journaled with its effect."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import ToolCall, ToolSpec
-from chatapi.agent.tools import Tool, ToolError
+from chatapi.agent.ports import ToolCall, ToolError, ToolSpec
+from chatapi.agent.tools import Tool
 from chatapi.audit import audit
 from chatapi.chat import store
 from chatapi.db.config import Database
@@ -34,7 +34,14 @@ class TurnTools:
     def specs(self) -> Sequence[ToolSpec]:
         return [tool.spec for tool in self._tools.values()]
 
-    async def call(self, name: str, arguments: dict[str, Any], *, call_id: str | None = None) -> ToolCall:
+    async def call(
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        *,
+        call_id: str | None = None,
+        own: Callable[[], Awaitable[Any]] | None = None,
+    ) -> ToolCall:
         async with self._one_at_a_time:
             for earlier in self._not_claimed:
                 if (earlier.name, earlier.arguments) == (name, arguments):
@@ -42,10 +49,11 @@ class TurnTools:
                     return replace(earlier, id=call_id or earlier.id)
             position = len(self.calls)
             call_id = call_id or f"call_{self._run.turn_id}_{position}"
+            done = None if own is None else await _outcome(own(), name, arguments, call_id)
 
             async def carry_out(session: AsyncSession) -> ToolCall:
                 await store.hold(session, self._run)
-                call = await self._carry_out(session, name, arguments, call_id)
+                call = done or await _outcome(self._do(session, name, arguments), name, arguments, call_id)
                 await store.record_call(session, self._run, position, call)
                 return call
 
@@ -74,13 +82,14 @@ class TurnTools:
             task_id=task_id if isinstance(task_id, int) else None,  # a model may have put anything there
         )
 
-    async def _carry_out(
-        self, session: AsyncSession, name: str, arguments: dict[str, Any], call_id: str
-    ) -> ToolCall:
-        try:
-            if (tool := self._tools.get(name)) is None:
-                raise ToolError(f"There is no tool {name}.")
-            result = await tool(session, self._run.user_id, arguments)
-        except ToolError as error:
-            return ToolCall(id=call_id, name=name, arguments=arguments, error=str(error))
-        return ToolCall(id=call_id, name=name, arguments=arguments, result=result)
+    async def _do(self, session: AsyncSession, name: str, arguments: dict[str, Any]) -> Any:
+        if (tool := self._tools.get(name)) is None:
+            raise ToolError(f"There is no tool {name}.")
+        return await tool(session, self._run.user_id, arguments)
+
+
+async def _outcome(doing: Awaitable[Any], name: str, arguments: dict[str, Any], call_id: str) -> ToolCall:
+    try:
+        return ToolCall(id=call_id, name=name, arguments=arguments, result=await doing)
+    except ToolError as error:
+        return ToolCall(id=call_id, name=name, arguments=arguments, error=str(error))

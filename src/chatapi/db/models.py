@@ -92,6 +92,11 @@ class Message(IdentityBase):
     role: Mapped[str] = mapped_column(Text)
     content: Mapped[str] = mapped_column(Text)
     tool_calls: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
+    provider_state: Mapped[Any | None] = mapped_column(
+        JSON(none_as_null=True),
+        deferred=True,
+        deferred_raiseload=True,  # large, and for the model alone
+    )
     created_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), default=now)
 
     __table_args__ = (

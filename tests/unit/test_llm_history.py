@@ -1,0 +1,49 @@
+"""Earlier turns for a model: as they were, or in plain words."""
+
+from typing import Any
+
+import pytest
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse
+
+from chatapi.agent.llm.history import messages_of
+from chatapi.agent.ports import HistoryMessage, ToolCall
+
+USER = HistoryMessage(role="user", content="Hello")
+CALL = ToolCall(id="c1", name="add_task", arguments={"title": "milk"}, result={"id": 1})
+
+
+def shape(messages: list[ModelMessage]) -> list[tuple[type[Any], list[str]]]:
+    return [(type(message), [part.part_kind for part in message.parts]) for message in messages]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        None,
+        "nonsense",
+        {"provider": "somebody else", "messages": []},
+        {"provider": "openai x"},
+        {"provider": "openai x", "messages": [{"kind": "of another version"}]},
+    ],
+)
+def test_without_a_state_that_holds_it_is_plain(state: Any) -> None:
+    said = HistoryMessage(role="assistant", content="Done.", tool_calls=[CALL], provider_state=state)
+    assert shape(messages_of([USER, said], {"openai x"})) == [
+        (ModelRequest, ["user-prompt"]),
+        (ModelResponse, ["tool-call"]),
+        (ModelRequest, ["tool-return"]),
+        (ModelResponse, ["text"]),
+    ]
+
+
+def test_a_turn_that_was_cancelled_before_its_first_word_is_still_answered() -> None:
+    silent = HistoryMessage(role="assistant", content=" ")
+    called = HistoryMessage(role="assistant", content="", tool_calls=[CALL])
+    assert shape(messages_of([USER, silent, USER, called], set())) == [
+        (ModelRequest, ["user-prompt"]),
+        (ModelResponse, ["text"]),
+        (ModelRequest, ["user-prompt"]),
+        (ModelResponse, ["tool-call"]),
+        (ModelRequest, ["tool-return"]),
+        (ModelResponse, ["text"]),
+    ]
