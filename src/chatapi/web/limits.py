@@ -28,10 +28,9 @@ log = logging.getLogger(__name__)
 
 Kind = Literal["default", "chat", "address"]
 PREFIX = "chatapi"  # of every key in Redis
-CONNECTIONS = 32  # to Redis; a command takes a fraction of a millisecond, so more would only queue there
-REDIS_SECONDS = (
-    0.2  # a Redis that is well answers in one; below this, a busy event loop would look like an outage
-)
+CONNECTIONS = 8  # to Redis; a command takes a fraction of a millisecond, and opening one is a burst of CPU
+# One that is well answers in a millisecond, but the wait for one's turn in a busy event loop counts, too.
+REDIS_SECONDS = 1.0
 COOL_DOWN_SECONDS = 1.0  # between two looks whether Redis is back
 
 
