@@ -27,6 +27,7 @@ from tests.support.serving import SECRET, Client, Process, settings_for
 
 CLIENTS = 24
 REPLICAS = 2
+LEAST = 3  # disturbances, however slow the machine is
 PATIENCE = 90.0  # seconds after the trouble has ended in which each turn under way must be answered
 
 
@@ -219,7 +220,7 @@ async def run(
         await fleet.start()
         talking = asyncio.gather(*(talker.talk(stop) for talker in talkers))
         end = time.monotonic() + seconds
-        while time.monotonic() < end and not talking.done():
+        while (time.monotonic() < end or disturbances < LEAST) and not talking.done():
             await asyncio.sleep(random.uniform(0.5, 2.0))
             await disturb(fleet)
             disturbances += 1

@@ -45,7 +45,7 @@ MIGRATIONS = (
     PACKAGE / "migrations" if (PACKAGE / "migrations").is_dir() else PACKAGE.parents[1] / "migrations"
 )
 
-POOL_TIMEOUT = 5  # a request that finds no connection for so long is better told 503 than kept waiting
+POOL_TIMEOUT = 15  # a burst is better kept waiting than refused; a dead database is the breaker's business
 CONNECT_TIMEOUT = 10.0  # Neon wakes a sleeping database in a few seconds
 STATEMENT_TIMEOUT = 5.0  # no statement of ours is long; one that is has lost its database
 RETRIES: dict[str, Any] = {
