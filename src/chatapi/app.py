@@ -25,6 +25,7 @@ from chatapi.conversations.controllers import ConversationController
 from chatapi.db.config import Database, database_config
 from chatapi.db.schema import Schema
 from chatapi.errors import DatabaseUnavailable
+from chatapi.mcp.endpoint import MCPEndpoint, mcp_router, metadata_route
 from chatapi.settings import Settings
 from chatapi.tasks.controllers import TaskController
 from chatapi.web.dependencies import provide_chat, provide_session
@@ -54,6 +55,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     schema = Schema(database, settings)
     worker = Worker(database)
     chat = ChatService(database, agent, TASK_TOOLS, worker, settings)
+    mcp = MCPEndpoint(database, schema, TASK_TOOLS, settings, max_body_bytes=MAX_BODY_BYTES)
 
     @asynccontextmanager
     async def run(_: Litestar) -> AsyncIterator[None]:
@@ -65,6 +67,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
         with told_to_stop(lambda: background.append(asyncio.create_task(chat.drain(DRAIN_SECONDS)))):
             yield
         await chat.drain(0)
+        await mcp.close()
         for task in background:
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -73,6 +76,9 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
             await worker.release()
         await database.close()
 
+    authentication = DefineMiddleware(
+        BearerAuthentication, verifier=TokenVerifier(settings), demo_mode=settings.demo_mode
+    )
     user_scoped = Router(
         "/{user_id:str}",
         guards=[owns_path, ids_can_exist],
@@ -81,16 +87,18 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     api = Router(
         "/api",
         guards=[body_is_json, schema_is_current],
-        middleware=[
-            DefineMiddleware(
-                BearerAuthentication, verifier=TokenVerifier(settings), demo_mode=settings.demo_mode
-            )
-        ],
+        middleware=[authentication],
         security=[{"bearer": []}],
         route_handlers=[me, ChatController, user_scoped],
     )
     app = Litestar(
-        route_handlers=[api, HealthController, swagger_assets()],
+        route_handlers=[
+            api,
+            mcp_router(mcp, authentication),
+            metadata_route(settings),
+            HealthController,
+            swagger_assets(),
+        ],
         plugins=[SQLAlchemyPlugin(config)],
         dependencies={
             "db_session": Provide(provide_session),

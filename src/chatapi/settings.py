@@ -19,6 +19,8 @@ from chatapi.text import path_and_message
 DATA_DIRECTORY = Path(".chatapi")
 SECRET_BYTES = 32  # RFC 7518, section 3.2: an HS256 key has at least the hash's length
 
+HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:\d{1,5})?")
+
 Text = Annotated[str, Meta(min_length=1)]
 
 
@@ -40,6 +42,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     chat_model: Text = "offline"
     chat_history_limit: Annotated[int, Meta(ge=0, le=200)] = 20  # bounds tokens a turn
     chat_timeout: Annotated[float, Meta(gt=0, le=3_600)] = 60.0
+    mcp_allowed_hosts: Text = "localhost,127.0.0.1,[::1]"
     host: Text = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8000
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -84,6 +87,15 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
             raise SettingsError(
                 f"BETTER_AUTH_SECRET: has {len(self.better_auth_secret.encode())} bytes; HS256 needs {SECRET_BYTES}"
             )
+        for host in self.mcp_hosts or []:
+            if not HOST.fullmatch(host):
+                raise SettingsError(f"MCP_ALLOWED_HOSTS: {host} is not a host such as chat.example.com")
+
+    @property
+    def mcp_hosts(self) -> list[str] | None:
+        """By which names `/mcp` may be called; None: by any."""
+        hosts = [host.strip().lower() for host in self.mcp_allowed_hosts.split(",") if host.strip()]
+        return None if hosts == ["*"] else hosts
 
     @property
     def sqlite(self) -> bool:

@@ -27,25 +27,26 @@ class ToolError(Exception):
 
 
 class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
-    """`run` gets a session inside a transaction, the owner, and arguments that hold."""
+    """`run` gets a session inside a transaction, the owner, and arguments that hold, and gives a `result`.
+
+    `read_only`: changes nothing. `destructive`: what was there before may be gone. `idempotent`: again with the same
+    arguments changes nothing more. Clients go by these when they decide whether to ask their user first.
+    """
 
     name: str
+    title: str
     description: str
     arguments: type[ArgumentsT]
+    result: Any
     run: Callable[[AsyncSession, str, ArgumentsT], Awaitable[Struct]]
+    read_only: bool = False
+    destructive: bool = False
+    idempotent: bool = False
 
     @property
     def spec(self) -> ToolSpec:
-        (schema,), definitions = msgspec.json.schema_components(
-            [self.arguments], ref_template="#/$defs/{name}"
-        )
-        parameters = definitions.pop(schema["$ref"].rsplit("/", 1)[-1])
-        parameters.pop("title", None)
-        parameters.pop("description", None)
         return ToolSpec(
-            name=self.name,
-            description=self.description,
-            parameters={**parameters, **({"$defs": definitions} if definitions else {})},
+            name=self.name, description=self.description, parameters=object_schema(self.arguments)
         )
 
     async def __call__(self, session: AsyncSession, user_id: str, arguments: dict[str, Any]) -> Any:
@@ -61,6 +62,15 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
             if error.status >= 500:
                 raise
             raise ToolError(error.detail) from error
+
+
+def object_schema(type_: Any) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a struct, with the object itself at the root, as models and MCP want it."""
+    (schema,), definitions = msgspec.json.schema_components([type_], ref_template="#/$defs/{name}")
+    root = definitions.pop(schema["$ref"].rsplit("/", 1)[-1])
+    root.pop("title", None)
+    root.pop("description", None)
+    return {**root, **({"$defs": definitions} if definitions else {})}
 
 
 class AddTask(Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,24 +119,51 @@ async def update_task(session: AsyncSession, user_id: str, call: UpdateTask) -> 
 
 
 TASK_TOOLS: tuple[Tool[Any], ...] = (
-    Tool(name="add_task", description="Add a task to the user's list.", arguments=AddTask, run=add_task),
+    Tool(
+        name="add_task",
+        title="Add a task",
+        description="Add a task to the user's list.",
+        arguments=AddTask,
+        result=Task,
+        run=add_task,
+    ),
     Tool(
         name="list_tasks",
+        title="List tasks",
         description=f"The user's tasks by id, {LIST_LIMIT} to a page.",
         arguments=ListTasks,
+        result=Page[Task],
         run=list_tasks,
+        read_only=True,
+        idempotent=True,
     ),
-    Tool(name="complete_task", description="Mark a task as completed.", arguments=OneTask, run=complete_task),
+    Tool(
+        name="complete_task",
+        title="Complete a task",
+        description="Mark a task as completed.",
+        arguments=OneTask,
+        result=Task,
+        run=complete_task,
+        idempotent=True,
+    ),
     Tool(
         name="delete_task",
+        title="Delete a task",
         description="Delete a task for good; the result is the task as it was.",
         arguments=OneTask,
+        result=Task,
         run=delete_task,
+        destructive=True,
+        idempotent=True,
     ),
     Tool(
         name="update_task",
+        title="Change a task",
         description="Change a task's title or description, or reopen it with completed = false.",
         arguments=UpdateTask,
+        result=Task,
         run=update_task,
+        destructive=True,
+        idempotent=True,
     ),
 )
