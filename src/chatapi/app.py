@@ -14,7 +14,7 @@ from litestar.middleware import DefineMiddleware
 
 from chatapi.agent.loading import load_agent
 from chatapi.agent.ports import Agent
-from chatapi.agent.tools import TASK_TOOLS
+from chatapi.agent.tools import TASK_TOOLS, no_external_tools
 from chatapi.auth.guards import ids_can_exist, owns_path
 from chatapi.auth.middleware import BearerAuthentication
 from chatapi.auth.tokens import TokenVerifier
@@ -25,6 +25,7 @@ from chatapi.conversations.controllers import ConversationController
 from chatapi.db.config import Database, database_config
 from chatapi.db.schema import Schema
 from chatapi.errors import DatabaseUnavailable
+from chatapi.mcp.config import external_tools
 from chatapi.mcp.endpoint import MCPEndpoint, mcp_router, metadata_route
 from chatapi.settings import Settings
 from chatapi.tasks.controllers import TaskController
@@ -54,7 +55,8 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     database = Database(config)
     schema = Schema(database, settings)
     worker = Worker(database)
-    chat = ChatService(database, agent, TASK_TOOLS, worker, settings)
+    external = external_tools(settings)
+    chat = ChatService(database, agent, TASK_TOOLS, worker, settings, external or no_external_tools)
     mcp = MCPEndpoint(database, schema, TASK_TOOLS, settings, max_body_bytes=MAX_BODY_BYTES)
 
     @asynccontextmanager
@@ -64,10 +66,14 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
             await schema.migrate()
         except Exception:  # noqa: BLE001 - whatever it is, the service starts, says 503 and why, and tries again
             background.append(asyncio.create_task(schema.migrate_when_possible()))
+        if external is not None:
+            await external.start()
         with told_to_stop(lambda: background.append(asyncio.create_task(chat.drain(DRAIN_SECONDS)))):
             yield
         await chat.drain(0)
         await mcp.close()
+        if external is not None:
+            await external.close()
         for task in background:
             task.cancel()
             with suppress(asyncio.CancelledError):

@@ -42,6 +42,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     chat_model: Text = "offline"
     chat_history_limit: Annotated[int, Meta(ge=0, le=200)] = 20  # bounds tokens a turn
     chat_timeout: Annotated[float, Meta(gt=0, le=3_600)] = 60.0
+    mcp_servers: Text | None = None
     mcp_allowed_hosts: Text = "localhost,127.0.0.1,[::1]"
     host: Text = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8000

@@ -4,8 +4,8 @@ A tool's arguments are a struct, from which its JSON Schema comes, and never nam
 whoever bound the tools, so that nothing a model says can change whose data is touched.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -62,6 +62,29 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
             if error.status >= 500:
                 raise
             raise ToolError(error.detail) from error
+
+
+class ExternalTool(Struct, frozen=True, kw_only=True):
+    """A tool whose effect is not in our database, so that it must not run inside one of its transactions.
+
+    `parameters` is a JSON Schema of an object; `call` gives a JSON value or raises `ToolError`.
+    """
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    call: Callable[[dict[str, Any]], Awaitable[Any]]
+
+    @property
+    def spec(self) -> ToolSpec:
+        return ToolSpec(name=self.name, description=self.description, parameters=self.parameters)
+
+
+ExternalToolSource: TypeAlias = Callable[[], Mapping[str, ExternalTool]]
+
+
+def no_external_tools() -> Mapping[str, ExternalTool]:
+    return {}
 
 
 def object_schema(type_: Any) -> dict[str, Any]:

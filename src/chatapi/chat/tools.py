@@ -1,7 +1,7 @@
 """The tools of one run: bound to its user, one call at a time, each journaled with its effect."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import ToolCall, ToolSpec
-from chatapi.agent.tools import Tool, ToolError
+from chatapi.agent.tools import ExternalTool, Tool, ToolError
 from chatapi.chat import store
 from chatapi.db.config import Database
 
@@ -21,7 +21,9 @@ class TurnTools:
     tool with the same arguments is the n-th of the journal. A call that had ended in an error is made again.
     """
 
-    def __init__(self, database: Database, run: store.Run, tools: Mapping[str, Tool[Any]]) -> None:
+    def __init__(
+        self, database: Database, run: store.Run, tools: Mapping[str, Tool[Any] | ExternalTool]
+    ) -> None:
         self.calls: list[ToolCall] = list(run.journal)
         self._not_claimed = [call for call in run.journal if call.error is msgspec.UNSET]
         self._database = database
@@ -41,10 +43,15 @@ class TurnTools:
                     return replace(earlier, id=call_id or earlier.id)
             position = len(self.calls)
             call_id = call_id or f"call_{self._run.turn_id}_{position}"
+            tool = self._tools.get(name)
+            if isinstance(tool, ExternalTool):
+                done, own = await self._call_outside(tool, arguments, call_id), None
+            else:
+                done, own = None, tool
 
             async def carry_out(session: AsyncSession) -> ToolCall:
                 await store.hold(session, self._run)
-                call = await self._carry_out(session, name, arguments, call_id)
+                call = done or await self._carry_out(session, own, name, arguments, call_id)
                 await store.record_call(session, self._run, position, call)
                 return call
 
@@ -57,13 +64,29 @@ class TurnTools:
             self.calls.append(call)
             return call
 
+    async def _call_outside(self, tool: ExternalTool, arguments: dict[str, Any], call_id: str) -> ToolCall:
+        """In no transaction: one before it makes sure that the turn is still ours, and one after it journals.
+
+        A process that dies between the two leaves no entry, and the call is made again: at least once.
+        """
+        await self._database.run(lambda session: store.hold(session, self._run))
+        return await outcome(tool.call(arguments), tool.name, arguments, call_id)
+
     async def _carry_out(
-        self, session: AsyncSession, name: str, arguments: dict[str, Any], call_id: str
+        self,
+        session: AsyncSession,
+        tool: Tool[Any] | None,
+        name: str,
+        arguments: dict[str, Any],
+        call_id: str,
     ) -> ToolCall:
-        try:
-            if (tool := self._tools.get(name)) is None:
-                raise ToolError(f"There is no tool {name}.")
-            result = await tool(session, self._run.user_id, arguments)
-        except ToolError as error:
-            return ToolCall(id=call_id, name=name, arguments=arguments, error=str(error))
-        return ToolCall(id=call_id, name=name, arguments=arguments, result=result)
+        if tool is None:
+            return ToolCall(id=call_id, name=name, arguments=arguments, error=f"There is no tool {name}.")
+        return await outcome(tool(session, self._run.user_id, arguments), name, arguments, call_id)
+
+
+async def outcome(doing: Awaitable[Any], name: str, arguments: dict[str, Any], call_id: str) -> ToolCall:
+    try:
+        return ToolCall(id=call_id, name=name, arguments=arguments, result=await doing)
+    except ToolError as error:
+        return ToolCall(id=call_id, name=name, arguments=arguments, error=str(error))
