@@ -56,6 +56,8 @@ class MCPEndpoint:
         if scope["type"] != ScopeType.HTTP or scope["method"] != "POST":
             raise MethodNotAllowedException(headers={"allow": "POST"})
         manager = self._manager or await self._start()
+        # RFC 9110, section 5.5: white space around a value is no part of it; httptools leaves what is behind.
+        scope["headers"] = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
         await manager.handle_request(scope, receive, send)  # type: ignore[arg-type] # ASGI, in Starlette's words
 
     async def close(self) -> None:
