@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import uvicorn
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import CallToolResult
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.support.agents import CommandedAgent
@@ -53,14 +54,20 @@ def weather_server() -> MCPServer:
     async def odd() -> str:
         return ""
 
+    @server.tool()
+    async def lie() -> int:
+        """Gives something else than it promised."""
+        return CallToolResult(content=[], structured_content={"result": "no number"})  # type: ignore[return-value]
+
     return server
 
 
 class Listener:
     """Counts the requests of a server, and what came in their Authorization header."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, server: MCPServer) -> None:
+        self.server = server
+        self._app: ASGIApp = server.streamable_http_app(stateless_http=True)
         self.seen: list[str] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,7 +86,7 @@ def free_port() -> int:
 @asynccontextmanager
 async def weather_over_http(port: int = 0) -> AsyncIterator[tuple[str, Listener]]:
     """The server on loopback; yields its URL and what listens."""
-    app = Listener(weather_server().streamable_http_app(stateless_http=True))
+    app = Listener(weather_server())
     config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())

@@ -103,7 +103,7 @@ class Connection:
         listed: list[types.Tool] = []
         cursor: str | None = None
         while len(listed) < MAX_TOOLS:
-            page = await client.list_tools(cursor=cursor)
+            page = await client.list_tools(cursor=cursor, cache_mode="refresh")
             listed += page.tools
             if (cursor := page.next_cursor) is None:
                 break

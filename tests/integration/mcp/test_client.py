@@ -58,6 +58,14 @@ async def until_offered(client: Client, tool: str, **arguments: Any) -> dict[str
     raise AssertionError(f"{tool} did not come: {call}")
 
 
+async def until_gone(client: Client, tool: str, **arguments: Any) -> None:
+    for _ in range(300):
+        if (await outcome(client, tool, **arguments)).get("error") == f"There is no tool {tool}.":
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{tool} stayed")
+
+
 class TestServers:
     async def test_over_http_and_stdio_serve_the_assistant(
         self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -147,6 +155,22 @@ class TestServers:
                 gate.opened.set()
                 monkeypatch.setattr(mcp_client, "CALL_SECONDS", 30.0)
                 await until_offered(alice, "far__forecast", city="Oslo")
+
+    async def test_whose_tools_change_or_that_fall_silent_are_noticed(
+        self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(mcp_client, "RETRY_SECONDS", (0.1, 0.1))
+        monkeypatch.setattr(mcp_client, "PROBE_SECONDS", 0.1)
+        port = free_port()
+        async with weather_over_http(port) as (url, listener):
+            settings = settings_for(empty_database_url, mcp_servers=servers_file(tmp_path, far={"url": url}))
+            async with serve(settings) as base_url, Client(base_url, "alice") as alice:
+                listener.server.remove_tool("forecast")
+                await until_gone(alice, "far__forecast", city="Oslo")
+                assert "error" in await outcome(alice, "far__lie")
+                await until_offered(alice, "far__environment", name="HOME")
+                monkeypatch.setattr(mcp_client, "MAX_TOOLS", 1)
+                await until_gone(alice, "far__environment", name="HOME")
 
     async def test_a_silent_one_is_given_up(
         self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
