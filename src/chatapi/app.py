@@ -12,11 +12,12 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.logging import LoggingConfig
 from litestar.middleware import DefineMiddleware
+from litestar.types import Middleware
 
 from chatapi.account.controllers import AccountController
 from chatapi.agent.loading import load_agent
 from chatapi.agent.ports import Agent
-from chatapi.agent.tools import TASK_TOOLS
+from chatapi.agent.tools import TASK_TOOLS, no_external_tools
 from chatapi.auth.guards import ids_can_exist, owns_path
 from chatapi.auth.middleware import BearerAuthentication
 from chatapi.auth.tokens import TokenVerifier
@@ -27,6 +28,8 @@ from chatapi.conversations.controllers import ConversationController
 from chatapi.db.config import Database, database_config
 from chatapi.db.schema import Schema
 from chatapi.errors import DatabaseUnavailable
+from chatapi.mcp.config import external_tools
+from chatapi.mcp.endpoint import MCPEndpoint, mcp_router, metadata_route
 from chatapi.settings import Settings
 from chatapi.tasks.controllers import TaskController
 from chatapi.web.auditing import audit_act
@@ -70,7 +73,9 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     schema = Schema(database, settings)
     worker = Worker(database)
     verifier = TokenVerifier(settings)
-    chat = ChatService(database, agent, TASK_TOOLS, worker, settings)
+    external = external_tools(settings)
+    chat = ChatService(database, agent, TASK_TOOLS, worker, settings, external or no_external_tools)
+    mcp = MCPEndpoint(database, schema, TASK_TOOLS, settings, max_body_bytes=MAX_BODY_BYTES)
 
     @asynccontextmanager
     async def run(_: Litestar) -> AsyncIterator[None]:
@@ -79,10 +84,15 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
             await schema.migrate()
         except Exception:  # noqa: BLE001 - whatever it is, the service starts, says 503 and why, and tries again
             background.append(asyncio.create_task(schema.migrate_when_possible()))
+        if external is not None:
+            await external.start()
         async with agent if isinstance(agent, AbstractAsyncContextManager) else nullcontext():
             with told_to_stop(lambda: background.append(asyncio.create_task(chat.drain(DRAIN_SECONDS)))):
                 yield
             await chat.drain(0)
+        await mcp.close()
+        if external is not None:
+            await external.close()
         for task in background:
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -93,6 +103,10 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
         await limiter.close()
         await database.close()
 
+    identified: list[Middleware] = [
+        RefusedTokens(),
+        DefineMiddleware(BearerAuthentication, verifier=verifier, demo_mode=settings.demo_mode),
+    ]
     user_scoped = Router(
         "/{user_id:str}",
         guards=[owns_path, ids_can_exist],
@@ -107,15 +121,18 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     api = Router(
         "/api",
         guards=[name_user, within_limits, body_is_json, schema_is_current],
-        middleware=[
-            RefusedTokens(),
-            DefineMiddleware(BearerAuthentication, verifier=verifier, demo_mode=settings.demo_mode),
-        ],
+        middleware=identified,
         security=[{"bearer": []}],
         route_handlers=[me, ChatController, user_scoped],
     )
     app = Litestar(
-        route_handlers=[api, HealthController, swagger_assets()],
+        route_handlers=[
+            api,
+            mcp_router(mcp, middleware=identified, guards=[name_user, within_limits]),
+            metadata_route(settings),
+            HealthController,
+            swagger_assets(),
+        ],
         plugins=[SQLAlchemyPlugin(config)],
         dependencies={
             "db_session": Provide(provide_session),

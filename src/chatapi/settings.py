@@ -27,6 +27,7 @@ SECRET_BYTES = 32  # RFC 7518, section 3.2: an HS256 key has at least the hash's
 
 BETTER_AUTH_PATH = "/api/auth"  # its own default; a server elsewhere is named by JWKS_URL
 SIGN_IN = {"BETTER_AUTH_SECRET", "BETTER_AUTH_URL", "JWKS_URL"}  # by what tokens are checked
+HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:\d{1,5})?")
 
 Text = Annotated[str, Meta(min_length=1)]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^/]")]
@@ -64,6 +65,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     redis_url: Text | None = None
     cors_origins: Text | None = None
     hsts_max_age: Annotated[int, Meta(ge=0, le=63_072_000)] = 0
+    mcp_servers: Text | None = None
+    mcp_allowed_hosts: Text = "localhost,127.0.0.1,[::1]"
     host: Text = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8000
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -118,6 +121,9 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
                 )
         if self.redis_url is not None and not self.redis_url.startswith(REDIS_SCHEMES):
             raise SettingsError("REDIS_URL: is not a redis://, rediss://, valkey:// or valkeys:// URL")
+        for host in self.mcp_hosts or []:
+            if not HOST.fullmatch(host):
+                raise SettingsError(f"MCP_ALLOWED_HOSTS: {host} is not a host such as chat.example.com")
 
     @property
     def origins(self) -> list[str]:
@@ -128,6 +134,12 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     def limits(self) -> tuple[RateLimitItem | None, RateLimitItem | None]:
         """The limit of all routes, and that of chat; None is none. Raises `SettingsError`."""
         return rate_limit("RATE_LIMIT", self.rate_limit), rate_limit("RATE_LIMIT_CHAT", self.rate_limit_chat)
+
+    @property
+    def mcp_hosts(self) -> list[str] | None:
+        """By which names `/mcp` may be called; None: by any."""
+        hosts = [host.strip().lower() for host in self.mcp_allowed_hosts.split(",") if host.strip()]
+        return None if hosts == ["*"] else hosts
 
     @property
     def sqlite(self) -> bool:

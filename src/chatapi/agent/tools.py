@@ -4,9 +4,9 @@ A tool's arguments are a struct, from which its JSON Schema comes, and never nam
 whoever bound the tools, so that nothing a model says can change whose data is touched.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -24,20 +24,29 @@ ArgumentsT = TypeVar("ArgumentsT", bound=Struct)
 
 
 class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
-    """`run` gets a session inside a transaction, the owner, and arguments that hold.
+    """`run` gets a session inside a transaction, the owner, and arguments that hold, and gives a `result`.
 
+    `read_only`: changes nothing. `destructive`: what was there before may be gone. `idempotent`: again with the same
+    arguments changes nothing more. Clients go by these when they decide whether to ask their user first.
     `act` is what the audit trail calls it; a tool that only reads has none.
     """
 
     name: str
+    title: str
     description: str
     arguments: type[ArgumentsT]
+    result: Any
     run: Callable[[AsyncSession, str, ArgumentsT], Awaitable[Struct]]
+    read_only: bool = False
+    destructive: bool = False
+    idempotent: bool = False
     act: str | None = None
 
     @property
     def spec(self) -> ToolSpec:
-        return spec_of(self)
+        return ToolSpec(
+            name=self.name, description=self.description, parameters=object_schema(self.arguments)
+        )
 
     async def __call__(self, session: AsyncSession, user_id: str, arguments: dict[str, Any]) -> Any:
         """The result as JSON values; raises `ToolError` when the arguments don't hold or name what isn't there."""
@@ -54,17 +63,37 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
             raise ToolError(error.detail) from error
 
 
+class ExternalTool(Struct, frozen=True, kw_only=True):
+    """A tool whose effect is not in our database, so that it must not run inside one of its transactions.
+
+    `parameters` is a JSON Schema of an object; `call` gives a JSON value or raises `ToolError`.
+    """
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    call: Callable[[dict[str, Any]], Awaitable[Any]]
+
+    @property
+    def spec(self) -> ToolSpec:
+        return ToolSpec(name=self.name, description=self.description, parameters=self.parameters)
+
+
+ExternalToolSource: TypeAlias = Callable[[], Mapping[str, ExternalTool]]
+
+
+def no_external_tools() -> Mapping[str, ExternalTool]:
+    return {}
+
+
 @cache  # milliseconds for what never changes, and every turn needs them all
-def spec_of(tool: Tool[Any]) -> ToolSpec:
-    (schema,), definitions = msgspec.json.schema_components([tool.arguments], ref_template="#/$defs/{name}")
-    parameters = definitions.pop(schema["$ref"].rsplit("/", 1)[-1])
-    parameters.pop("title", None)
-    parameters.pop("description", None)
-    return ToolSpec(
-        name=tool.name,
-        description=tool.description,
-        parameters={**parameters, **({"$defs": definitions} if definitions else {})},
-    )
+def object_schema(type_: Any) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a struct, with the object itself at the root, as models and MCP want it."""
+    (schema,), definitions = msgspec.json.schema_components([type_], ref_template="#/$defs/{name}")
+    root = definitions.pop(schema["$ref"].rsplit("/", 1)[-1])
+    root.pop("title", None)
+    root.pop("description", None)
+    return {**root, **({"$defs": definitions} if definitions else {})}
 
 
 class AddTask(Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,36 +144,52 @@ async def update_task(session: AsyncSession, user_id: str, call: UpdateTask) -> 
 TASK_TOOLS: tuple[Tool[Any], ...] = (
     Tool(
         name="add_task",
+        title="Add a task",
         description="Add a task to the user's list.",
         arguments=AddTask,
+        result=Task,
         run=add_task,
         act="task.added",
     ),
     Tool(
         name="list_tasks",
+        title="List tasks",
         description=f"The user's tasks by id, {LIST_LIMIT} to a page.",
         arguments=ListTasks,
+        result=Page[Task],
         run=list_tasks,
+        read_only=True,
+        idempotent=True,
     ),
     Tool(
         name="complete_task",
+        title="Complete a task",
         description="Mark a task as completed.",
         arguments=OneTask,
+        result=Task,
         run=complete_task,
-        act="task.completed",
+        idempotent=True,
     ),
     Tool(
         name="delete_task",
+        title="Delete a task",
         description="Delete a task for good; the result is the task as it was.",
         arguments=OneTask,
+        result=Task,
         run=delete_task,
+        destructive=True,
+        idempotent=True,
         act="task.deleted",
     ),
     Tool(
         name="update_task",
+        title="Change a task",
         description="Change a task's title or description, or reopen it with completed = false.",
         arguments=UpdateTask,
+        result=Task,
         run=update_task,
+        destructive=True,
+        idempotent=True,
         act="task.changed",
     ),
 )

@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import Agent, Prompt, ProviderState, TextDelta, Usage
-from chatapi.agent.tools import Tool
+from chatapi.agent.tools import ExternalTool, ExternalToolSource, Tool, no_external_tools
 from chatapi.audit import audit
 from chatapi.chat import store
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
@@ -103,11 +103,18 @@ class ChatService:
     """Runs turns, each in a task of its own: a client that hangs up ends its request and not its turn."""
 
     def __init__(
-        self, database: Database, agent: Agent, tools: Sequence[Tool[Any]], worker: Worker, settings: Settings
+        self,
+        database: Database,
+        agent: Agent,
+        tools: Sequence[Tool[Any]],
+        worker: Worker,
+        settings: Settings,
+        external: ExternalToolSource = no_external_tools,
     ) -> None:
         self._database = database
         self._agent = agent
         self._tools = {tool.name: tool for tool in tools}
+        self._external = external
         self._worker = worker
         self._timeout = settings.chat_timeout
         self._history_turns = settings.chat_history_limit // MESSAGES_PER_TURN
@@ -180,7 +187,8 @@ class ChatService:
                 answered = Answered(begun, replayed=True)
             else:
                 with audited(begun):
-                    turn = RunningTurn(begun, TurnTools(self._database, begun, self._tools))
+                    tools: dict[str, Tool[Any] | ExternalTool] = {**self._external(), **self._tools}
+                    turn = RunningTurn(begun, TurnTools(self._database, begun, tools))
                     answered = Answered(
                         await self._settle(turn, await self._reply(turn), told), replayed=False
                     )

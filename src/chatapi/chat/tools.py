@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -9,7 +10,7 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import ToolCall, ToolError, ToolSpec
-from chatapi.agent.tools import Tool
+from chatapi.agent.tools import ExternalTool, Tool
 from chatapi.audit import audit
 from chatapi.chat import store
 from chatapi.db.config import Database
@@ -22,7 +23,9 @@ class TurnTools:
     tool with the same arguments is the n-th of the journal. A call that had ended in an error is made again.
     """
 
-    def __init__(self, database: Database, run: store.Run, tools: Mapping[str, Tool[Any]]) -> None:
+    def __init__(
+        self, database: Database, run: store.Run, tools: Mapping[str, Tool[Any] | ExternalTool]
+    ) -> None:
         self.calls: list[ToolCall] = list(run.journal)
         self._not_claimed = [call for call in run.journal if call.error is msgspec.UNSET]
         self._database = database
@@ -49,7 +52,10 @@ class TurnTools:
                     return replace(earlier, id=call_id or earlier.id)
             position = len(self.calls)
             call_id = call_id or f"call_{self._run.turn_id}_{position}"
-            done = None if own is None else await _outcome(own(), name, arguments, call_id)
+            tool = self._tools.get(name)
+            if own is None and isinstance(tool, ExternalTool):
+                own = partial(tool.call, arguments)
+            done = None if own is None else await self._call_outside(own, name, arguments, call_id)
 
             async def carry_out(session: AsyncSession) -> ToolCall:
                 await store.hold(session, self._run)
@@ -69,7 +75,7 @@ class TurnTools:
 
     def _audit(self, call: ToolCall) -> None:
         tool = self._tools.get(call.name)
-        if tool is None or tool.act is None:
+        if not isinstance(tool, Tool) or tool.act is None:
             return
         done = call.error is msgspec.UNSET
         task_id = call.result.get("id") if isinstance(call.result, dict) else call.arguments.get("task_id")
@@ -82,8 +88,19 @@ class TurnTools:
             task_id=task_id if isinstance(task_id, int) else None,  # a model may have put anything there
         )
 
+    async def _call_outside(
+        self, call: Callable[[], Awaitable[Any]], name: str, arguments: dict[str, Any], call_id: str
+    ) -> ToolCall:
+        """In no transaction: one before it makes sure that the turn is still ours, and one after it journals.
+
+        A process that dies between the two leaves no entry, and the call is made again: at least once.
+        """
+        await self._database.run(self._run.user_id, lambda session: store.hold(session, self._run))
+        return await _outcome(call(), name, arguments, call_id)
+
     async def _do(self, session: AsyncSession, name: str, arguments: dict[str, Any]) -> Any:
-        if (tool := self._tools.get(name)) is None:
+        tool = self._tools.get(name)
+        if not isinstance(tool, Tool):
             raise ToolError(f"There is no tool {name}.")
         return await tool(session, self._run.user_id, arguments)
 

@@ -41,6 +41,8 @@ class Worker:
 
     async def release(self) -> None:
         """Give the lease up; for the shutdown. Turns that could not be ended are then free at once."""
+        if self._renewed_at == float("-inf"):
+            return  # none was ever taken, maybe for want of its table
         await self._database.run(
             None, lambda session: session.execute(delete(models.Worker).where(models.Worker.id == self.id))
         )

@@ -54,7 +54,7 @@ async def add_headers(message: Message, scope: Scope) -> None:
     if (request := current_request.get()) is not None:
         headers.update(request.headers)
     if scope["type"] == ScopeType.HTTP and scope["method"] == "OPTIONS" and "allow" in headers:
-        headers["Allow"] = ", ".join(sorted(methods_of(scope)))
+        headers["Allow"] = ", ".join(sorted(methods_of(scope))) or headers["Allow"]
 
 
 def methods_of(scope: HTTPScope) -> set[str]:

@@ -1,0 +1,135 @@
+"""Where MCP is served: `/mcp` behind the same tokens as everything, and how a client finds out what tokens it needs."""
+
+import asyncio
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from litestar import MediaType, Request, Response, Router, asgi, get
+from litestar.enums import ScopeType
+from litestar.exceptions import MethodNotAllowedException
+from litestar.handlers import ASGIRouteHandler
+from litestar.types import Guard, Middleware, Receive, Scope, Send
+
+from chatapi.agent.tools import Tool
+from chatapi.db.config import Database
+from chatapi.db.schema import Schema
+from chatapi.errors import Unauthenticated
+from chatapi.settings import Settings
+
+if TYPE_CHECKING:
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+PATH = "/mcp"
+METADATA_PATH = f"/.well-known/oauth-protected-resource{PATH}"  # RFC 9728, section 3.1
+
+
+class MCPEndpoint:
+    """The ASGI app at `/mcp`.
+
+    The SDK is imported, in a thread, by the first request that needs it: it would make the start of every process
+    longer by more than a second, and most services are never asked for MCP.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        schema: Schema,
+        tools: Sequence[Tool[Any]],
+        settings: Settings,
+        *,
+        max_body_bytes: int,
+    ) -> None:
+        self._database = database
+        self._schema = schema
+        self._tools = tools
+        self._hosts = settings.mcp_hosts
+        self._max_body_bytes = max_body_bytes
+        self._manager: StreamableHTTPSessionManager | None = None
+        self._starting = asyncio.Lock()
+        self._stop = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Only POST: without sessions there is no stream to GET and nothing to DELETE (405, as the protocol has it)."""
+        if scope["type"] != ScopeType.HTTP or scope["method"] != "POST":
+            raise MethodNotAllowedException(headers={"allow": "POST"})
+        manager = self._manager or await self._start()
+        # RFC 9110, section 5.5: white space around a value is no part of it; httptools leaves what is behind.
+        scope["headers"] = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
+        await manager.handle_request(scope, receive, send)  # type: ignore[arg-type] # ASGI, in Starlette's words
+
+    async def close(self) -> None:
+        """For the shutdown, when no request is left."""
+        self._stop.set()
+        if self._running is not None:
+            await self._running
+
+    async def _start(self) -> "StreamableHTTPSessionManager":
+        async with self._starting:
+            if self._manager is None:
+                server = await asyncio.to_thread(importlib.import_module, "chatapi.mcp.server")
+                manager: StreamableHTTPSessionManager = server.session_manager(
+                    server.Offer(self._database, self._schema, self._tools),
+                    hosts=self._hosts,
+                    max_body_bytes=self._max_body_bytes,
+                )
+                started = asyncio.Event()
+                self._running = asyncio.create_task(self._run(manager, started))
+                await started.wait()
+                self._manager = manager
+            return self._manager
+
+    async def _run(self, manager: "StreamableHTTPSessionManager", started: asyncio.Event) -> None:
+        """In a task of its own, because what a task group begins has to end in the same task."""
+        async with manager.run():
+            started.set()
+            await self._stop.wait()
+
+
+def mcp_router(endpoint: MCPEndpoint, *, middleware: Sequence[Middleware], guards: Sequence[Guard]) -> Router:
+    """`/mcp` as one exact path: Litestar matches a mount by its prefix, which would take `/mcpfoo`, too."""
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await endpoint(scope, receive, send)
+
+    handler: ASGIRouteHandler = asgi(copy_scope=True)(handle)
+    return Router(
+        PATH,
+        middleware=middleware,
+        guards=guards,
+        exception_handlers={Unauthenticated: ask_for_token},
+        route_handlers=[handler],
+    )
+
+
+def ask_for_token(request: Request[Any, Any, Any], error: Unauthenticated) -> Response[Any]:
+    """The usual 401, which also tells where the metadata is (RFC 9728, section 5.1)."""
+    handler = request.app.exception_handlers[Exception]
+    response: Response[Any] = handler(request, error)
+    scheme, _, parameters = response.headers["WWW-Authenticate"].partition(" ")
+    metadata = f'resource_metadata="{base_url(request)}{METADATA_PATH}"'
+    response.headers["WWW-Authenticate"] = f"{scheme} " + ", ".join(filter(None, [metadata, parameters]))
+    return response
+
+
+def metadata_route(settings: Settings) -> Any:
+    """Protected resource metadata (RFC 9728, section 2). It is public: it says only what any 401 would."""
+
+    @get(METADATA_PATH, include_in_schema=False, media_type=MediaType.JSON, sync_to_thread=False)
+    def metadata(request: Request[Any, Any, Any]) -> dict[str, Any]:
+        document = {
+            "resource": base_url(request) + PATH,
+            "resource_name": "chatapi",
+            "bearer_methods_supported": ["header"],
+        }
+        issuer = settings.jwt_issuer or settings.better_auth_url or ""
+        if issuer.startswith(("https://", "http://")):
+            document["authorization_servers"] = [issuer]
+        return document
+
+    return metadata
+
+
+def base_url(request: Request[Any, Any, Any]) -> str:
+    return str(request.base_url).rstrip("/")

@@ -1,0 +1,283 @@
+"""What a user has here, over the Model Context Protocol: the task tools, and their conversations as resources.
+
+The protocol is the official SDK's (https://modelcontextprotocol.io/specification/2026-07-28, and the versions from
+before it was stateless). Whose data it is was decided by the token, which `mcp.endpoint` has checked: a request's scope
+has its user. Importing this module imports the SDK, which takes a second and more: see `mcp.endpoint`.
+"""
+
+import logging
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
+from mcp import types
+from mcp.server.caching import CacheHint
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp.shared.exceptions import MCPError
+from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.requests import Request
+
+from chatapi import __version__
+from chatapi.agent.ports import ToolError
+from chatapi.agent.tools import Tool, object_schema
+from chatapi.audit import Outcome, audit
+from chatapi.auth.tokens import Identity
+from chatapi.conversations.schemas import Conversation, Message
+from chatapi.conversations.service import ConversationService
+from chatapi.db.config import Database, Work
+from chatapi.db.paging import MAX_ID
+from chatapi.db.resilience import is_transient
+from chatapi.db.schema import Schema
+from chatapi.errors import PROBLEM_TYPE_PREFIX, AppError, ConversationNotFound, DatabaseUnavailable, Invalid
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Context = ServerRequestContext[Any, Request]
+
+PAGE = 100  # conversations in a list, messages in a resource; the REST page's own bound
+TOOLS_TTL_MS = (
+    300_000  # tools change with a roll-out; a client that finds out five minutes later misses little
+)
+CONVERSATION = re.compile(
+    r"chatapi://conversations/(?P<id>\d{1,19})(\?cursor=(?P<cursor>[\w=-]{1,500}))?", re.ASCII
+)
+TEMPLATE = "chatapi://conversations/{conversation_id}{?cursor}"
+RESOURCE_NOT_FOUND = (
+    -32002
+)  # up to 2025-11-25; since then it is a parameter like any other that does not hold
+
+
+class ConversationContents(Struct, frozen=True, kw_only=True):
+    """`messages` are the newest, oldest first; with `next_cursor` in the URI as `?cursor=…` come those before them."""
+
+    id: int
+    title: str | None
+    created_at: datetime
+    updated_at: datetime
+    messages: Sequence[Message]
+    next_cursor: str | None
+
+
+class Offer:
+    """The handlers of the protocol's requests."""
+
+    def __init__(self, database: Database, schema: Schema, tools: Sequence[Tool[Any]]) -> None:
+        self._database = database
+        self._schema = schema
+        self._tools = {tool.name: tool for tool in tools}
+        self._listed = [described(tool) for tool in tools]
+
+    async def list_tools(self, _: Context, __: types.PaginatedRequestParams | None) -> types.ListToolsResult:
+        return types.ListToolsResult(tools=self._listed)
+
+    def input_schema(self, name: str) -> dict[str, Any] | None:
+        return next((tool.input_schema for tool in self._listed if tool.name == name), None)
+
+    async def call_tool(self, context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
+        """What is wrong with the call is the tool's error, for the model to read; trouble of the service is not."""
+        if (tool := self._tools.get(params.name)) is None:
+            raise MCPError(types.INVALID_PARAMS, "There is no tool of this name.")
+        user_id = user_of(context)
+        arguments = params.arguments or {}
+        try:
+            result = await self._run(
+                user_id,
+                lambda session: tool(session, user_id, encodable(arguments)),
+                None if tool.read_only else unknown_outcome,
+            )
+        except ToolError as error:
+            record(tool, "failure", arguments)
+            return types.CallToolResult(content=[types.TextContent(text=str(error))], is_error=True)
+        record(tool, "success", result)
+        text = msgspec.json.encode(result).decode()
+        return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=result)
+
+    async def list_resources(
+        self, context: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListResourcesResult:
+        """The user's conversations, newest activity first."""
+        user_id = user_of(context)
+        cursor = params.cursor if params else None
+        page = await self._run(
+            user_id, lambda session: ConversationService(session).page(user_id, limit=PAGE, cursor=cursor)
+        )
+        return types.ListResourcesResult(
+            resources=[resource(each) for each in page.items], next_cursor=page.next_cursor
+        )
+
+    async def list_templates(
+        self, _: Context, __: types.PaginatedRequestParams | None
+    ) -> types.ListResourceTemplatesResult:
+        template = types.ResourceTemplate(
+            name="conversation",
+            title="A conversation",
+            description="One of the user's conversations with its newest messages; "
+            "next_cursor, given as cursor, leads to those before them.",
+            uri_template=TEMPLATE,
+            mime_type="application/json",
+        )
+        return types.ListResourceTemplatesResult(resource_templates=[template])
+
+    async def read_resource(
+        self, context: Context, params: types.ReadResourceRequestParams
+    ) -> types.ReadResourceResult:
+        match = CONVERSATION.fullmatch(params.uri)
+        if match is None or not 0 < int(match["id"]) <= MAX_ID:
+            raise not_found(context, params.uri)
+        user_id, conversation_id, cursor = user_of(context), int(match["id"]), match["cursor"]
+
+        async def read(session: AsyncSession) -> ConversationContents:
+            conversations = ConversationService(session)
+            conversation = await conversations.read(user_id, conversation_id)
+            page = await conversations.messages(
+                user_id, conversation_id, limit=PAGE, cursor=cursor, order="desc"
+            )
+            return ConversationContents(
+                **msgspec.structs.asdict(conversation),
+                messages=page.items[::-1],
+                next_cursor=page.next_cursor,
+            )
+
+        try:
+            contents = msgspec.json.encode(await self._run(user_id, read)).decode()
+        except ConversationNotFound:
+            raise not_found(context, params.uri) from None
+        return types.ReadResourceResult(
+            contents=[types.TextResourceContents(uri=params.uri, mime_type="application/json", text=contents)]
+        )
+
+    async def _run(self, user_id: str, work: Work[T], recover: Work[T | None] | None = None) -> T:
+        """A short transaction. Raises `MCPError` for whatever is not the caller's to mend, without its reasons.
+
+        (An error that the SDK does not know would reach older clients with its text.)
+        """
+        try:
+            await self._schema.ensure_current()
+            return await self._database.run(user_id, work, recover)
+        except (ToolError, ConversationNotFound):
+            raise
+        except Invalid as error:
+            raise MCPError(types.INVALID_PARAMS, error.detail) from error
+        except AppError as error:
+            raise service_error(error) from error
+        except Exception as error:
+            if is_transient(error):
+                away = DatabaseUnavailable("The database does not answer; try again shortly.", retry_after=1)
+                raise service_error(away) from error
+            log.exception("A defect behind MCP")
+            raise service_error(AppError("The service failed.")) from error
+
+
+def record(tool: Tool[Any], outcome: Outcome, task: dict[str, Any]) -> None:
+    """The audit trail's line of a call that changes something; `task` is what names the task, by one of two names."""
+    if tool.act is not None:
+        task_id = task.get("id", task.get("task_id"))
+        audit(tool.act, outcome, task_id=task_id if isinstance(task_id, int) else None)
+
+
+def user_of(context: Context) -> str:
+    """The token's user, as `BearerAuthentication` left it in the scope of the HTTP request."""
+    assert context.request is not None  # noqa: S101 - over HTTP there is one
+    identity: Identity = context.request.scope["user"]
+    return identity.user_id
+
+
+def described(tool: Tool[Any]) -> types.Tool:
+    """The registry's entry in the protocol's words."""
+    return types.Tool(
+        name=tool.name,
+        title=tool.title,
+        description=tool.description,
+        input_schema=tool.spec.parameters,
+        output_schema=object_schema(tool.result),
+        annotations=types.ToolAnnotations(
+            read_only_hint=tool.read_only,
+            destructive_hint=tool.destructive,
+            idempotent_hint=tool.idempotent,
+            open_world_hint=False,
+        ),
+    )
+
+
+def resource(conversation: Conversation) -> types.Resource:
+    return types.Resource(
+        uri=f"chatapi://conversations/{conversation.id}",
+        name=f"conversation-{conversation.id}",
+        title=conversation.title or f"Conversation {conversation.id}",
+        mime_type="application/json",
+        annotations=types.Annotations(last_modified=conversation.updated_at.isoformat()),
+    )
+
+
+def encodable(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, if they are Unicode: `json` lets lone surrogates through, which no database takes."""
+    try:
+        msgspec.json.encode(arguments)
+    except UnicodeEncodeError:
+        raise ToolError("The call holds text that is not Unicode.") from None
+    return arguments
+
+
+async def unknown_outcome(_: AsyncSession) -> NoReturn:
+    """A COMMIT was cut off. A call has no key to find its effect by, and must not be made twice: its user has to look."""
+    raise DatabaseUnavailable("The connection was lost at the end of the call: look whether it took effect.")
+
+
+def not_found(context: Context, uri: str) -> MCPError:
+    code = types.INVALID_PARAMS if context.protocol_version >= "2026-07-28" else RESOURCE_NOT_FOUND
+    return MCPError(code, "There is no such resource of yours.", {"uri": uri})
+
+
+def service_error(error: AppError) -> MCPError:
+    """A problem of the service, with what its problem document would say over REST."""
+    data: dict[str, Any] = {"type": PROBLEM_TYPE_PREFIX + error.type, "title": error.title}
+    if error.retry_after is not None:
+        data["retry_after"] = error.retry_after
+    return MCPError(types.INTERNAL_ERROR, error.detail, data)
+
+
+def session_manager(
+    offer: Offer, *, hosts: Sequence[str] | None, max_body_bytes: int
+) -> StreamableHTTPSessionManager:
+    """The SDK's own end of Streamable HTTP, without sessions: any replica answers any request."""
+    server: Server[Any] = Server(
+        "chatapi",
+        title="chatapi",
+        version=__version__,
+        instructions="The tasks of the signed-in user, and their conversations with their assistant.",
+        on_list_tools=offer.list_tools,
+        on_call_tool=offer.call_tool,
+        on_list_resources=offer.list_resources,
+        on_list_resource_templates=offer.list_templates,
+        on_read_resource=offer.read_resource,
+        get_tool_input_schema=offer.input_schema,
+        cache_hints={
+            "tools/list": CacheHint(ttl_ms=TOOLS_TTL_MS, scope="public"),
+            "resources/templates/list": CacheHint(ttl_ms=TOOLS_TTL_MS, scope="public"),
+        },
+    )
+    return StreamableHTTPSessionManager(
+        server,
+        json_response=True,
+        stateless=True,
+        security_settings=transport_security(hosts),
+        max_request_body_size=max_body_bytes,
+    )
+
+
+def transport_security(hosts: Sequence[str] | None) -> TransportSecuritySettings:
+    """The SDK's check against DNS rebinding. A host without a port stands for all ports."""
+    if hosts is None:
+        return TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    ports = [form for host in hosts for form in (host, f"{host}:*")]
+    return TransportSecuritySettings(
+        allowed_hosts=ports,
+        allowed_origins=[f"{scheme}://{each}" for scheme in ("http", "https") for each in ports],
+    )

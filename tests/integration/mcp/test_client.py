@@ -1,0 +1,234 @@
+"""MCP servers of the operator's own: their tools in the assistant's hands, and their absence."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from chatapi.agent.ports import ToolSpec
+from chatapi.agent.tools import TASK_TOOLS
+from chatapi.app import create_app
+from chatapi.mcp import client as mcp_client
+from chatapi.mcp.config import HttpServer, read_servers
+from chatapi.settings import SettingsError
+from tests.support import mcp_server
+from tests.support.agents import CommandedAgent
+from tests.support.mcp_server import free_port, weather_over_http
+from tests.support.serving import REPOSITORY, Client, serve, settings_for
+
+STDIO = {
+    "command": sys.executable,
+    "args": ["-m", mcp_server.__name__],
+    "env": {"PYTHONPATH": str(REPOSITORY), "GIVEN": "${CHATAPI_TEST_GIVEN}"},
+}
+
+
+class WatchedAgent(CommandedAgent):
+    """Keeps what it was offered."""
+
+    offered: tuple[ToolSpec, ...] = ()
+
+    def reply(self, prompt: Any, tools: Any) -> Any:
+        self.offered = tuple(tools.specs)
+        return super().reply(prompt, tools)
+
+
+def servers_file(directory: Path, **servers: Any) -> str:
+    path = directory / "mcp.json"
+    path.write_text(json.dumps({"mcpServers": servers}))
+    return str(path)
+
+
+async def outcome(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    (call,) = (await client.said(f"call {tool} {json.dumps(arguments)}"))["tool_calls"]
+    assert (call["name"], call["arguments"]) == (tool, arguments)
+    return call  # type: ignore[no-any-return]
+
+
+async def until_offered(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    for _ in range(300):
+        call = await outcome(client, tool, **arguments)
+        if "result" in call:
+            return call
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{tool} did not come: {call}")
+
+
+async def until_gone(client: Client, tool: str, **arguments: Any) -> None:
+    for _ in range(300):
+        if (await outcome(client, tool, **arguments)).get("error") == f"There is no tool {tool}.":
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{tool} stayed")
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine that runs the tests may be slow to start a server's process."""
+    monkeypatch.setattr(mcp_client, "START_SECONDS", 60.0)
+
+
+class TestServers:
+    async def test_over_http_and_stdio_serve_the_assistant(
+        self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CHATAPI_TEST_GIVEN", "a-value")
+        agent = WatchedAgent()
+        async with weather_over_http() as (url, listener):
+            http = {"type": "http", "url": url, "headers": {"Authorization": "Bearer ${CHATAPI_TEST_GIVEN}"}}
+            settings = settings_for(
+                empty_database_url, mcp_servers=servers_file(tmp_path, far=http, near=STDIO)
+            )
+            async with serve(settings, agent) as base_url, Client(base_url, "alice") as alice:
+                assert (await outcome(alice, "far__forecast", city="Oslo"))["result"] == {
+                    "result": "Rain in Oslo"
+                }
+                assert (await outcome(alice, "near__environment", name="GIVEN"))["result"] == {
+                    "result": "a-value"
+                }
+                assert "out of order" in (await outcome(alice, "far__fail", reason="out of order"))["error"]
+                assert "error" in await outcome(alice, "far__forecast", town="Oslo")
+                processes = [await outcome(alice, "near__process") for _ in range(3)]
+                assert len({call["result"]["result"] for call in processes}) == 1
+                again = await alice.said('call add_task {"title": "umbrella"}')
+                assert again["tool_calls"][0]["result"]["title"] == "umbrella"
+        assert set(listener.seen) == {"Bearer a-value"}
+        names = [spec.name for spec in agent.offered]
+        assert "far__a.name.that.no.model.takes" not in names
+        assert {"far__forecast", "near__forecast"} < set(names)
+        # The registry's own are the same for every assistant, whoever else serves tools.
+        assert [spec for spec in agent.offered if "__" not in spec.name] == [tool.spec for tool in TASK_TOOLS]
+
+    async def test_one_that_is_away_costs_its_tools_until_it_is_back(
+        self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(mcp_client, "RETRY_SECONDS", (0.1, 0.1))
+        port = free_port()
+        file = servers_file(tmp_path, far={"url": f"http://127.0.0.1:{port}/mcp"})
+        settings = settings_for(empty_database_url, mcp_servers=file)
+        async with serve(settings) as base_url, Client(base_url, "alice") as alice:
+            assert (await outcome(alice, "far__forecast", city="Oslo"))["error"] == (
+                "There is no tool far__forecast."
+            )
+            for _ in range(2):  # it comes, goes, and comes again
+                async with weather_over_http(port):
+                    await until_offered(alice, "far__forecast", city="Oslo")
+                assert (await outcome(alice, "far__forecast", city="Rome"))["error"] == (
+                    "far is away at the moment."
+                )
+
+    async def test_a_process_that_dies_is_started_again(
+        self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CHATAPI_TEST_GIVEN", "x")
+        monkeypatch.setattr(mcp_client, "RETRY_SECONDS", (0.1, 0.1))
+        settings = settings_for(empty_database_url, mcp_servers=servers_file(tmp_path, near=STDIO))
+        async with serve(settings) as base_url, Client(base_url, "alice") as alice:
+            before = (await outcome(alice, "near__process"))["result"]
+            assert (await outcome(alice, "near__leave"))["error"] == "near is away at the moment."
+            assert (await until_offered(alice, "near__process"))["result"] != before
+
+    async def test_hold_no_connection_to_the_database_while_they_work(
+        self, empty_database_url: str, tmp_path: Path
+    ) -> None:
+        gate = CommandedAgent.gates[name := uuid4().hex]
+        async with weather_over_http() as (url, _):
+            file = servers_file(tmp_path, far={"url": url})
+            settings = settings_for(empty_database_url, mcp_servers=file, db_pool_size=1)
+            async with serve(settings) as base_url, Client(base_url, "alice") as alice:
+                turn = asyncio.create_task(outcome(alice, "far__wait", name=name))
+                await gate.reached.wait()
+                assert (await alice.post(alice.mine("/tasks"), json={"title": "milk"})).status_code == 201
+                gate.opened.set()
+                assert (await turn)["result"] == {"result": "waited"}
+
+    async def test_one_that_does_not_answer_a_call_is_given_up(
+        self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(mcp_client, "RETRY_SECONDS", (0.1, 0.1))
+        gate = CommandedAgent.gates[name := uuid4().hex]
+        async with weather_over_http() as (url, _):
+            settings = settings_for(empty_database_url, mcp_servers=servers_file(tmp_path, far={"url": url}))
+            async with serve(settings) as base_url, Client(base_url, "alice") as alice:
+                await outcome(alice, "far__forecast", city="Oslo")
+                monkeypatch.setattr(mcp_client, "CALL_SECONDS", 0.2)
+                call = await outcome(alice, "far__wait", name=name)
+                assert call["error"] == "far did not answer within 0.2 s."
+                gate.opened.set()
+                monkeypatch.setattr(mcp_client, "CALL_SECONDS", 30.0)
+                await until_offered(alice, "far__forecast", city="Oslo")
+
+    async def test_whose_tools_change_or_that_fall_silent_are_noticed(
+        self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(mcp_client, "RETRY_SECONDS", (0.1, 0.1))
+        monkeypatch.setattr(mcp_client, "PROBE_SECONDS", 0.1)
+        port = free_port()
+        async with weather_over_http(port) as (url, listener):
+            settings = settings_for(empty_database_url, mcp_servers=servers_file(tmp_path, far={"url": url}))
+            async with serve(settings) as base_url, Client(base_url, "alice") as alice:
+                listener.server.remove_tool("forecast")
+                await until_gone(alice, "far__forecast", city="Oslo")
+                assert "error" in await outcome(alice, "far__lie")
+                await until_offered(alice, "far__environment", name="HOME")
+                monkeypatch.setattr(mcp_client, "MAX_TOOLS", 1)
+                await until_gone(alice, "far__environment", name="HOME")
+
+    async def test_a_silent_one_is_given_up(
+        self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(mcp_client, "CONNECT_SECONDS", 0.2)
+        held: list[asyncio.StreamWriter] = []
+        silent = await asyncio.start_server(lambda _, writer: held.append(writer), "127.0.0.1", 0)
+        port = silent.sockets[0].getsockname()[1]
+        file = servers_file(tmp_path, far={"url": f"http://127.0.0.1:{port}/mcp"})
+        async with (
+            serve(settings_for(empty_database_url, mcp_servers=file)) as base_url,
+            Client(base_url, "alice") as alice,
+        ):
+            assert (await alice.said("say Hello."))["response"] == "Hello."
+        silent.close()
+        for writer in held:
+            writer.transport.abort()
+        assert held
+
+
+class TestFile:
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            (None, "cannot be read: No such file or directory"),
+            ("{", "is not JSON"),
+            ("[]", 'has no object "mcpServers"'),
+            ('{"mcpServers": []}', 'has no object "mcpServers"'),
+            ('{"mcpServers": {"a": 1}}', "a: Expected `object`, got `int`"),
+            ('{"mcpServers": {"a": {}}}', "a: Object missing required field `command`"),
+            ('{"mcpServers": {"a": {"url": "ftp://x"}}}', "a.url: Expected `str` matching regex"),
+            (
+                '{"mcpServers": {"a": {"url": "http://x", "bad": 1}}}',
+                "a: Object contains unknown field `bad`",
+            ),
+            ('{"mcpServers": {"a__b": {"url": "http://x"}}}', "a__b is not a name"),
+            (
+                '{"mcpServers": {"a": {"command": "x", "args": ["${NOT_THERE}"]}}}',
+                "${NOT_THERE} is not in the",
+            ),
+        ],
+    )
+    def test_that_is_wrong_stops_the_start(self, tmp_path: Path, text: str | None, said: str) -> None:
+        path = tmp_path / "mcp.json"
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(SettingsError, match=r"^MCP_SERVERS: ") as raised:
+            create_app(settings_for(f"sqlite:///{tmp_path}/unused.db", mcp_servers=str(path)))
+        assert said in str(raised.value)
+        assert "\n" not in str(raised.value)
+
+    def test_takes_variables_in_any_text(self, tmp_path: Path) -> None:
+        file = servers_file(tmp_path, a={"url": "http://${HOST}/mcp", "headers": {"X": "${A}-${B}"}})
+        (server,) = read_servers(file, {"HOST": "h", "A": "1", "B": "2"}).values()
+        assert server == HttpServer(url="http://h/mcp", headers={"X": "1-2"})

