@@ -4,8 +4,8 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
-# A process for each core; a file's tests stay together, since they share services.
-PYTEST := --numprocesses auto --dist loadfile
+# A process for each core, each with services of its own; whoever is done first takes from the other.
+PYTEST := --numprocesses auto --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: run test check format clean
