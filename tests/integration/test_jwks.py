@@ -34,7 +34,7 @@ def service_of(issuer: Issuer, tmp_path: Path) -> Serve:
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=0)
         async with (
             serve(settings) as url,
-            httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client,
+            httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as client,
         ):
             yield client
 

@@ -27,6 +27,8 @@ class CommandedAgent:
 
     model = "commanded"
     gates: ClassVar[defaultdict[str, Gate]] = defaultdict(Gate)
+    asleep: ClassVar[int] = 0
+    most_asleep: ClassVar[int] = 0
     seen: ClassVar[list[Prompt]] = []
     done_once: ClassVar[set[tuple[str, str]]] = set()
 
@@ -43,7 +45,12 @@ class CommandedAgent:
                 case "say":
                     yield TextDelta(rest)
                 case "sleep":
-                    await asyncio.sleep(float(rest))
+                    CommandedAgent.asleep += 1
+                    CommandedAgent.most_asleep = max(CommandedAgent.most_asleep, CommandedAgent.asleep)
+                    try:
+                        await asyncio.sleep(float(rest))
+                    finally:
+                        CommandedAgent.asleep -= 1
                 case "gate":
                     self.gates[rest].reached.set()
                     await self.gates[rest].opened.wait()
