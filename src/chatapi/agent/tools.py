@@ -169,6 +169,7 @@ TASK_TOOLS: tuple[Tool[Any], ...] = (
         result=Task,
         run=complete_task,
         idempotent=True,
+        act="task.completed",
     ),
     Tool(
         name="delete_task",
