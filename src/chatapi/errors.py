@@ -239,6 +239,14 @@ class DatabaseUnavailable(AppError):
     type = "database-unavailable"
     title = "The database is away"
 
+    def __init__(
+        self,
+        detail: str = "The database does not answer; try again shortly.",
+        *,
+        retry_after: int | None = 1,
+    ) -> None:
+        super().__init__(detail, retry_after=retry_after)
+
 
 class SchemaOutdated(AppError):
     status = 503

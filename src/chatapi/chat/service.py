@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple, TypeAlias
 from uuid import uuid4
@@ -33,9 +34,8 @@ from chatapi.settings import Settings
 log = logging.getLogger(__name__)
 
 MESSAGES_PER_TURN = 2
-WATCH_SECONDS = (
-    0.5  # how soon a cancel from another process is noticed; one query a process, whatever it runs
-)
+# How soon a cancel from another process is noticed; one query a process, whatever it runs.
+WATCH_SECONDS = 0.5
 SETTLE_SECONDS = 1.0  # between tries to write a turn's end while the database is away
 
 Admit: TypeAlias = Callable[[str], Awaitable[None]]  # counts a user's message; raises `RateLimited`
@@ -74,6 +74,19 @@ class RunningTurn:
         if self._reply is not None and not self._reply.done():
             self.stopped = self.stopped or reason
             self._reply.cancel()
+
+    async def finish(self, session: AsyncSession, *, cancelled: bool = False) -> ChatAnswer | None:
+        """Store what was said and done, and end the turn; see `store.finish`."""
+        return await store.finish(
+            session,
+            self.run,
+            response=self.text,
+            tool_calls=self.tools.calls,
+            usage=self.usage,
+            # Of an answer that broke off the provider has nothing to go on from.
+            state=None if cancelled else self.state,
+            cancelled=cancelled,
+        )
 
     async def _take(self, agent: Agent, seconds: float) -> None:
         run = self.run
@@ -286,30 +299,12 @@ class End(NamedTuple):
 
 
 def completed(turn: RunningTurn) -> End:
-    return End(
-        lambda session: store.finish(
-            session,
-            turn.run,
-            response=turn.text,
-            tool_calls=turn.tools.calls,
-            usage=turn.usage,
-            state=turn.state,
-        ),
-        lambda session: store.finished(session, turn.run),
-        None,
-    )
+    return End(turn.finish, lambda session: store.finished(session, turn.run), None)
 
 
 def cancelled(turn: RunningTurn) -> End:
     return End(
-        lambda session: store.finish(
-            session,
-            turn.run,
-            response=turn.text,
-            tool_calls=turn.tools.calls,
-            usage=turn.usage,
-            cancelled=True,
-        ),
+        partial(turn.finish, cancelled=True),
         None,
         TurnCancelled(turn.run.turn_id, turn.run.conversation_id),
     )

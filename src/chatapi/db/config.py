@@ -221,9 +221,7 @@ class Database:
                     return result
         except Exception as error:
             if is_transient(error):
-                raise DatabaseUnavailable(
-                    "The database does not answer; try again shortly.", retry_after=1
-                ) from error
+                raise DatabaseUnavailable from error
             raise
         raise AssertionError("stamina ends with a result or an error")
 

@@ -89,7 +89,7 @@ class Breaker:
     def check(self) -> None:
         """Raises `DatabaseUnavailable` while open."""
         if self.is_open:
-            raise DatabaseUnavailable("The database does not answer; try again shortly.", retry_after=1)
+            raise DatabaseUnavailable
 
     def succeeded(self) -> None:
         self._failures = 0

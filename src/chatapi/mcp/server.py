@@ -169,8 +169,7 @@ class Offer:
             raise service_error(error) from error
         except Exception as error:
             if is_transient(error):
-                away = DatabaseUnavailable("The database does not answer; try again shortly.", retry_after=1)
-                raise service_error(away) from error
+                raise service_error(DatabaseUnavailable()) from error
             log.exception("A defect behind MCP")
             raise service_error(AppError("The service failed.")) from error
 
@@ -227,7 +226,9 @@ def encodable(arguments: dict[str, Any]) -> dict[str, Any]:
 
 async def unknown_outcome(_: AsyncSession) -> NoReturn:
     """A COMMIT was cut off. A call has no key to find its effect by, and must not be made twice: its user has to look."""
-    raise DatabaseUnavailable("The connection was lost at the end of the call: look whether it took effect.")
+    raise DatabaseUnavailable(
+        "The connection was lost at the end of the call: look whether it took effect.", retry_after=None
+    )
 
 
 def not_found(context: Context, uri: str) -> MCPError:

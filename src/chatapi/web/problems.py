@@ -33,7 +33,7 @@ def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Respo
         return framework_problem(request, error)
     if is_transient(error):
         log.warning("The database is away: %s", error)
-        error = DatabaseUnavailable("The database does not answer; try again shortly.", retry_after=1)
+        error = DatabaseUnavailable()
     if not isinstance(error, AppError):
         log.error(
             "A defect: %s %s, request %s",
