@@ -79,7 +79,11 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
 
     @asynccontextmanager
     async def run(_: Litestar) -> AsyncIterator[None]:
-        background = [asyncio.create_task(worker.run()), asyncio.create_task(chat.watch())]
+        background = [
+            asyncio.create_task(worker.run()),
+            asyncio.create_task(chat.watch()),
+            asyncio.create_task(chat.follow()),
+        ]
         try:
             await schema.migrate()
         except Exception:  # noqa: BLE001 - whatever it is, the service starts, says 503 and why, and tries again

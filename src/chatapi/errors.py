@@ -31,6 +31,17 @@ class AppError(Exception):
     def headers(self) -> dict[str, str]:
         return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
 
+    @property
+    def document(self) -> dict[str, Any]:
+        """The problem document."""
+        return {
+            "type": PROBLEM_TYPE_PREFIX + self.type,
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            **self.members,
+        }
+
 
 class Unauthenticated(AppError):
     """No token (`code` is None), or one that does not hold (RFC 6750, section 3)."""
@@ -234,6 +245,22 @@ class Interrupted(AppError):
     title = "The service is restarting"
 
 
+class Restarting(AppError):
+    """The process that a stream was read from ends; the turn itself goes on for as long as it can."""
+
+    status = 503
+    type = "restarting"
+    title = "The service is restarting"
+
+    def __init__(self, turn_id: int, conversation_id: int) -> None:
+        super().__init__(
+            "The service is restarting; resume the stream.",
+            retry_after=1,
+            turn_id=turn_id,
+            conversation_id=conversation_id,
+        )
+
+
 class DatabaseUnavailable(AppError):
     status = 503
     type = "database-unavailable"
@@ -252,3 +279,14 @@ class SchemaOutdated(AppError):
     status = 503
     type = "schema-outdated"
     title = "The database schema is not the one this version needs"
+
+
+def restored(type_: str, detail: str, **members: Any) -> AppError:
+    """An error that was stored by its type and its detail."""
+    kinds = [AppError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    kind = next((each for each in kinds if each.type == type_), AppError)
+    error = kind.__new__(kind)
+    AppError.__init__(error, detail, **members)
+    return error

@@ -68,7 +68,7 @@ class Driver:
         return begun
 
     async def _call(self, run: store.Run, calls: int) -> list[ToolCall]:
-        tools = TurnTools(self._database, run, {tool.name: tool for tool in TASK_TOOLS})
+        tools = TurnTools(self._database, run, {tool.name: tool for tool in TASK_TOOLS}, tell=lambda _: None)
         for number in range(calls):
             await tools.call("add_task", {"title": f"task {number}"} if number % 2 == 0 else {"title": ""})
         return tools.calls
@@ -160,7 +160,7 @@ def test_a_run_that_was_taken_over_can_write_nothing(
             await driver.turn(number, fate, 0)
             if number == late:
                 break
-        tools = TurnTools(database, zombie, {tool.name: tool for tool in TASK_TOOLS})
+        tools = TurnTools(database, zombie, {tool.name: tool for tool in TASK_TOOLS}, tell=lambda _: None)
         for attempt in (
             tools.call("add_task", {"title": "from the grave"}),
             database.run(driver.user_id, lambda session: store.fail(session, zombie, {})),

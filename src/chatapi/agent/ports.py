@@ -17,6 +17,7 @@ __all__ = [
     "HistoryMessage",
     "Prompt",
     "ProviderState",
+    "ReasoningDelta",
     "TextDelta",
     "ToolCall",
     "ToolError",
@@ -81,8 +82,14 @@ class ToolError(Exception):
     """The call cannot be done as asked; the text tells the model why."""
 
 
-class TextDelta(Struct, frozen=True):
+class TextDelta(Struct, frozen=True, tag=True):
     """The next piece of the answer."""
+
+    text: str
+
+
+class ReasoningDelta(Struct, frozen=True, tag=True):
+    """The next piece of what the model thinks on its way there: streamed, and no part of the answer."""
 
     text: str
 
@@ -104,7 +111,7 @@ class ProviderState(Struct, frozen=True, kw_only=True):
     data: Any | None = None
 
 
-AgentEvent: TypeAlias = TextDelta | Usage | ProviderState
+AgentEvent: TypeAlias = TextDelta | ReasoningDelta | Usage | ProviderState
 
 
 @runtime_checkable

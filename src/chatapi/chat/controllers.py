@@ -1,18 +1,24 @@
 """The chat routes: the user from the path, or from the token alone. One service behind them."""
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
 
-from litestar import Controller, Request, Response, post
+from litestar import Controller, Request, Response, get, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import FromPath, HeaderParameter, JSONBody
+from litestar.openapi import ResponseSpec
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, OpenAPIType, Operation, Schema
+from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
+from litestar.response import Stream
 from litestar.response.base import ASGIResponse
 from litestar.types import Method
 from litestar.types.internal_types import PathParameterDefinition
 
 from chatapi.auth.tokens import Identity
-from chatapi.chat.schemas import ChatAnswer, ChatRequest
+from chatapi.chat import stream
+from chatapi.chat.events import TurnLog
+from chatapi.chat.schemas import AnswerAnew, ChatAnswer, ChatRequest, RegenerateRequest
 from chatapi.chat.service import Admit, ChatService
 from chatapi.openapi import problems
 
@@ -26,11 +32,50 @@ IdempotencyKey = Annotated[
         description="Sent again with the same request, it gets the first answer again (visible ASCII).",
     ),
 ]
+TurnId = Annotated[
+    int | None, QueryParameter(ge=1, description="A turn of the conversation, instead of the active one")
+]
+NO_TURN = ResponseSpec(None, description="No turn is active.")
+STREAM = OpenAPIMediaType(
+    schema=Schema(
+        type=OpenAPIType.STRING,
+        description="The AI SDK's UI message stream, version 1, as server-sent events; see docs/frontend.md.",
+    )
+)
+
+ChatConnection = Request[Identity, None, State]
 
 
-def operation_id(_: HTTPRouteHandler, __: Method, path: list[str | PathParameterDefinition]) -> str:
+def operation_id(handler: HTTPRouteHandler, __: Method, path: list[str | PathParameterDefinition]) -> str:
     """The two routes of one handler are two operations."""
-    return "chat" if any(isinstance(part, PathParameterDefinition) for part in path) else "chatAsTokenUser"
+    name = {"chat": "chat", "resume": "resumeChat"}[handler.handler_name]
+    of_user = any(isinstance(part, PathParameterDefinition) and part.name == "user_id" for part in path)
+    return name if of_user else f"{name}AsTokenUser"
+
+
+@dataclass
+class StreamOperation(Operation):
+    """An operation that answers as a stream, too."""
+
+    def __post_init__(self) -> None:
+        content = content_of_success(self)
+        content[stream.MEDIA_TYPE] = STREAM
+
+
+@dataclass
+class ResumeOperation(Operation):
+    """An operation that answers as a stream, and not otherwise."""
+
+    def __post_init__(self) -> None:
+        content = content_of_success(self)
+        content.clear()
+        content[stream.MEDIA_TYPE] = STREAM
+
+
+def content_of_success(operation: Operation) -> dict[str, OpenAPIMediaType]:
+    success = cast("OpenAPIResponse", (operation.responses or {})["200"])
+    success.content = success.content or {}
+    return success.content
 
 
 class ChatController(Controller):
@@ -42,11 +87,12 @@ class ChatController(Controller):
         summary="Send a message",
         status_code=200,
         responses=problems(404, 409, 413, 415, 422, 502, 504),
+        operation_class=StreamOperation,
         limits_itself=True,
     )
     async def chat(
         self,
-        request: "Request[Identity, None, State]",
+        request: ChatConnection,
         chat: NamedDependency[ChatService],
         admit: NamedDependency[Admit],
         data: JSONBody[ChatRequest],
@@ -54,10 +100,31 @@ class ChatController(Controller):
     ) -> Response[ChatAnswer]:
         """Begins a conversation, or continues the one that is named, and waits for the answer.
 
-        The message is stored before the model is asked, and kept whatever becomes of the answer.
+        With `Accept: text/event-stream` the turn is streamed as it happens, in the AI SDK's UI message stream. The
+        message is stored before the model is asked, and kept whatever becomes of the answer.
         """
-        answered = await chat.answer(request.user.user_id, data, idempotency_key, admit)
-        return Response(answered.answer, headers={"Idempotent-Replayed": "true"} if answered.replayed else {})
+        return await answered(request, chat, data, idempotency_key, admit)
+
+    @get(
+        "/{conversation_id:int}/stream",
+        operation_id=operation_id,
+        summary="Resume a stream",
+        responses={204: NO_TURN, **problems(404, 422)},
+        operation_class=ResumeOperation,
+    )
+    async def resume(
+        self,
+        request: ChatConnection,
+        chat: NamedDependency[ChatService],
+        conversation_id: FromPath[int],
+        turn_id: TurnId = None,
+    ) -> Response[None]:
+        """Streams the conversation's active turn from its beginning to its end, in whichever process it runs.
+
+        With `turn_id` that turn, also when it has ended.
+        """
+        log = await chat.resume(request.user.user_id, conversation_id, turn_id)
+        return Response(None, status_code=204) if log is None else streamed(log)
 
 
 class TurnController(Controller):
@@ -78,3 +145,55 @@ class TurnController(Controller):
         """Ends it wherever it runs, within a second. What it has said and done so far is kept."""
         await chat.cancel(user_id, turn_id)
         return ASGIResponse(status_code=202)
+
+    @post(
+        "/{turn_id:int}/regenerate",
+        operation_id="regenerateTurn",
+        summary="Answer the last turn anew",
+        status_code=200,
+        responses=problems(404, 409, 413, 415, 422, 502, 504),
+        operation_class=StreamOperation,
+        limits_itself=True,
+    )
+    async def regenerate(
+        self,
+        request: ChatConnection,
+        turn_id: FromPath[int],
+        chat: NamedDependency[ChatService],
+        admit: NamedDependency[Admit],
+        data: JSONBody[RegenerateRequest | None] = None,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response[ChatAnswer]:
+        """As a turn of its own, to the same message or to an edited one; answers as `chat` does.
+
+        The old answer is kept as an alternative. What its tools did stays done.
+        """
+        anew = AnswerAnew(turn_id=turn_id, message=data.message if data else None)
+        return await answered(request, chat, anew, idempotency_key, admit)
+
+
+async def answered(
+    request: ChatConnection,
+    chat: ChatService,
+    asked: ChatRequest | AnswerAnew,
+    key: str | None,
+    admit: Admit,
+) -> Response[ChatAnswer]:
+    """The answer in the form that is asked for: all at once, unless a stream is preferred."""
+    user_id = request.user.user_id
+    if request.accept.best_match(["application/json", stream.MEDIA_TYPE]) == stream.MEDIA_TYPE:
+        return streamed(await chat.start_or_join(user_id, asked, key, admit))
+    log = await chat.start(user_id, asked, key, admit)
+    return Response(await log.answer(), headers=replay_headers(log))
+
+
+def streamed(log: TurnLog) -> Response[Any]:
+    return Stream(
+        stream.ui_message_stream(log),
+        media_type=stream.MEDIA_TYPE,
+        headers={**stream.HEADERS, **replay_headers(log)},
+    )
+
+
+def replay_headers(log: TurnLog) -> dict[str, str]:
+    return {"Idempotent-Replayed": "true"} if log.replayed else {}

@@ -20,6 +20,19 @@ class ChatRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     conversation_id: int | None = None
 
 
+class RegenerateRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The message to answer in the place of the turn's own, if it was edited."""
+
+    message: MessageText | None = None
+
+
+class AnswerAnew(Struct, frozen=True, kw_only=True, tag=True):
+    """A turn to be answered anew, and the message instead of its own, if it was edited."""
+
+    turn_id: int
+    message: str | None
+
+
 class ChatAnswer(Struct, frozen=True, kw_only=True):
     """The answer to a message. `message_id` is the stored answer's; `usage` is there when the model tells it."""
 

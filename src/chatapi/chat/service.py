@@ -4,112 +4,37 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from hashlib import sha256
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import Agent, Prompt, ProviderState, TextDelta, Usage
+from chatapi.agent.ports import Agent
 from chatapi.agent.tools import ExternalTool, ExternalToolSource, Tool, no_external_tools
 from chatapi.audit import audit
-from chatapi.chat import store
-from chatapi.chat.schemas import ChatAnswer, ChatRequest
-from chatapi.chat.tools import TurnTools
+from chatapi.chat import alternatives, chunks, store
+from chatapi.chat.events import TurnLog
+from chatapi.chat.following import Following, find
+from chatapi.chat.running import End, RunningTurn, failed, ids_of, interrupted
+from chatapi.chat.schemas import AnswerAnew, ChatAnswer, ChatRequest
 from chatapi.chat.worker import Worker
 from chatapi.db.config import EVERYONE, Database
-from chatapi.errors import (
-    AppError,
-    DatabaseUnavailable,
-    Interrupted,
-    ModelEmpty,
-    ModelFailed,
-    ModelTooSlow,
-    TurnCancelled,
-)
+from chatapi.errors import AppError, DatabaseUnavailable, KeyInProgress, Restarting, TurnCancelled
 from chatapi.settings import Settings
 
 log = logging.getLogger(__name__)
 
 MESSAGES_PER_TURN = 2
-# How soon a cancel from another process is noticed; one query a process, whatever it runs.
+# How soon a cancel from another process is noticed, and how often what was said is written for readers elsewhere; two
+# short transactions a process, whatever it runs.
 WATCH_SECONDS = 0.5
 SETTLE_SECONDS = 1.0  # between tries to write a turn's end while the database is away
+STREAM_GRACE_SECONDS = 5.0  # a turn that ends within these of a SIGTERM ends for its reader, too
 
 Admit: TypeAlias = Callable[[str], Awaitable[None]]  # counts a user's message; raises `RateLimited`
-
-
-class Answered(NamedTuple):
-    """An answer; `replayed` when it was given before, to a request with the same key."""
-
-    answer: ChatAnswer
-    replayed: bool
-
-
-class RunningTurn:
-    """A turn of this process while its agent replies: what was said so far, and how it may be stopped."""
-
-    def __init__(self, run: store.Run, tools: TurnTools) -> None:
-        self.run = run
-        self.tools = tools
-        self.pieces: list[str] = []
-        self.usage: Usage | None = None
-        self.state: ProviderState | None = None
-        self.stopped: Literal["cancelled", "interrupted"] | None = None
-        self._reply: asyncio.Task[None] | None = None
-
-    @property
-    def text(self) -> str:
-        return storable("".join(self.pieces))
-
-    async def reply(self, agent: Agent, seconds: float) -> None:
-        """Let the agent reply; raises what it raises, and `ModelTooSlow`, or CancelledError when stopped."""
-        self._reply = asyncio.create_task(self._take(agent, seconds))
-        await self._reply
-
-    def stop(self, reason: Literal["cancelled", "interrupted"]) -> None:
-        """End the reply; what was said and done so far stays."""
-        if self._reply is not None and not self._reply.done():
-            self.stopped = self.stopped or reason
-            self._reply.cancel()
-
-    async def finish(self, session: AsyncSession, *, cancelled: bool = False) -> ChatAnswer | None:
-        """Store what was said and done, and end the turn; see `store.finish`."""
-        return await store.finish(
-            session,
-            self.run,
-            response=self.text,
-            tool_calls=self.tools.calls,
-            usage=self.usage,
-            # Of an answer that broke off the provider has nothing to go on from.
-            state=None if cancelled else self.state,
-            cancelled=cancelled,
-        )
-
-    async def _take(self, agent: Agent, seconds: float) -> None:
-        run = self.run
-        prompt = Prompt(
-            user_id=run.user_id, conversation_id=run.conversation_id, message=run.message, history=run.history
-        )
-        limit = asyncio.timeout(seconds)
-        try:
-            async with limit:
-                async for event in agent.reply(prompt, self.tools):
-                    match event:
-                        case TextDelta(text=text):
-                            self.pieces.append(text)
-                        case Usage():
-                            self.usage = event
-                        case ProviderState():
-                            self.state = event
-        except TimeoutError as error:
-            if limit.expired():
-                raise ModelTooSlow(f"The answer took longer than {seconds:g} s.") from error
-            raise
-        if not self.text.strip():
-            raise ModelEmpty("The model gave an empty answer.")
+Begun: TypeAlias = "asyncio.Future[TurnLog]"
 
 
 class ChatService:
@@ -133,19 +58,50 @@ class ChatService:
         self._history_turns = settings.chat_history_limit // MESSAGES_PER_TURN
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[str, RunningTurn] = {}
+        self._following = Following(database)
 
-    async def answer(self, user_id: str, request: ChatRequest, key: str | None, admit: Admit) -> Answered:
-        """Run a turn and wait for its answer; with an idempotency key that was answered before, give that.
+    async def start(
+        self, user_id: str, request: ChatRequest | AnswerAnew, key: str | None, admit: Admit
+    ) -> TurnLog:
+        """Begin a turn and give its log; with an idempotency key that was answered before, the log of that answer.
 
         `admit` is asked before a turn begins or runs again, and not for what was answered before. Raises what it
-        raises, what `store.begin` raises, and once the turn has begun `ModelFailed`, `ModelTooSlow`, `TurnCancelled`,
-        `Interrupted` or `DatabaseUnavailable`, each with `turn_id` and `conversation_id`.
+        raises, and what `store.begin` and `alternatives.begin` raise. Once the turn has begun, its log ends with the
+        answer or with `ModelFailed`, `ModelTooSlow`, `TurnCancelled`, `Interrupted` or `DatabaseUnavailable`, each
+        with `turn_id` and `conversation_id`.
         """
-        told: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(self._turn(user_id, request, fingerprint(key, request), admit, told))
+        begun: Begun = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._turn(user_id, request, fingerprint(key, request), admit, begun))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(told)
+        return await asyncio.shield(begun)
+
+    async def start_or_join(
+        self, user_id: str, request: ChatRequest | AnswerAnew, key: str | None, admit: Admit
+    ) -> TurnLog:
+        """As `start`, but a turn of the same key that is still running is joined, and not refused."""
+        try:
+            return await self.start(user_id, request, key, admit)
+        except KeyInProgress as running:
+            turn_id: int = running.members["turn_id"]
+            joined = await self.resume(user_id, running.members["conversation_id"], turn_id)
+            if joined is None:
+                raise
+            return joined
+
+    async def resume(self, user_id: str, conversation_id: int, turn_id: int | None = None) -> TurnLog | None:
+        """The log of a turn, wherever it runs or ran: of that id, or of the conversation's active one, if it has one.
+
+        Raises `ConversationNotFound` and `TurnNotFound`.
+        """
+        turn = await self._database.run(
+            user_id, lambda session: find(session, user_id, conversation_id, turn_id)
+        )
+        if turn is None:
+            return None
+        if (running := self._running.get(turn.run_id)) is not None:
+            return running.log
+        return await self._following.follow(turn)
 
     async def cancel(self, user_id: str, turn_id: int) -> None:
         """Ask for a turn's end, whichever process runs it; raises `TurnNotFound` and `TurnEnded`."""
@@ -153,24 +109,44 @@ class ChatService:
         await self._stop_what_must()
 
     async def watch(self) -> None:
-        """Stop the turns that others cancelled, deleted or took over; runs until cancelled."""
+        """Stop the turns that others cancelled, deleted or took over, and write down what the rest have said.
+
+        Runs until cancelled.
+        """
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             try:
                 await self._stop_what_must()
+                await self._write_down()
             except DatabaseUnavailable:
                 log.warning("Cancels are not seen while the database is away")
 
+    async def follow(self) -> None:
+        """Read on in the turns of other processes that are streamed from here; runs until cancelled."""
+        await self._following.run()
+
     async def drain(self, seconds: float) -> None:
-        """Wait for running turns, then end what is left as interrupted; for the shutdown."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=seconds)
+        """Wait for running turns, then end what is left as interrupted; for the shutdown.
+
+        Who streams is told before, and may read on from another process meanwhile.
+        """
+        grace = min(seconds, STREAM_GRACE_SECONDS)
+        self._part(self._following.logs)
+        await self._wait(grace)
+        self._part([turn.log for turn in self._running.values()])
+        await self._wait(seconds - grace)
         for turn in self._running.values():
             turn.stop("interrupted")
-        if self._tasks:
-            _, stuck = await asyncio.wait(self._tasks, timeout=SETTLE_SECONDS * 3)
-            for task in stuck:
-                task.cancel()
+        for task in await self._wait(SETTLE_SECONDS * 3):
+            task.cancel()
+
+    async def _wait(self, seconds: float) -> set[asyncio.Task[None]]:
+        """Wait for the turns under way; gives those that are not done."""
+        return (await asyncio.wait(self._tasks, timeout=seconds))[1] if self._tasks else set()
+
+    def _part(self, logs: Sequence[TurnLog]) -> None:
+        for each in logs:
+            each.part(Restarting(each.turn_id, each.conversation_id))
 
     async def _stop_what_must(self) -> None:
         if self._running:
@@ -181,48 +157,76 @@ class ChatService:
                 if run_id in self._running:
                     self._running[run_id].stop("cancelled")
 
+    async def _write_down(self) -> None:
+        news = {run_id: chunk for run_id, turn in self._running.items() if (chunk := turn.unwritten())}
+        if news:
+            for run_id in await self._database.run(
+                EVERYONE, lambda session: chunks.write(session, list(news.values()))
+            ):
+                if run_id in self._running:
+                    self._running[run_id].written += len(news[run_id].events)
+
     async def _turn(
         self,
         user_id: str,
-        request: ChatRequest,
+        request: ChatRequest | AnswerAnew,
         key: store.Key | None,
         admit: Admit,
-        told: "asyncio.Future[Answered]",
+        begun: Begun,
     ) -> None:
-        """From begin to end, telling the client as soon as there is something to tell, if it still listens."""
+        """From begin to end. The client is given the log at the beginning, and is not needed for the rest."""
         try:
-            if key is not None and (earlier := await self._seen(user_id, key)) is not None:
-                told.set_result(Answered(earlier, replayed=True))
-                return
-            await admit(user_id)
-            begun = await self._begin(user_id, request, key)
-            if isinstance(begun, ChatAnswer):
-                answered = Answered(begun, replayed=True)
-            else:
-                with audited(begun):
-                    tools: dict[str, Tool[Any] | ExternalTool] = {**self._external(), **self._tools}
-                    turn = RunningTurn(begun, TurnTools(self._database, begun, tools))
-                    answered = Answered(
-                        await self._settle(turn, await self._reply(turn), told), replayed=False
-                    )
+            started = await self._open(user_id, request, key, admit)
         except Exception as error:  # noqa: BLE001 - it is the client's to see
-            if told.done():
-                log.info("A turn ended after its client was told: %r", error)
-            else:
-                told.set_exception(error)
-                told.exception()  # seen here, since the client that would see it may be gone
+            begun.set_exception(error)
+            begun.exception()  # seen here, since the client that would see it may be gone
         except asyncio.CancelledError:
-            told.cancel()
+            begun.cancel()
             raise
         else:
-            if not told.done():
-                told.set_result(answered)
+            if isinstance(started, TurnLog):
+                begun.set_result(started)
+            else:
+                begun.set_result(started.log)
+                await self._run(started)
+
+    async def _open(
+        self, user_id: str, request: ChatRequest | AnswerAnew, key: store.Key | None, admit: Admit
+    ) -> RunningTurn | TurnLog:
+        """Begin the turn, unless its answer was given before."""
+        if key is not None and (earlier := await self._seen(user_id, key)) is not None:
+            return TurnLog.of(earlier, replayed=True)
+        await admit(user_id)
+        run = await self._begin(user_id, request, key)
+        if isinstance(run, ChatAnswer):
+            return TurnLog.of(run, replayed=True)
+        tools: dict[str, Tool[Any] | ExternalTool] = {**self._external(), **self._tools}
+        turn = RunningTurn(run, self._database, tools)
+        self._running[run.run_id] = turn
+        return turn
+
+    async def _run(self, turn: RunningTurn) -> None:
+        try:
+            with audited(turn.run):
+                turn.log.conclude(
+                    await self._settle(turn, await turn.reply(self._agent, self._timeout)), None
+                )
+        except AppError as error:
+            turn.log.end(error)
+        except Exception:
+            log.exception("A defect in turn %s", turn.run.turn_id)
+            turn.log.end(AppError("The service failed; its log has the turn's id.", **ids_of(turn.run)))
+        except asyncio.CancelledError:
+            turn.log.end(interrupted(turn.run))
+            raise
+        finally:
+            del self._running[turn.run.run_id]
 
     async def _seen(self, user_id: str, key: store.Key) -> ChatAnswer | None:
         return await self._database.run(user_id, lambda session: store.seen(session, user_id, key))
 
     async def _begin(
-        self, user_id: str, request: ChatRequest, key: store.Key | None
+        self, user_id: str, request: ChatRequest | AnswerAnew, key: store.Key | None
     ) -> store.Run | ChatAnswer:
         await self._worker.ensure_lease()
         claim = store.Claim(
@@ -231,32 +235,22 @@ class ChatService:
             model=self._agent.model,
             history=self._history_turns,
         )
-        return await self._database.run(
-            user_id,
-            lambda session: store.begin(session, user_id, request, key, claim),
-            lambda session: store.begun(session, user_id, request, claim),
-        )
 
-    async def _reply(self, turn: RunningTurn) -> "End":
-        self._running[turn.run.run_id] = turn
-        try:
-            await turn.reply(self._agent, self._timeout)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever an agent raises ends its turn
-            return failed(turn, error) if turn.stopped != "cancelled" else cancelled(turn)
-        finally:
-            del self._running[turn.run.run_id]
-        return completed(turn)
+        async def begin(session: AsyncSession) -> store.Run | ChatAnswer:
+            if isinstance(request, AnswerAnew):
+                return await alternatives.begin(session, user_id, request, key, claim)
+            return await store.begin(session, user_id, request, key, claim)
 
-    async def _settle(self, turn: RunningTurn, end: "End", told: "asyncio.Future[Answered]") -> ChatAnswer:
+        return await self._database.run(user_id, begin, lambda session: store.begun(session, user_id, claim))
+
+    async def _settle(self, turn: RunningTurn, end: End) -> ChatAnswer:
         """Write the turn's end, however long the database is away; the client is told 503 the first time it is."""
         while True:
             try:
                 answer = await self._database.run(turn.run.user_id, end.write, end.recover)
             except DatabaseUnavailable as error:
                 error.members |= ids_of(turn.run)
-                if not told.done():
-                    told.set_exception(error)
-                    told.exception()
+                turn.log.end(error)
                 await asyncio.sleep(SETTLE_SECONDS)
             except TurnCancelled as error:
                 raise end.failure or error from None
@@ -266,12 +260,12 @@ class ChatService:
                 end = failed(turn, error)  # what cannot be stored must not leave the turn running
             else:
                 if end.failure is not None or answer is None:
-                    raise end.failure or TurnCancelled(turn.run.turn_id, turn.run.conversation_id)
+                    raise end.failure or TurnCancelled(**ids_of(turn.run))
                 return answer
 
 
-def fingerprint(key: str | None, request: ChatRequest) -> store.Key | None:
-    """The key with what tells its request from another: the parsed body."""
+def fingerprint(key: str | None, request: ChatRequest | AnswerAnew) -> store.Key | None:
+    """The key with what tells its request from another: the parsed body, and the turn that is answered anew."""
     if key is None:
         return None
     return store.Key(value=key, request_hash=sha256(msgspec.json.encode(request)).hexdigest())
@@ -288,49 +282,3 @@ def audited(run: store.Run) -> Iterator[None]:
         audit("turn.ended", "failure", reason=getattr(error, "type", type(error).__name__), **ids)
         raise
     audit("turn.ended", "success", **ids)
-
-
-class End(NamedTuple):
-    """How a turn ends: what is written, how to see that it was, and, if there is no answer, what the client is told."""
-
-    write: Callable[[AsyncSession], Awaitable[ChatAnswer | None]]
-    recover: Callable[[AsyncSession], Awaitable[ChatAnswer | None]] | None
-    failure: AppError | None
-
-
-def completed(turn: RunningTurn) -> End:
-    return End(turn.finish, lambda session: store.finished(session, turn.run), None)
-
-
-def cancelled(turn: RunningTurn) -> End:
-    return End(
-        partial(turn.finish, cancelled=True),
-        None,
-        TurnCancelled(turn.run.turn_id, turn.run.conversation_id),
-    )
-
-
-def failed(turn: RunningTurn, error: BaseException) -> End:
-    """What the client may not be told of the error is logged."""
-    if isinstance(error, AppError):
-        failure = error
-    elif isinstance(error, asyncio.CancelledError) and turn.stopped:
-        failure = Interrupted("The service is restarting; send the message again.", retry_after=1)
-    else:
-        log.error("The agent failed in turn %s", turn.run.turn_id, exc_info=error)
-        failure = ModelFailed("The model failed to answer.")
-    failure.members |= ids_of(turn.run)
-
-    async def write(session: AsyncSession) -> None:
-        await store.fail(session, turn.run, {"type": failure.type, "detail": failure.detail})
-
-    return End(write, None, failure)
-
-
-def ids_of(run: store.Run) -> dict[str, int]:
-    return {"turn_id": run.turn_id, "conversation_id": run.conversation_id}
-
-
-def storable(text: str) -> str:
-    """The text without what PostgreSQL's UTF-8 cannot hold: U+0000 and lone surrogates."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

@@ -14,7 +14,9 @@ from sqlalchemy import ColumnElement, and_, exists, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import HistoryMessage, ProviderState, ToolCall, Usage
+from chatapi.chat import chunks
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
+from chatapi.db.alternatives import is_answered, superseded
 from chatapi.db.clock import utc_now
 from chatapi.db.models import Conversation, Message, ToolCallEntry, Turn, Worker, now
 from chatapi.db.paging import MAX_ID
@@ -65,7 +67,12 @@ class Key(Struct, frozen=True, kw_only=True):
 
 
 async def begin(
-    session: AsyncSession, user_id: str, request: ChatRequest, key: Key | None, claim: Claim
+    session: AsyncSession,
+    user_id: str,
+    request: ChatRequest,
+    key: Key | None,
+    claim: Claim,
+    alternative_of: int | None = None,
 ) -> Run | ChatAnswer:
     """Own the conversation or make it, claim its one active turn, store the user's message, read the history.
 
@@ -74,7 +81,7 @@ async def begin(
     `TurnSuperseded` and `TurnCancelled`.
     """
     if key is not None and (turn := await _turn_of_key(session, user_id, key)) is not None:
-        return await _again(session, turn, request, key, claim)
+        return await _again(session, turn, key, claim)
     if request.conversation_id is None:
         conversation_id = await _new_conversation(session, user_id)
     else:
@@ -94,6 +101,7 @@ async def begin(
             idempotency_key=key and key.value,
             request_hash=key and key.request_hash,
             model=claim.model,
+            alternative_of=alternative_of,
         ).returning(Turn.id)
     )
     if turn_id is None:
@@ -113,7 +121,9 @@ async def begin(
         user_id=user_id,
         conversation_id=conversation_id,
         message=request.message,
-        history=await read_history(session, user_id, conversation_id, turns=claim.history),
+        history=await read_history(
+            session, user_id, conversation_id, turns=claim.history, before=alternative_of or turn_id
+        ),
     )
 
 
@@ -132,10 +142,10 @@ async def seen(session: AsyncSession, user_id: str, key: Key) -> ChatAnswer | No
     return answer
 
 
-async def begun(session: AsyncSession, user_id: str, request: ChatRequest, claim: Claim) -> Run | None:
+async def begun(session: AsyncSession, user_id: str, claim: Claim) -> Run | None:
     """The run that `begin` made of this claim, if its COMMIT went through."""
     turn = await session.scalar(select(Turn).where(Turn.run_id == claim.run_id, Turn.user_id == user_id))
-    return None if turn is None else await _run_of(session, turn, request, claim)
+    return None if turn is None else await _run_of(session, turn, claim)
 
 
 async def read_history(
@@ -143,18 +153,18 @@ async def read_history(
 ) -> list[HistoryMessage]:
     """The last turns that the model may see, whole ones, oldest first.
 
-    That is those which were answered, and of the cancelled ones those that had said or done something. A failed turn
-    is never among them, and neither is half a one, so what an agent is given always alternates.
+    That is those which were answered, and of the cancelled ones those that had said or done something; of those that
+    answer the same anew, the last. A failed turn is never among them, and neither is half a one, so what an agent is
+    given always alternates.
     """
-    answer = Message.__table__.alias("answer")
-    answered = exists().where(answer.c.turn_id == Turn.id, answer.c.role == "assistant")
     latest = (
         select(Turn.id)
         .where(
             Turn.user_id == user_id,
             Turn.conversation_id == conversation_id,
             Turn.id < before,
-            or_(Turn.status == "completed", and_(Turn.status == "cancelled", answered)),
+            is_answered(Turn),
+            ~superseded(is_answered),
         )
         .order_by(Turn.id.desc())
         .limit(turns)
@@ -266,7 +276,7 @@ async def finished(session: AsyncSession, run: Run) -> ChatAnswer | None:
     turn = await session.scalar(
         select(Turn).where(Turn.id == run.turn_id, Turn.run_id == run.run_id, Turn.status == "completed")
     )
-    return None if turn is None else await _answer_of(session, turn)
+    return None if turn is None else await answer_of(session, turn)
 
 
 async def fail(session: AsyncSession, run: Run, error: dict[str, Any]) -> None:
@@ -291,11 +301,14 @@ async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> N
     )
     if asked is None:
         raise TurnEnded("The turn has ended; there is nothing left to cancel.", turn_id=turn_id)
-    await session.execute(
+    abandoned = await session.scalar(
         update(Turn)
         .where(Turn.id == turn_id, Turn.user_id == user_id, Turn.status == "running", ~turn_is_alive)
         .values(status="cancelled", finished_at=now())
+        .returning(Turn.id)
     )
+    if abandoned is not None:
+        await chunks.drop(session, abandoned)
 
 
 async def runs_to_stop(session: AsyncSession, run_ids: Sequence[str]) -> set[str]:
@@ -306,6 +319,13 @@ async def runs_to_stop(session: AsyncSession, run_ids: Sequence[str]) -> set[str
         )
     )
     return set(run_ids) - set(going_on)
+
+
+async def own_conversation(session: AsyncSession, user_id: str, conversation_id: int) -> None:
+    """Raises `ConversationNotFound` when it is not theirs."""
+    mine = select(Conversation.id).where(Conversation.id == conversation_id, Conversation.user_id == user_id)
+    if conversation_id > MAX_ID or await session.scalar(mine) is None:
+        raise ConversationNotFound(conversation_id)
 
 
 async def touch_conversation(session: AsyncSession, user_id: str, conversation_id: int) -> None:
@@ -322,9 +342,7 @@ async def touch_conversation(session: AsyncSession, user_id: str, conversation_i
         raise ConversationNotFound(conversation_id)
 
 
-async def _again(
-    session: AsyncSession, turn: Turn, request: ChatRequest, key: Key, claim: Claim
-) -> Run | ChatAnswer:
+async def _again(session: AsyncSession, turn: Turn, key: Key, claim: Claim) -> Run | ChatAnswer:
     """A request whose key was seen before."""
     if (answer := await _settled(session, turn, key)) is not None:
         return answer
@@ -356,7 +374,8 @@ async def _again(
     )
     if taken is None:
         raise _key_in_progress(turn)
-    return await _run_of(session, turn, request, claim)
+    await chunks.drop(session, turn.id)
+    return await _run_of(session, turn, claim)
 
 
 async def _settled(session: AsyncSession, turn: Turn, key: Key) -> ChatAnswer | None:
@@ -364,34 +383,50 @@ async def _settled(session: AsyncSession, turn: Turn, key: Key) -> ChatAnswer | 
     if turn.request_hash != key.request_hash:
         raise KeyReused("This Idempotency-Key was sent with another message or conversation; use a new one.")
     if turn.status == "completed":
-        return await _answer_of(session, turn)
+        return await answer_of(session, turn)
     if turn.status == "cancelled":
         raise TurnCancelled(turn.id, turn.conversation_id)
     return None
 
 
-async def _run_of(session: AsyncSession, turn: Turn, request: ChatRequest, claim: Claim) -> Run:
+async def _run_of(session: AsyncSession, turn: Turn, claim: Claim) -> Run:
     return Run(
         turn_id=turn.id,
         run_id=claim.run_id,
         user_id=turn.user_id,
         conversation_id=turn.conversation_id,
-        message=request.message,
+        message=await message_of(session, turn),
         history=await read_history(
-            session, turn.user_id, turn.conversation_id, turns=claim.history, before=turn.id
+            session,
+            turn.user_id,
+            turn.conversation_id,
+            turns=claim.history,
+            before=turn.alternative_of or turn.id,
         ),
         journal=await read_journal(session, turn.user_id, turn.id),
     )
 
 
-async def _answer_of(session: AsyncSession, turn: Turn) -> ChatAnswer:
-    message = (
-        await session.scalars(
-            select(Message).where(
-                Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "assistant"
+async def message_of(session: AsyncSession, turn: Turn) -> str:
+    """What the turn answers."""
+    return (
+        await session.execute(
+            select(Message.content).where(
+                Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "user"
             )
         )
-    ).one()
+    ).scalar_one()
+
+
+async def answer_of(session: AsyncSession, turn: Turn) -> ChatAnswer | None:
+    """What is stored of its answer; None when a cancelled turn had said and done nothing."""
+    message = await session.scalar(
+        select(Message).where(
+            Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "assistant"
+        )
+    )
+    if message is None:
+        return None
     return ChatAnswer(
         conversation_id=turn.conversation_id,
         response=message.content,
@@ -452,7 +487,7 @@ async def _new_conversation(session: AsyncSession, user_id: str) -> int:
 
 async def _fail_abandoned(session: AsyncSession, user_id: str, conversation_id: int) -> None:
     """A running turn whose process has died blocks nobody."""
-    await session.execute(
+    abandoned = await session.scalar(
         update(Turn)
         .where(
             Turn.user_id == user_id,
@@ -461,7 +496,10 @@ async def _fail_abandoned(session: AsyncSession, user_id: str, conversation_id: 
             ~turn_is_alive,
         )
         .values(status="failed", error=ABANDONED, finished_at=now())
+        .returning(Turn.id)
     )
+    if abandoned is not None:
+        await chunks.drop(session, abandoned)
 
 
 async def _end(session: AsyncSession, run: Run, **values: Any) -> None:

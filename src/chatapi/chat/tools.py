@@ -13,24 +13,30 @@ from chatapi.agent.ports import ToolCall, ToolError, ToolSpec
 from chatapi.agent.tools import ExternalTool, Tool
 from chatapi.audit import audit
 from chatapi.chat import store
+from chatapi.chat.events import ToolEnded, ToolStarted
 from chatapi.db.config import Database
 
 
 class TurnTools:
-    """Implements `agent.ports.Tools`. `calls` are the turn's calls so far, in the order of the journal.
+    """Implements `agent.ports.Tools`. `calls` are the turn's calls so far, in the order of the journal; each is told.
 
     When a turn is run again, a call that an earlier run made is answered from the journal: the n-th call of the same
     tool with the same arguments is the n-th of the journal. A call that had ended in an error is made again.
     """
 
     def __init__(
-        self, database: Database, run: store.Run, tools: Mapping[str, Tool[Any] | ExternalTool]
+        self,
+        database: Database,
+        run: store.Run,
+        tools: Mapping[str, Tool[Any] | ExternalTool],
+        tell: Callable[[ToolStarted | ToolEnded], None],
     ) -> None:
         self.calls: list[ToolCall] = list(run.journal)
         self._not_claimed = [call for call in run.journal if call.error is msgspec.UNSET]
         self._database = database
         self._run = run
         self._tools = tools
+        self._tell = tell
         self._one_at_a_time = asyncio.Lock()  # a model may ask for several at once; the journal has an order
 
     @property
@@ -49,9 +55,12 @@ class TurnTools:
             for earlier in self._not_claimed:
                 if (earlier.name, earlier.arguments) == (name, arguments):
                     self._not_claimed.remove(earlier)
+                    self._tell_start(earlier.id, name, arguments)
+                    self._tell(ToolEnded(earlier))
                     return replace(earlier, id=call_id or earlier.id)
             position = len(self.calls)
             call_id = call_id or f"call_{self._run.turn_id}_{position}"
+            self._tell_start(call_id, name, arguments)
             tool = self._tools.get(name)
             if own is None and isinstance(tool, ExternalTool):
                 own = partial(tool.call, arguments)
@@ -70,8 +79,12 @@ class TurnTools:
 
             call = await self._database.run(self._run.user_id, carry_out, look_up)
             self.calls.append(call)
+            self._tell(ToolEnded(call))
             self._audit(call)
             return call
+
+    def _tell_start(self, call_id: str, name: str, arguments: dict[str, Any]) -> None:
+        self._tell(ToolStarted(id=call_id, name=name, arguments=arguments))
 
     def _audit(self, call: ToolCall) -> None:
         tool = self._tools.get(call.name)

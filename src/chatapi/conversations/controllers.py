@@ -89,6 +89,9 @@ class ConversationController(Controller):
         limit: PageSize = 50,
         cursor: PageCursor = None,
         order: FromQuery[Literal["asc", "desc"]] = "asc",
+        alternatives: FromQuery[bool] = False,  # noqa: FBT002 - Litestar passes it by name
     ) -> Page[Message]:
-        """Oldest first, or with `order=desc` newest first."""
-        return await conversations.messages(user_id, conversation_id, limit=limit, cursor=cursor, order=order)
+        """Oldest first, or with `order=desc` newest first; with `alternatives` those, too, that were answered anew."""
+        return await conversations.messages(
+            user_id, conversation_id, limit=limit, cursor=cursor, order=order, alternatives=alternatives
+        )

@@ -37,7 +37,7 @@ class ToolCall(Struct, frozen=True, kw_only=True):
 
 
 class Message(Struct, frozen=True, kw_only=True):
-    """`status` is that of the message's turn."""
+    """`status` is that of the message's turn; `alternative_of`, if there, the turn that this one answers anew."""
 
     id: int
     turn_id: int
@@ -46,3 +46,4 @@ class Message(Struct, frozen=True, kw_only=True):
     tool_calls: list[ToolCall]
     status: MessageStatus
     created_at: datetime
+    alternative_of: int | UnsetType = UNSET

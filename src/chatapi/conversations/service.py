@@ -5,10 +5,12 @@ from typing import Literal
 
 import msgspec
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
+from msgspec import UNSET
 from sqlalchemy import delete, select, tuple_, update
 
 from chatapi.conversations.schemas import Conversation, ConversationChanges, Message
 from chatapi.db import models
+from chatapi.db.alternatives import is_answered_or_under_way, superseded
 from chatapi.db.paging import Page, decode_cursor, page_of
 from chatapi.db.services import Service
 from chatapi.errors import ConversationNotFound
@@ -76,16 +78,20 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         limit: int,
         cursor: str | None,
         order: Literal["asc", "desc"],
+        alternatives: bool = False,
     ) -> Page[Message]:
+        """Without `alternatives`, of turns that answer the same anew only the last that runs or has an answer."""
         await self.read(user_id, conversation_id)
         message = models.Message
         statement = (
-            select(message, models.Turn.status)
+            select(message, models.Turn.status, models.Turn.alternative_of)
             .join(models.Turn, models.Turn.id == message.turn_id)
             .where(message.user_id == user_id, message.conversation_id == conversation_id)
             .order_by(message.id.desc() if order == "desc" else message.id.asc())
             .limit(limit + 1)
         )
+        if not alternatives:
+            statement = statement.where(~superseded(is_answered_or_under_way))
         if (edge := decode_cursor(cursor, int)) is not None:
             statement = statement.where(message.id < edge if order == "desc" else message.id > edge)
         rows = (await self.session.execute(statement)).all()
@@ -96,7 +102,7 @@ def to_schema(conversation: models.Conversation) -> Conversation:
     return msgspec.convert(conversation, Conversation, from_attributes=True)
 
 
-def to_message(message: models.Message, status: str) -> Message:
+def to_message(message: models.Message, status: str, alternative_of: int | None) -> Message:
     return msgspec.convert(
         {
             "id": message.id,
@@ -106,6 +112,7 @@ def to_message(message: models.Message, status: str) -> Message:
             "tool_calls": message.tool_calls,
             "status": status,
             "created_at": message.created_at,
+            "alternative_of": UNSET if alternative_of is None else alternative_of,
         },
         Message,
     )

@@ -47,6 +47,7 @@ class Turn(IdentityBase):
 
     `worker_id` names the process that runs it (see `Worker`). `run_id` is made anew each time it is run: whoever
     writes to a running turn names its run, so that a process taken for dead cannot write over its successor.
+    A turn that answers an earlier one anew has the id of the first of them in `alternative_of`.
     """
 
     __tablename__ = "turns"
@@ -62,6 +63,7 @@ class Turn(IdentityBase):
     model: Mapped[str] = mapped_column(Text)
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     usage: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    alternative_of: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), default=now)
     finished_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
 
@@ -79,6 +81,12 @@ class Turn(IdentityBase):
             sqlite_where=text("status = 'running'"),
         ),
         Index("ix_turns_conversation", "user_id", "conversation_id", "id"),
+        Index(
+            "ix_turns_alternatives",
+            "alternative_of",
+            postgresql_where=text("alternative_of IS NOT NULL"),
+            sqlite_where=text("alternative_of IS NOT NULL"),
+        ),
         {"sqlite_autoincrement": True},
     )
 
@@ -103,6 +111,18 @@ class Message(IdentityBase):
         Index("ix_messages_conversation", "user_id", "conversation_id", "id"),
         {"sqlite_autoincrement": True},
     )
+
+
+class TurnChunk(DefaultBase):
+    """A piece of what a running turn has said and done so far (`chat.events`); gone when the turn has ended."""
+
+    __tablename__ = "turn_chunks"
+
+    turn_id: Mapped[int] = mapped_column(ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True)
+    run_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(Text)
+    events: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
 
 
 class ToolCallEntry(DefaultBase):

@@ -1,0 +1,93 @@
+"""What running turns have said so far, in the database, for those who read them from another process.
+
+It is written at a bounded rate, not a write a token, and a turn's rows go when it ends: its message has it all then.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import and_, delete, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from chatapi.agent.ports import ReasoningDelta, TextDelta
+from chatapi.chat.events import TurnEvent
+from chatapi.db.models import Turn, TurnChunk
+from chatapi.db.services import insert_unless_there
+
+
+class Chunk(Struct, frozen=True, kw_only=True):
+    """Events of a run; `position` is the number of those before."""
+
+    turn_id: int
+    run_id: str
+    user_id: str
+    position: int
+    events: Sequence[TurnEvent]
+
+
+class Place(Struct, frozen=True, kw_only=True):
+    """How far a run has been read: up to the chunk before `position`."""
+
+    turn_id: int
+    conversation_id: int
+    run_id: str
+    position: int
+
+
+async def write(session: AsyncSession, chunks: Sequence[Chunk]) -> set[str]:
+    """Store the chunks of runs that still are their turns'; gives the ids of these runs.
+
+    A turn that somebody is just changing is left for the next time, rather than waited for.
+    """
+    running = await session.scalars(
+        select(Turn.run_id)
+        .where(Turn.run_id.in_([chunk.run_id for chunk in chunks]), Turn.status == "running")
+        .with_for_update(read=True, skip_locked=True)
+    )
+    held = set(running)
+    for chunk in chunks:
+        if chunk.run_id in held:
+            await session.execute(insert_unless_there(session, TurnChunk, **row_of(chunk)))
+    return held
+
+
+async def read(session: AsyncSession, places: Collection[Place]) -> Sequence[Chunk]:
+    """What was stored since, a turn's in order."""
+    since = [
+        and_(
+            TurnChunk.turn_id == place.turn_id,
+            TurnChunk.run_id == place.run_id,
+            TurnChunk.position >= place.position,
+        )
+        for place in places
+    ]
+    rows = await session.scalars(
+        select(TurnChunk).where(or_(*since)).order_by(TurnChunk.turn_id, TurnChunk.position)
+    )
+    return [msgspec.convert(row, Chunk, from_attributes=True) for row in rows]
+
+
+async def drop(session: AsyncSession, turn_id: int) -> None:
+    """In the transaction that ends the turn or runs it again, which holds its row."""
+    await session.execute(delete(TurnChunk).where(TurnChunk.turn_id == turn_id))
+
+
+def row_of(chunk: Chunk) -> dict[str, Any]:
+    return {
+        **msgspec.structs.asdict(chunk),
+        "events": msgspec.to_builtins(joined(chunk.events)),
+    }
+
+
+def joined(events: Sequence[TurnEvent]) -> list[TurnEvent]:
+    """The same with the deltas that follow each other as one."""
+    result: list[TurnEvent] = []
+    for event in events:
+        last = result[-1] if result else None
+        if isinstance(event, TextDelta | ReasoningDelta) and type(event) is type(last):
+            result[-1] = type(event)(last.text + event.text)
+        else:
+            result.append(event)
+    return result

@@ -1,0 +1,161 @@
+"""A turn of this process while its agent replies, and the ways in which it can end."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from chatapi.agent.ports import Agent, Prompt, ProviderState, ReasoningDelta, TextDelta, Usage
+from chatapi.agent.tools import ExternalTool, Tool
+from chatapi.chat import chunks, store
+from chatapi.chat.events import TurnLog
+from chatapi.chat.schemas import ChatAnswer
+from chatapi.chat.tools import TurnTools
+from chatapi.db.config import Database
+from chatapi.errors import AppError, Interrupted, ModelEmpty, ModelFailed, ModelTooSlow, TurnCancelled
+
+log = logging.getLogger(__name__)
+
+
+class RunningTurn:
+    """One run of a turn: its events so far, and how it may be stopped. `written` of them are in the database."""
+
+    def __init__(
+        self, run: store.Run, database: Database, tools: Mapping[str, Tool[Any] | ExternalTool]
+    ) -> None:
+        self.run = run
+        self.log = TurnLog(run.turn_id, run.conversation_id)
+        self.tools = TurnTools(database, run, tools, self.log.add)
+        self.written = 0
+        self._was_written = False
+        self.usage: Usage | None = None
+        self.state: ProviderState | None = None
+        self.stopped: Literal["cancelled", "interrupted"] | None = None
+        self._reply: asyncio.Task[None] | None = None
+
+    async def reply(self, agent: Agent, seconds: float) -> "End":
+        """Let the agent reply, and say how that ended."""
+        self._reply = asyncio.create_task(self._take(agent, seconds))
+        try:
+            await self._reply
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever an agent raises ends its turn
+            return failed(self, error) if self.stopped != "cancelled" else cancelled(self)
+        return completed(self)
+
+    def stop(self, reason: Literal["cancelled", "interrupted"]) -> None:
+        """End the reply; what was said and done so far stays."""
+        if self._reply is not None and not self._reply.done():
+            self.stopped = self.stopped or reason
+            self._reply.cancel()
+
+    def unwritten(self) -> chunks.Chunk | None:
+        """What is to be written for readers elsewhere."""
+        if self.written == len(self.log.events):
+            return None
+        self._was_written = True  # or may be, from here on
+        return chunks.Chunk(
+            turn_id=self.run.turn_id,
+            run_id=self.run.run_id,
+            user_id=self.run.user_id,
+            position=self.written,
+            events=self.log.events[self.written :],
+        )
+
+    async def finish(self, session: AsyncSession, *, cancelled: bool = False) -> ChatAnswer | None:
+        """Store what was said and done, and end the turn; see `store.finish`."""
+        answer = await store.finish(
+            session,
+            self.run,
+            response=self.log.text,
+            tool_calls=self.tools.calls,
+            usage=self.usage,
+            # Of an answer that broke off the provider has nothing to go on from.
+            state=None if cancelled else self.state,
+            cancelled=cancelled,
+        )
+        await self.forget(session)
+        return answer
+
+    async def forget(self, session: AsyncSession) -> None:
+        """The turn has ended in this transaction: what followers were to read of it is in its message, or nowhere."""
+        if self._was_written:
+            await chunks.drop(session, self.run.turn_id)
+
+    async def _take(self, agent: Agent, seconds: float) -> None:
+        run = self.run
+        prompt = Prompt(
+            user_id=run.user_id, conversation_id=run.conversation_id, message=run.message, history=run.history
+        )
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                async for event in agent.reply(prompt, self.tools):
+                    match event:
+                        case TextDelta(text=text):
+                            self.log.add(TextDelta(storable(text)))
+                        case ReasoningDelta(text=text):
+                            self.log.add(ReasoningDelta(storable(text)))
+                        case Usage():
+                            self.usage = event
+                        case ProviderState():
+                            self.state = event
+        except TimeoutError as error:
+            if limit.expired():
+                raise ModelTooSlow(f"The answer took longer than {seconds:g} s.") from error
+            raise
+        if not self.log.text.strip():
+            raise ModelEmpty("The model gave an empty answer.")
+
+
+class End(NamedTuple):
+    """How a turn ends: what is written, how to see that it was, and, if there is no answer, what the client is told."""
+
+    write: Callable[[AsyncSession], Awaitable[ChatAnswer | None]]
+    recover: Callable[[AsyncSession], Awaitable[ChatAnswer | None]] | None
+    failure: AppError | None
+
+
+def completed(turn: RunningTurn) -> End:
+    return End(turn.finish, lambda session: store.finished(session, turn.run), None)
+
+
+def cancelled(turn: RunningTurn) -> End:
+    return End(
+        partial(turn.finish, cancelled=True),
+        None,
+        TurnCancelled(**ids_of(turn.run)),
+    )
+
+
+def failed(turn: RunningTurn, error: BaseException) -> End:
+    """What the client may not be told of the error is logged."""
+    if isinstance(error, AppError):
+        failure = error
+    elif isinstance(error, asyncio.CancelledError) and turn.stopped:
+        failure = interrupted(turn.run)
+    else:
+        log.error("The agent failed in turn %s", turn.run.turn_id, exc_info=error)
+        failure = ModelFailed("The model failed to answer.")
+    failure.members |= ids_of(turn.run)
+
+    async def write(session: AsyncSession) -> None:
+        await store.fail(session, turn.run, {"type": failure.type, "detail": failure.detail})
+        await turn.forget(session)
+
+    return End(write, None, failure)
+
+
+def interrupted(run: store.Run) -> Interrupted:
+    return Interrupted("The service is restarting; send the message again.", retry_after=1, **ids_of(run))
+
+
+def ids_of(run: store.Run) -> dict[str, int]:
+    return {"turn_id": run.turn_id, "conversation_id": run.conversation_id}
+
+
+def storable(text: str) -> str:
+    """The text without what PostgreSQL's UTF-8 cannot hold: U+0000 and lone surrogates."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

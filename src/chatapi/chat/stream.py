@@ -1,0 +1,123 @@
+"""A turn as the AI SDK's UI message stream, version 1, over server-sent events.
+
+https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol#data-stream-protocol: a line of JSON an event, and `[DONE]` after the
+last. What goes out is the same whether a turn runs here, elsewhere, or has ended.
+"""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from chatapi.agent.ports import ReasoningDelta, TextDelta, ToolCall
+from chatapi.chat.events import ToolEnded, ToolStarted, TurnEvent, TurnLog
+from chatapi.chat.schemas import ChatAnswer
+from chatapi.errors import AppError, TurnCancelled
+
+MEDIA_TYPE = "text/event-stream"
+HEADERS = {
+    "x-vercel-ai-ui-message-stream": "v1",
+    "Cache-Control": "no-store, no-transform",
+    "X-Accel-Buffering": "no",  # nginx would keep back what is to be seen at once
+}
+HEARTBEAT_SECONDS = 15.0  # proxies end what is silent for longer, as a rule after 60 s
+HEARTBEAT = b": still here\n\n"
+DONE = b"data: [DONE]\n\n"
+
+Chunk = dict[str, Any]
+
+
+async def ui_message_stream(log: TurnLog) -> AsyncIterator[bytes]:
+    """The whole turn from its beginning, as it happens; always ended by `finish`, `abort` or `error`, and `[DONE]`."""
+    chunks = UIMessageChunks()
+    yield sse(
+        [
+            {
+                "type": "start",
+                "messageId": f"turn_{log.turn_id}",  # a stream that is resumed takes the place of the one it resumes
+                "messageMetadata": {"conversation_id": log.conversation_id, "turn_id": log.turn_id},
+            }
+        ]
+    )
+    async for events in log.read(HEARTBEAT_SECONDS):
+        yield sse(chunk for event in events for chunk in chunks.of(event)) if events else HEARTBEAT
+    yield sse(chunks.at_end(log.ended)) + DONE
+
+
+def sse(chunks: Iterator[Chunk] | Sequence[Chunk]) -> bytes:
+    return b"".join(b"data: " + msgspec.json.encode(chunk) + b"\n\n" for chunk in chunks)
+
+
+class UIMessageChunks:
+    """Turns events into chunks: texts and steps are opened when something comes for them, and closed in time."""
+
+    def __init__(self) -> None:
+        self._open: str | None = None  # the type of the part that deltas go to
+        self._parts = 0
+        self._in_step = False
+        self._step_acted = False
+
+    def of(self, event: TurnEvent) -> Iterator[Chunk]:
+        match event:
+            case TextDelta(text=text):
+                yield from self._delta("text", text)
+            case ReasoningDelta(text=text):
+                yield from self._delta("reasoning", text)
+            case ToolStarted():
+                if not self._in_step:
+                    yield from self._step()
+                yield from self._close()
+                call = {"toolCallId": event.id, "toolName": event.name, "dynamic": True}
+                yield {"type": "tool-input-start", **call}
+                yield {"type": "tool-input-available", **call, "input": event.arguments}
+            case ToolEnded(call=ended):
+                self._step_acted = True
+                yield outcome_of(ended)
+
+    def at_end(self, outcome: ChatAnswer | AppError | None) -> Iterator[Chunk]:
+        yield from self._close()
+        if self._in_step:
+            yield {"type": "finish-step"}
+        match outcome:
+            case ChatAnswer():
+                yield {"type": "finish", "messageMetadata": metadata_of(outcome)}
+            case TurnCancelled():
+                yield {"type": "abort"}
+            case AppError():
+                yield {"type": "error", "errorText": outcome.detail, "problem": outcome.document}
+
+    def _delta(self, kind: str, text: str) -> Iterator[Chunk]:
+        if self._open != kind:
+            yield from self._step()
+            yield from self._close()
+            self._open = kind
+            self._parts += 1
+            yield {"type": f"{kind}-start", "id": str(self._parts)}
+        yield {"type": f"{kind}-delta", "id": str(self._parts), "delta": text}
+
+    def _close(self) -> Iterator[Chunk]:
+        if self._open is not None:
+            yield {"type": f"{self._open}-end", "id": str(self._parts)}
+            self._open = None
+
+    def _step(self) -> Iterator[Chunk]:
+        """A step is one answer of the model with the calls that it asks for; what comes after those is the next."""
+        if self._in_step and not self._step_acted:
+            return
+        if self._in_step:
+            yield {"type": "finish-step"}
+        self._in_step = True
+        self._step_acted = False
+        yield {"type": "start-step"}
+
+
+def outcome_of(call: ToolCall) -> Chunk:
+    if isinstance(call.error, str):
+        return {"type": "tool-output-error", "toolCallId": call.id, "errorText": call.error, "dynamic": True}
+    return {"type": "tool-output-available", "toolCallId": call.id, "output": call.result, "dynamic": True}
+
+
+def metadata_of(answer: ChatAnswer) -> Chunk:
+    """`usage` is there when the model tells it."""
+    metadata = {"message_id": answer.message_id}
+    return metadata if answer.usage is msgspec.UNSET else {**metadata, "usage": answer.usage}

@@ -1,0 +1,31 @@
+"""Turns that answer the same anew: which of them counts."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, exists, func, or_
+from sqlalchemy.orm import aliased
+
+from chatapi.db.models import Message, Turn
+
+
+def is_answered(turn: Any) -> ColumnElement[bool]:
+    """It has an answer that its user has seen: a whole one, or what it had said and done when it was cancelled."""
+    answer = aliased(Message)
+    said = exists().where(answer.turn_id == turn.id, answer.role == "assistant")
+    return or_(turn.status == "completed", and_(turn.status == "cancelled", said))
+
+
+def is_answered_or_under_way(turn: Any) -> ColumnElement[bool]:
+    return or_(turn.status == "running", is_answered(turn))
+
+
+def superseded(counts: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[bool]:
+    """Whether a later turn that `counts` answers anew what `Turn` answers."""
+    later = aliased(Turn)
+    return exists().where(
+        later.alternative_of == func.coalesce(Turn.alternative_of, Turn.id),
+        later.id > Turn.id,
+        later.user_id == Turn.user_id,
+        counts(later),
+    )
