@@ -5,7 +5,6 @@ from typing import Literal
 
 import msgspec
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
-from msgspec import UNSET
 from sqlalchemy import delete, select, tuple_, update
 
 from chatapi.conversations.schemas import Conversation, ConversationChanges, Message
@@ -112,7 +111,7 @@ def to_message(message: models.Message, status: str, alternative_of: int | None)
             "tool_calls": message.tool_calls,
             "status": status,
             "created_at": message.created_at,
-            "alternative_of": UNSET if alternative_of is None else alternative_of,
+            **({} if alternative_of is None else {"alternative_of": alternative_of}),
         },
         Message,
     )
