@@ -51,6 +51,10 @@ class Following:
                 await self._poll(list(self._followed.values()))
             except DatabaseUnavailable:
                 log.warning("Turns of other processes are not seen while the database is away")
+            except Exception:
+                log.exception("A defect in following turns")
+                for each in self.logs:
+                    each.end(AppError("The service failed; the turn itself goes on."))
 
     async def _poll(self, followed: "Sequence[Followed]") -> None:
         async with self._polling:  # two polls at once would read the same chunks
@@ -131,9 +135,9 @@ async def ending(session: AsyncSession, place: Place) -> Ending:
     if turn is None:  # deleted with its conversation
         return Ending(None, TurnCancelled(**ids))
     if turn.run_id != place.run_id or turn.status == "running":
-        return Ending(None, restored(**store.ABANDONED, **ids))
+        return Ending(None, restored(store.ABANDONED, **ids))
     if turn.status == "failed" and turn.error is not None:
-        return Ending(None, restored(**turn.error, **ids))
+        return Ending(None, restored(turn.error, **ids))
     return Ending(
         await store.answer_of(session, turn),
         TurnCancelled(**ids) if turn.status == "cancelled" else None,
