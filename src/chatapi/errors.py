@@ -281,12 +281,12 @@ class SchemaOutdated(AppError):
     title = "The database schema is not the one this version needs"
 
 
-def restored(type_: str, detail: str, **members: Any) -> AppError:
-    """An error that was stored by its type and its detail."""
+def restored(stored: dict[str, str], **members: Any) -> AppError:
+    """An error that was stored as its `type` and its `detail`."""
     kinds = [AppError]
     for kind in kinds:
         kinds += kind.__subclasses__()
-    kind = next((each for each in kinds if each.type == type_), AppError)
+    kind = next((each for each in kinds if each.type == stored["type"]), AppError)
     error = kind.__new__(kind)
-    AppError.__init__(error, detail, **members)
+    AppError.__init__(error, stored["detail"], **members)
     return error
