@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import ClassVar
 
-from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools, Usage
+from chatapi.agent.ports import AgentEvent, Prompt, ReasoningDelta, TextDelta, Tools, Usage
 from chatapi.errors import ModelFailed
 
 
@@ -21,7 +21,8 @@ class Gate:
 class CommandedAgent:
     """Does what the message says, a command a line, so that a test can write what a model would do.
 
-    `say TEXT`, `sleep SECONDS`, `gate NAME` (waits there), `call TOOL {JSON}`, `history` (says the history as JSON), `fail`, `crash`, `silence`.
+    `say TEXT`, `think TEXT`, `words N` (says so many), `sleep SECONDS`, `gate NAME` (waits there), `call TOOL {JSON}`,
+    `history` (says the history as JSON), `fail`, `crash`, `silence`.
     Any other line is echoed. `once` before a command: it is done the first time that this user says so, and not again.
     """
 
@@ -44,6 +45,12 @@ class CommandedAgent:
             match command:
                 case "say":
                     yield TextDelta(rest)
+                case "think":
+                    yield ReasoningDelta(rest)
+                case "words":
+                    for number in range(int(rest)):
+                        yield TextDelta(f"word {number} ")
+                        await asyncio.sleep(0)
                 case "sleep":
                     CommandedAgent.asleep += 1
                     CommandedAgent.most_asleep = max(CommandedAgent.most_asleep, CommandedAgent.asleep)
