@@ -1,0 +1,113 @@
+"""A strict reader of our streams: every line is accounted for, and every sequence is one that the protocol knows."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+
+from tests.support.serving import Client
+
+Chunk = dict[str, Any]
+STREAM = {"Accept": "text/event-stream"}
+LAST = {"finish", "error", "abort"}
+
+
+async def chunks_of(response: httpx.Response) -> AsyncIterator[Chunk]:
+    """The stream's chunks as they arrive; fails unless it is one whole, well-formed UI message stream."""
+    assert response.status_code == 200, await response.aread()
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["x-vercel-ai-ui-message-stream"] == "v1"
+    assert response.headers["x-accel-buffering"] == "no"
+    checked = Checked()
+    done = False
+    async for line in response.aiter_lines():
+        assert not done or not line, f"after [DONE]: {line}"
+        if line.startswith("data: ") and line != "data: [DONE]":
+            chunk = json.loads(line.removeprefix("data: "))
+            checked.take(chunk)
+            yield chunk
+        else:
+            done = done or line == "data: [DONE]"
+            assert line in {"", "data: [DONE]", ": still here"}, line
+    assert done
+    checked.end()
+
+
+async def streamed(
+    client: Client, message: str, conversation_id: int | None = None, headers: dict[str, str] | None = None
+) -> list[Chunk]:
+    body: dict[str, Any] = {"message": message, "conversation_id": conversation_id}
+    async with client.stream(
+        "POST", client.mine("/chat"), json=body, headers={**STREAM, **(headers or {})}
+    ) as response:
+        return [chunk async for chunk in chunks_of(response)]
+
+
+async def resumed(client: Client, conversation_id: int, turn_id: int | None = None) -> list[Chunk]:
+    query = {} if turn_id is None else {"turn_id": turn_id}
+    async with client.stream("GET", client.mine(f"/chat/{conversation_id}/stream"), params=query) as response:
+        return [chunk async for chunk in chunks_of(response)]
+
+
+def text_of(chunks: list[Chunk]) -> str:
+    return "".join(chunk["delta"] for chunk in chunks if chunk["type"] == "text-delta")
+
+
+def types_of(chunks: list[Chunk]) -> list[str]:
+    """The types in order, deltas of one part as one."""
+    types = [chunk["type"] for chunk in chunks]
+    return [
+        type_
+        for number, type_ in enumerate(types)
+        if number == 0 or type_ != types[number - 1] or "delta" not in type_
+    ]
+
+
+class Checked:
+    """What may follow what (https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol)."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, str] = {}  # those open, by id
+        self._calls: dict[str, str] = {}
+        self._in_step = False
+        self._last = ""
+
+    def take(self, chunk: Chunk) -> None:
+        type_ = chunk["type"]
+        assert (self._last == "") == (type_ == "start"), f"{type_} after {self._last}"
+        assert self._last not in LAST, f"{type_} after {self._last}"
+        self._last = type_
+        kind, _, what = type_.rpartition("-")
+        match kind, what:
+            case (("text" | "reasoning"), "start"):
+                assert self._in_step
+                assert not self._parts
+                self._parts[chunk["id"]] = kind
+            case (("text" | "reasoning"), "delta"):
+                assert self._parts[chunk["id"]] == kind
+                assert chunk["delta"]
+            case (("text" | "reasoning"), "end"):
+                assert self._parts.pop(chunk["id"]) == kind
+            case "tool-input", _:
+                assert self._in_step
+                before = {"start": None, "available": "start"}[what]
+                assert self._calls.get(chunk["toolCallId"]) == before
+                self._calls[chunk["toolCallId"]] = what
+            case "tool-output", _:
+                assert self._calls.pop(chunk["toolCallId"]) == "available"
+            case "start", "step":
+                assert not self._in_step
+                self._in_step = True
+            case "finish", "step":
+                assert self._in_step
+                assert not self._parts
+                self._in_step = False
+            case _:
+                assert type_ in LAST | {"start"}, type_
+
+    def end(self) -> None:
+        assert self._last in LAST
+        assert not self._parts
+        assert not self._in_step
+        assert not self._calls or self._last != "finish"
