@@ -90,9 +90,11 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
             background.append(asyncio.create_task(schema.migrate_when_possible()))
         if external is not None:
             await external.start()
+        draining: list[asyncio.Task[None]] = []
         async with agent if isinstance(agent, AbstractAsyncContextManager) else nullcontext():
-            with told_to_stop(lambda: background.append(asyncio.create_task(chat.drain(DRAIN_SECONDS)))):
+            with told_to_stop(lambda: draining.append(asyncio.create_task(chat.drain(DRAIN_SECONDS)))):
                 yield
+            await asyncio.gather(*draining)  # turns go on when the last stream of one has been closed
             await chat.drain(0)
         await mcp.close()
         if external is not None:

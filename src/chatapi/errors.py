@@ -281,12 +281,12 @@ class SchemaOutdated(AppError):
     title = "The database schema is not the one this version needs"
 
 
-def restored(stored: dict[str, str], **members: Any) -> AppError:
-    """An error that was stored as its `type` and its `detail`."""
+def restored(stored: dict[str, Any], **members: Any) -> AppError:
+    """An error of which `type` and `detail` were stored."""
     kinds = [AppError]
     for kind in kinds:
         kinds += kind.__subclasses__()
     kind = next((each for each in kinds if each.type == stored["type"]), AppError)
-    error = kind.__new__(kind)
+    error = kind.__new__(kind)  # a kind's own constructor would ask for what it made the detail of
     AppError.__init__(error, stored["detail"], **members)
     return error

@@ -13,7 +13,7 @@ from sqlalchemy import func, insert, select
 from chatapi.account import service as account
 from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools
 from chatapi.db.config import EVERYONE, Database, database_config
-from chatapi.db.models import Conversation, Message, Turn, User
+from chatapi.db.models import Conversation, Message, Turn, TurnChunk, User
 from tests.support.logs import heard
 from tests.support.serving import Client, serve, settings_for
 
@@ -69,6 +69,13 @@ async def fill(alice: Client) -> None:
     await alice.chat("crash", answer["conversation_id"])
     await alice.said("say Again.")
     await alice.post(alice.mine("/tasks"), json={"title": "bread", "description": "rye"})
+
+
+async def leave_chunks(database: Database, user_id: str) -> None:
+    """As a process leaves them that dies in the middle of a turn."""
+    async with database.transaction(user_id) as session:
+        turn_id = await session.scalar(select(Turn.id).where(Turn.user_id == user_id).limit(1))
+        session.add(TurnChunk(turn_id=turn_id, run_id="dead", position=0, user_id=user_id, events=[]))
 
 
 async def exported(client: Client) -> list[dict[str, Any]]:
@@ -161,6 +168,7 @@ class TestErasure:
         await fill(alice)
         await fill(bob)
         of_bob = await rows_of(database, bob.user_id)
+        await leave_chunks(database, alice.user_id)
         assert all((await rows_of(database, alice.user_id)).values())
         with heard("chatapi.audit") as messages:
             for _ in range(2):  # again is the same

@@ -14,7 +14,17 @@ from chatapi.db.config import Database, database_config
 from chatapi.settings import Settings
 from tests.support.serving import SECRET, clean_environ, settings_for
 
-TABLES = {"users", "conversations", "turns", "messages", "tool_calls", "tasks", "workers", "alembic_versions"}
+TABLES = {
+    "users",
+    "conversations",
+    "turns",
+    "turn_chunks",
+    "messages",
+    "tool_calls",
+    "tasks",
+    "workers",
+    "alembic_versions",
+}
 
 
 async def tables(settings: Settings) -> set[str]:

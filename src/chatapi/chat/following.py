@@ -51,6 +51,10 @@ class Following:
                 await self._poll(list(self._followed.values()))
             except DatabaseUnavailable:
                 log.warning("Turns of other processes are not seen while the database is away")
+            except Exception:
+                log.exception("A defect in following turns")
+                for each in self.logs:
+                    each.end(AppError("The service failed; the turn itself goes on."))
 
     async def _poll(self, followed: "Sequence[Followed]") -> None:
         async with self._polling:  # two polls at once would read the same chunks

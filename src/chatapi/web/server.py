@@ -1,9 +1,10 @@
-"""Uvicorn's HTTP protocol with a bound on the head of a request.
+"""Uvicorn's HTTP protocol with two bounds: on the head of a request, and on waiting for a client that does not read.
 
-Its parser has none, and joins a long header piece by piece: 100 MiB in one took the memory and half a minute of CPU, in
-which the process answered nobody.
+Its parser has no bound, and joins a long header piece by piece: 100 MiB in one took the memory and half a minute of
+CPU, in which the process answered nobody. And a stream to a client that never reads would be held for ever.
 """
 
+import asyncio
 from typing import Any
 
 from msgspec import json
@@ -17,6 +18,8 @@ MAX_HEAD_BYTES = (
 )  # request line and headers; a token has 16 KiB at the most, and cookies may come with it
 # Closed while the client still sends, the connection would be reset and the answer lost (RFC 9112, section 9.6).
 LINGER_SECONDS = 1.0
+# A client that does not take a buffer's 48 KiB of its answer within so long is dropped; the slowest link does.
+STALL_SECONDS = 30.0
 
 REFUSAL = json.encode(
     {
@@ -40,6 +43,17 @@ class BoundedHttp(HttpToolsProtocol):
         self._reading_head = False
         self._head_bytes = 0
         self._too_large = False
+        self._stalled: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """The client does not take what is sent, and all buffers on the way to it are full."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(STALL_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

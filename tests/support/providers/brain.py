@@ -6,7 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Finish = Literal["stop", "calls", "length", "filter", "malformed", "cut", "drop", "garbage", "overloaded"]
+Finish = Literal[
+    "stop", "calls", "length", "filter", "malformed", "cut", "drop", "garbage", "overloaded", "hang"
+]
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is said, and how it ends. `cut` ends cleanly in the middle, `drop` by closing the connection."""
+    """What is said, and how it ends. `cut` ends cleanly in the middle, `drop` by closing the connection, and `hang` never."""
 
     pieces: tuple[Thought | Text | Call, ...]
     finish: Finish

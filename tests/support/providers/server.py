@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import uvicorn
@@ -42,6 +42,7 @@ class Providers:
 
     base_url: str = ""
     requests: list[Request] = field(default_factory=list)
+    hung_up_on: set[str] = field(default_factory=set)  # messages whose answer's stream the client closed
     brain: Brain = field(default_factory=Brain)
     formats: dict[str, Format] = field(
         default_factory=lambda: {
@@ -82,9 +83,11 @@ class Providers:
                 break
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         with suppress(Dropped):
-            await self._answer(scope["path"], headers, json.loads(body), send)
+            await self._answer(scope["path"], headers, json.loads(body), receive, send)
 
-    async def _answer(self, path: str, headers: dict[str, str], body: dict[str, Any], send: Any) -> None:
+    async def _answer(
+        self, path: str, headers: dict[str, str], body: dict[str, Any], receive: Any, send: Any
+    ) -> None:
         request = Request(path, body)
         self.requests.append(request)
         api = next(api for prefix, api in self.formats.items() if path.startswith(prefix))
@@ -100,7 +103,11 @@ class Providers:
             content, extra = api.refusal(refused)
             await respond(send, refused.status, json.dumps(content), extra)
             return
-        if streaming:
+        if streaming and reply.finish == "hang":
+            await begin_stream(send, api.stream(asked, replace(reply, finish="cut")))
+            assert (await receive())["type"] == "http.disconnect"
+            self.hung_up_on.add(asked.message)
+        elif streaming:
             await stream(send, api.stream(asked, reply), drop=reply.finish == "drop")
         else:
             await respond(send, 200, json.dumps(api.whole(asked, reply)), {})
@@ -119,13 +126,17 @@ async def respond(send: Any, status: int, content: str, headers: dict[str, str])
 
 
 async def stream(send: Any, events: AsyncIterator[str], *, drop: bool) -> None:
+    await begin_stream(send, events)
+    if drop:
+        raise Dropped
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def begin_stream(send: Any, events: AsyncIterator[str]) -> None:
     headers = [(b"content-type", b"text/event-stream")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     async for event in events:
         await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
-    if drop:
-        raise Dropped
-    await send({"type": "http.response.body", "body": b""})
 
 
 @asynccontextmanager

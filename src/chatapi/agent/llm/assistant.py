@@ -15,6 +15,8 @@ from pydantic_ai.messages import (
     PartStartEvent,
     TextPart,
     TextPartDelta,
+    ThinkingPart,
+    ThinkingPartDelta,
 )
 from pydantic_ai.models import Model, create_async_httpx2_client
 from pydantic_ai.settings import ModelSettings
@@ -23,7 +25,7 @@ from chatapi.agent.llm.failures import failure_of
 from chatapi.agent.llm.history import dumped, messages_of, provider_of
 from chatapi.agent.llm.providers import Candidate, candidates
 from chatapi.agent.llm.turn import Turn
-from chatapi.agent.ports import AgentEvent, Prompt, ProviderState, TextDelta, Tools, Usage
+from chatapi.agent.ports import AgentEvent, Prompt, ProviderState, ReasoningDelta, TextDelta, Tools, Usage
 from chatapi.settings import Settings, SettingsError
 
 MODEL_REQUESTS = 10  # of one turn; bounds a loop of tool calls that comes to no end
@@ -96,8 +98,8 @@ class PydanticAgent:
                 usage_limits=UsageLimits(request_limit=MODEL_REQUESTS),
                 infer_name=False,
             ) as run:
-                async for text in _said(run, turn):
-                    yield TextDelta(text)
+                async for delta in _said(run, turn):
+                    yield delta
                 for event in self._told_at_the_end(run, turn):
                     yield event
         except (AgentRunError, FallbackExceptionGroup) as error:
@@ -118,7 +120,7 @@ class PydanticAgent:
         return [Usage(input_tokens=used.input_tokens, output_tokens=used.output_tokens), state]
 
 
-async def _said(run: AgentRun[Any, Any], turn: Turn) -> AsyncIterator[str]:
+async def _said(run: AgentRun[Any, Any], turn: Turn) -> AsyncIterator[TextDelta | ReasoningDelta]:
     """The answer piece by piece; what is said before and after tool calls are paragraphs of it."""
     parting = ""
     async for node in run:
@@ -128,20 +130,28 @@ async def _said(run: AgentRun[Any, Any], turn: Turn) -> AsyncIterator[str]:
         async with node.stream(run.ctx) as stream:
             async for event in stream:
                 turn.began = True
-                if text := _text_of(event):
-                    yield text if said else parting + text
+                delta = _delta_of(event)
+                if isinstance(delta, TextDelta) and not said:
+                    delta = TextDelta(parting + delta.text)
                     said = True
+                if delta is not None:
+                    yield delta
         parting = "\n\n" if said or parting else ""
 
 
-def _text_of(event: AgentStreamEvent) -> str:
+def _delta_of(event: AgentStreamEvent) -> TextDelta | ReasoningDelta | None:
     match event:
         case (
             PartStartEvent(part=TextPart(content=text))
             | PartDeltaEvent(delta=TextPartDelta(content_delta=text))
-        ):
-            return text
-    return ""
+        ) if text:
+            return TextDelta(text)
+        case (
+            PartStartEvent(part=ThinkingPart(content=text))
+            | PartDeltaEvent(delta=ThinkingPartDelta(content_delta=text))
+        ) if text:  # some providers give a signature alone
+            return ReasoningDelta(text)
+    return None
 
 
 class LLMAgent(PydanticAgent):

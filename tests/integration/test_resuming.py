@@ -1,0 +1,273 @@
+"""Streams read from another process than the one that runs the turn, or later."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from chatapi.chat import chunks as stored
+from chatapi.chat import following
+from tests.support.agents import CommandedAgent, Gate
+from tests.support.serving import SECRET, Client, Process, execute, serve, settings_for
+from tests.support.sse import STREAM, Chunk, chunks_of, resumed, streamed, text_of, types_of
+
+
+def gate() -> tuple[str, Gate]:
+    name = uuid4().hex
+    return name, CommandedAgent.gates[name]
+
+
+@pytest.fixture
+async def replicas(database_url: str) -> AsyncIterator[tuple[Client, Client]]:
+    """A user at two replicas on one database."""
+    user_id = uuid4().hex
+    settings = settings_for(database_url)
+    async with (
+        serve(settings) as one,
+        serve(settings) as other,
+        Client(one, user_id) as here,
+        Client(other, user_id) as there,
+    ):
+        yield here, there
+
+
+@asynccontextmanager
+async def reading(
+    client: Client, method: str, path: str, **options: object
+) -> AsyncIterator[AsyncIterator[Chunk]]:
+    async with client.stream(method, client.mine(path), **options) as response:  # type: ignore[arg-type]
+        yield chunks_of(response)
+
+
+async def until_text(chunks: AsyncIterator[Chunk], text: str) -> list[Chunk]:
+    seen: list[Chunk] = []
+    async for chunk in chunks:
+        seen.append(chunk)
+        if text_of(seen).endswith(text):
+            return seen
+    raise AssertionError(f"ended with {seen}")
+
+
+class TestResume:
+    async def test_at_another_replica_replays_the_turn_and_follows_it(
+        self, replicas: tuple[Client, Client]
+    ) -> None:
+        here, there = replicas
+        name, waits = gate()
+        later, then = gate()
+        message = f'think Hm.\ncall add_task {{"title": "milk"}}\nsay One\ngate {name}\nsay two\ngate {later}\nsay three.'
+        turn = asyncio.create_task(streamed(here, message))
+        await waits.reached.wait()
+        (conversation,) = (await there.get(there.mine("/conversations"))).json()["items"]
+        async with reading(there, "GET", f"/chat/{conversation['id']}/stream") as chunks:
+            seen = await until_text(chunks, "One")
+            waits.opened.set()
+            seen += await until_text(chunks, "two")
+            then.opened.set()
+            seen += [chunk async for chunk in chunks]
+        whole = await turn
+        assert types_of(seen) == types_of(whole)
+        assert (seen[0], seen[-1], text_of(seen)) == (whole[0], whole[-1], text_of(whole))
+
+    async def test_of_a_turn_that_nobody_streams_works_too(self, replicas: tuple[Client, Client]) -> None:
+        here, there = replicas
+        name, waits = gate()
+        turn = asyncio.create_task(here.said(f"say Hel\ngate {name}\nsay lo."))
+        await waits.reached.wait()
+        (conversation,) = (await there.get(there.mine("/conversations"))).json()["items"]
+        for client in (here, there):
+            async with reading(client, "GET", f"/chat/{conversation['id']}/stream") as chunks:
+                await until_text(chunks, "Hel")
+        waits.opened.set()
+        assert (await turn)["response"] == "Hello."
+
+    async def test_is_204_when_nothing_is_active(self, alice: Client) -> None:
+        answer = await alice.said("say Hi.")
+        response = await alice.get(alice.mine(f"/chat/{answer['conversation_id']}/stream"))
+        assert (response.status_code, response.content) == (204, b"")
+
+    async def test_of_an_ended_turn_by_its_id_replays_it_whole(self, alice: Client) -> None:
+        told = await streamed(alice, 'call add_task {"title": "milk"}\nsay Hi.')
+        ids = told[0]["messageMetadata"]
+        await alice.said("say later", ids["conversation_id"])
+        again = await resumed(alice, **ids)
+        assert (again[0], again[-1], text_of(again)) == (told[0], told[-1], text_of(told))
+        outputs = [[c for c in chunks if c["type"] == "tool-output-available"] for chunks in (told, again)]
+        assert outputs[0] == outputs[1]
+
+    async def test_of_a_failed_turn_tells_why(self, alice: Client) -> None:
+        told = await streamed(alice, "fail")
+        again = await resumed(alice, **told[0]["messageMetadata"])
+        assert again[-1] == told[-1]
+
+    async def test_of_what_is_not_yours_is_404(self, alice: Client, bob: Client) -> None:
+        ids = (await streamed(alice, "say Hi."))[0]["messageMetadata"]
+        other = (await streamed(bob, "say Hi."))[0]["messageMetadata"]
+        for conversation_id, turn_id in (
+            (ids["conversation_id"], ids["turn_id"]),
+            (ids["conversation_id"], None),
+            (other["conversation_id"], ids["turn_id"]),
+            (other["conversation_id"], 2**63 - 1),
+            (other["conversation_id"], 2**70),
+            (2**70, None),
+        ):
+            query = {} if turn_id is None else {"turn_id": turn_id}
+            for path in (bob.mine(f"/chat/{conversation_id}/stream"), f"/api/chat/{conversation_id}/stream"):
+                assert (await bob.get(path, params=query)).status_code == 404
+
+    async def test_of_a_turn_deleted_with_its_conversation_ends_as_cancelled(
+        self, replicas: tuple[Client, Client]
+    ) -> None:
+        here, there = replicas
+        name, waits = gate()
+        turn = asyncio.create_task(streamed(here, f"say Hel\ngate {name}"))
+        await waits.reached.wait()
+        (conversation,) = (await there.get(there.mine("/conversations"))).json()["items"]
+        async with reading(there, "GET", f"/chat/{conversation['id']}/stream") as chunks:
+            await until_text(chunks, "Hel")
+            await there.delete(there.mine(f"/conversations/{conversation['id']}"))
+            assert [chunk["type"] async for chunk in chunks][-1] == "abort"
+        assert (await turn)[-1]["type"] == "abort"
+
+    async def test_of_a_turn_whose_process_died_ends_as_interrupted_and_a_retry_is_followed(
+        self, empty_database_url: str
+    ) -> None:
+        name, waits = gate()
+        message = f'call add_task {{"title": "milk"}}\nonce gate {name}\nsay Done.'
+        key = {"Idempotency-Key": "k"}
+        settings = settings_for(empty_database_url)
+        async with (
+            serve(settings) as one,
+            serve(settings) as other,
+            Client(one, "alice") as here,
+            Client(other, "alice") as there,
+        ):
+            turn = asyncio.create_task(streamed(here, message, headers=key))
+            await waits.reached.wait()
+            async with reading(there, "GET", "/chat/1/stream") as chunks:
+                await until_text(chunks, "done. ")
+                await execute(empty_database_url, "DELETE FROM workers")
+                *_, last = [chunk async for chunk in chunks]
+            assert last["problem"]["type"] == "urn:chatapi:problem:interrupted"
+            again = await streamed(there, message, headers=key)
+            assert (again[-1]["type"], text_of(again)) == ("finish", "add_task: done. Done.")
+            assert (await turn)[-1]["type"] == "abort"  # the run that was taken for dead
+            assert len((await there.get(there.mine("/tasks"))).json()["items"]) == 1
+            assert text_of(await resumed(there, 1, 1)) == "add_task: done. Done."
+
+    async def test_joins_a_turn_of_the_same_key_at_another_replica(
+        self, replicas: tuple[Client, Client]
+    ) -> None:
+        here, there = replicas
+        name, waits = gate()
+        key = {"Idempotency-Key": uuid4().hex}
+        message = f"say Hel\ngate {name}\nsay lo."
+        turn = asyncio.create_task(streamed(here, message, headers=key))
+        await waits.reached.wait()
+        async with reading(
+            there, "POST", "/chat", json={"message": message}, headers={**STREAM, **key}
+        ) as chunks:
+            seen = await until_text(chunks, "Hel")
+            waits.opened.set()
+            seen += [chunk async for chunk in chunks]
+        assert text_of(seen) == text_of(await turn) == "Hello."
+        assert len((await there.get(there.mine("/conversations"))).json()["items"]) == 1
+
+
+class TestCost:
+    async def test_what_is_said_is_written_now_and_then_and_goes_with_the_turns_end(
+        self, alice: Client, database_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        writes: list[int] = []
+        write = stored.write
+
+        async def counted(session: object, chunks: list[stored.Chunk]) -> set[str]:
+            writes.append(len(chunks))
+            return await write(session, chunks)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(stored, "write", counted)
+        name, waits = gate()
+        turn = asyncio.create_task(streamed(alice, f"words 5000\nsay end\ngate {name}"))
+        await waits.reached.wait()
+        (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
+        while not writes or await position_of(database_url, alice.user_id) < 0:  # noqa: ASYNC110 - its tick
+            await asyncio.sleep(0.05)
+        assert len(writes) < 50  # of 5,001 pieces
+        waits.opened.set()
+        await turn
+        assert await position_of(database_url, alice.user_id) == -1
+        assert (
+            len(
+                text_of(
+                    await resumed(alice, conversation["id"], turn.result()[0]["messageMetadata"]["turn_id"])
+                )
+            )
+            > 5_000
+        )
+
+    async def test_nothing_is_asked_of_the_database_for_turns_that_nobody_follows(
+        self, replicas: tuple[Client, Client], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(following, "UNREAD_POLLS", 1)
+        asked = asyncio.Event()
+        here, there = replicas
+        name, waits = gate()
+        turn = asyncio.create_task(here.said(f"say Hel\ngate {name}"))
+        await waits.reached.wait()
+        (conversation,) = (await there.get(there.mine("/conversations"))).json()["items"]
+        async with reading(there, "GET", f"/chat/{conversation['id']}/stream") as chunks:
+            await until_text(chunks, "Hel")
+        await asyncio.sleep(following.POLL_SECONDS * 4)
+        read = stored.read
+
+        async def noticed(session: object, places: list[stored.Place]) -> object:
+            asked.set()
+            return await read(session, places)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(stored, "read", noticed)
+        await asyncio.sleep(following.POLL_SECONDS * 4)
+        assert not asked.is_set()
+        waits.opened.set()
+        await turn
+
+
+async def position_of(database_url: str, user_id: str) -> int:
+    """The last chunk's of the user's turns; -1 if there is none."""
+    from sqlalchemy import func, select
+
+    from chatapi.db.config import EVERYONE, Database, database_config
+    from chatapi.db.models import TurnChunk
+
+    database = Database(database_config(settings_for(database_url)))
+    async with database.transaction(EVERYONE) as session:
+        last = await session.scalar(select(func.max(TurnChunk.position)).where(TurnChunk.user_id == user_id))
+    await database.close()
+    return -1 if last is None else last
+
+
+class TestShutdown:
+    async def test_tells_open_streams_to_resume_and_ends_their_turns(self, directory: Path) -> None:
+        environ = {
+            "CHAT_MODEL": "tests.support.agents:CommandedAgent",
+            "BETTER_AUTH_SECRET": SECRET,
+            "DATABASE_URL": f"sqlite+aiosqlite:///{directory / 'chatapi.db'}",
+        }
+        async with (
+            Process(directory, environ) as process,
+            Process(directory, environ) as other,
+            Client(await process.ready(), "alice") as alice,
+            Client(await other.ready(), "alice") as elsewhere,
+            reading(
+                alice, "POST", "/chat", json={"message": "say Hel\nsleep 9\nsay lo."}, headers=STREAM
+            ) as chunks,
+        ):
+            ids = (await anext(chunks))["messageMetadata"]
+            process.terminate()
+            *_, last = [chunk async for chunk in chunks]
+            assert last["problem"]["type"] == "urn:chatapi:problem:restarting"
+            assert {name: last["problem"][name] for name in ids} == ids
+            assert text_of(await resumed(elsewhere, **ids)) == "Hello."
+            assert await process.wait() == 0

@@ -1,0 +1,249 @@
+"""Turns as streams: what is sent, when it is sent, and what becomes of a turn whose stream is not read."""
+
+import asyncio
+import json
+from contextlib import suppress
+from datetime import timedelta
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from chatapi.auth import tokens
+from chatapi.auth.tokens import TokenVerifier
+from chatapi.chat import stream
+from chatapi.web import server
+from tests.support.agents import CommandedAgent, Gate
+from tests.support.serving import Client, settings_for
+from tests.support.sse import STREAM, chunks_of, resumed, streamed, text_of, types_of
+
+
+def gate() -> tuple[str, Gate]:
+    name = uuid4().hex
+    return name, CommandedAgent.gates[name]
+
+
+class TestStream:
+    async def test_tells_the_turn_from_start_to_finish(self, alice: Client) -> None:
+        chunks = await streamed(alice, 'think Hm.\nsay Right: \ncall add_task {"title": "milk"}\nsay Bye.')
+        assert types_of(chunks) == [
+            *("start", "start-step"),
+            *("reasoning-start", "reasoning-delta", "reasoning-end"),
+            *("text-start", "text-delta", "text-end"),
+            *("tool-input-start", "tool-input-available", "tool-output-available", "finish-step"),
+            *("start-step", "text-start", "text-delta", "text-end", "finish-step", "finish"),
+        ]
+        first, *_, last = chunks
+        (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
+        question, answer = await alice.messages(conversation["id"])
+        assert first["messageMetadata"] == {
+            "conversation_id": conversation["id"],
+            "turn_id": question["turn_id"],
+        }
+        assert last["messageMetadata"] == {
+            "message_id": answer["id"],
+            "usage": {"input_tokens": 0, "output_tokens": 1},
+        }
+        assert text_of(chunks) == answer["content"] == "Right: add_task: done. Bye."
+        (called,) = (chunk for chunk in chunks if chunk["type"] == "tool-input-available")
+        (returned,) = (chunk for chunk in chunks if chunk["type"] == "tool-output-available")
+        (stored,) = answer["tool_calls"]
+        assert (called["toolName"], called["input"]) == (stored["name"], stored["arguments"])
+        assert called["toolCallId"] == returned["toolCallId"] == stored["id"]
+        assert returned["output"] == stored["result"]
+
+    async def test_of_a_call_in_error_says_so_and_goes_on(self, alice: Client) -> None:
+        chunks = await streamed(alice, 'call delete_task {"task_id": 999999999}')
+        (failed,) = (chunk for chunk in chunks if chunk["type"] == "tool-output-error")
+        assert "999999999" in failed["errorText"]
+        assert chunks[-1]["type"] == "finish"
+
+    async def test_passes_on_what_is_said_while_the_rest_is_not(self, alice: Client) -> None:
+        name, waits = gate()
+        async with alice.stream(
+            "POST", alice.mine("/chat"), json={"message": f"say Hello\ngate {name}\nsay !"}, headers=STREAM
+        ) as response:
+            chunks = chunks_of(response)
+            assert (await anext(chunks))["type"] == "start"
+            seen = [await anext(chunks) for _ in range(3)]
+            assert seen[-1] == {"type": "text-delta", "id": "1", "delta": "Hello"}
+            assert not waits.opened.is_set()
+            waits.opened.set()
+            rest = [chunk async for chunk in chunks]
+            assert text_of([*seen, *rest]) == "Hello!"
+
+    async def test_starts_before_anything_is_said(self, alice: Client) -> None:
+        name, waits = gate()
+        async with alice.stream(
+            "POST", alice.mine("/chat"), json={"message": f"gate {name}\nsay Hi."}, headers=STREAM
+        ) as response:
+            chunks = chunks_of(response)
+            assert (await anext(chunks))["type"] == "start"
+            waits.opened.set()
+            assert [chunk async for chunk in chunks][-1]["type"] == "finish"
+
+    @pytest.mark.parametrize(
+        "accept", [None, "*/*", "application/json", "application/json, text/event-stream;q=0.5", "text/html"]
+    )
+    async def test_is_given_only_to_those_who_prefer_it(self, alice: Client, accept: str | None) -> None:
+        response = await alice.chat("say Hi.", headers={} if accept is None else {"Accept": accept})
+        assert response.json()["response"] == "Hi."
+
+    async def test_works_without_the_user_in_the_path(self, alice: Client) -> None:
+        async with alice.stream("POST", "/api/chat", json={"message": "say Hi."}, headers=STREAM) as response:
+            chunks = [chunk async for chunk in chunks_of(response)]
+        assert text_of(chunks) == "Hi."
+        ids = chunks[0]["messageMetadata"]
+        response = await alice.get(
+            f"/api/chat/{ids['conversation_id']}/stream", params={"turn_id": ids["turn_id"]}
+        )
+        assert text_of([chunk async for chunk in chunks_of(response)]) == "Hi."
+
+    @pytest.mark.parametrize(
+        ("body", "status"),
+        [({"message": "hi", "conversation_id": 999_999_999}, 404), ({"message": ""}, 422), ({}, 422)],
+    )
+    async def test_that_cannot_begin_is_an_http_error(
+        self, alice: Client, body: dict[str, object], status: int
+    ) -> None:
+        response = await alice.post(alice.mine("/chat"), json=body, headers=STREAM)
+        assert response.status_code == status
+        assert response.headers["content-type"] == "application/problem+json"
+
+    async def test_that_fails_ends_with_the_problem(self, alice: Client) -> None:
+        chunks = await streamed(alice, "say Wel\nfail")
+        assert types_of(chunks)[-3:] == ["text-end", "finish-step", "error"]
+        assert chunks[-1]["errorText"] == "The model is having a bad day."
+        assert chunks[-1]["problem"] == {
+            "type": "urn:chatapi:problem:model-failed",
+            "title": "The model failed",
+            "status": 502,
+            "detail": "The model is having a bad day.",
+            **chunks[0]["messageMetadata"],
+        }
+
+    async def test_never_shows_what_an_agent_crashed_with(self, alice: Client) -> None:
+        chunks = await streamed(alice, "crash")
+        assert chunks[-1]["problem"]["type"] == "urn:chatapi:problem:model-failed"
+        assert "secret-of-the-agent" not in json.dumps(chunks)
+
+    async def test_in_silence_has_heartbeats(self, alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.01)
+        name, waits = gate()
+        async with alice.stream(
+            "POST", alice.mine("/chat"), json={"message": f"gate {name}\nsay Hi."}, headers=STREAM
+        ) as response:
+            lines = response.aiter_lines()
+            beats = 0
+            while beats < 3:
+                beats += await anext(lines) == ": still here"
+            waits.opened.set()
+            assert [line async for line in lines][-2:] == ["data: [DONE]", ""]
+
+    async def test_is_not_cut_by_its_token_running_out(
+        self, service: str, alice: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tokens, "LEEWAY", 0)
+        name, waits = gate()
+        short = TokenVerifier(settings_for("sqlite:///unused")).mint(alice.user_id, timedelta(seconds=1))
+        alice.headers["Authorization"] = f"Bearer {short}"
+        async with alice.stream(
+            "POST", alice.mine("/chat"), json={"message": f"gate {name}\nsay Hi."}, headers=STREAM
+        ) as response:
+            chunks = chunks_of(response)
+            await anext(chunks)
+            while (await alice.get("/api/me")).status_code != 401:  # noqa: ASYNC110 - time is what it waits for
+                await asyncio.sleep(0.1)
+            waits.opened.set()
+            assert text_of([chunk async for chunk in chunks]) == "Hi."
+
+
+class TestHangUp:
+    async def test_does_not_end_the_turn(self, alice: Client) -> None:
+        name, waits = gate()
+        async with alice.stream(
+            "POST", alice.mine("/chat"), json={"message": f"say Hel\ngate {name}\nsay lo."}, headers=STREAM
+        ) as response:
+            ids = (await anext(chunks_of(response)))["messageMetadata"]
+        await waits.reached.wait()
+        waits.opened.set()
+        assert text_of(await resumed(alice, **ids)) == "Hello."
+        _, answer = await alice.messages(ids["conversation_id"])
+        assert (answer["content"], answer["status"]) == ("Hello.", "completed")
+
+    async def test_of_one_that_never_reads_is_the_servers_doing_after_a_while(
+        self, service: str, alice: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(server, "STALL_SECONDS", 0.2)
+        url = httpx.URL(service)
+        reader, writer = await asyncio.open_connection(url.host, url.port, limit=1_024)
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        body = json.dumps({"message": "words 200000"}).encode()
+        writer.write(
+            f"POST /api/chat HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n"
+            f"Authorization: {alice.headers['Authorization']}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        while True:
+            items = (await alice.get(alice.mine("/conversations"))).json()["items"]
+            if items and len(messages := await alice.messages(items[0]["id"])) == 2:
+                break
+            await asyncio.sleep(0.1)
+        assert messages[1]["content"].endswith("word 199999 ")
+        reader._transport.resume_reading()  # type: ignore[attr-defined]
+        with suppress(ConnectionResetError):
+            assert not (await reader.read()).endswith(b"0\r\n\r\n")  # as a whole chunked body does
+        writer.close()
+
+
+class TestCancel:
+    async def test_ends_the_stream_with_abort(self, alice: Client) -> None:
+        name, waits = gate()
+        async with alice.stream(
+            "POST", alice.mine("/chat"), json={"message": f"say Hel\ngate {name}\nsay lo."}, headers=STREAM
+        ) as response:
+            chunks = chunks_of(response)
+            ids = (await anext(chunks))["messageMetadata"]
+            await waits.reached.wait()
+            cancelled = await alice.post(alice.mine(f"/turns/{ids['turn_id']}/cancel"))
+            assert cancelled.status_code == 202
+            rest = [chunk async for chunk in chunks]
+        assert types_of(rest)[-1] == "abort"
+        assert text_of(rest) == "Hel"
+        again = await resumed(alice, **ids)
+        assert (types_of(again)[-1], text_of(again)) == ("abort", "Hel")
+
+
+class TestKey:
+    async def test_of_a_turn_answered_before_streams_it_again(self, alice: Client) -> None:
+        key = {"Idempotency-Key": uuid4().hex}
+        first = await streamed(alice, 'call add_task {"title": "milk"}\nsay Hi.', headers=key)
+        again = await streamed(alice, 'call add_task {"title": "milk"}\nsay Hi.', headers=key)
+        assert text_of(again) == text_of(first)
+        assert (again[0], again[-1]) == (first[0], first[-1])
+        response = await alice.chat('call add_task {"title": "milk"}\nsay Hi.', headers=key)
+        assert response.headers["Idempotent-Replayed"] == "true"
+        assert response.json()["response"] == text_of(first)
+
+    async def test_of_a_running_turn_joins_it(self, alice: Client) -> None:
+        name, waits = gate()
+        key = {"Idempotency-Key": uuid4().hex}
+        message = f'call add_task {{"title": "milk"}}\ngate {name}\nsay Bye.'
+        first = asyncio.create_task(streamed(alice, message, headers=key))
+        await waits.reached.wait()
+        async with alice.stream(
+            "POST", alice.mine("/chat"), json={"message": message}, headers={**STREAM, **key}
+        ) as response:
+            chunks = chunks_of(response)
+            joined = [await anext(chunks)]
+            waits.opened.set()
+            joined += [chunk async for chunk in chunks]
+        assert joined == await first
+        assert len((await alice.get(alice.mine("/tasks"))).json()["items"]) == 1
+
+    async def test_of_another_request_is_refused(self, alice: Client) -> None:
+        key = {"Idempotency-Key": uuid4().hex}
+        await streamed(alice, "say 1", headers=key)
+        response = await alice.chat("say 2", headers={**STREAM, **key})
+        assert response.status_code == 422
