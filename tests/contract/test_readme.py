@@ -22,6 +22,7 @@ from tests.support.postgres import Postgres, free_port
 from tests.support.serving import REPOSITORY, SECRET, clean_environ
 
 README = REPOSITORY / "README.md"
+FRONTEND = REPOSITORY / "docs/frontend.md"
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")])
 SHOWN_URL = "http://127.0.0.1:8000"
 SHOWN_DATABASE_URL = "postgresql://user:password@host/database?sslmode=require"
@@ -61,7 +62,9 @@ def blocks_of(document: Path) -> list[Block]:
 
 
 class TestCommands:
-    @pytest.mark.parametrize("document", [README, REPOSITORY / "docs/api.md"], ids=lambda path: path.name)
+    @pytest.mark.parametrize(
+        "document", [README, REPOSITORY / "docs/api.md", FRONTEND], ids=lambda path: path.name
+    )
     def test_print_what_the_document_shows(self, document: Path, directory: Path, postgres: Postgres) -> None:
         blocks = blocks_of(document)
         for block in blocks:
@@ -89,7 +92,15 @@ class TestCommands:
     def test_a_block_is_of_a_kind_that_is_known(self) -> None:
         for document in DOCUMENTS:
             languages = {block.language for block in blocks_of(document)}
-            assert languages <= {"sh", "json", "console", "python", "text"}, document
+            known = {"sh", "json", "console", "python", "text"}
+            assert languages <= known | ({"js", "jsx"} if document == FRONTEND else set()), document
+
+    def test_a_program_for_browsers_has_a_name_by_which_a_test_runs_it(self) -> None:
+        """In Node: tests/integration/test_ai_sdk.py."""
+        programs = [block.text for block in blocks_of(FRONTEND) if block.language in {"js", "jsx"}]
+        names = [match[1] for text in programs if (match := re.match(r"// (\w+\.jsx?)\n", text))]
+        assert len(names) == len(programs)
+        assert names == ["chatapi.js", "Chat.jsx", "read.js"]
 
 
 def run(directory: Path, commands: list[str]) -> list[str]:

@@ -1,0 +1,102 @@
+// The AI SDK's own classes with the transport of docs/frontend.md, told what to do by a line of JSON each on standard
+// input: {"call": NAME, "chat": ID, …}; each is answered with a line of JSON. Run where that page's chatapi.js is.
+import { createInterface } from "node:readline";
+
+import { Chat } from "@ai-sdk/react";
+import { parseJsonEventStream, readUIMessageStream, uiMessageChunkSchema } from "ai";
+
+import { ChatapiTransport, problemOf } from "./chatapi.js";
+
+const chats = {};
+
+class Conversation {
+  constructor({ url, user, token, conversation_id: conversationId }) {
+    this.errors = [];
+    this.watchers = new Set();
+    this.transport = new ChatapiTransport({ url, userId: user, token: async () => token, conversationId });
+    this.chat = new Chat({
+      transport: this.transport,
+      onError: (error) => this.errors.push({ message: error.message, problem: problemOf(error) ?? null }),
+    });
+    this.chat["~registerMessagesCallback"](() => this.watchers.forEach((look) => look()));
+  }
+
+  state() {
+    const { messages, status } = this.chat;
+    const { conversationId = null, turnId = null } = this.transport;
+    return { messages, status, errors: this.errors, conversation_id: conversationId, turn_id: turnId };
+  }
+
+  /** When the answer says that much. */
+  shows(text) {
+    const { promise, resolve } = Promise.withResolvers();
+    const look = () => {
+      const { role, parts } = this.chat.lastMessage ?? {};
+      if (role === "assistant" && JSON.stringify(parts).includes(text)) resolve();
+    };
+    this.watchers.add(look);
+    look();
+    return promise.finally(() => this.watchers.delete(look));
+  }
+}
+
+const calls = {
+  open({ chat, ...options }) {
+    chats[chat] = new Conversation(options);
+  },
+  async history({ chat }) {
+    chats[chat].chat.messages = await chats[chat].transport.history();
+  },
+  // These go on by themselves until `settled` is asked for.
+  send({ chat, ...message }) {
+    chats[chat].doing = chats[chat].chat.sendMessage(message);
+  },
+  regenerate({ chat, ...options }) {
+    chats[chat].doing = chats[chat].chat.regenerate(options);
+  },
+  resume({ chat }) {
+    chats[chat].doing = chats[chat].chat.resumeStream();
+  },
+  async settled({ chat }) {
+    await chats[chat].doing;
+  },
+  shows: ({ chat, text }) => chats[chat].shows(text),
+  stop: ({ chat }) => chats[chat].chat.stop(),
+  cancel: ({ chat }) => chats[chat].transport.cancel(),
+  lost: ({ chat }) => ({ lost: chats[chat].transport.lost(chats[chat].chat.error) }),
+  /** Go on by another process. */
+  move({ chat, url, user }) {
+    chats[chat].transport.base = `${url}/api/${user}`;
+  },
+  /** What the SDK's parser makes of a stream's bytes: its chunks, the message, and an error if there is one. */
+  async parse({ text }) {
+    const stream = new Blob([text]).stream();
+    const parsed = parseJsonEventStream({ stream, schema: uiMessageChunkSchema });
+    const chunks = [];
+    const good = parsed.pipeThrough(
+      new TransformStream({
+        transform(result, controller) {
+          if (!result.success) throw result.error;
+          chunks.push(result.value);
+          controller.enqueue(result.value);
+        },
+      }),
+    );
+    let message = null;
+    const errors = [];
+    const onError = (error) => errors.push(error.message);
+    for await (const each of readUIMessageStream({ stream: good, onError })) message = each;
+    return { chunks, message, errors };
+  },
+};
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const { call, ...options } = JSON.parse(line);
+  let answer;
+  try {
+    answer = { ...(await calls[call](options)), ...chats[options.chat]?.state() };
+  } catch (error) {
+    answer = { failure: error.stack };
+  }
+  console.log(JSON.stringify(answer));
+}

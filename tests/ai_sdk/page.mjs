@@ -1,0 +1,90 @@
+// The component of docs/frontend.md in a DOM, used as somebody would:  node page.mjs '{"url": …, "user": …, "token": …}'
+// Prints what the page shows after each step, a JSON object of lists of lines.
+import { readFile, writeFile } from "node:fs/promises";
+
+import { transform } from "esbuild";
+import { Window } from "happy-dom";
+
+const window = new Window({ url: "http://localhost/" });
+Object.assign(globalThis, { window, document: window.document, IS_REACT_ACT_ENVIRONMENT: false });
+
+const { createElement } = await import("react");
+const { createRoot } = await import("react-dom/client");
+const { ChatapiTransport } = await import("./chatapi.js");
+const { code } = await transform(await readFile("Chat.jsx", "utf8"), { loader: "jsx", jsx: "automatic" });
+await writeFile("Chat.js", code);
+const { Chat } = await import("./Chat.js");
+
+const { url, user, token } = JSON.parse(process.argv[2]);
+const transport = new ChatapiTransport({ url, userId: user, token: async () => token });
+let root = mounted(transport, []);
+
+function mounted(transport, history) {
+  document.body.innerHTML = "<main></main>";
+  const root = createRoot(document.querySelector("main"));
+  root.render(createElement(Chat, { transport, history }));
+  return root;
+}
+
+const shown = () => [...document.querySelectorAll("article")].map((each) => each.textContent);
+const button = (label) => [...document.querySelectorAll("button")].find((each) => each.textContent === label);
+const idle = () => !button("Stop") && shown().length > 0;
+
+/** Until it is so; the page is looked at again whenever it may have changed. */
+async function until(so, what) {
+  const end = Date.now() + 30_000;
+  while (!so()) {
+    if (Date.now() > end) throw new Error(`never ${what}: ${document.body.innerHTML}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+async function write(text) {
+  await until(() => document.querySelector("input"), "a field");
+  const input = document.querySelector("input");
+  Object.getOwnPropertyDescriptor(window.HTMLInputElement.prototype, "value").set.call(input, text);
+  input.dispatchEvent(new window.Event("input", { bubbles: true }));
+  await until(() => button("Send") && !button("Send").disabled, "ready to send");
+  button("Send").click();
+}
+
+async function press(label) {
+  await until(() => button(label), `a button ${label}`);
+  button(label).click();
+}
+
+async function answered(count, ending) {
+  await until(() => idle() && shown().length === count && shown().at(-1).endsWith(ending), `an answer ${ending}`);
+  return shown();
+}
+
+const steps = {};
+await write('call add_task {"title": "milk"}');
+steps.sent = await answered(2, "add_task: done. ");
+await write("say Hello.");
+steps.second = await answered(4, "Hello.");
+await press("Another answer");
+await until(() => button("Stop") || transport.sent.path.endsWith("regenerate"), "sent");
+await until(() => transport.turnId === 3, "a third turn");
+steps.anew = await answered(4, "Hello.");
+await press("Edit");
+await until(() => document.querySelector("input").value === "say Hello.", "the message to edit");
+await write("say Goodbye.");
+steps.edited = await answered(4, "Goodbye.");
+// An input has one line, and the fake agent reads lines: U+2028 is a line to Python and none to an input.
+await write(`say Once\u2028gate ${user}`);
+await until(() => shown().at(-1).endsWith("Once"), "the beginning");
+await press("Stop");
+steps.stopped = await answered(6, "Once");
+await write("once fail\u2028say Better.");
+await until(() => document.querySelector("[role=alert]"), "an alert");
+steps.alert = [document.querySelector("[role=alert]").textContent];
+await press("Try again");
+steps.again = await answered(8, "Better.");
+root.unmount();
+const reloaded = new ChatapiTransport({ url, userId: user, token: async () => token, conversationId: 1 });
+root = mounted(reloaded, await reloaded.history());
+await until(() => shown().length === 8, "the history");
+steps.reloaded = shown();
+console.log(JSON.stringify(steps));
+process.exit(0);

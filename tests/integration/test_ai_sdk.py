@@ -1,0 +1,444 @@
+"""What the real AI SDK makes of our streams, with the transport and the component of docs/frontend.md."""
+
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.support import ai_sdk
+from tests.support.agents import CommandedAgent, Gate
+from tests.support.ai_sdk import ChatOf, Driver, text_of, tools_of
+from tests.support.proxy import proxy
+from tests.support.serving import Client, serve, settings_for, token_for
+
+if why := ai_sdk.missing():
+    pytest.skip(why, allow_module_level=True)
+
+ADD = 'call add_task {"title": "milk"}'
+AGAIN: dict[str, Any] = {"metadata": {"again": True}}
+
+
+@pytest.fixture(scope="module")
+async def driver(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Driver]:
+    async with ai_sdk.driver(tmp_path_factory.mktemp("ai_sdk")) as driven:
+        yield driven
+
+
+@pytest.fixture
+async def chat(driver: Driver, alice: Client) -> ChatOf:
+    """Alice's chat, no message sent yet."""
+    return await driver.open(alice.user_id, str(alice.base_url).rstrip("/"))
+
+
+@pytest.fixture
+def gate(alice: Client) -> Gate:
+    return CommandedAgent.gates[alice.user_id]
+
+
+def kind(error: dict[str, Any]) -> str:
+    return str(error["problem"]["type"]).removeprefix("urn:chatapi:problem:")
+
+
+async def ended(client: Client, conversation_id: int) -> None:
+    """Wait until the conversation's turn has; a stream of it ends when it does."""
+    assert (await client.get(client.mine(f"/chat/{conversation_id}/stream"))).status_code in {200, 204}
+
+
+class TestConversation:
+    async def test_of_two_turns_with_reasoning_and_tools(self, chat: ChatOf, alice: Client) -> None:
+        first = await chat.done("send", text=f"think Milk, then.\n{ADD}\nsay Anything else?")
+        assert (first["status"], first["errors"]) == ("ready", [])
+        answer = first["messages"][1]
+        assert [part["type"] for part in answer["parts"]] == [
+            *("step-start", "reasoning", "dynamic-tool", "step-start", "text"),
+        ]
+        assert answer["parts"][1]["text"] == "Milk, then."
+        (tool,) = tools_of(answer)
+        assert (tool["toolName"], tool["state"], tool["input"]) == (
+            *("add_task", "output-available"),
+            {"title": "milk"},
+        )
+        assert tool["output"]["title"] == "milk"
+        assert text_of(answer) == "add_task: done. Anything else?"
+
+        second = await chat.done("send", text="history")
+        assert [message["role"] for message in second["messages"]] == ["user", "assistant"] * 2
+        assert json.loads(text_of(second["messages"][3])) == [
+            ["user", f"think Milk, then.\n{ADD}\nsay Anything else?"],
+            ["assistant", "add_task: done. Anything else?"],
+        ]
+        stored = await alice.messages(first["conversation_id"])
+        for number, history in ((1, 0), (3, 2)):
+            assert second["messages"][number]["id"] == f"turn_{stored[number]['turn_id']}"
+            assert second["messages"][number]["metadata"] == {
+                "conversation_id": first["conversation_id"],
+                "turn_id": stored[number]["turn_id"],
+                "message_id": stored[number]["id"],
+                "usage": {"input_tokens": history, "output_tokens": 1},
+            }
+
+    async def test_is_shown_as_it_is_said(self, chat: ChatOf, gate: Gate) -> None:
+        await chat("send", text=f"say Once upon a time\ngate {chat.name}\nsay  there was.")
+        state = await chat("shows", text="Once upon a time")
+        assert not gate.opened.is_set()
+        assert (state["status"], text_of(state["messages"][1])) == ("streaming", "Once upon a time")
+        gate.opened.set()
+        state = await chat("settled")
+        assert (state["status"], text_of(state["messages"][1])) == ("ready", "Once upon a time there was.")
+
+    async def test_begins_with_a_history_that_shows_the_last_of_several_answers(
+        self, chat: ChatOf, driver: Driver, alice: Client
+    ) -> None:
+        conversation_id = (await chat.done("send", text="say 0"))["conversation_id"]
+        state = await chat.done("send", text="say 1")
+        await chat.done("regenerate", messageId=state["messages"][3]["id"])
+        reloaded = await driver.open(alice.user_id, str(alice.base_url).rstrip("/"), conversation_id)
+        messages = (await reloaded("history"))["messages"]
+        assert [(message["role"], text_of(message)) for message in messages] == [
+            *(("user", "say 0"), ("assistant", "0"), ("user", "say 1"), ("assistant", "1")),
+        ]
+        assert messages[3]["metadata"]["turn_id"] > state["turn_id"]
+        state = await reloaded.done("send", text="say 2")
+        assert text_of(state["messages"][-1]) == "2"
+
+
+class TestResuming:
+    async def test_after_a_drop_from_another_process(self, driver: Driver, empty_database_url: str) -> None:
+        settings, name = settings_for(empty_database_url), f"alice-{uuid4().hex}"
+        gate = CommandedAgent.gates[name]
+        async with (
+            serve(settings) as one,
+            serve(settings) as other,
+            proxy(int(one.rsplit(":", 1)[1])) as between,
+            Client(other, name) as alice,
+        ):
+            chat = await driver.open(name, f"http://127.0.0.1:{between.port}")
+            await chat("send", text=f"{ADD}\nsay Once upon a time\ngate {name}\nsay  there was.")
+            await chat("shows", text="Once upon a time")
+            between.cut()
+            dropped = await chat("settled")
+            assert dropped["status"] == "error"
+            assert (await chat("lost"))["lost"] is True
+            await chat("move", url=other, user=name)
+            await chat("resume")
+            state = await chat("shows", text="Once upon a time")
+            assert not gate.opened.is_set()
+            gate.opened.set()
+            state = await chat("settled")
+            assert (state["status"], len(state["messages"])) == ("ready", 2)
+            answer = state["messages"][1]
+            assert text_of(answer) == "add_task: done. Once upon a time there was."
+            assert [tool["output"]["title"] for tool in tools_of(answer)] == ["milk"]
+            stored = await alice.messages(state["conversation_id"])
+            assert (stored[1]["content"], stored[1]["id"]) == (
+                text_of(answer),
+                answer["metadata"]["message_id"],
+            )
+
+    async def test_of_a_turn_that_has_ended_meanwhile(self, chat: ChatOf, gate: Gate, alice: Client) -> None:
+        await chat("send", text=f"say Once\ngate {chat.name}\nsay  and for all.")
+        state = await chat("shows", text="Once")
+        await chat("stop")
+        gate.opened.set()
+        await ended(alice, state["conversation_id"])
+        state = await chat.done("resume")
+        assert text_of(state["messages"][1]) == "Once and for all."
+        assert len(state["messages"]) == 2
+
+    async def test_where_nothing_is_active_changes_nothing(self, driver: Driver, alice: Client) -> None:
+        conversation_id = (await alice.said("say Hello."))["conversation_id"]
+        chat = await driver.open(alice.user_id, str(alice.base_url).rstrip("/"), conversation_id)
+        state = await chat.done("resume")
+        assert (state["status"], state["messages"], state["errors"]) == ("ready", [], [])
+
+    async def test_a_stream_that_ends_early_is_an_error(self, driver: Driver) -> None:
+        """By itself the SDK takes a stream for whole that was cut where HTTP allows it."""
+        start = json.dumps({"type": "start", "messageMetadata": {"conversation_id": 1, "turn_id": 1}})
+
+        async def half_an_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+            writer.write(f"{head}data: {start}\n\n".encode())
+            writer.close()
+
+        server = await asyncio.start_server(half_an_answer, "127.0.0.1", 0)
+        async with server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            chat = await driver.open(f"alice-{uuid4().hex}", url)
+            state = await chat.done("send", text="say Hello.")
+        assert (state["status"], [error["problem"] for error in state["errors"]]) == ("error", [None])
+        assert (await chat("lost"))["lost"] is True
+
+
+class TestStopping:
+    async def test_by_a_cancel_ends_the_turn(self, chat: ChatOf, gate: Gate, alice: Client) -> None:
+        await chat("send", text=f"say Once upon a time\n{ADD}\ngate {chat.name}\nsay there was.")
+        await chat("shows", text="add_task: done")
+        await chat("cancel")
+        state = await chat("settled")
+        assert (state["status"], state["errors"]) == ("ready", [])
+        assert text_of(state["messages"][1]) == "Once upon a timeadd_task: done. "
+        stored = await alice.messages(state["conversation_id"])
+        assert [message["status"] for message in stored] == ["cancelled"] * 2
+        assert stored[1]["content"] == text_of(state["messages"][1])
+        assert not gate.opened.is_set()
+        state = await chat.done("send", text="say Something else.")
+        assert text_of(state["messages"][3]) == "Something else."
+
+    async def test_by_a_hang_up_does_not(self, chat: ChatOf, gate: Gate, alice: Client) -> None:
+        await chat("send", text=f"say Once\ngate {chat.name}\nsay  and for all.")
+        state = await chat("shows", text="Once")
+        await chat("stop")
+        refused = await chat.done("send", text="say Next.")
+        assert [kind(error) for error in refused["errors"]] == ["turn-in-progress"]
+        gate.opened.set()
+        await ended(alice, state["conversation_id"])
+        answered = await chat.done("regenerate", **AGAIN)
+        assert text_of(answered["messages"][-1]) == "Next."
+        contents = [message["content"] for message in await alice.messages(state["conversation_id"])]
+        assert contents[1:] == ["Once and for all.", "say Next.", "Next."]
+
+
+class TestAnsweringAnew:
+    async def test_replaces_the_answer(self, chat: ChatOf, alice: Client) -> None:
+        await chat.done("send", text="say 0")
+        before = await chat.done("send", text="history")
+        after = await chat.done("regenerate", messageId=before["messages"][3]["id"])
+        assert (after["status"], len(after["messages"])) == ("ready", 4)
+        assert after["turn_id"] > before["turn_id"]
+        assert text_of(after["messages"][3]) == text_of(before["messages"][3])
+        stored = await alice.messages(after["conversation_id"])
+        assert stored[-1]["alternative_of"] == before["turn_id"]
+
+    async def test_of_an_edited_message_replaces_both(self, chat: ChatOf) -> None:
+        await chat.done("send", text="say 0")
+        before = await chat.done("send", text="say Helo.")
+        question = before["messages"][2]["id"]
+        after = await chat.done(
+            "send", text="say Hello.", messageId=question, metadata={"turn_id": before["turn_id"]}
+        )
+        assert [text_of(message) for message in after["messages"]] == ["say 0", "0", "say Hello.", "Hello."]
+        state = await chat.done("send", text="history")
+        assert json.loads(text_of(state["messages"][-1]))[2:] == [
+            ["user", "say Hello."],
+            ["assistant", "Hello."],
+        ]
+
+    async def test_of_a_turn_that_is_not_the_last_is_an_error(self, chat: ChatOf) -> None:
+        first = await chat.done("send", text="say 0")
+        await chat.done("send", text="say 1")
+        state = await chat.done("regenerate", messageId=first["messages"][1]["id"])
+        assert [kind(error) for error in state["errors"]] == ["turn-superseded"]
+
+
+class TestErrors:
+    async def test_in_a_stream_keep_what_was_said(self, chat: ChatOf) -> None:
+        state = await chat.done("send", text="say So far, so good\nfail")
+        assert state["status"] == "error"
+        (error,) = state["errors"]
+        assert error["message"] == "The model is having a bad day."
+        assert error["problem"] == {
+            "type": "urn:chatapi:problem:model-failed",
+            "title": "The model failed",
+            "status": 502,
+            "detail": "The model is having a bad day.",
+            "turn_id": state["turn_id"],
+            "conversation_id": state["conversation_id"],
+        }
+        assert text_of(state["messages"][1]) == "So far, so good"
+        assert (await chat("lost"))["lost"] is False
+
+    async def test_before_a_stream_are_problems_too(self, chat: ChatOf) -> None:
+        state = await chat.done("send", text=" ")
+        assert (state["status"], kind(state["errors"][0]), state["turn_id"]) == (
+            *("error", "validation-failed"),
+            None,
+        )
+
+    async def test_go_away_when_the_same_is_sent_again(self, chat: ChatOf, alice: Client) -> None:
+        """The first message of a conversation, which has its id by then, and must not say so."""
+        failed = await chat.done("send", text=f"{ADD}\nonce fail\nsay Better.")
+        state = await chat.done("regenerate", **AGAIN)
+        assert (state["status"], state["turn_id"]) == ("ready", failed["turn_id"])
+        assert text_of(state["messages"][1]) == "add_task: done. Better."
+        assert len(await alice.messages(state["conversation_id"])) == 2
+        assert len((await alice.get(alice.mine("/tasks"))).json()["items"]) == 1
+
+    async def test_of_the_network_go_away_when_the_same_is_sent_again_elsewhere(
+        self, driver: Driver, empty_database_url: str
+    ) -> None:
+        settings, name = settings_for(empty_database_url), f"alice-{uuid4().hex}"
+        async with (
+            serve(settings) as one,
+            serve(settings) as other,
+            proxy(int(one.rsplit(":", 1)[1])) as between,
+            Client(other, name) as alice,
+        ):
+            chat = await driver.open(name, f"http://127.0.0.1:{between.port}")
+            await chat("send", text=f"say Once\ngate {name}\nsay  and for all.")
+            running = await chat("shows", text="Once")
+            between.cut()
+            await chat("settled")
+            await chat("move", url=other, user=name)
+            await chat("regenerate", **AGAIN)
+            CommandedAgent.gates[name].opened.set()
+            state = await chat("settled")
+            assert (state["status"], state["turn_id"]) == ("ready", running["turn_id"])
+            assert text_of(state["messages"][1]) == "Once and for all."
+            assert len(await alice.messages(state["conversation_id"])) == 2
+
+
+SAID: dict[str, tuple[str, list[str], list[str]]] = {
+    "text": ("say Hello\nsay , you.", ["step-start", "text"], []),
+    "reasoning": ("think Hm.\nthink  Ah.\nsay Hello.", ["step-start", "reasoning", "text"], []),
+    "a tool": (ADD, ["step-start", "dynamic-tool", "step-start", "text"], []),
+    "a tool that fails": (
+        'call complete_task {"task_id": 999}',
+        ["step-start", "dynamic-tool", "step-start", "text"],
+        [],
+    ),
+    "several steps": (
+        f"think Hm.\nsay First.\n{ADD}\nthink Ah.\n{ADD}\ncall list_tasks {{}}\nsay Done.",
+        [
+            *("step-start", "reasoning", "text", "dynamic-tool"),
+            *("step-start", "text", "reasoning", "dynamic-tool"),
+            *("step-start", "text", "dynamic-tool", "step-start", "text"),
+        ],
+        [],
+    ),
+    "failure": ("say So far\nfail", ["step-start", "text"], ["The model is having a bad day."]),
+    "failure at once": ("crash", [], ["The model failed to answer."]),
+}
+
+
+class TestParser:
+    """The SDK's schema of chunks, and its reader of messages, over what a turn can be."""
+
+    @pytest.mark.parametrize("name", SAID)
+    async def test_takes(self, driver: Driver, alice: Client, name: str) -> None:
+        said, parts, errors = SAID[name]
+        sent: dict[str, Any] = {
+            "json": {"message": said},
+            "headers": {"Accept": "text/event-stream", "Idempotency-Key": uuid4().hex},
+        }
+        first = await alice.post("/api/chat", **sent)
+        read = await driver("parse", text=first.text)
+        assert read["errors"] == errors
+        assert [part["type"] for part in read["message"]["parts"]] == parts
+        assert {part.get("state") for part in read["message"]["parts"]} <= {
+            *(None, "done", "output-available", "output-error"),
+        }
+        metadata = read["message"]["metadata"]
+        url = alice.mine(f"/chat/{metadata['conversation_id']}/stream")
+        resumed = await driver(
+            "parse", text=(await alice.get(url, params={"turn_id": metadata["turn_id"]})).text
+        )
+        assert resumed["errors"] == errors
+        if errors:
+            assert (await alice.get(url)).status_code == 204
+            return
+        stored = (await alice.messages(metadata["conversation_id"]))[1]
+        replay = await alice.post("/api/chat", **sent)
+        assert replay.headers["Idempotent-Replayed"] == "true"
+        replayed = await driver("parse", text=replay.text)
+        for message in (read["message"], resumed["message"], replayed["message"]):
+            assert text_of(message) == stored["content"]
+            assert message["metadata"] == metadata
+            assert [
+                (
+                    tool["toolCallId"],
+                    tool["toolName"],
+                    tool["input"],
+                    tool.get("output"),
+                    tool.get("errorText"),
+                )
+                for tool in tools_of(message)
+            ] == [
+                (call["id"], call["name"], call["arguments"], call.get("result"), call.get("error"))
+                for call in stored["tool_calls"]
+            ]
+        assert first.text.rstrip().endswith("data: [DONE]")
+
+    async def test_takes_a_turn_that_is_cancelled_in_the_middle_of_a_tool(
+        self, driver: Driver, alice: Client
+    ) -> None:
+        """The call has no outcome, and the text before it is closed."""
+        turn = asyncio.create_task(
+            alice.post(
+                "/api/chat",
+                json={"message": f"say Once\ncall no_such_tool {{}}\ngate {alice.user_id}"},
+                headers={"Accept": "text/event-stream"},
+            )
+        )
+        await CommandedAgent.gates[alice.user_id].reached.wait()
+        (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
+        (running,) = await alice.messages(conversation["id"])
+        await alice.post(alice.mine(f"/turns/{running['turn_id']}/cancel"))
+        read = await driver("parse", text=(await turn).text)
+        assert read["errors"] == []
+        assert read["chunks"][-1]["type"] == "abort"
+        assert [tool["state"] for tool in tools_of(read["message"])] == ["output-error"]
+        assert text_of(read["message"]).startswith("Once")
+
+
+async def test_the_component_does_what_its_buttons_say(
+    tmp_path: Path, new_database: Callable[[], str]
+) -> None:
+    settings = settings_for(await asyncio.to_thread(new_database), cors_origins="http://localhost")
+    await asyncio.to_thread(ai_sdk.files_of_page, tmp_path)
+    (tmp_path / "page.mjs").write_text((ai_sdk.PROJECT / "page.mjs").read_text())
+    name = f"alice-{uuid4().hex}"
+    async with serve(settings) as url, Client(url, name) as alice:
+        process = await ai_sdk.node(
+            tmp_path,
+            "page.mjs",
+            json.dumps({"url": url, "user": name, "token": token_for(name)}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        printed, _ = await process.communicate()
+        assert process.returncode == 0, printed.decode()
+        steps = json.loads(printed.splitlines()[-1])
+        first = [ADD, "add_task: output-availableadd_task: done. "]
+        assert steps["sent"] == first
+        assert steps["second"] == steps["anew"] == [*first, "say Hello.", "Hello."]
+        edited = [*first, "say Goodbye.", "Goodbye."]
+        assert steps["edited"] == edited
+        assert steps["stopped"][:4] == edited
+        assert steps["stopped"][5] == "Once"
+        assert steps["alert"] == ["The model is having a bad day."]
+        assert steps["again"][7] == "Better."
+        assert [text for text in steps["reloaded"] if "output" not in text][-1] == "Better."
+        assert len((await alice.get(alice.mine("/tasks"))).json()["items"]) == 1
+
+
+async def test_the_reader_of_ten_lines_reads(tmp_path: Path, alice: Client) -> None:
+    await asyncio.to_thread(ai_sdk.files_of_page, tmp_path)
+    program = (
+        'import { read } from "./read.js";\n'
+        "const [url, token, message] = process.argv.slice(2);\n"
+        "const chunks = [];\n"
+        "try { for await (const chunk of read(url, token, message)) chunks.push(chunk); }\n"
+        "catch (error) { chunks.push({ type: error.message }); }\n"
+        "console.log(JSON.stringify(chunks));\n"
+    )
+    (tmp_path / "main.js").write_text(program)
+
+    async def read(message: str) -> list[dict[str, Any]]:
+        arguments = (str(alice.base_url).rstrip("/"), token_for(alice.user_id), message)
+        process = await ai_sdk.node(tmp_path, "main.js", *arguments, stdout=subprocess.PIPE)
+        printed, _ = await process.communicate()
+        chunks: list[dict[str, Any]] = json.loads(printed)
+        return chunks
+
+    chunks = await read(f"think Hm.\n{ADD}\nsay Größe 💡 {'ü' * 5_000}")
+    assert [chunks[0]["type"], chunks[-1]["type"]] == ["start", "finish"]
+    text = "".join(chunk["delta"] for chunk in chunks if chunk["type"] == "text-delta")
+    assert text == f"add_task: done. Größe 💡 {'ü' * 5_000}"
+    (refused,) = await read("")
+    assert refused["type"].startswith("message: ")
