@@ -6,9 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 # A process for each core, each with services of its own; whoever is done first takes from the other.
 PYTEST := --numprocesses auto --dist worksteal
+LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade --quiet \
+  --custom-compile-command 'make lock'
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test check format clean
+.PHONY: run test check format clean container lock
 
 run: $(VENV)/.installed
 	HOST=$(HOST) PORT=$(PORT) $(BIN)/chatapi run
@@ -29,6 +31,15 @@ check: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+# What the image is made of, by hash. Run it when a dependency changed, and to take newer versions.
+lock: $(BIN)/python
+	$(PIP) --group lock
+	$(BIN)/uv pip compile pyproject.toml --extra all $(LOCK) --output-file requirements.lock
+	echo hatchling | $(BIN)/uv pip compile - $(LOCK) --output-file requirements-build.lock
+
+container:
+	deploy/build-image
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* dist

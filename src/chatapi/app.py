@@ -60,6 +60,7 @@ AUDIT_LOGGING: dict[str, Any] = {
     },
     "loggers": {"chatapi.audit": {"level": "INFO", "handlers": ["audit"], "propagate": False}},
 }
+OVERTIME_SECONDS = 60.0  # beyond CHAT_TIMEOUT, for a turn whose end the database keeps waiting
 DRAIN_SECONDS = 15.0  # for turns under way at SIGTERM; an orchestrator kills after 30
 
 
@@ -71,7 +72,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     limiter = Limiter(settings)
     database = Database(config)
     schema = Schema(database, settings)
-    worker = Worker(database)
+    worker = Worker(database, turn_seconds=settings.chat_timeout + OVERTIME_SECONDS)
     verifier = TokenVerifier(settings)
     external = external_tools(settings)
     chat = ChatService(database, agent, TASK_TOOLS, worker, settings, external or no_external_tools)

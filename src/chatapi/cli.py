@@ -1,10 +1,11 @@
 """chatapi: the back end of a chat."""
 
+import asyncio
 import os
 import re
 import signal
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 import rich_click as click  # what Litestar's own group is made of
@@ -15,8 +16,13 @@ from litestar.cli.main import litestar_group
 
 from chatapi import __version__
 from chatapi.auth.tokens import TokenVerifier
-from chatapi.errors import Unauthenticated
+from chatapi.chat.retention import expire
+from chatapi.db.config import Database, database_config
+from chatapi.db.resilience import is_transient, unavailable
+from chatapi.db.schema import Schema
+from chatapi.errors import AppError, Unauthenticated
 from chatapi.settings import Settings, SettingsError
+from chatapi.web.checks import ask_all
 from chatapi.web.server import BoundedHttp
 
 APP = "chatapi.app:create_app"
@@ -29,7 +35,7 @@ def main() -> None:
     load_dotenv(".env")
     os.environ["LITESTAR_APP"] = APP
     litestar_group.help = __doc__
-    for command in (run, token, check_config, version):
+    for command in (run, token, check_config, retention, version):
         litestar_group.add_command(command)  # `run` and `version` take the place of Litestar's
     try:
         litestar_group(prog_name="chatapi")
@@ -97,7 +103,56 @@ def version() -> None:
 
 
 @click.command(name="check-config")
-def check_config() -> None:
-    """Say what is configured; without secrets. What is wrong is said before, and ends with status 1."""
-    for name, value in Settings.from_env().public().items():
+@click.option("--connect", is_flag=True, help="Ask the database, the issuer of keys and Redis, too.")
+def check_config(*, connect: bool) -> None:
+    """Say what is configured; without secrets. What is wrong is said, and ends with status 1."""
+    settings = Settings.from_env()
+    for name, value in settings.public().items():
         click.echo(f"{name}={value}")
+    if not connect:
+        return
+    wrong = {name: trouble for name, trouble in asyncio.run(ask_all(settings)).items() if trouble}
+    for name, trouble in wrong.items():
+        click.echo(f"{name}: {trouble}", err=True)
+    if wrong:
+        sys.exit(1)
+    click.echo("Everything that is configured answers.", err=True)
+
+
+@click.command()
+@click.option(
+    "--older-than",
+    type=Duration(),
+    required=True,
+    help="Without any activity for this long: 90d, 36h; 1d or more.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say how many there are.")
+def retention(*, older_than: timedelta, dry_run: bool) -> None:
+    """Delete conversations in which nothing has happened for long, with their messages.
+
+    The service may run meanwhile. Each deletion is a line of the audit trail on standard output.
+    """
+    if older_than < timedelta(days=1):  # a client may still send the Idempotency-Key of a turn in it
+        raise click.BadParameter(
+            "is less than a day, for which idempotency keys are kept", param_hint="--older-than"
+        )
+    before = datetime.now(UTC) - older_than
+    try:
+        count = asyncio.run(expire_in(Settings.from_env(), before, dry_run=dry_run))
+    except Exception as error:
+        if isinstance(error, AppError):
+            raise click.ClickException(error.detail) from None
+        if is_transient(error):
+            raise click.ClickException(unavailable(error).detail) from None
+        raise
+    said = "would be deleted" if dry_run else "deleted"
+    click.echo(f"Conversations last active before {before:%Y-%m-%d %H:%M} UTC {said}: {count}", err=True)
+
+
+async def expire_in(settings: Settings, before: datetime, *, dry_run: bool) -> int:
+    database = Database(database_config(settings))
+    try:
+        await Schema(database, settings).ensure_current()
+        return await expire(database, before, dry_run=dry_run)
+    finally:
+        await database.close()

@@ -275,6 +275,38 @@ class DatabaseUnavailable(AppError):
         super().__init__(detail, retry_after=retry_after)
 
 
+class DatabaseReadOnly(DatabaseUnavailable):
+    """It answers, but takes no writes: a standby, a primary that was switched over, or an operator's order."""
+
+    type = "database-read-only"
+    title = "The database takes no writes"
+
+    def __init__(self) -> None:
+        super().__init__("The database takes no writes at the moment; reading may work.", retry_after=5)
+
+
+class DatabaseFull(DatabaseUnavailable):
+    type = "database-full"
+    title = "The database has no room left"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The database's disk is full, so nothing can be stored; reading works.", retry_after=30
+        )
+
+
+class DatabaseUntrusted(DatabaseUnavailable):
+    """TLS: its certificate is not what `DATABASE_URL` asks for; nothing is sent to it."""
+
+    type = "database-untrusted"
+    title = "The database's certificate does not hold"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The database's certificate does not hold; the service's log says why.", retry_after=30
+        )
+
+
 class SchemaOutdated(AppError):
     status = 503
     type = "schema-outdated"

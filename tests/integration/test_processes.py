@@ -5,10 +5,15 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import httpx
+from sqlalchemy import text
 
+from chatapi.db.config import EVERYONE, Database, database_config
 from tests.support.serving import SECRET, Client, Process, clean_environ, serve, settings_for
 
 COMMANDED = "tests.support.agents:CommandedAgent"
@@ -42,6 +47,54 @@ async def test_a_new_process_on_the_same_database_continues(
     async with Process(directory, environ) as process, Client(await process.ready(), "alice") as client:
         second = await client.said("history", first["conversation_id"])
         assert second["response"] == '[["user", "say Hello."], ["assistant", "Hello."]]'
+
+
+async def test_several_workers_share_the_work_and_end_well(
+    new_database: Callable[[], str], directory: Path
+) -> None:
+    """A turn under way at SIGTERM is answered, whichever worker has it, and the whole ends with 0."""
+    environ = {
+        "DATABASE_URL": await asyncio.to_thread(new_database),
+        "BETTER_AUTH_SECRET": SECRET,
+        "CHAT_MODEL": COMMANDED,
+    }
+    migrated = await asyncio.to_thread(
+        chatapi, "database", "upgrade", "--no-prompt", cwd=directory, **environ
+    )
+    assert migrated.returncode == 0, migrated.stderr
+    database = Database(database_config(settings_for(environ["DATABASE_URL"])))
+    async with Process(directory, environ, arguments=["--workers", "2"]) as process:
+        url = await process.ready()
+        async with Client(url, "alice") as alice:
+            await until_ready(alice)
+        for _ in range(60):  # until the second has started, too
+            await asyncio.gather(*(say(url, "say Hello.") for _ in range(8)))
+            async with database.transaction(EVERYONE) as session:
+                if await session.scalar(text("SELECT count(DISTINCT worker_id) FROM turns")) == 2:
+                    break
+        else:
+            raise AssertionError("one worker did it all")
+        turns = [asyncio.create_task(say(url, "sleep 2\nsay Done.")) for _ in range(12)]
+        await asyncio.sleep(1)
+        process.terminate()
+        assert {(await turn)["response"] for turn in turns} == {"Done."}
+        assert await process.wait() == 0
+    await database.close()
+
+
+async def until_ready(client: Client) -> None:
+    for _ in range(100):
+        with suppress(httpx.TransportError):
+            if (await client.get("/health/ready")).status_code == 200:
+                return
+        await asyncio.sleep(0.1)
+    raise AssertionError("the service does not become ready")
+
+
+async def say(url: str, message: str) -> dict[str, Any]:
+    """Somebody new, on a connection of their own."""
+    async with Client(url, uuid4().hex) as client:
+        return await client.said(message)
 
 
 async def test_two_instances_answer_alternately(new_database: Callable[[], str]) -> None:

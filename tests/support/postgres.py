@@ -28,6 +28,11 @@ class Postgres:
         Path(self._sockets.name).chmod(0o777)
         self.port = free_port()
 
+    @property
+    def programs(self) -> Path:
+        """Where psql, pg_dump and pg_restore are, of the server's own version."""
+        return Path(self._server.bin_path)
+
     def start(self) -> None:
         options = {"fsync": "off", "max_connections": "300"}  # a power cut is not among what is tested
         settings = " ".join(f"-c {name}={value}" for name, value in options.items())
@@ -45,6 +50,11 @@ class Postgres:
         self.stop("immediate")
         self._sockets.cleanup()
         shutil.rmtree(self._server.pgdata)
+
+    def own(self, path: Path) -> None:
+        """Give a path to the user that the server runs as."""
+        if self._server.system_user is not None:
+            shutil.chown(path, self._server.system_user)
 
     def url(self, database: str, *, port: int | None = None, role: str = ROLE) -> str:
         return f"postgresql://{role}@127.0.0.1:{port or self.port}/{database}"

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -115,10 +115,17 @@ class Process:
     """The service as `chatapi run` in a process of its own."""
 
     def __init__(
-        self, directory: Path, environ: Mapping[str, str] | None = None, *, port: int = 0, quiet: bool = False
+        self,
+        directory: Path,
+        environ: Mapping[str, str] | None = None,
+        *,
+        port: int = 0,
+        quiet: bool = False,
+        prefix: Sequence[str] = (),
+        arguments: Sequence[str] = (),
     ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "chatapi", "run", "--port", str(port)],
+            [*prefix, sys.executable, "-m", "chatapi", "run", "--port", str(port), *arguments],
             cwd=directory,
             env={**clean_environ(), **(environ or {})},
             stdout=subprocess.DEVNULL if quiet else subprocess.PIPE,

@@ -1,5 +1,7 @@
 """Database URLs as they are pasted."""
 
+import ssl
+
 import pytest
 
 from chatapi.db.config import engine_url
@@ -28,6 +30,21 @@ class TestEngineURL:
         _, arguments = engine_url(url)
         assert (arguments["statement_cache_size"], arguments["prepared_statement_cache_size"]) == (0, 0)
 
+    @pytest.mark.parametrize(
+        ("query", "checks_host"),
+        [
+            ("sslmode=verify-full", True),
+            ("sslmode=verify-full&sslrootcert=system", True),
+            ("sslmode=verify-ca", False),
+            ("sslmode=require&sslrootcert=system", False),
+            ("ssl=verify-full", True),
+        ],
+    )
+    def test_a_certificate_is_checked_where_libpq_would(self, query: str, *, checks_host: bool) -> None:
+        _, arguments = engine_url(f"postgresql://u@h/d?{query}")
+        assert arguments["ssl"].verify_mode is ssl.CERT_REQUIRED
+        assert arguments["ssl"].check_hostname is checks_host
+
     def test_start_up_parameters_of_libpq_become_server_settings(self) -> None:
         _, arguments = engine_url("postgres://u@h/d?application_name=mine&options=endpoint%3Dep-1")
         assert arguments["server_settings"] == {"application_name": "mine", "options": "endpoint=ep-1"}
@@ -40,6 +57,10 @@ class TestEngineURL:
             "mysql://h/d",
             "postgresql+psycopg://h/d",
             "postgresql://h/d?sslcert=x",
+            "postgresql://h/d?sslmode=requires",
+            "postgresql://h/d?sslrootcert=system",
+            "postgresql://h/d?sslmode=prefer&sslrootcert=system",
+            "postgresql://h/d?sslmode=verify-full&sslrootcert=/no/such/file",
             "sqlite://",
             "sqlite:///:memory:",
         ],

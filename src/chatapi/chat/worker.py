@@ -19,16 +19,22 @@ HEARTBEAT_SECONDS = LEASE_SECONDS / 3
 
 
 class Worker:
-    """One heartbeat a process, however many turns it runs."""
+    """One heartbeat a process, however many turns it runs; none when it runs none, so that the database can sleep.
 
-    def __init__(self, database: Database) -> None:
+    `turn_seconds` is how long a turn may need its lease.
+    """
+
+    def __init__(self, database: Database, turn_seconds: float) -> None:
         self.id = uuid4().hex
         self._database = database
+        self._turn_seconds = turn_seconds
+        self._needed_until = float("-inf")
         self._renewed_at = float("-inf")
         self._renewing = asyncio.Lock()
 
     async def ensure_lease(self) -> None:
         """See that the lease holds for a while; a turn begun without one would look abandoned at once."""
+        self._needed_until = time.monotonic() + self._turn_seconds
         async with self._renewing:
             if time.monotonic() - self._renewed_at > LEASE_SECONDS / 2:
                 await self.beat()
@@ -59,9 +65,11 @@ class Worker:
             await session.execute(insert(models.Worker).values(id=self.id, lease_until=lease_end()))
 
     async def run(self) -> None:
-        """Renew the lease until cancelled; the database's absence is outlived."""
+        """Renew the lease while it is needed, until cancelled; the database's absence is outlived."""
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
+            if time.monotonic() > self._needed_until:
+                continue
             try:
                 await self.beat()
             except DatabaseUnavailable:

@@ -1,6 +1,7 @@
 """The engine, its sessions, and the one way to begin a transaction."""
 
 import logging
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from enum import Enum
@@ -15,8 +16,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from chatapi.db.resilience import Breaker, is_outage, is_transient
-from chatapi.errors import DatabaseUnavailable
+from chatapi.db.resilience import Breaker, is_outage, is_read_only, is_transient, unavailable
 from chatapi.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ MIGRATIONS = (
     PACKAGE / "migrations" if (PACKAGE / "migrations").is_dir() else PACKAGE.parents[1] / "migrations"
 )
 
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 POOL_TIMEOUT = 15  # a burst is better kept waiting than refused; a dead database is the breaker's business
 CONNECT_TIMEOUT = 10.0  # Neon wakes a sleeping database in a few seconds
 STATEMENT_TIMEOUT = 5.0  # no statement of ours is long; one that is has lost its database
@@ -94,8 +95,9 @@ def database_config(settings: Settings) -> SQLAlchemyAsyncConfig:
 def engine_url(database_url: str) -> tuple[URL, dict[str, Any]]:
     """The URL for SQLAlchemy's asyncpg or aiosqlite dialect, and the driver's arguments.
 
-    Takes the libpq form that Neon and others hand out: `sslmode` becomes asyncpg's `ssl`, `application_name` and
-    `options` become start-up parameters, `channel_binding` is left out (asyncpg has no SCRAM-PLUS to bind with).
+    Takes the libpq form that Neon and others hand out: `sslmode` and `sslrootcert` become asyncpg's `ssl`,
+    `application_name` and `options` become start-up parameters, `channel_binding` is left out (asyncpg has no
+    SCRAM-PLUS to bind with).
     Behind a pooler in transaction mode (a host with `-pooler`, or `pgbouncer=true`) no statement is kept prepared.
     """
     try:
@@ -113,18 +115,38 @@ def engine_url(database_url: str) -> tuple[URL, dict[str, Any]]:
             f"DATABASE_URL: {url.drivername}:// is not supported; use postgresql:// or sqlite://"
         )
 
-    query = dict(url.query)
+    query: dict[str, Any] = dict(url.query)
     arguments: dict[str, Any] = {"timeout": CONNECT_TIMEOUT, "command_timeout": STATEMENT_TIMEOUT}
-    if (sslmode := query.pop("sslmode", None)) is not None:
-        arguments["ssl"] = sslmode
+    if (encryption := tls(query)) is not None:
+        arguments["ssl"] = encryption
     query.pop("channel_binding", None)
     start_up = {name: query.pop(name) for name in ("application_name", "options") if name in query}
     arguments["server_settings"] = {"application_name": "chatapi", **start_up}
     if query.pop("pgbouncer", "") == "true" or "-pooler." in (url.host or ""):
         arguments |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
-    if unknown := query.keys() - {"host", "port", "ssl"}:
+    if unknown := query.keys() - {"host", "port"}:
         raise SettingsError(f"DATABASE_URL: the parameter {min(unknown)} is not supported")
     return url.set(drivername="postgresql+asyncpg", query=query), arguments
+
+
+def tls(query: dict[str, Any]) -> str | ssl.SSLContext | None:
+    """What asyncpg takes as `ssl` for what `sslmode` and `sslrootcert` say, which are taken out of the query."""
+    mode: str | None = query.pop("sslmode", query.pop("ssl", None))
+    authorities = query.pop("sslrootcert", None)
+    if mode is not None and mode not in SSL_MODES:
+        raise SettingsError(f"DATABASE_URL: sslmode is one of {', '.join(SSL_MODES)}")
+    if authorities is None and mode not in {"verify-ca", "verify-full"}:
+        return mode
+    if mode not in {"require", "verify-ca", "verify-full"}:
+        raise SettingsError("DATABASE_URL: sslrootcert needs sslmode=require, verify-ca or verify-full")
+    try:
+        context = ssl.create_default_context(cafile=None if authorities == "system" else authorities)
+    except OSError as error:
+        raise SettingsError(f"DATABASE_URL: sslrootcert cannot be read: {error.strerror}") from None
+    context.check_hostname = (
+        mode == "verify-full"
+    )  # with the authorities named, require is verify-ca, as for libpq
+    return context
 
 
 def make_private_file(path: Path) -> None:
@@ -198,6 +220,9 @@ class Database:
                         await session.execute(SET_OWNER, {"owner": owner})
                 yield session
         except Exception as error:
+            if is_read_only(error):
+                # Connections to what was the primary, or from before the order was taken back, would refuse for ever.
+                await self.engine.dispose()
             if is_outage(error):
                 self.breaker.failed()
             raise
@@ -221,7 +246,7 @@ class Database:
                     return result
         except Exception as error:
             if is_transient(error):
-                raise DatabaseUnavailable from error
+                raise unavailable(error) from error
             raise
         raise AssertionError("stamina ends with a result or an error")
 

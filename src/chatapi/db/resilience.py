@@ -7,13 +7,14 @@ what surfaces of a lost connection is rarely an OperationalError.
 import asyncio
 import logging
 import sqlite3
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from chatapi.errors import DatabaseUnavailable
+from chatapi.errors import DatabaseFull, DatabaseReadOnly, DatabaseUnavailable, DatabaseUntrusted
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ CONTENTION_STATES = {
     "55P03",  # lock_not_available
     "23503",  # foreign_key_violation: what the row hangs on was erased this moment
 }
+READ_ONLY = "25006"  # read_only_sql_transaction
+FULL = "53100"  # disk_full
 SQLITE_OUTAGES = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 SQLITE_CONTENTION = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
@@ -53,9 +56,34 @@ def is_outage(error: BaseException) -> bool:
     )
 
 
+def is_read_only(error: BaseException) -> bool:
+    """Whether the database answers and takes no writes."""
+    return isinstance(error, DBAPIError) and (
+        sqlstate_of(error) == READ_ONLY or sqlite_code_of(error) == sqlite3.SQLITE_READONLY
+    )
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether there is no room left for what was to be written."""
+    return isinstance(error, DBAPIError) and (
+        sqlstate_of(error) == FULL or sqlite_code_of(error) == sqlite3.SQLITE_FULL
+    )
+
+
+def unavailable(error: BaseException | None) -> DatabaseUnavailable:
+    """What a caller is told of a transient error."""
+    if error is not None and is_read_only(error):
+        return DatabaseReadOnly()
+    if error is not None and is_full(error):
+        return DatabaseFull()
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return DatabaseUntrusted()
+    return DatabaseUnavailable()
+
+
 def is_transient(error: BaseException) -> bool:
     """Whether the same transaction, run again from its beginning, may succeed."""
-    if is_outage(error) or isinstance(error, PoolTimeout):
+    if is_outage(error) or isinstance(error, PoolTimeout) or is_read_only(error) or is_full(error):
         return True
     return isinstance(error, DBAPIError) and (
         sqlstate_of(error) in CONTENTION_STATES or sqlite_code_of(error) in SQLITE_CONTENTION
@@ -84,12 +112,13 @@ class Breaker:
         self.is_open = False
         self._probe = probe
         self._failures = 0
+        self._cause: Exception | None = None
         self._probing: asyncio.Task[None] | None = None
 
     def check(self) -> None:
         """Raises `DatabaseUnavailable` while open."""
         if self.is_open:
-            raise DatabaseUnavailable
+            raise unavailable(self._cause)
 
     def succeeded(self) -> None:
         self._failures = 0
@@ -110,7 +139,10 @@ class Breaker:
         try:
             while not await self._answers():
                 if not self.is_open:
-                    log.error("The database is away; callers are told so until it answers")
+                    log.error(
+                        "The database is away; callers are told so until it answers: %s",
+                        self._cause.orig if isinstance(self._cause, DBAPIError) else self._cause,
+                    )
                     self.is_open = True
                 await asyncio.sleep(PROBE_SECONDS)
             if self.is_open:
@@ -125,6 +157,7 @@ class Breaker:
             async with asyncio.timeout(PROBE_TIMEOUT):
                 await self._probe()
         except Exception as error:
+            self._cause = error
             if not is_transient(error):
                 log.exception("The database answers with an error")
             return False

@@ -32,7 +32,7 @@ from chatapi.conversations.schemas import Conversation, Message
 from chatapi.conversations.service import ConversationService
 from chatapi.db.config import Database, Work
 from chatapi.db.paging import MAX_ID
-from chatapi.db.resilience import is_transient
+from chatapi.db.resilience import is_transient, unavailable
 from chatapi.db.schema import Schema
 from chatapi.errors import PROBLEM_TYPE_PREFIX, AppError, ConversationNotFound, DatabaseUnavailable, Invalid
 
@@ -169,7 +169,7 @@ class Offer:
             raise service_error(error) from error
         except Exception as error:
             if is_transient(error):
-                raise service_error(DatabaseUnavailable()) from error
+                raise service_error(unavailable(error)) from error
             log.exception("A defect behind MCP")
             raise service_error(AppError("The service failed.")) from error
 

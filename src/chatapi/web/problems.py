@@ -9,8 +9,8 @@ from urllib.parse import quote
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
-from chatapi.db.resilience import is_transient
-from chatapi.errors import PROBLEM_TYPE_PREFIX, AppError, DatabaseUnavailable
+from chatapi.db.resilience import is_transient, unavailable
+from chatapi.errors import PROBLEM_TYPE_PREFIX, AppError
 from chatapi.openapi import PROBLEM_MEDIA_TYPE
 from chatapi.web.auditing import audit_refusal
 from chatapi.web.requests import request_id_of
@@ -33,7 +33,7 @@ def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Respo
         return framework_problem(request, error)
     if is_transient(error):
         log.warning("The database is away: %s", error)
-        error = DatabaseUnavailable()
+        error = unavailable(error)
     if not isinstance(error, AppError):
         log.error(
             "A defect: %s %s, request %s",

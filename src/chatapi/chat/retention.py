@@ -1,0 +1,103 @@
+"""Conversations in which nothing has happened for long are deleted, in short transactions.
+
+However many there are, no statement looks at more than a window of ids and no transaction deletes more than a batch.
+Breaking off in the middle does no harm: what is deleted is deleted whole, and the next run goes on.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from functools import partial
+
+from msgspec import Struct
+from sqlalchemy import ColumnElement, and_, delete, exists, func, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from chatapi.audit import audit
+from chatapi.chat.store import turn_is_alive
+from chatapi.db.config import EVERYONE, Database
+from chatapi.db.models import Conversation, Turn
+
+WINDOW = 5_000  # conversations looked at in a statement: a fraction of a second, by the primary key
+BATCH = 25  # conversations deleted in a transaction
+TURNS = 500  # of them, deleted in a statement with their messages and tool calls
+
+
+class Idle(Struct, frozen=True):
+    """A conversation that may go."""
+
+    id: int
+    user_id: str
+
+
+async def expire(database: Database, before: datetime, *, dry_run: bool = False) -> int:
+    """Delete the conversations that were last active before then; how many those were.
+
+    One that has a turn under way is left alone, as is one in which a turn begins meanwhile. With `dry_run` nothing is
+    deleted. Raises `DatabaseUnavailable`.
+    """
+    count = 0
+    async for idle in windows(database, before):
+        if dry_run:
+            count += len(idle)
+            continue
+        for start in range(0, len(idle), BATCH):
+            count += await expire_some(database, idle[start : start + BATCH], before)
+    return count
+
+
+async def windows(database: Database, before: datetime) -> AsyncIterator[list[int]]:
+    """The ids of those that may go, a window of all conversations at a time."""
+    after = 0
+    while True:
+        until, found = await database.run(EVERYONE, partial(look, after=after, before=before))
+        if until is None:
+            return
+        yield found
+        after = until
+
+
+async def look(session: AsyncSession, *, after: int, before: datetime) -> tuple[int | None, list[int]]:
+    """Where the window after this id ends, or None where there is none, and what in it may go."""
+    window = select(Conversation.id).where(Conversation.id > after).order_by(Conversation.id).limit(WINDOW)
+    until = await session.scalar(select(func.max(window.subquery().c.id)))
+    if until is None:
+        return None, []
+    found = select(Conversation.id).where(Conversation.id.between(after + 1, until), idle_since(before))
+    return until, list(await session.scalars(found))
+
+
+async def expire_some(database: Database, ids: Sequence[int], before: datetime) -> int:
+    gone = await database.run(EVERYONE, lambda session: delete_idle(session, ids, before))
+    for each in gone:
+        audit("conversation.expired", "success", user_id=each.user_id, conversation_id=each.id)
+    return len(gone)
+
+
+async def delete_idle(session: AsyncSession, ids: Sequence[int], before: datetime) -> list[Idle]:
+    """Delete those of the conversations that are still idle; what somebody else has locked is in use."""
+    rows = await session.execute(
+        select(Conversation.id, Conversation.user_id)
+        .where(Conversation.id.in_(ids), idle_since(before))
+        .with_for_update(skip_locked=True)
+    )
+    idle = [Idle(id=id_, user_id=user_id) for id_, user_id in rows]
+    if not idle:
+        return []
+    theirs = tuple_(Turn.user_id, Turn.conversation_id).in_([(each.user_id, each.id) for each in idle])
+    some = select(Turn.id).where(theirs).limit(TURNS)
+    while (
+        len((await session.scalars(delete(Turn).where(Turn.id.in_(some)).returning(Turn.id))).all()) == TURNS
+    ):
+        pass
+    await session.execute(delete(Conversation).where(Conversation.id.in_([each.id for each in idle])))
+    return idle
+
+
+def idle_since(before: datetime) -> ColumnElement[bool]:
+    under_way = exists().where(
+        Turn.user_id == Conversation.user_id,
+        Turn.conversation_id == Conversation.id,
+        Turn.status == "running",
+        turn_is_alive,
+    )
+    return and_(Conversation.updated_at < before, ~under_way)

@@ -1,0 +1,61 @@
+"""Asking everything that the settings name whether it is there: for an operator, before or beside a running service."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from redis.asyncio import Redis
+from sqlalchemy.exc import DBAPIError
+
+from chatapi.auth.jwks import JWKS
+from chatapi.db.config import Database, database_config
+from chatapi.db.schema import Schema
+from chatapi.settings import Settings
+
+PATIENCE_SECONDS = 15.0  # a database that sleeps takes a few to wake
+
+
+async def ask_all(settings: Settings) -> dict[str, str | None]:
+    """What is wrong with each service by the variable that names it; None where it answers as it should."""
+    asked: dict[str, Callable[[Settings], Awaitable[None]]] = {"DATABASE_URL": ask_database}
+    if settings.keys_url is not None:
+        asked["JWKS_URL" if settings.jwks_url else "BETTER_AUTH_URL"] = ask_issuer
+    if settings.redis_url is not None:
+        asked["REDIS_URL"] = ask_redis
+    return {name: await trouble(ask, settings) for name, ask in asked.items()}
+
+
+async def trouble(ask: Callable[[Settings], Awaitable[None]], settings: Settings) -> str | None:
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await ask(settings)
+    except TimeoutError:
+        return "no answer"
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what the operator wants to know
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        return " ".join(str(cause).split()) or type(cause).__name__
+    return None
+
+
+async def ask_database(settings: Settings) -> None:
+    """It answers, and its schema is this version's."""
+    database = Database(database_config(settings))
+    try:
+        await database.ping()
+        await Schema(database, settings).ensure_current()
+    finally:
+        await database.close()
+
+
+async def ask_issuer(settings: Settings) -> None:
+    """It publishes keys."""
+    jwks = JWKS(settings.keys_url or "")
+    try:
+        await jwks.find(None, "EdDSA")  # any: what counts is that a set of keys comes
+    finally:
+        await jwks.close()
+
+
+async def ask_redis(settings: Settings) -> None:
+    url = (settings.redis_url or "").replace("valkey", "redis", 1)
+    async with Redis.from_url(url) as redis:
+        await redis.ping()

@@ -1,0 +1,36 @@
+"""A new version goes out under load: no turn fails, and nothing is sticky."""
+
+import asyncio
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from chatapi.db.schema import upgrade
+from tests.chaos.rolling import roll
+from tests.support.haproxy import PROGRAM
+from tests.support.postgres import Postgres
+from tests.support.serving import settings_for
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="HAProxy is not installed")
+async def test_no_turn_fails_while_replicas_are_restarted(postgres: Postgres, directory: Path) -> None:
+    url = postgres.url(await asyncio.to_thread(postgres.new_database))
+    await asyncio.to_thread(upgrade, settings_for(url))
+    report = await roll(directory, url, rounds=1)
+    assert report.exit_codes == {0}
+    connection = await asyncpg.connect(url)
+    await connection.execute("SET chatapi.everyone = 'on'")
+    for talk in report.keyed:
+        assert len(talk.answered) > 3, str(report)
+        rows = await connection.fetch(
+            "SELECT content FROM messages WHERE user_id = $1 AND role = 'assistant' ORDER BY id", talk.user_id
+        )
+        assert [row["content"] for row in rows] == [f"add_task: done. {title}" for title in talk.answered]
+        tasks = await connection.fetch("SELECT title FROM tasks WHERE user_id = $1 ORDER BY id", talk.user_id)
+        assert [row["title"] for row in tasks] == talk.answered
+    workers = await connection.fetchval(
+        "SELECT count(DISTINCT worker_id) FROM turns WHERE user_id = $1", report.keyed[0].user_id
+    )
+    assert workers >= 2, "one conversation went over several replicas"
+    await connection.close()

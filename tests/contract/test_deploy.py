@@ -1,0 +1,152 @@
+"""The files in deploy/ are of the form that their readers want, and say what is so of the service."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from chatapi import app, cli
+from chatapi.chat.service import SETTLE_SECONDS
+from chatapi.settings import Settings
+from tests.support.serving import REPOSITORY
+
+DEPLOY = REPOSITORY / "deploy"
+VARIABLES = {*Settings.__struct_encode_fields__, "FORWARDED_ALLOW_IPS"}  # the last is Uvicorn's
+# From SIGTERM to the end: requests, or turns and then what is left of them, whichever takes longer.
+END_SECONDS = max(cli.GRACE_SECONDS, app.DRAIN_SECONDS) + SETTLE_SECONDS * 3
+
+
+def manifests() -> dict[str, Any]:
+    return {each["kind"]: each for each in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())}
+
+
+class TestKubernetes:
+    @pytest.mark.parametrize("kind", manifests())
+    def test_is_valid(self, kind: str) -> None:
+        kubernetes_validate.validate(manifests()[kind], kubernetes_validate.latest_version(), strict=True)
+
+    def test_has_all_that_it_takes(self) -> None:
+        assert set(manifests()) == {
+            "ConfigMap",
+            "Job",
+            "Deployment",
+            "Service",
+            "PodDisruptionBudget",
+            "HorizontalPodAutoscaler",
+        }
+
+    def test_sets_variables_that_there_are(self) -> None:
+        assert manifests()["ConfigMap"]["data"].keys() <= VARIABLES
+
+    def test_asks_health_where_it_is(self) -> None:
+        [container] = manifests()["Deployment"]["spec"]["template"]["spec"]["containers"]
+        probes = [container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")]
+        assert [probe["path"] for probe in probes] == ["/health/live", "/health/live", "/health/ready"]
+        assert (
+            {probe["port"] for probe in probes} == {port["name"] for port in container["ports"]} == {"http"}
+        )
+        assert [port["containerPort"] for port in container["ports"]] == [image_environ()["PORT"]]
+
+    def test_gives_time_to_end(self) -> None:
+        pod = manifests()["Deployment"]["spec"]["template"]["spec"]
+        [_, _, sleep] = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+        before = int(re.findall(r"sleep\((\d+)\)", sleep)[0])
+        assert pod["terminationGracePeriodSeconds"] >= before + END_SECONDS
+
+    def test_runs_as_the_user_of_the_image_and_writes_nothing(self) -> None:
+        user = int(re.findall(r"^USER (\d+)", (REPOSITORY / "Containerfile").read_text(), re.MULTILINE)[0])
+        for kind in ("Job", "Deployment"):
+            pod = manifests()[kind]["spec"]["template"]["spec"]
+            assert pod["securityContext"]["runAsUser"] == user
+            assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+
+    def test_each_selects_the_pods_of_the_deployment(self) -> None:
+        labels = manifests()["Deployment"]["spec"]["template"]["metadata"]["labels"]
+        assert manifests()["Service"]["spec"]["selector"] == labels
+        assert manifests()["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+        assert manifests()["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == "chatapi"
+
+
+def image_environ() -> dict[str, int]:
+    return {"PORT": int(re.findall(r"\bPORT=(\d+)", (REPOSITORY / "Containerfile").read_text())[0])}
+
+
+class TestCompose:
+    @pytest.fixture
+    def compose(self) -> Any:
+        return yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+
+    def test_is_valid(self) -> None:
+        checked = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "check_jsonschema",
+                "--builtin-schema",
+                "vendor.compose-spec",
+                "compose.yaml",
+            ],
+            cwd=DEPLOY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert checked.returncode == 0, checked.stdout
+
+    def test_sets_variables_that_there_are(self, compose: Any) -> None:
+        for name in ("one", "two", "migrate"):
+            assert compose["services"][name]["environment"].keys() <= VARIABLES
+
+    def test_gives_time_to_end(self, compose: Any) -> None:
+        assert int(compose["services"]["one"]["stop_grace_period"].removesuffix("s")) >= END_SECONDS
+
+    def test_mounts_files_that_there_are(self, compose: Any) -> None:
+        mounted = [
+            volume.split(":")[0]
+            for each in compose["services"].values()
+            for volume in each.get("volumes", [])
+        ]
+        files = [path for path in mounted if path.startswith("./")]
+        assert len(files) == 2
+        assert all((DEPLOY / path).is_file() for path in files)
+
+    def test_the_proxy_asks_replicas_that_there_are(self, compose: Any) -> None:
+        proxy = (DEPLOY / "haproxy.cfg").read_text()
+        replicas = re.findall(r"^    server \S+ (\S+):(\d+)$", proxy, re.MULTILINE)
+        assert replicas == [(name, str(image_environ()["PORT"])) for name in ("one", "two")]
+        assert {name for name, _ in replicas} <= compose["services"].keys()
+        assert re.findall(r"httpchk GET (\S+)", proxy) == ["/health/ready"]
+
+
+class TestLock:
+    """`make lock` was run since a dependency changed."""
+
+    def locked(self) -> dict[str, str]:
+        text = (REPOSITORY / "requirements.lock").read_text()
+        return dict(re.findall(r"^([a-z0-9][a-z0-9._-]*)==([^\s;]+)", text, re.MULTILINE))
+
+    def wanted(self) -> Iterator[Requirement]:
+        project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+        for each in (project["dependencies"], *project["optional-dependencies"].values()):
+            yield from (Requirement(text) for text in each)
+
+    def test_has_every_dependency_in_a_version_that_is_wanted(self) -> None:
+        locked = self.locked()
+        for requirement in self.wanted():
+            if requirement.name != "chatapi":
+                name = requirement.name.lower().replace("_", "-")
+                assert requirement.specifier.contains(locked[name]), f"{requirement}: run make lock"
+
+    @pytest.mark.parametrize("name", ["requirements.lock", "requirements-build.lock"])
+    def test_is_by_hash_and_says_no_place(self, name: str) -> None:
+        text = (REPOSITORY / name).read_text()
+        pinned = re.findall(r"^\S+==\S+.*\\\n    --hash=sha256:", text, re.MULTILINE)
+        assert len(pinned) == len(re.findall(r"^\S+==", text, re.MULTILINE)) > 0
+        assert not re.search(r"://|--index|--find-links|^-", text, re.MULTILINE)

@@ -1,0 +1,158 @@
+"""Backups taken under load and restored elsewhere, by the commands of docs/backup.md as they stand there."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from chatapi.db.config import EVERYONE, Database, database_config
+from tests.support.agents import CommandedAgent
+from tests.support.documents import commands_under, looks_installed, run_commands
+from tests.support.postgres import Postgres
+from tests.support.serving import SECRET, Client, execute, serve, settings_for
+
+
+class Place:
+    """A database to be backed up, or to restore into, and how the document's commands find it."""
+
+    def __init__(self, heading: str, url: str, directory: Path, environ: dict[str, str]) -> None:
+        self.url = url
+        self._heading = heading
+        self._directory = directory
+        self._environ = environ
+
+    async def run(self, step: str) -> None:
+        commands = commands_under("backup.md", self._heading, step)
+        assert commands
+        await asyncio.to_thread(run_commands, commands, self._directory, self._environ)
+
+
+def sqlite_places(directory: Path) -> tuple[Place, Place]:
+    looks_installed(directory)
+    data = directory / ".chatapi"
+    data.mkdir()
+    (data / "secret").write_text(SECRET)
+    place = Place("SQLite", f"sqlite:///{data / 'chatapi.db'}", directory, {})
+    return place, place
+
+
+def postgresql_places(postgres: Postgres, directory: Path) -> tuple[Place, Place]:
+    urls = [postgres.url(postgres.new_database()) for _ in range(2)]
+    environ = {
+        "PATH": f"{postgres.programs}:{os.environ['PATH']}",
+        "DATABASE_URL": urls[0],
+        "NEW_DATABASE_URL": urls[1],
+    }
+    return Place("PostgreSQL", urls[0], directory, environ), Place("PostgreSQL", urls[1], directory, environ)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def places(request: pytest.FixtureRequest, directory: Path) -> tuple[Place, Place]:
+    if request.param == "sqlite":
+        return sqlite_places(directory)
+    return await asyncio.to_thread(postgresql_places, request.getfixturevalue("postgres"), directory)
+
+
+async def rows(url: str, statement: str) -> list[Any]:
+    database = Database(database_config(settings_for(url)))
+    async with database.transaction(EVERYONE) as session:
+        found = [tuple(row) for row in await session.execute(text(statement))]
+    await database.close()
+    return found
+
+
+class Talker:
+    """A user who says one thing after another, to keep the database busy."""
+
+    def __init__(self, url: str, user_id: str) -> None:
+        self.answers: list[dict[str, Any]] = []
+        self.answered = asyncio.Event()
+        self._url = url
+        self._user_id = user_id
+
+    async def talk(self, stop: asyncio.Event) -> None:
+        conversation_id = None
+        async with Client(self._url, self._user_id) as client:
+            while not stop.is_set():
+                answer = await client.said('call add_task {"title": "milk"}\nsay Done.', conversation_id)
+                conversation_id = answer["conversation_id"]
+                self.answers.append(answer)
+                self.answered.set()
+
+
+@asynccontextmanager
+async def talkers(url: str) -> AsyncIterator[list[Talker]]:
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as talking:
+        made = [Talker(url, f"talker-{number}") for number in range(3)]
+        for talker in made:
+            talking.create_task(talker.talk(stop))
+        await asyncio.gather(*(talker.answered.wait() for talker in made))
+        yield made
+        stop.set()
+
+
+async def test_a_backup_under_load_is_restored_whole(places: tuple[Place, Place]) -> None:
+    source, target = places
+    names = [uuid4().hex, uuid4().hex]
+    gates = [CommandedAgent.gates[name] for name in names]
+    answered_key, running_key = uuid4().hex, uuid4().hex
+    running = f'call add_task {{"title": "eggs"}}\ngate {names[0]}\nsay Done.'
+
+    async with (
+        serve(settings_for(source.url)) as url,
+        Client(url, "alice") as alice,
+        Client(url, "bob") as bob,
+    ):
+        answered = await alice.chat("say Hello.", headers={"Idempotency-Key": answered_key})
+        alices = asyncio.create_task(alice.chat(running, headers={"Idempotency-Key": running_key}))
+        bobs = asyncio.create_task(bob.chat(f"gate {names[1]}\nsay Done."))
+        await asyncio.gather(*(gate.reached.wait() for gate in gates))
+        async with talkers(url) as talking:
+            said_before = {answer["turn_id"] for talker in talking for answer in talker.answers}
+            await source.run("Back up")
+        for gate in gates:
+            gate.opened.set()
+        alices_turn, bobs_turn = (await alices).json(), (await bobs).json()
+        highest = max(answer["message_id"] for talker in talking for answer in talker.answers)
+
+    await target.run("Restore")
+    assert said_before <= {
+        id_ for (id_,) in await rows(target.url, "SELECT id FROM turns WHERE status = 'completed'")
+    }
+    halves = "SELECT turn_id FROM messages JOIN turns ON turns.id = turn_id WHERE status = 'completed' GROUP BY turn_id HAVING count(*) <> 2"
+    assert await rows(target.url, halves) == []
+    await execute(target.url, "UPDATE workers SET lease_until = '2020-01-01 00:00:00+00:00'")  # 12 s later
+
+    async with (
+        serve(settings_for(target.url, migrate="off")) as url,
+        Client(url, "alice") as alice,
+        Client(url, "bob") as bob,
+    ):
+        assert (await alice.get("/health/ready")).status_code == 200
+        again = await alice.chat("say Hello.", headers={"Idempotency-Key": answered_key})
+        assert (again.content, again.headers["Idempotent-Replayed"]) == (answered.content, "true")
+
+        taken_over = await alice.said_with({"headers": {"Idempotency-Key": running_key}}, running)
+        assert taken_over["turn_id"] == alices_turn["turn_id"]
+        assert len(await alice.messages(taken_over["conversation_id"])) == 2
+        tasks = (await alice.get(alice.mine("/tasks"))).json()["items"]
+        assert [task["title"] for task in tasks] == ["eggs"]
+
+        assert (await bob.messages(bobs_turn["conversation_id"]))[-1]["status"] == "running"
+        new = await bob.said("say On we go.", bobs_turn["conversation_id"])
+        statuses = [message["status"] for message in await bob.messages(bobs_turn["conversation_id"])]
+        assert statuses == ["failed", "completed", "completed"]
+        assert new["message_id"] > highest
+        for user_id in ("alice", "talker-0"):
+            async with Client(url, user_id) as client:
+                await client.said('call add_task {"title": "new"}\nsay Done.')
+    if target.url.startswith("postgresql"):
+        guarded = "SELECT count(*) FROM pg_class WHERE relrowsecurity AND relforcerowsecurity"
+        assert await rows(target.url, guarded) == [(6,)]

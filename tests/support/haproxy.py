@@ -1,0 +1,49 @@
+"""A real HAProxy before replicas, from deploy/haproxy.cfg."""
+
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.support.postgres import free_port
+from tests.support.serving import REPOSITORY
+
+PROGRAM = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
+
+
+class HAProxy:
+    """Only its ports and its replicas' addresses are other than in the file."""
+
+    def __init__(self, directory: Path, replicas: Sequence[int]) -> None:
+        assert PROGRAM
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        config = (REPOSITORY / "deploy/haproxy.cfg").read_text()
+        config, binds = re.subn(r"bind :8080", f"bind 127.0.0.1:{self.port}", config)
+        addresses = iter(replicas)
+        config, servers = re.subn(
+            r"^(    server \w+) \w+:8000$",
+            lambda line: f"{line[1]} 127.0.0.1:{next(addresses)}",
+            config,
+            flags=re.MULTILINE,
+        )
+        assert (binds, servers) == (1, len(replicas))
+        file = directory / "haproxy.cfg"
+        file.write_text(config)
+        self._process = subprocess.Popen(
+            [PROGRAM, "-q", "-db", "-f", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while not self._listens():
+            assert self._process.poll() is None, "haproxy ended"
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
