@@ -53,7 +53,7 @@ class Talker:
         command, _, argument = prompt.message.partition(" ")
         yield TextDelta(str(time.monotonic()))
         if command == "written":
-            RunningTurn.unwritten = WRITTEN if argument == "yes" else nothing  # type: ignore[method-assign]
+            RunningTurn.unwritten = WRITTEN if argument == "yes" else nothing  # type: ignore[assignment, method-assign]
         while command == "talk":
             await asyncio.sleep(1 / float(argument))
             yield TextDelta(" word")
@@ -230,16 +230,16 @@ async def load(postgres: Postgres, name: str) -> tuple[float, float]:
 async def throughput(database_url: str) -> None:
     """Of short turns, beside long ones whose words are written down, and are not."""
     async with service(database_url) as served:
-        operator = await served.connect("operator")
         quiet = [await served.turns_per_second() for _ in range(ROUNDS + 1)][1:]
         await served.talk(RUNNING, WORDS_PER_SECOND)
         rates: dict[str, list[float]] = {"yes": [], "no": []}
         for _ in range(ROUNDS):
             for written, found in rates.items():
+                operator = await served.connect("operator")
                 await operator.turn(f"written {written}")
+                operator.close()
                 await asyncio.sleep(1)  # what was not written meanwhile is, at once
                 found.append(await served.turns_per_second())
-        operator.close()
     beside = statistics.median(rates["yes"])
     say(
         f"turns a second beside {RUNNING} long ones, of those without: {beside / statistics.median(quiet):.2f}"
