@@ -19,7 +19,7 @@ CONFIGURATION = """
 "path.user_id" = "alice"
 
 [[operations]]
-include-operation-id = ["listConversations", "listMessages", "listTasks", "eraseAccount", "chat", "chatAsTokenUser"]
+include-operation-id = ["listConversations", "listMessages", "listTasks", "eraseAccount", "chat", "chatAsTokenUser", "regenerateTurn"]
 checks.positive_data_acceptance.enabled = false
 """
 

@@ -13,6 +13,7 @@ from tests.support.agents import CommandedAgent
 from tests.support.postgres import Postgres
 from tests.support.proxy import Proxy, proxy
 from tests.support.serving import Client, serve, settings_for
+from tests.support.sse import chunks_of, streamed, text_of
 
 
 @asynccontextmanager
@@ -177,3 +178,32 @@ async def test_a_client_that_is_gone_does_not_keep_others_from_the_pool(postgres
             with pytest.raises(httpx.ReadTimeout):
                 await alice.chat(f"gate {uuid4().hex}", timeout=0.05)
         assert (await alice.get(alice.mine("/tasks"))).status_code == 200
+
+
+class TestStream:
+    async def test_of_a_turn_elsewhere_outlives_the_databases_absence(self, postgres: Postgres) -> None:
+        """The turn runs in one replica; the other, which streams it, loses the database and gets it back."""
+        gate = uuid4().hex
+        waits = CommandedAgent.gates[gate]
+        name = await asyncio.to_thread(postgres.new_database)
+        async with (
+            proxy(postgres.port) as between,
+            serve(settings_for(postgres.url(name))) as one,
+            serve(settings_for(postgres.url(name, port=between.port))) as other,
+            Client(one, "alice") as here,
+            Client(other, "alice") as there,
+        ):
+            turn = asyncio.create_task(streamed(here, f"say Hel\ngate {gate}\nsay lo."))
+            await waits.reached.wait()
+            async with there.stream("GET", there.mine("/chat/1/stream")) as response:
+                chunks = chunks_of(response)
+                seen = [await anext(chunks)]
+                while text_of(seen) != "Hel":
+                    seen.append(await anext(chunks))
+                between.cut()
+                await until(503, there)
+                waits.opened.set()
+                whole = await turn
+                between.heal()
+                seen += [chunk async for chunk in chunks]
+            assert (text_of(seen), seen[-1]) == ("Hello.", whole[-1])

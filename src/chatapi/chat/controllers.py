@@ -8,7 +8,7 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, OpenAPIType, Operation, Schema
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, Schema
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from litestar.response import Stream
 from litestar.response.base import ASGIResponse
@@ -37,8 +37,7 @@ TurnId = Annotated[
 ]
 NO_TURN = ResponseSpec(None, description="No turn is active.")
 STREAM = OpenAPIMediaType(
-    schema=Schema(
-        type=OpenAPIType.STRING,
+    schema=Schema(  # of no type: OpenAPI 3.1 does not say whether that of a stream is of its text or of its events
         description="The AI SDK's UI message stream, version 1, as server-sent events; see docs/frontend.md.",
     )
 )

@@ -42,6 +42,7 @@ class TurnLog:
         self.readers = 0
         self._parting: AppError | None = None
         self._news = asyncio.Event()
+        self._over = asyncio.Event()
 
     @classmethod
     def of(cls, answer: ChatAnswer, *, replayed: bool = False) -> "TurnLog":
@@ -67,6 +68,7 @@ class TurnLog:
     def end(self, outcome: ChatAnswer | AppError) -> None:
         """No event comes after it. The first outcome stays: what clients were told is not taken back."""
         self.outcome = self.outcome or outcome
+        self._over.set()
         self._wake()
 
     def conclude(self, stored: ChatAnswer | None, failure: AppError | None) -> None:
@@ -91,11 +93,10 @@ class TurnLog:
 
     async def answer(self) -> ChatAnswer:
         """Wait for the turn's end; raises what it ended with."""
-        while self.outcome is None:
-            await self._news.wait()
-        if isinstance(self.outcome, AppError):
-            raise self.outcome
-        return self.outcome
+        await self._over.wait()
+        if isinstance(self.outcome, ChatAnswer):
+            return self.outcome
+        raise self.outcome or AssertionError("a log that is over has an outcome")
 
     async def read(self, silence: float) -> AsyncIterator[Sequence[TurnEvent]]:
         """All events from the first on, in batches as they come; an empty one after `silence` seconds without any."""
@@ -120,5 +121,6 @@ class TurnLog:
             self.readers -= 1
 
     def _wake(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+        if self.readers:
+            self._news.set()
+            self._news = asyncio.Event()
