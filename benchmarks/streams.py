@@ -227,25 +227,28 @@ async def load(postgres: Postgres, name: str) -> tuple[float, float]:
     return (after[0] - before[0]) / SECONDS, float(after[1] - before[1]) / SECONDS
 
 
-async def throughput(database_url: str) -> None:
-    """Of short turns, beside long ones whose words are written down, and are not."""
-    async with service(database_url) as served:
-        quiet = [await served.turns_per_second() for _ in range(ROUNDS + 1)][1:]
-        await served.talk(RUNNING, WORDS_PER_SECOND)
-        rates: dict[str, list[float]] = {"yes": [], "no": []}
+async def throughput(postgres: Postgres) -> None:
+    """Of short turns, in a service without long ones, and beside long ones whose words are written, and are not."""
+    one, other = [postgres.url(await asyncio.to_thread(new_database, postgres)) for _ in range(2)]
+    rates: dict[str, list[float]] = {"quiet": [], "yes": [], "no": []}
+    async with service(one) as quiet, service(other) as busy:
+        await quiet.turns_per_second()
+        await busy.turns_per_second()
+        await busy.talk(RUNNING, WORDS_PER_SECOND)
         for _ in range(ROUNDS):
-            for written, found in rates.items():
-                operator = await served.connect("operator")
+            rates["quiet"].append(await quiet.turns_per_second())
+            for written in ("yes", "no"):
+                operator = await busy.connect("operator")
                 await operator.turn(f"written {written}")
                 operator.close()
                 await asyncio.sleep(1)  # what was not written meanwhile is, at once
-                found.append(await served.turns_per_second())
-    beside = statistics.median(rates["yes"])
-    say(
-        f"turns a second beside {RUNNING} long ones, of those without: {beside / statistics.median(quiet):.2f}"
-    )
-    ratios = [yes / no for yes, no in zip(rates["yes"], rates["no"], strict=True)]
-    say(f"turns a second with what they say written down, of those without: {statistics.median(ratios):.2f}")
+                rates[written].append(await busy.turns_per_second())
+
+    def ratio(name: str, of: str) -> float:
+        return statistics.median(a / b for a, b in zip(rates[name], rates[of], strict=True))
+
+    say(f"turns a second beside {RUNNING} long ones, of those without: {ratio('yes', 'quiet'):.2f}")
+    say(f"turns a second with what they say written down, of those without: {ratio('yes', 'no'):.2f}")
 
 
 def new_database(postgres: Postgres) -> str:
@@ -264,7 +267,7 @@ def main() -> None:
     try:
         asyncio.run(many_streams(postgres))
         asyncio.run(database(postgres, new_database(postgres)))
-        asyncio.run(throughput(postgres.url(new_database(postgres))))
+        asyncio.run(throughput(postgres))
     finally:
         postgres.close()
 
