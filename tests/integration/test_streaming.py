@@ -58,6 +58,16 @@ class TestStream:
         assert "999999999" in failed["errorText"]
         assert chunks[-1]["type"] == "finish"
 
+    @pytest.mark.parametrize("arguments", [r'{"x": "\ud800"}', r'{"\ud800": 1}', r'{"\u0000": 1}'])
+    async def test_of_a_call_with_what_utf_8_or_postgresql_cannot_hold_is_whole(
+        self, alice: Client, arguments: str
+    ) -> None:
+        chunks = await streamed(alice, f"call list_tasks {arguments}\nsay Well.")
+        assert types_of(chunks)[-1] == "finish"
+        (call,) = [chunk for chunk in chunks if chunk["type"] == "tool-output-error"]
+        assert "unknown field" in call["errorText"]
+        assert text_of(chunks).endswith("Well.")
+
     async def test_passes_on_what_is_said_while_the_rest_is_not(self, alice: Client) -> None:
         name, waits = gate()
         async with alice.stream(

@@ -47,9 +47,8 @@ async def write(session: AsyncSession, chunks: Sequence[Chunk]) -> set[str]:
         .with_for_update(read=True, skip_locked=True)
     )
     held = set(running)
-    for chunk in chunks:
-        if chunk.run_id in held:
-            await session.execute(insert_unless_there(session, TurnChunk, **row_of(chunk)))
+    if rows := [row_of(chunk) for chunk in chunks if chunk.run_id in held]:
+        await session.execute(insert_unless_there(session, TurnChunk), rows)  # all in one round trip
     return held
 
 

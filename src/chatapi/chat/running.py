@@ -13,7 +13,7 @@ from chatapi.agent.tools import ExternalTool, Tool
 from chatapi.chat import chunks, store
 from chatapi.chat.events import TurnLog
 from chatapi.chat.schemas import ChatAnswer
-from chatapi.chat.tools import TurnTools
+from chatapi.chat.tools import TurnTools, storable
 from chatapi.db.config import Database
 from chatapi.errors import AppError, Interrupted, ModelEmpty, ModelFailed, ModelTooSlow, TurnCancelled
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class RunningTurn:
-    """One run of a turn: its events so far, and how it may be stopped. `written` of them are in the database."""
+    """One run of a turn: its events so far, and how it may be stopped."""
 
     def __init__(
         self, run: store.Run, database: Database, tools: Mapping[str, Tool[Any] | ExternalTool]
@@ -29,7 +29,8 @@ class RunningTurn:
         self.run = run
         self.log = TurnLog(run.turn_id, run.conversation_id)
         self.tools = TurnTools(database, run, tools, self.log.add)
-        self.written = 0
+        self._written = 0  # events that are in the database
+        self._writing: chunks.Chunk | None = None
         self._was_written = False
         self.usage: Usage | None = None
         self.state: ProviderState | None = None
@@ -52,17 +53,25 @@ class RunningTurn:
             self._reply.cancel()
 
     def unwritten(self) -> chunks.Chunk | None:
-        """What is to be written for readers elsewhere."""
-        if self.written == len(self.log.events):
-            return None
-        self._was_written = True  # or may be, from here on
-        return chunks.Chunk(
-            turn_id=self.run.turn_id,
-            run_id=self.run.run_id,
-            user_id=self.run.user_id,
-            position=self.written,
-            events=self.log.events[self.written :],
-        )
+        """What is to be written for readers elsewhere; the same again until it is known to be, by `wrote`.
+
+        A write that failed may have been done all the same, and readers may have gone on from there.
+        """
+        if self._writing is None and self._written < len(self.log.events):
+            self._was_written = True  # or may be, from here on
+            self._writing = chunks.Chunk(
+                turn_id=self.run.turn_id,
+                run_id=self.run.run_id,
+                user_id=self.run.user_id,
+                position=self._written,
+                events=self.log.events[self._written :],
+            )
+        return self._writing
+
+    def wrote(self) -> None:
+        if self._writing is not None:
+            self._written += len(self._writing.events)
+            self._writing = None
 
     async def finish(self, session: AsyncSession, *, cancelled: bool = False) -> ChatAnswer | None:
         """Store what was said and done, and end the turn; see `store.finish`."""
@@ -154,8 +163,3 @@ def interrupted(run: store.Run) -> Interrupted:
 
 def ids_of(run: store.Run) -> dict[str, int]:
     return {"turn_id": run.turn_id, "conversation_id": run.conversation_id}
-
-
-def storable(text: str) -> str:
-    """The text without what PostgreSQL's UTF-8 cannot hold: U+0000 and lone surrogates."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

@@ -158,13 +158,10 @@ class ChatService:
                     self._running[run_id].stop("cancelled")
 
     async def _write_down(self) -> None:
-        news = {run_id: chunk for run_id, turn in self._running.items() if (chunk := turn.unwritten())}
-        if news:
-            for run_id in await self._database.run(
-                EVERYONE, lambda session: chunks.write(session, list(news.values()))
-            ):
+        if news := [chunk for turn in self._running.values() if (chunk := turn.unwritten())]:
+            for run_id in await self._database.run(EVERYONE, lambda session: chunks.write(session, news)):
                 if run_id in self._running:
-                    self._running[run_id].written += len(news[run_id].events)
+                    self._running[run_id].wrote()
 
     async def _turn(
         self,

@@ -1,6 +1,7 @@
 """The tools of one run: bound to its user, one call at a time, each journaled with its effect."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -51,6 +52,7 @@ class TurnTools:
         call_id: str | None = None,
         own: Callable[[], Awaitable[Any]] | None = None,
     ) -> ToolCall:
+        arguments = encodable(arguments)
         async with self._one_at_a_time:
             for earlier in self._not_claimed:
                 if (earlier.name, earlier.arguments) == (name, arguments):
@@ -120,6 +122,20 @@ class TurnTools:
 
 async def _outcome(doing: Awaitable[Any], name: str, arguments: dict[str, Any], call_id: str) -> ToolCall:
     try:
-        return ToolCall(id=call_id, name=name, arguments=arguments, result=await doing)
+        return ToolCall(id=call_id, name=name, arguments=arguments, result=encodable(await doing))
     except ToolError as error:
-        return ToolCall(id=call_id, name=name, arguments=arguments, error=str(error))
+        return ToolCall(id=call_id, name=name, arguments=arguments, error=storable(str(error)))
+
+
+def storable(text: str) -> str:
+    """The text without what PostgreSQL's UTF-8 cannot hold: U+0000 and lone surrogates."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+
+
+def encodable(value: Any) -> Any:
+    """The same JSON value without lone surrogates, which JSON can write and UTF-8 cannot."""
+    try:
+        msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    return value
