@@ -10,7 +10,7 @@ LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url 
   --custom-compile-command 'make lock'
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test check format clean container lock
+.PHONY: run test check format clean container lock site
 
 run: $(VENV)/.installed
 	HOST=$(HOST) PORT=$(PORT) $(BIN)/chatapi run
@@ -23,6 +23,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m website.build
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(PYTEST) $(ARGS)
 	$(BIN)/coverage combine --quiet
@@ -38,11 +39,15 @@ lock: $(BIN)/python
 	$(BIN)/uv pip compile pyproject.toml --extra all $(LOCK) --output-file requirements.lock
 	echo hatchling | $(BIN)/uv pip compile - $(LOCK) --output-file requirements-build.lock
 
+# The documentation, in build/site; a link that leads nowhere stops it.
+site: $(VENV)/.installed-dev
+	$(BIN)/python -m website.build
+
 container:
 	deploy/build-image
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* dist build
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

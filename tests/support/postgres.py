@@ -29,6 +29,10 @@ class Postgres:
         self.port = free_port()
 
     @property
+    def pid(self) -> int:
+        return int((self._server.pgdata / "postmaster.pid").read_text().splitlines()[0])
+
+    @property
     def programs(self) -> Path:
         """Where psql, pg_dump and pg_restore are, of the server's own version."""
         return Path(self._server.bin_path)

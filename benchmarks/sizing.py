@@ -1,0 +1,155 @@
+"""How much one process and one PostgreSQL carry: CPU a turn, memory a waiting turn, connections that are really used.
+
+CPU is counted by the kernel for each process, so that what else the machine does hardly matters:
+
+    .venv/bin/python -m benchmarks.sizing
+"""
+
+import asyncio
+import os
+import statistics
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import asyncpg
+import httpx
+
+from chatapi.db.schema import upgrade
+from tests.support.postgres import Postgres
+from tests.support.serving import SECRET, Client, Process, settings_for
+
+USERS = 16
+TURNS = 60
+WAITING = 1_000
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Run(NamedTuple):
+    """CPU of a turn in milliseconds, and how many connections were at work, on average and at most."""
+
+    service: float
+    postgres: float
+    busy: float
+    busiest: int
+
+
+@asynccontextmanager
+async def service(database_url: str) -> AsyncIterator[tuple[Process, str]]:
+    environ = {
+        "DATABASE_URL": database_url,
+        "BETTER_AUTH_SECRET": SECRET,
+        "CHAT_MODEL": "tests.support.agents:CommandedAgent",
+        "RATE_LIMIT": "off",
+        "RATE_LIMIT_CHAT": "off",
+        "LOG_LEVEL": "WARNING",
+        "CHAT_TIMEOUT": "600",
+    }
+    with tempfile.TemporaryDirectory() as directory:
+        async with Process(Path(directory), {**environ, "LOG_LEVEL": "INFO"}) as process:
+            url = await process.ready()
+            drain = asyncio.create_task(asyncio.to_thread(process.rest))
+            yield process, url
+            process.terminate()
+            await process.wait()
+            await drain
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    return sum(int(each[11]) + int(each[12]) for each in fields) / TICKS
+
+
+def children_of(pid: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # ended meanwhile
+            continue
+        if parent == pid:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def converse(url: str, user_id: str, turns: int) -> None:
+    async with Client(url, user_id) as client:
+        conversation_id = None
+        for _ in range(turns):
+            conversation_id = (await client.said("say Hello.", conversation_id))["conversation_id"]
+
+
+async def watch(connection: asyncpg.Connection, seen: list[int]) -> None:
+    """How many connections are at work, again and again until cancelled."""
+    while True:
+        seen.append(
+            await connection.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'chatapi' AND state <> 'idle'"
+            )
+        )
+        await asyncio.sleep(0.02)
+
+
+async def load(url: str, process: Process, postgres: Postgres) -> Run:
+    """All users at once, after a warm-up that opens the connections."""
+    await asyncio.gather(*(converse(url, f"warm-{user}", 3) for user in range(USERS)))
+    backends = children_of(postgres.pid)
+    connection = await asyncpg.connect(postgres.url("postgres", role="postgres"))
+    seen: list[int] = []
+    watching = asyncio.create_task(watch(connection, seen))
+    before, before_there = cpu_seconds([process.pid]), cpu_seconds(backends)
+    await asyncio.gather(*(converse(url, f"user-{user}", TURNS) for user in range(USERS)))
+    service, there = cpu_seconds([process.pid]) - before, cpu_seconds(backends) - before_there
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    await connection.close()
+    turns = USERS * TURNS / 1_000
+    return Run(service / turns, there / turns, statistics.mean(seen), max(seen))
+
+
+async def wait_in(url: str, user_id: str) -> None:
+    async with Client(url, user_id) as client:
+        with suppress(httpx.TransportError):  # nobody waits for the end
+            await client.said("sleep 500")
+
+
+async def all_wait(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("SET chatapi.everyone = 'on'")
+    while await connection.fetchval("SELECT count(*) FROM turns WHERE status = 'running'") < WAITING:  # noqa: ASYNC110 - no event comes
+        await asyncio.sleep(0.5)
+    await connection.close()
+
+
+async def main() -> None:
+    postgres = await asyncio.to_thread(Postgres)
+    await asyncio.to_thread(postgres.prepare)
+    database_url = postgres.url(await asyncio.to_thread(postgres.new_database))
+    await asyncio.to_thread(upgrade, settings_for(database_url))
+    try:
+        async with service(database_url) as (process, url):
+            run = await load(url, process, postgres)
+        print(f"CPU a turn: service {run.service:.1f} ms, PostgreSQL {run.postgres:.1f} ms")  # noqa: T201
+        print(f"a core of the service needs {run.postgres / run.service:.2f} of a core of PostgreSQL")  # noqa: T201
+        print(f"connections at work for {USERS} users: {run.busy:.1f} on average, {run.busiest} at most")  # noqa: T201
+        async with service(database_url) as (process, url):
+            await converse(url, "first", 3)
+            before = resident(process.pid)
+            turns = [asyncio.create_task(wait_in(url, f"waiting-{n}")) for n in range(WAITING)]
+            await all_wait(database_url)
+            each = (resident(process.pid) - before) / WAITING
+            print(f"a process: {before / 2**20:.0f} MiB; a waiting turn: {each / 2**10:.0f} KiB")  # noqa: T201
+            process.kill()
+            await asyncio.gather(*turns)
+    finally:
+        await asyncio.to_thread(postgres.close)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

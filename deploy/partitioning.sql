@@ -1,0 +1,81 @@
+-- Hash partitioning by user, for one PostgreSQL (17 or newer) whose tables have become too large to be looked after in
+-- one piece. See docs/scaling.md before. Stop the service, take a backup, then, as the service's role:
+--   psql "$DATABASE_URL" --set ON_ERROR_STOP=1 --file deploy/partitioning.sql
+-- It is one transaction, copies everything, and needs room for a second copy. The service runs on it unchanged.
+BEGIN;
+
+ALTER TABLE conversations RENAME TO conversations_before;
+ALTER TABLE turns RENAME TO turns_before;
+ALTER TABLE messages RENAME TO messages_before;
+ALTER TABLE tool_calls RENAME TO tool_calls_before;
+ALTER TABLE tasks RENAME TO tasks_before;
+
+-- A key of a partitioned table has the partition's column in it.
+CREATE TABLE conversations (
+  LIKE conversations_before INCLUDING DEFAULTS INCLUDING IDENTITY,
+  PRIMARY KEY (user_id, id),
+  FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE
+) PARTITION BY HASH (user_id);
+CREATE TABLE turns (
+  LIKE turns_before INCLUDING DEFAULTS INCLUDING IDENTITY,
+  PRIMARY KEY (user_id, id),
+  UNIQUE (user_id, idempotency_key),
+  UNIQUE (user_id, run_id),
+  FOREIGN KEY (user_id, conversation_id) REFERENCES conversations (user_id, id) ON DELETE CASCADE
+) PARTITION BY HASH (user_id);
+CREATE TABLE messages (
+  LIKE messages_before INCLUDING DEFAULTS INCLUDING IDENTITY,
+  PRIMARY KEY (user_id, id),
+  FOREIGN KEY (user_id, turn_id) REFERENCES turns (user_id, id) ON DELETE CASCADE
+) PARTITION BY HASH (user_id);
+CREATE TABLE tool_calls (
+  LIKE tool_calls_before INCLUDING DEFAULTS,
+  PRIMARY KEY (user_id, turn_id, position),
+  FOREIGN KEY (user_id, turn_id) REFERENCES turns (user_id, id) ON DELETE CASCADE
+) PARTITION BY HASH (user_id);
+CREATE TABLE tasks (
+  LIKE tasks_before INCLUDING DEFAULTS INCLUDING IDENTITY,
+  PRIMARY KEY (user_id, id),
+  FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE
+) PARTITION BY HASH (user_id);
+
+DO $$
+DECLARE
+  name text;
+BEGIN
+  -- Every row is to be copied, whosever it is.
+  PERFORM set_config('chatapi.everyone', 'on', true);
+  FOREACH name IN ARRAY '{conversations,turns,messages,tool_calls,tasks}'::text[] LOOP
+    FOR remainder IN 0..15 LOOP
+      EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES WITH (MODULUS 16, REMAINDER %s)',
+                     name || '_' || remainder, name, remainder);
+    END LOOP;
+    EXECUTE format('INSERT INTO %I OVERRIDING SYSTEM VALUE SELECT * FROM %I', name, name || '_before');
+    IF name <> 'tool_calls' THEN
+      PERFORM setval(pg_get_serial_sequence(name, 'id'), nextval(pg_get_serial_sequence(name || '_before', 'id')));
+    END IF;
+  END LOOP;
+END $$;
+
+DROP TABLE tool_calls_before, messages_before, turns_before, conversations_before, tasks_before;
+
+CREATE INDEX ix_conversations_activity ON conversations (user_id, updated_at, id);
+CREATE UNIQUE INDEX uq_turns_running ON turns (user_id, conversation_id) WHERE status = 'running';
+CREATE INDEX ix_turns_conversation ON turns (user_id, conversation_id, id);
+CREATE INDEX ix_turns_run ON turns (run_id);
+CREATE INDEX ix_messages_conversation ON messages (user_id, conversation_id, id);
+CREATE INDEX ix_messages_turn_id ON messages (turn_id);
+
+DO $$
+DECLARE
+  name text;
+BEGIN
+  FOREACH name IN ARRAY '{conversations,turns,messages,tool_calls,tasks}'::text[] LOOP
+    EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
+    EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
+    EXECUTE format('CREATE POLICY own_rows ON %I USING (user_id = current_setting(''chatapi.user_id'', true) '
+                   'OR current_setting(''chatapi.everyone'', true) = ''on'')', name);
+  END LOOP;
+END $$;
+
+COMMIT;
