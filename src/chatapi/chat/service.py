@@ -13,9 +13,10 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import Agent, Prompt, ProviderState, TextDelta, Usage
-from chatapi.agent.tools import ExternalTool, ExternalToolSource, Tool, no_external_tools
+from chatapi.agent.tools import ExternalTool, ExternalToolSource, Tool
 from chatapi.audit import audit
 from chatapi.chat import store
+from chatapi.chat.measures import MeasuredAgent, Telemetry, measured, measured_run
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
 from chatapi.chat.tools import TurnTools
 from chatapi.chat.worker import Worker
@@ -122,10 +123,12 @@ class ChatService:
         tools: Sequence[Tool[Any]],
         worker: Worker,
         settings: Settings,
-        external: ExternalToolSource = no_external_tools,
+        external: ExternalToolSource,
+        telemetry: Telemetry,
     ) -> None:
         self._database = database
-        self._agent = agent
+        self._agent = MeasuredAgent(agent, telemetry)
+        self._telemetry = telemetry
         self._tools = {tool.name: tool for tool in tools}
         self._external = external
         self._worker = worker
@@ -142,7 +145,9 @@ class ChatService:
         `Interrupted` or `DatabaseUnavailable`, each with `turn_id` and `conversation_id`.
         """
         told: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(self._turn(user_id, request, fingerprint(key, request), admit, told))
+        task = asyncio.create_task(
+            self._telemetry.turn(self._turn, user_id, request, fingerprint(key, request), admit, told)
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(told)
@@ -199,7 +204,7 @@ class ChatService:
             if isinstance(begun, ChatAnswer):
                 answered = Answered(begun, replayed=True)
             else:
-                with audited(begun):
+                with audited(begun), measured_run(begun.turn_id, begun.conversation_id):
                     tools: dict[str, Tool[Any] | ExternalTool] = {**self._external(), **self._tools}
                     turn = RunningTurn(begun, TurnTools(self._database, begun, tools))
                     answered = Answered(
@@ -221,6 +226,7 @@ class ChatService:
     async def _seen(self, user_id: str, key: store.Key) -> ChatAnswer | None:
         return await self._database.run(user_id, lambda session: store.seen(session, user_id, key))
 
+    @measured("store")
     async def _begin(
         self, user_id: str, request: ChatRequest, key: store.Key | None
     ) -> store.Run | ChatAnswer:

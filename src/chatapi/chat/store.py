@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, and_, exists, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import HistoryMessage, ProviderState, ToolCall, Usage
+from chatapi.chat.measures import measured
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
 from chatapi.db.clock import utc_now
 from chatapi.db.models import Conversation, Message, ToolCallEntry, Turn, Worker, now
@@ -138,6 +139,7 @@ async def begun(session: AsyncSession, user_id: str, request: ChatRequest, claim
     return None if turn is None else await _run_of(session, turn, request, claim)
 
 
+@measured("history")
 async def read_history(
     session: AsyncSession, user_id: str, conversation_id: int, *, turns: int, before: int = MAX_ID
 ) -> list[HistoryMessage]:
