@@ -115,10 +115,16 @@ class Process:
     """The service as `chatapi run` in a process of its own."""
 
     def __init__(
-        self, directory: Path, environ: Mapping[str, str] | None = None, *, port: int = 0, quiet: bool = False
+        self,
+        directory: Path,
+        environ: Mapping[str, str] | None = None,
+        *,
+        port: int = 0,
+        workers: int = 1,
+        quiet: bool = False,
     ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "chatapi", "run", "--port", str(port)],
+            [sys.executable, "-m", "chatapi", "run", "--port", str(port), "--workers", str(workers)],
             cwd=directory,
             env={**clean_environ(), **(environ or {})},
             stdout=subprocess.DEVNULL if quiet else subprocess.PIPE,

@@ -212,7 +212,7 @@ class ChatService:
                     )
         except Exception as error:  # noqa: BLE001 - it is the client's to see
             if told.done():
-                log.info("A turn ended after its client was told: %r", error)
+                log.info("A turn ended after its client was told: %s", type(error).__name__)
             else:
                 told.set_exception(error)
                 told.exception()  # seen here, since the client that would see it may be gone
