@@ -66,9 +66,11 @@ class Metrics:
         self._gauge("build_info", "What is running", "version", "build", mode="livemax").labels(
             version, build or ""
         ).set(1)
-        # There from the start, so that the first one is an increase.
+        # There from the start, so that the first one is an increase, of which an alert may speak.
         for outcome in ("success", "failure"):
             self.jwks_fetches.labels(outcome)
+        for outcome in ("completed", "model-misconfigured"):
+            self.turn_seconds.labels(outcome)
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its media type, by what the scraper accepts; of all worker processes together."""
