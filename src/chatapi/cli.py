@@ -63,7 +63,7 @@ def run(app: Litestar, host: str | None, port: int | None, workers: int) -> None
     """Run the service."""
     settings = Settings.from_env()
     signal.signal(signal.SIGTERM, end_well)
-    with shared_metrics() if workers > 1 else nullcontext():
+    with shared_metrics() if workers > 1 and settings.metrics == "on" else nullcontext():
         uvicorn.run(
             app if workers == 1 else APP,
             factory=workers > 1,

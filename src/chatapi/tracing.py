@@ -5,6 +5,7 @@ docs/observability.md. Nothing that a user wrote is in one: no message, no argum
 """
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+FLUSH_SECONDS = 3.0  # at the end of a shutdown that has 30 s for all
 HTTP_PROTOCOL = "http/protobuf"  # https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 
 
@@ -58,9 +60,12 @@ class Tracing:
         return self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=known(attributes))
 
     def close(self) -> None:
-        """Send what is not sent yet; takes as long as the exporter's time-out when nobody listens."""
+        """Send what is not sent yet, but wait for it no longer than a shutdown can; blocks."""
         if self._provider is not None:
-            self._provider.shutdown()
+            # The SDK waits for as long as the exporter's time-out, 10 s, and a thread cannot be told to stop.
+            sending = threading.Thread(target=self._provider.shutdown, daemon=True)
+            sending.start()
+            sending.join(FLUSH_SECONDS)
 
     def watch_statements(self, engine: AsyncEngine) -> None:
         """A span for each statement that is part of something traced."""

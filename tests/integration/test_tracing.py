@@ -11,8 +11,11 @@ import pytest
 
 from chatapi.settings import SettingsError
 from chatapi.tracing import tracing_from
+from tests.support.agents import CommandedAgent
 from tests.support.logs import heard
 from tests.support.otlp import Collector, Span, collecting
+from tests.support.postgres import Postgres
+from tests.support.proxy import proxy
 from tests.support.serving import Client, execute, serve, settings_for
 
 CANARY = "canary-9b1c"
@@ -113,6 +116,21 @@ class TestATurn:
         assert collector.named("execute_tool complete_task").attributes["error.type"] == "tool-error"
         assert collector.named("execute_tool unknown").attributes["error.type"] == "tool-error"
 
+    async def test_that_loses_its_conversation_has_the_failure_at_the_tool_too(
+        self, collector: Collector, traced: Serve, empty_database_url: str
+    ) -> None:
+        async with traced() as alice:
+            conversation_id = (await alice.said("say x"))["conversation_id"]
+            gate = CommandedAgent.gates[collector.url]
+            commands = f"gate {collector.url}\ncall list_tasks {{}}"
+            turn = asyncio.create_task(alice.chat(commands, conversation_id))
+            await gate.reached.wait()
+            await execute(empty_database_url, "DELETE FROM conversations")
+            gate.opened.set()
+            assert (await turn).status_code == 409
+        tool = collector.named("execute_tool list_tasks")
+        assert (tool.failed, tool.attributes["error.type"]) == (True, "turn-cancelled")
+
 
 class TestARequest:
     async def test_goes_on_with_the_trace_of_its_caller_and_names_it_in_the_log(
@@ -136,6 +154,20 @@ class TestARequest:
         (statement,) = (span for span in children(collector, request) if span.failed)
         assert "FROM tasks" in statement.attributes["db.query.text"]
         assert statement.attributes["error.type"]
+
+    async def test_has_no_statement_where_there_is_no_connection(
+        self, collector: Collector, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        name = await asyncio.to_thread(postgres.new_database)
+        async with proxy(postgres.port) as between:
+            settings = settings_for(postgres.url(name, port=between.port))
+            async with serve(settings) as url, Client(url, "alice") as alice:
+                between.cut()
+                assert (await alice.get(alice.mine("/tasks"))).status_code == 503
+        request = collector.named("GET /api/{user_id}/tasks")
+        assert request.failed
+        assert children(collector, request) == []
 
     async def test_is_the_only_reason_for_a_span(self, collector: Collector, traced: Serve) -> None:
         """Heartbeats and migrations make none."""
@@ -177,3 +209,23 @@ class TestConfiguration:
             SettingsError, match=r'OTEL_EXPORTER_OTLP_ENDPOINT: needs: pip install "chatapi\[otel\]"'
         ):
             tracing_from(URL)
+
+
+async def test_a_collector_that_does_not_answer_does_not_hold_up_the_shutdown(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[asyncio.StreamWriter] = []
+
+    async def hold(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append(writer)
+
+    server = await asyncio.start_server(hold, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "20")
+    async with serve(settings_for(empty_database_url)) as url, httpx.AsyncClient(base_url=url) as nobody:
+        await nobody.get("/health")
+    assert held  # the spans were on their way, and here we are
+    for writer in held:
+        writer.transport.abort()
+    server.close()
