@@ -3,17 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
-from typing import Any
 
 from advanced_alchemy.extensions.litestar import SQLAlchemyPlugin
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
-from litestar.logging import LoggingConfig
 from litestar.middleware import DefineMiddleware
 from litestar.types import Middleware
 
+from chatapi import __version__
 from chatapi.account.controllers import AccountController
 from chatapi.agent.loading import load_agent
 from chatapi.agent.ports import Agent
@@ -22,16 +21,20 @@ from chatapi.auth.guards import ids_can_exist, owns_path
 from chatapi.auth.middleware import BearerAuthentication
 from chatapi.auth.tokens import TokenVerifier
 from chatapi.chat.controllers import ChatController, TurnController
+from chatapi.chat.measures import Telemetry
 from chatapi.chat.service import ChatService
 from chatapi.chat.worker import Worker
 from chatapi.conversations.controllers import ConversationController
 from chatapi.db.config import Database, database_config
 from chatapi.db.schema import Schema
 from chatapi.errors import DatabaseUnavailable
+from chatapi.logs import access_log, configure_logging
 from chatapi.mcp.config import external_tools
 from chatapi.mcp.endpoint import MCPEndpoint, mcp_router, metadata_route
+from chatapi.metrics import Metrics
 from chatapi.settings import Settings
 from chatapi.tasks.controllers import TaskController
+from chatapi.tracing import tracing_from
 from chatapi.web.auditing import audit_act
 from chatapi.web.browsers import cors_config, protect
 from chatapi.web.dependencies import provide_admit, provide_chat, provide_session
@@ -39,6 +42,7 @@ from chatapi.web.docs import openapi_config, swagger_assets, tell_the_truth
 from chatapi.web.health import HealthController
 from chatapi.web.limits import Limiter, RefusedTokens, within_limits
 from chatapi.web.me import me
+from chatapi.web.observability import metrics_route, observe
 from chatapi.web.problems import handle_exception
 from chatapi.web.requests import (
     MAX_BODY_BYTES,
@@ -52,14 +56,6 @@ from chatapi.web.requests import (
 )
 from chatapi.web.shutdown import told_to_stop
 
-# A line of JSON each, whatever LOG_LEVEL says.
-AUDIT_LOGGING: dict[str, Any] = {
-    "formatters": {"audit": {"format": "%(message)s"}},
-    "handlers": {
-        "audit": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "audit"}
-    },
-    "loggers": {"chatapi.audit": {"level": "INFO", "handlers": ["audit"], "propagate": False}},
-}
 OVERTIME_SECONDS = 60.0  # beyond CHAT_TIMEOUT, for a turn whose end the database keeps waiting
 DRAIN_SECONDS = 15.0  # for turns under way at SIGTERM; an orchestrator kills after 30
 
@@ -67,15 +63,20 @@ DRAIN_SECONDS = 15.0  # for turns under way at SIGTERM; an orchestrator kills af
 def create_app(settings: Settings | None = None, agent: Agent | None = None) -> Litestar:
     """The service. Settings come from the environment and the agent from the settings unless given."""
     settings = settings or Settings.from_env()
+    configure_logging(settings.log_level, settings.log_format)
+    telemetry = Telemetry(Metrics(__version__, settings.chatapi_build), tracing_from())
     agent = agent or load_agent(settings)
-    config = database_config(settings)
-    limiter = Limiter(settings)
-    database = Database(config)
+    config = database_config(settings, telemetry.metrics)
+    limiter = Limiter(settings, telemetry.metrics)
+    database = Database(config, telemetry.metrics)
+    telemetry.tracing.watch_statements(database.engine)
     schema = Schema(database, settings)
     worker = Worker(database, turn_seconds=settings.chat_timeout + OVERTIME_SECONDS)
-    verifier = TokenVerifier(settings)
+    verifier = TokenVerifier(settings, telemetry.metrics)
     external = external_tools(settings)
-    chat = ChatService(database, agent, TASK_TOOLS, worker, settings, external or no_external_tools)
+    chat = ChatService(
+        database, agent, TASK_TOOLS, worker, settings, external or no_external_tools, telemetry
+    )
     mcp = MCPEndpoint(database, schema, TASK_TOOLS, settings, max_body_bytes=MAX_BODY_BYTES)
 
     @asynccontextmanager
@@ -109,6 +110,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
         await verifier.close()
         await limiter.close()
         await database.close()
+        await asyncio.to_thread(telemetry.tracing.close)
 
     identified: list[Middleware] = [
         RefusedTokens(),
@@ -138,6 +140,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
             mcp_router(mcp, middleware=identified, guards=[name_user, within_limits]),
             metadata_route(settings),
             HealthController,
+            *([metrics_route(telemetry.metrics, settings)] if settings.metrics == "on" else []),
             swagger_assets(),
         ],
         plugins=[SQLAlchemyPlugin(config)],
@@ -150,11 +153,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
         before_send=[add_headers, protect, audit_act],
         cors_config=cors_config(settings),
         lifespan=[run],
-        logging_config=LoggingConfig(
-            root={"level": settings.log_level, "handlers": ["queue_listener"]},
-            **AUDIT_LOGGING,
-            log_exceptions="never",
-        ),
+        logging_config=None,
         openapi_config=openapi_config(),
         request_class=JSONRequest,
         request_max_body_size=MAX_BODY_BYTES,
@@ -162,6 +161,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
             {"database": database, "schema": schema, "chat": chat, "limiter": limiter, "settings": settings}
         ),
     )
-    app.asgi_handler = bind_request(answer_head(app.asgi_handler))
+    access = access_log(settings.log_level, settings.log_format)
+    app.asgi_handler = bind_request(answer_head(observe(app.asgi_handler, telemetry, access)))
     tell_the_truth(app)
     return app

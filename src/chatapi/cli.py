@@ -5,7 +5,10 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 import rich_click as click  # what Litestar's own group is made of
@@ -21,6 +24,7 @@ from chatapi.db.config import Database, database_config
 from chatapi.db.resilience import is_transient, unavailable
 from chatapi.db.schema import Schema
 from chatapi.errors import AppError, Unauthenticated
+from chatapi.metrics import MULTIPROCESS
 from chatapi.settings import Settings, SettingsError
 from chatapi.web.checks import ask_all
 from chatapi.web.server import BoundedHttp
@@ -65,17 +69,27 @@ def run(app: Litestar, host: str | None, port: int | None, workers: int) -> None
     """Run the service."""
     settings = Settings.from_env()
     signal.signal(signal.SIGTERM, end_well)
-    uvicorn.run(
-        app if workers == 1 else APP,
-        factory=workers > 1,
-        host=host or settings.host,
-        port=settings.port if port is None else port,
-        workers=workers,
-        log_level=settings.log_level.lower(),
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        server_header=False,
-        http=BoundedHttp,
-    )
+    with shared_metrics() if workers > 1 and settings.metrics == "on" else nullcontext():
+        uvicorn.run(
+            app if workers == 1 else APP,
+            factory=workers > 1,
+            host=host or settings.host,
+            port=settings.port if port is None else port,
+            workers=workers,
+            log_config=None,  # the app's holds for the server, too; what the server would say of requests, it says
+            access_log=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            server_header=False,
+            http=BoundedHttp,
+        )
+
+
+@contextmanager
+def shared_metrics() -> Iterator[None]:
+    """A directory in which the workers count together; theirs by the environment, which they are started with."""
+    with TemporaryDirectory(prefix="chatapi-metrics-") as directory:
+        os.environ[MULTIPROCESS] = directory
+        yield
 
 
 def end_well(*_: object) -> NoReturn:

@@ -70,6 +70,10 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     host: Text = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8000
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["json", "console"] | None = None
+    metrics: Literal["on", "off"] = "on"
+    metrics_token: Text | None = None
+    chatapi_build: Text | None = None
 
     @classmethod
     def from_env(
@@ -169,7 +173,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
         for name, value in shown.items():
             if name.endswith("_URL") and value is not None:
                 shown[name] = re.sub(r"(?<=://)([^/@]*?):[^/@]*@", r"\1:***@", value)
-            elif name.endswith(("_SECRET", "_API_KEY")) and value is not None:
+            elif name.endswith(("_SECRET", "_API_KEY", "_TOKEN")) and value is not None:
                 shown[name] = "(set)"
         return {name: "(unset)" if value is None else str(value) for name, value in shown.items()}
 

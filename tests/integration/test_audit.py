@@ -137,6 +137,6 @@ async def test_is_a_line_of_json_each_on_standard_output(directory: Path) -> Non
         async with httpx.AsyncClient(base_url=await process.ready()) as nobody:
             await nobody.get("/api/%0A%7B%22event%22:%22audit%22%7D/tasks")
         process.terminate()
-        lines = [line for line in await asyncio.to_thread(process.rest) if '"event"' in line]
-    (event,) = (json.loads(line) for line in lines)
+        lines = [json.loads(line) for line in await asyncio.to_thread(process.rest)]
+    (event,) = (line for line in lines if line["event"] == "audit")
     assert (event["action"], event["path_user_id"]) == ("sign_in.denied", '\n{"event":"audit"}')

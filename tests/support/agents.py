@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import ClassVar
@@ -22,7 +23,7 @@ class CommandedAgent:
     """Does what the message says, a command a line, so that a test can write what a model would do.
 
     `say TEXT`, `think TEXT`, `words N` (says so many), `sleep SECONDS`, `gate NAME` (waits there), `call TOOL {JSON}`,
-    `history` (says the history as JSON), `fail`, `crash`, `silence`.
+    `history` (says the history as JSON), `pid`, `fail`, `crash`, `silence`.
     Any other line is echoed. `once` before a command: it is done the first time that this user says so, and not again.
     """
 
@@ -72,7 +73,9 @@ class CommandedAgent:
                 case "fail":
                     raise ModelFailed("The model is having a bad day.")
                 case "crash":
-                    raise RuntimeError("secret-of-the-agent")
+                    raise RuntimeError(f"secret-of-the-agent {rest}")
+                case "pid":
+                    yield TextDelta(str(os.getpid()))
                 case "silence":
                     yield TextDelta(" ")
                 case _:

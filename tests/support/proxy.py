@@ -14,6 +14,7 @@ class Proxy:
         self._passing = asyncio.Event()
         self._passing.set()
         self._refusing = False
+        self.delay = 0.0  # seconds that each answer takes longer
         self._cut_after_query: bytes | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -72,6 +73,7 @@ class Proxy:
     ) -> None:
         while data := await reader.read(65_536):
             await self._passing.wait()
+            await asyncio.sleep(self.delay)
             if not cutting.is_set():
                 writer.write(data)
                 await writer.drain()

@@ -14,6 +14,7 @@ from jwt import PyJWK
 
 from chatapi.auth.keys import BadKeySet, parse_key_set
 from chatapi.errors import JWKSUnavailable
+from chatapi.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +32,15 @@ class JWKS:
     """The keys published at one URL. All requests share one fetch; `clock` is in seconds and never goes back."""
 
     def __init__(
-        self, url: str, *, clock: Callable[[], float] = time.monotonic, fetch_seconds: float = FETCH_SECONDS
+        self,
+        url: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        fetch_seconds: float = FETCH_SECONDS,
+        metrics: Metrics | None = None,
     ) -> None:
         self._url = url
+        self._metrics = metrics or Metrics()
         self._clock = clock
         self._fetch_seconds = fetch_seconds
         # Reads the system's certificates: once, and not on the event loop.
@@ -106,6 +113,7 @@ class JWKS:
                 keys = parse_key_set(await self._download())
         except Exception as error:  # noqa: BLE001 - whatever a foreign server provokes, the old keys stay
             self._failed = True
+            self._metrics.jwks_fetches.labels("failure").inc()
             self._retry_at = self._clock() + PAUSE_SECONDS
             kept = f"{len(self._keys)} old keys are kept" if self._keys else "there are none yet"
             log.warning(
@@ -116,6 +124,7 @@ class JWKS:
             )
         else:
             self._keys, self._fetched_at, self._failed = keys, self._clock(), False
+            self._metrics.jwks_fetches.labels("success").inc()
 
     async def _download(self) -> bytes:
         async with (

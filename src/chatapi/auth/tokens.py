@@ -13,6 +13,7 @@ from msgspec import Struct
 from chatapi.auth.jwks import JWKS
 from chatapi.auth.keys import ASYMMETRIC
 from chatapi.errors import Unauthenticated
+from chatapi.metrics import Metrics
 from chatapi.settings import Settings, SettingsError
 
 MAX_TOKEN_BYTES = 16 * 1024  # a Better Auth token may carry a name of any length; a header may not
@@ -54,10 +55,10 @@ class Trust(Struct, frozen=True, kw_only=True):
 class TokenVerifier:
     """Checks tokens: HS256 by the shared secret, the rest by the issuer's published keys, as far as configured."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
         self._settings = settings
         self._secret = secret_key(settings.better_auth_secret) if settings.better_auth_secret else None
-        self._jwks = JWKS(settings.keys_url) if settings.keys_url else None
+        self._jwks = JWKS(settings.keys_url, metrics=metrics) if settings.keys_url else None
         self._claims = StrictJWT()
 
     def __deepcopy__(self, _: dict[int, Any]) -> "TokenVerifier":

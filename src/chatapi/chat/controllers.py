@@ -123,7 +123,7 @@ class ChatController(Controller):
         With `turn_id` that turn, also when it has ended.
         """
         log = await chat.resume(request.user.user_id, conversation_id, turn_id)
-        return Response(None, status_code=204) if log is None else streamed(log)
+        return Response(None, status_code=204) if log is None else streamed(chat, log)
 
 
 class TurnController(Controller):
@@ -181,14 +181,14 @@ async def answered(
     """The answer in the form that is asked for: all at once, unless a stream is preferred."""
     user_id = request.user.user_id
     if request.accept.best_match(["application/json", stream.MEDIA_TYPE]) == stream.MEDIA_TYPE:
-        return streamed(await chat.start_or_join(user_id, asked, key, admit))
+        return streamed(chat, await chat.start_or_join(user_id, asked, key, admit))
     log = await chat.start(user_id, asked, key, admit)
     return Response(await log.answer(), headers=replay_headers(log))
 
 
-def streamed(log: TurnLog) -> Response[Any]:
+def streamed(chat: ChatService, log: TurnLog) -> Response[Any]:
     return Stream(
-        stream.ui_message_stream(log),
+        stream.ui_message_stream(log, chat.telemetry.metrics.streams_active),
         media_type=stream.MEDIA_TYPE,
         headers={**stream.HEADERS, **replay_headers(log)},
     )

@@ -12,11 +12,12 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import Agent
-from chatapi.agent.tools import ExternalTool, ExternalToolSource, Tool, no_external_tools
+from chatapi.agent.tools import ExternalTool, ExternalToolSource, Tool
 from chatapi.audit import audit
 from chatapi.chat import alternatives, chunks, store
 from chatapi.chat.events import TurnLog
 from chatapi.chat.following import Following, find
+from chatapi.chat.measures import MeasuredAgent, Telemetry, measured, measured_run
 from chatapi.chat.running import End, RunningTurn, failed, ids_of, interrupted
 from chatapi.chat.schemas import AnswerAnew, ChatAnswer, ChatRequest
 from chatapi.chat.worker import Worker
@@ -47,10 +48,12 @@ class ChatService:
         tools: Sequence[Tool[Any]],
         worker: Worker,
         settings: Settings,
-        external: ExternalToolSource = no_external_tools,
+        external: ExternalToolSource,
+        telemetry: Telemetry,
     ) -> None:
         self._database = database
-        self._agent = agent
+        self._agent = MeasuredAgent(agent, telemetry)
+        self.telemetry = telemetry
         self._tools = {tool.name: tool for tool in tools}
         self._external = external
         self._worker = worker
@@ -71,7 +74,9 @@ class ChatService:
         with `turn_id` and `conversation_id`.
         """
         begun: Begun = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(self._turn(user_id, request, fingerprint(key, request), admit, begun))
+        task = asyncio.create_task(
+            self.telemetry.turn(self._turn, user_id, request, fingerprint(key, request), admit, begun)
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(begun)
@@ -204,7 +209,7 @@ class ChatService:
 
     async def _run(self, turn: RunningTurn) -> None:
         try:
-            with audited(turn.run):
+            with audited(turn.run), measured_run(turn.run.turn_id, turn.run.conversation_id):
                 turn.log.conclude(
                     await self._settle(turn, await turn.reply(self._agent, self._timeout)), None
                 )
@@ -222,6 +227,7 @@ class ChatService:
     async def _seen(self, user_id: str, key: store.Key) -> ChatAnswer | None:
         return await self._database.run(user_id, lambda session: store.seen(session, user_id, key))
 
+    @measured("store")
     async def _begin(
         self, user_id: str, request: ChatRequest | AnswerAnew, key: store.Key | None
     ) -> store.Run | ChatAnswer:
@@ -240,6 +246,7 @@ class ChatService:
 
         return await self._database.run(user_id, begin, lambda session: store.begun(session, user_id, claim))
 
+    @measured("store")
     async def _settle(self, turn: RunningTurn, end: End) -> ChatAnswer:
         """Write the turn's end, however long the database is away; the client is told 503 the first time it is."""
         while True:

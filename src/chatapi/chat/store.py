@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import HistoryMessage, ProviderState, ToolCall, Usage
 from chatapi.chat import chunks
+from chatapi.chat.measures import measured
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
 from chatapi.db.alternatives import is_answered, superseded
 from chatapi.db.clock import utc_now
@@ -148,6 +149,7 @@ async def begun(session: AsyncSession, user_id: str, claim: Claim) -> Run | None
     return None if turn is None else await _run_of(session, turn, claim)
 
 
+@measured("history")
 async def read_history(
     session: AsyncSession, user_id: str, conversation_id: int, *, turns: int, before: int = MAX_ID
 ) -> list[HistoryMessage]:

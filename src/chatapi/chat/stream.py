@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import msgspec
+from prometheus_client import Gauge
 
 from chatapi.agent.ports import ReasoningDelta, TextDelta, ToolCall
 from chatapi.chat.events import ToolEnded, ToolStarted, TurnEvent, TurnLog
@@ -27,21 +28,25 @@ DONE = b"data: [DONE]\n\n"
 Chunk = dict[str, Any]
 
 
-async def ui_message_stream(log: TurnLog) -> AsyncIterator[bytes]:
-    """The whole turn from its beginning, as it happens; always ended by `finish`, `abort` or `error`, and `[DONE]`."""
+async def ui_message_stream(log: TurnLog, streams: Gauge) -> AsyncIterator[bytes]:
+    """The whole turn from its beginning, as it happens; always ended by `finish`, `abort` or `error`, and `[DONE]`.
+
+    `streams` counts those that are being read.
+    """
     chunks = UIMessageChunks()
-    yield sse(
-        [
-            {
-                "type": "start",
-                "messageId": f"turn_{log.turn_id}",  # a stream that is resumed takes the place of the one it resumes
-                "messageMetadata": {"conversation_id": log.conversation_id, "turn_id": log.turn_id},
-            }
-        ]
-    )
-    async for events in log.read(HEARTBEAT_SECONDS):
-        yield sse(chunk for event in events for chunk in chunks.of(event)) if events else HEARTBEAT
-    yield sse(chunks.at_end(log.ended)) + DONE
+    with streams.track_inprogress():
+        yield sse(
+            [
+                {
+                    "type": "start",
+                    "messageId": f"turn_{log.turn_id}",  # one that is resumed takes the place of what it resumes
+                    "messageMetadata": {"conversation_id": log.conversation_id, "turn_id": log.turn_id},
+                }
+            ]
+        )
+        async for events in log.read(HEARTBEAT_SECONDS):
+            yield sse(chunk for event in events for chunk in chunks.of(event)) if events else HEARTBEAT
+        yield sse(chunks.at_end(log.ended)) + DONE
 
 
 def sse(chunks: Iterator[Chunk] | Sequence[Chunk]) -> bytes:

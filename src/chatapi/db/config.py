@@ -11,12 +11,14 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 import stamina
 from advanced_alchemy.config import AsyncSessionConfig
 from advanced_alchemy.extensions.litestar import AlembicAsyncConfig, EngineConfig, SQLAlchemyAsyncConfig
-from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, event, make_url, text
+from sqlalchemy import URL, Connection, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from chatapi.db.pool import measured_pool
 from chatapi.db.resilience import Breaker, is_outage, is_read_only, is_transient, unavailable
+from chatapi.metrics import Metrics
 from chatapi.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
@@ -60,7 +62,7 @@ SQLITE_POOL_SIZE = 2  # one writer at a time is all SQLite has; the second cover
 POSTGRESQL_POOL_SIZE = 15
 
 
-def database_config(settings: Settings) -> SQLAlchemyAsyncConfig:
+def database_config(settings: Settings, metrics: Metrics | None = None) -> SQLAlchemyAsyncConfig:
     """What Advanced Alchemy's plugin needs to own engine and session maker.
 
     The plugin's own session dependency is given another key, because it would commit after, or not at all, where
@@ -75,7 +77,8 @@ def database_config(settings: Settings) -> SQLAlchemyAsyncConfig:
         session_config=AsyncSessionConfig(expire_on_commit=False),
         engine_config=EngineConfig(
             connect_args=connect_args,
-            poolclass=AsyncAdaptedQueuePool,
+            poolclass=measured_pool(metrics or Metrics()),
+            hide_parameters=True,  # what users wrote must not reach a log by way of an error
             pool_size=settings.db_pool_size
             or (SQLITE_POOL_SIZE if settings.sqlite else POSTGRESQL_POOL_SIZE),
             max_overflow=settings.db_max_overflow,
@@ -194,10 +197,11 @@ def replace_closed_connections(engine: AsyncEngine) -> None:
 class Database:
     """Short transactions on one engine. Nothing else in the package opens a session."""
 
-    def __init__(self, config: SQLAlchemyAsyncConfig) -> None:
+    def __init__(self, config: SQLAlchemyAsyncConfig, metrics: Metrics | None = None) -> None:
         self.config = config
         self.engine: AsyncEngine = config.get_engine()
-        self.breaker = Breaker(self.ping)
+        self._metrics = metrics or Metrics()
+        self.breaker = Breaker(self.ping, self._metrics.breaker_open.set)
         self._guarded: bool | None = None if self.engine.dialect.name == "postgresql" else False
         self._sessions: async_sessionmaker[AsyncSession] = config.create_session_maker()  # type: ignore[assignment]
 
@@ -237,6 +241,8 @@ class Database:
         uncertain = False
         try:
             async for attempt in stamina.retry_context(on=is_transient, **RETRIES):
+                if attempt.num > 1:
+                    self._metrics.database_retries.inc()
                 with attempt:
                     async with self.transaction(owner) as session:
                         if uncertain and recover and (written := await recover(session)) is not None:

@@ -108,9 +108,10 @@ class Breaker:
     caller pays for the asking. The first answer closes it.
     """
 
-    def __init__(self, probe: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, probe: Callable[[], Awaitable[None]], tell: Callable[[float], None]) -> None:
         self.is_open = False
         self._probe = probe
+        self._tell = tell  # 1 or 0: whether it is open, whenever that changes
         self._failures = 0
         self._cause: Exception | None = None
         self._probing: asyncio.Task[None] | None = None
@@ -144,11 +145,13 @@ class Breaker:
                         self._cause.orig if isinstance(self._cause, DBAPIError) else self._cause,
                     )
                     self.is_open = True
+                    self._tell(1)
                 await asyncio.sleep(PROBE_SECONDS)
             if self.is_open:
                 log.warning("The database answers again")
         finally:
             self.is_open = False
+            self._tell(0)
             self._failures = 0
             self._probing = None
 

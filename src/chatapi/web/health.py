@@ -7,13 +7,14 @@ from typing import Literal
 from litestar import Controller, Response, get
 from litestar.datastructures import State
 from litestar.openapi import ResponseSpec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from chatapi import __version__
 from chatapi.db.config import Database
 from chatapi.db.resilience import is_transient
 from chatapi.db.schema import Schema
 from chatapi.openapi import problem
+from chatapi.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ class Health(Struct, frozen=True, kw_only=True):
     status: Literal["ok", "degraded"]
     database: Literal["connected", "disconnected"]
     version: str = __version__
+    build: str | UnsetType = UNSET  # the commit that an image was made of
 
 
 class Alive(Struct, frozen=True, kw_only=True):
@@ -45,14 +47,16 @@ class HealthController(Controller):
     async def health(self, state: State) -> Response[Health]:
         """The database is really asked."""
         database: Database = state.database
+        settings: Settings = state.settings
+        build = settings.chatapi_build or UNSET
         try:
             async with asyncio.timeout(PING_SECONDS):
                 await database.ping()
         except Exception as error:
             if not is_transient(error):
                 log.exception("The database answers with an error")
-            return Response(Health(status="degraded", database="disconnected"), status_code=503)
-        return Response(Health(status="ok", database="connected"))
+            return Response(Health(status="degraded", database="disconnected", build=build), status_code=503)
+        return Response(Health(status="ok", database="connected", build=build))
 
     @get("/live", operation_id="live", summary="Is the process alive?")
     async def live(self) -> Alive:

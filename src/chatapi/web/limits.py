@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from chatapi.context import current_request
 from chatapi.errors import RateLimited, Unauthenticated
+from chatapi.metrics import Metrics
 from chatapi.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -136,7 +137,8 @@ class SharedWindows:
 class Limiter:
     """The limits of the settings. A kind that is off, or that is not configured, limits nobody."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._metrics = metrics
         of_users, of_chat = settings.limits
         self._limits = {
             kind: limit
@@ -152,6 +154,7 @@ class Limiter:
             return
         quota = await self._shared.hit(limit, kind, identity) if self._shared else None
         quota = quota or self._own[kind].hit(identity)
+        self._metrics.rate_limit_hits.labels(kind, "allowed" if quota.allowed else "refused").inc()
         seconds = max(1, math.ceil(quota.reset))
         if (request := current_request.get()) is not None and not (kind == "address" and quota.allowed):
             request.headers |= rate_limit_headers(kind, limit, quota.remaining, seconds)

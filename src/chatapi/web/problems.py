@@ -13,7 +13,6 @@ from chatapi.db.resilience import is_transient, unavailable
 from chatapi.errors import PROBLEM_TYPE_PREFIX, AppError
 from chatapi.openapi import PROBLEM_MEDIA_TYPE
 from chatapi.web.auditing import audit_refusal
-from chatapi.web.requests import request_id_of
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +31,10 @@ def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Respo
     if isinstance(error, HTTPException) and error.status_code in FRAMEWORK_PROBLEMS:
         return framework_problem(request, error)
     if is_transient(error):
-        log.warning("The database is away: %s", error)
+        log.warning("The database is away: %s", type(error).__name__)  # its text may quote a row
         error = unavailable(error)
     if not isinstance(error, AppError):
-        log.error(
-            "A defect: %s %s, request %s",
-            request.method,
-            request.scope.get("path_template"),
-            request_id_of(request.scope),
-            exc_info=error,
-        )
+        log.error("A defect: %s %s", request.method, request.scope.get("path_template"), exc_info=error)
         error = AppError("The service failed; the log has the request's id.")
     audit_refusal(request, error)
     return problem(

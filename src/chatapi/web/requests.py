@@ -35,7 +35,8 @@ def bind_request(app: ASGIApp) -> ASGIApp:
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         client = scope.get("client")
-        request = RequestContext(request_id_of(scope), client[0] if client else None)
+        address = client[0] if client else None
+        request = RequestContext(request_id_of(scope), address, str(scope.get("method")))
         token = current_request.set(request)
         try:
             await app(scope, receive, send)

@@ -65,11 +65,22 @@ def failure_of(error: Exception, model: str, *, began: bool) -> AppError:
         error = next((each for each in error.exceptions if is_busy(each)), error.exceptions[-1])
     failure = api_failure(error, began=began) if isinstance(error, ModelAPIError) else run_failure(error)
     if isinstance(failure, ModelMisconfigured) or isinstance(error, ModelQuotaExceededError):
-        log.error("The provider refuses %s: %s", model, error)
+        log.error("The provider refuses %s: %s", model, refusal(error))
     else:
         status = f" {error.status_code}" if isinstance(error, ModelHTTPError) else ""
         log.warning("The model %s failed (%s): %s%s", model, failure.type, type(error).__name__, status)
     return failure
+
+
+def refusal(error: Exception) -> str:
+    """By the provider's own status and code; its sentence may quote the user's message."""
+    if not isinstance(error, ModelHTTPError):
+        return type(error).__name__
+    body = error.body if isinstance(error.body, dict) else {}
+    inner = body.get("error")
+    described = inner if isinstance(inner, dict) else body
+    codes = [described.get(name) for name in ("type", "status", "code")]
+    return " ".join([str(error.status_code), *(code for code in codes if isinstance(code, str))])
 
 
 def api_failure(error: ModelAPIError, *, began: bool) -> AppError:

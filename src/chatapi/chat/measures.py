@@ -1,0 +1,257 @@
+"""What a turn takes: its clock, its spans, its tokens. The agent and its tools are measured from outside.
+
+The turn under way is in a context variable, so that what is measured need not be handed its clock.
+"""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar
+
+from msgspec import UNSET
+from opentelemetry.trace import Span
+
+from chatapi.agent.ports import (
+    Agent,
+    AgentEvent,
+    Prompt,
+    ProviderState,
+    TextDelta,
+    ToolCall,
+    Tools,
+    ToolSpec,
+    Usage,
+)
+from chatapi.context import current_request
+from chatapi.metrics import Metrics
+from chatapi.tracing import Tracing, fail
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Part: TypeAlias = Literal["history", "store", "model", "tools"]
+
+# What OpenTelemetry calls them: https://opentelemetry.io/docs/specs/semconv/gen-ai/
+PROVIDERS = {"google": "gcp.gemini", "openai-responses": "openai"}
+
+
+class Telemetry(NamedTuple):
+    metrics: Metrics
+    tracing: Tracing
+
+    async def turn(self, run: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Run a turn by its own clock, in its own span."""
+        with self.tracing.span("turn", {"gen_ai.operation.name": "invoke_agent"}) as span:
+            current_turn.set(TurnMeasure(self.metrics, span))
+            await run(*args, **kwargs)
+
+
+class TurnMeasure:
+    """The clock of one turn, from its request to its stored end."""
+
+    def __init__(self, metrics: Metrics, span: Span | None) -> None:
+        self._metrics = metrics
+        self._span = span
+        self._began = time.perf_counter()
+        self._seconds: dict[Part, float] = {}
+        self._inner = 0.0  # of the part under way, what belongs to parts inside it
+        self._tools_running = 0
+        self._tools_began = 0.0
+
+    @contextmanager
+    def part(self, name: Part) -> Iterator[None]:
+        """What passes inside counts for this part, and not for the one around it."""
+        began, before, self._inner = time.perf_counter(), self._inner, 0.0
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - began
+            self._add(name, elapsed - self._inner)
+            self._inner = before + elapsed
+
+    @contextmanager
+    def tool(self) -> Iterator[None]:
+        """As `part`; an agent may call several at once, whose time counts once."""
+        if self._tools_running == 0:
+            self._tools_began = time.perf_counter()
+        self._tools_running += 1
+        try:
+            yield
+        finally:
+            self._tools_running -= 1
+            if self._tools_running == 0:
+                elapsed = time.perf_counter() - self._tools_began
+                self._add("tools", elapsed)
+                self._inner += elapsed
+
+    @contextmanager
+    def run(self, turn_id: int, conversation_id: int) -> Iterator[None]:
+        """The turn has begun, and counts; it ends with the block."""
+        if (request := current_request.get()) is not None:
+            request.turn_id = turn_id
+        if self._span is not None:
+            self._span.set_attribute("chatapi.turn.id", turn_id)
+            self._span.set_attribute("gen_ai.conversation.id", str(conversation_id))
+        outcome = "completed"
+        try:
+            with self._metrics.turns_active.track_inprogress():
+                yield
+        except BaseException as error:
+            outcome = str(getattr(error, "type", "interrupted"))
+            if self._span is not None:
+                fail(self._span, error)
+            raise
+        finally:
+            self._observe(outcome)
+
+    def said_first(self) -> None:
+        self._metrics.first_token_seconds.observe(time.perf_counter() - self._began)
+
+    def _add(self, name: Part, seconds: float) -> None:
+        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+
+    def _observe(self, outcome: str) -> None:
+        metrics = self._metrics
+        metrics.turn_seconds.labels(outcome).observe(time.perf_counter() - self._began)
+        for name, histogram in (
+            ("history", metrics.history_load_seconds),
+            ("store", metrics.turn_store_seconds),
+            ("model", metrics.turn_model_seconds),
+            ("tools", metrics.turn_tools_seconds),
+        ):
+            if name in self._seconds:
+                histogram.observe(self._seconds[name])
+
+
+current_turn: ContextVar[TurnMeasure] = ContextVar("current_turn")
+
+
+def measured(part: Part) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
+    """A function whose time is this part of the turn that it is called in, if it is called in one."""
+
+    def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+        @wraps(function)
+        async def timed(*args: P.args, **kwargs: P.kwargs) -> T:
+            if (turn := current_turn.get(None)) is None:
+                return await function(*args, **kwargs)
+            with turn.part(part):
+                return await function(*args, **kwargs)
+
+        return timed
+
+    return decorate
+
+
+def measured_run(turn_id: int, conversation_id: int) -> AbstractContextManager[None]:
+    """The turn under way has begun; see `TurnMeasure.run`."""
+    return current_turn.get().run(turn_id, conversation_id)
+
+
+class MeasuredAgent:
+    """Implements `agent.ports.Agent` by another, and measures it for the turn under way."""
+
+    def __init__(self, agent: Agent, telemetry: Telemetry) -> None:
+        self._agent = agent
+        self._metrics, self._tracing = telemetry
+
+    @property
+    def model(self) -> str:
+        return self._agent.model
+
+    async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:
+        turn = current_turn.get()
+        call = ModelCall(self._agent.model, prompt.conversation_id, self._metrics, self._tracing)
+        silent = True
+        with turn.part("model"), call:
+            async for event in self._agent.reply(
+                prompt, MeasuredTools(tools, turn, self._metrics, self._tracing)
+            ):
+                match event:
+                    case TextDelta() if silent:
+                        silent = False
+                        turn.said_first()
+                    case Usage():
+                        call.usage = event
+                    case ProviderState():
+                        call.answered_by = event.model
+                yield event
+
+
+class ModelCall:
+    """The span and the tokens of one reply; a context manager."""
+
+    def __init__(self, model: str, conversation_id: int, metrics: Metrics, tracing: Tracing) -> None:
+        self.usage: Usage | None = None
+        self.answered_by = model
+        self._metrics = metrics
+        provider, _, name = model.partition(",")[0].partition(":")
+        self._span = tracing.begin(
+            f"chat {name or provider}",
+            {
+                "gen_ai.operation.name": "chat",
+                "gen_ai.provider.name": PROVIDERS.get(provider, provider),
+                "gen_ai.request.model": name or provider,
+                "gen_ai.conversation.id": str(conversation_id),
+            },
+        )
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if self.usage is not None:
+            tokens = self._metrics.tokens
+            tokens.labels(self.answered_by, "input").inc(self.usage.input_tokens)
+            tokens.labels(self.answered_by, "output").inc(self.usage.output_tokens)
+        if self._span is None:
+            return
+        if error is not None:
+            fail(self._span, error)
+        self._span.set_attribute("gen_ai.response.model", self.answered_by.rpartition(":")[2])
+        if self.usage is not None:
+            self._span.set_attribute("gen_ai.usage.input_tokens", self.usage.input_tokens)
+            self._span.set_attribute("gen_ai.usage.output_tokens", self.usage.output_tokens)
+        self._span.end()
+
+
+class MeasuredTools:
+    """Implements `agent.ports.Tools` by others."""
+
+    def __init__(self, tools: Tools, turn: TurnMeasure, metrics: Metrics, tracing: Tracing) -> None:
+        self._tools = tools
+        self._turn = turn
+        self._metrics = metrics
+        self._tracing = tracing
+
+    @property
+    def specs(self) -> Sequence[ToolSpec]:
+        return self._tools.specs
+
+    async def call(
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        *,
+        call_id: str | None = None,
+        own: Callable[[], Awaitable[Any]] | None = None,
+    ) -> ToolCall:
+        # A model may ask for anything; what it makes up is one name, or there would be no end of time series.
+        known = own is not None or any(spec.name == name for spec in self.specs)
+        tool = name if known else "unknown"
+        attributes = {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": tool,
+            "gen_ai.tool.call.id": call_id,
+        }
+        outcome = "failure"
+        try:
+            with self._turn.tool(), self._tracing.span(f"execute_tool {tool}", attributes) as span:
+                call = await self._tools.call(name, arguments, call_id=call_id, own=own)
+                if call.error is UNSET:
+                    outcome = "success"
+                elif span is not None:
+                    span.set_attribute("error.type", "tool-error")
+                return call
+        finally:
+            self._metrics.tool_calls.labels(tool, outcome).inc()

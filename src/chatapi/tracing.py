@@ -1,0 +1,154 @@
+"""Traces, where the environment says where to send them (OTEL_EXPORTER_OTLP_ENDPOINT and the other OTEL_ variables).
+
+Names follow OpenTelemetry's semantic conventions for HTTP, databases and generative AI; which spans there are is in
+docs/observability.md. Nothing that a user wrote is in one: no message, no argument of a tool, no value of a statement.
+"""
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import propagate, trace
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, ExceptionContext
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chatapi.settings import SettingsError
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+FLUSH_SECONDS = 3.0  # at the end of a shutdown that has 30 s for all
+HTTP_PROTOCOL = "http/protobuf"  # https://opentelemetry.io/docs/specs/otel/protocol/exporter/
+
+
+class Tracing:
+    """Makes spans, or nothing at next to no cost where nobody asked for traces."""
+
+    def __init__(self, provider: "TracerProvider | None" = None) -> None:
+        self._provider = provider
+        self._tracer: Tracer | None = None if provider is None else provider.get_tracer("chatapi")
+
+    @property
+    def on(self) -> bool:
+        return self._tracer is not None
+
+    def request(self, scope: Mapping[str, Any]) -> AbstractContextManager[Span | None]:
+        """The span of an ASGI request, a child of the caller's if it names one (W3C Trace Context)."""
+        if self._tracer is None:
+            return nullcontext()
+        carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        return self._tracer.start_as_current_span(
+            scope["method"], context=propagate.extract(carrier), kind=SpanKind.SERVER
+        )
+
+    def span(self, name: str, attributes: dict[str, Any]) -> AbstractContextManager[Span | None]:
+        """A span that is the parent of those begun inside it; an exception marks it as failed, by its type alone."""
+        if self._tracer is None:
+            return nullcontext()
+        return self._spanning(self._tracer, name, attributes)
+
+    def begin(self, name: str, attributes: dict[str, Any]) -> Span | None:
+        """A span of a call to somewhere else, and nobody's parent; for the caller to end."""
+        if self._tracer is None:
+            return None
+        return self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=known(attributes))
+
+    def close(self) -> None:
+        """Send what is not sent yet, but wait for it no longer than a shutdown can; blocks."""
+        if self._provider is not None:
+            # The SDK waits for as long as the exporter's time-out, 10 s, and a thread cannot be told to stop.
+            sending = threading.Thread(target=self._provider.shutdown, daemon=True)
+            sending.start()
+            sending.join(FLUSH_SECONDS)
+
+    def watch_statements(self, engine: AsyncEngine) -> None:
+        """A span for each statement that is part of something traced."""
+        if (tracer := self._tracer) is None:
+            return
+        system = engine.dialect.name
+        sync_engine = engine.sync_engine
+
+        @event.listens_for(sync_engine, "before_cursor_execute")
+        def before(connection: Connection, _: Any, statement: str, *__: Any) -> None:
+            if not trace.get_current_span().is_recording():
+                return  # a heartbeat's
+            operation = statement.split(None, 1)[0].upper()
+            connection.info["chatapi.span"] = tracer.start_span(
+                operation,
+                kind=SpanKind.CLIENT,
+                attributes={
+                    "db.system.name": system,
+                    "db.operation.name": operation,
+                    "db.query.text": statement,
+                },
+            )
+
+        @event.listens_for(sync_engine, "after_cursor_execute")
+        def after(connection: Connection, *_: Any) -> None:
+            if (span := connection.info.pop("chatapi.span", None)) is not None:
+                span.end()
+
+        @event.listens_for(sync_engine, "handle_error")
+        def failed(context: ExceptionContext) -> None:
+            if context.connection is None:
+                return
+            if (span := context.connection.info.pop("chatapi.span", None)) is not None:
+                fail(span, context.original_exception)
+                span.end()
+
+    @contextmanager
+    def _spanning(self, tracer: Tracer, name: str, attributes: dict[str, Any]) -> Iterator[Span]:
+        with tracer.start_as_current_span(
+            name, attributes=known(attributes), record_exception=False, set_status_on_exception=False
+        ) as span:
+            try:
+                yield span
+            except BaseException as error:
+                fail(span, error)
+                raise
+
+
+def tracing_from(environ: Mapping[str, str] = os.environ) -> Tracing:
+    """Traces as OpenTelemetry's own variables say; raises `SettingsError`.
+
+    The SDK reads them itself: endpoint, headers, sampler, batches, service name and other resource attributes
+    (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/).
+    """
+    endpoint = next((name for name in ENDPOINTS if environ.get(name)), None)
+    off = (
+        environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+        or environ.get("OTEL_TRACES_EXPORTER") == "none"
+    )
+    if endpoint is None or off:
+        return Tracing()
+    for name in PROTOCOLS:
+        if environ.get(name, HTTP_PROTOCOL) != HTTP_PROTOCOL:
+            raise SettingsError(f"{name}: only {HTTP_PROTOCOL} is supported")
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise SettingsError(f'{endpoint}: needs: pip install "chatapi[otel]"') from error
+    called = {"service.name": environ.get("OTEL_SERVICE_NAME", "chatapi")}
+    provider = TracerProvider(resource=Resource.create(called), shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return Tracing(provider)
+
+
+def fail(span: Span, error: BaseException) -> None:
+    """Mark a span as failed, without the error's text."""
+    kind = getattr(error, "type", type(error).__qualname__)
+    span.set_attribute("error.type", str(kind))
+    span.set_status(Status(StatusCode.ERROR))
+
+
+def known(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if value is not None}

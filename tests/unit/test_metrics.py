@@ -1,0 +1,73 @@
+"""Metrics of several processes, and what is wrapped around the app, without a server."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from litestar.types import ASGIApp
+
+from chatapi.chat.measures import Telemetry
+from chatapi.logs import access_log
+from chatapi.metrics import MULTIPROCESS, Metrics, forget_dead_processes
+from chatapi.tracing import Tracing
+from chatapi.web.observability import observe
+from tests.support.logs import heard
+from tests.support.metrics import Samples
+
+COUNT = """
+from chatapi.metrics import Metrics
+metrics = Metrics("1.0")
+metrics.requests.labels("GET", "/", 200).inc(3)
+metrics.turn_model_seconds.observe(0.3)
+metrics.turns_active.set(2)
+metrics.breaker_open.set(1)
+"""
+
+
+def count(directory: Path) -> None:
+    """As a worker does that then dies."""
+    environ = {**os.environ, MULTIPROCESS: str(directory)}
+    subprocess.run([sys.executable, "-c", COUNT], env=environ, check=True)
+
+
+def test_processes_count_together_and_the_dead_have_nothing_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MULTIPROCESS, str(tmp_path))
+    metrics = Metrics()
+    count(tmp_path)
+    count(tmp_path)
+    body, media_type = metrics.render("text/plain")
+    seen = Samples(body.decode())
+    assert media_type.startswith("text/plain")
+    assert seen.get("requests_total", method="GET", route="/", status=200) == 6
+    assert seen.get("turn_model_seconds_count") == 2
+    assert seen.get("turn_model_seconds_bucket", le="0.25") == 0
+    assert seen.get("turn_model_seconds_bucket", le="0.5") == 2
+    assert "chatapi_turns_active" not in seen.labels
+    assert "chatapi_database_breaker_open" not in seen.labels
+
+
+def test_the_living_are_not_forgotten(tmp_path: Path) -> None:
+    count(tmp_path)
+    (dead,) = tmp_path.glob("gauge_livesum_*.db")
+    living = dead.rename(tmp_path / f"gauge_livesum_{os.getpid()}.db")
+    forget_dead_processes(tmp_path)
+    assert living.exists()
+
+
+async def test_what_is_no_http_passes_unobserved() -> None:
+    passed = []
+
+    async def app(scope: Any, _: Any, __: Any) -> None:
+        passed.append(scope["type"])
+
+    telemetry = Telemetry(Metrics(), Tracing())
+    observed = cast("Any", observe(cast("ASGIApp", app), telemetry, access_log("INFO", "json")))
+    with heard("chatapi.access") as messages:
+        await observed({"type": "websocket"}, None, None)
+    assert passed == ["websocket"]
+    assert messages == []
