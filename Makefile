@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PYTEST := --numprocesses auto --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test check format clean
+.PHONY: run test check bench format clean
 
 run: $(VENV)/.installed
 	HOST=$(HOST) PORT=$(PORT) $(BIN)/chatapi run
@@ -25,6 +25,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/coverage run -m pytest $(PYTEST) $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks $(ARGS)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format
@@ -45,4 +48,8 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(PIP) --editable . --group dev
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
+	$(PIP) --editable . --group bench
 	@touch $@ $(VENV)/.installed

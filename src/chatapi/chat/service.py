@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chatapi.agent.ports import Agent, Prompt, ProviderState, TextDelta, Usage
 from chatapi.agent.tools import ExternalTool, ExternalToolSource, Tool, no_external_tools
 from chatapi.audit import audit
-from chatapi.chat import store
+from chatapi.chat import at_once, store
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
 from chatapi.chat.tools import TurnTools
 from chatapi.chat.worker import Worker
@@ -77,7 +77,7 @@ class RunningTurn:
 
     async def finish(self, session: AsyncSession, *, cancelled: bool = False) -> ChatAnswer | None:
         """Store what was said and done, and end the turn; see `store.finish`."""
-        return await store.finish(
+        return await at_once.finish(
             session,
             self.run,
             response=self.text,
@@ -219,7 +219,7 @@ class ChatService:
                 told.set_result(answered)
 
     async def _seen(self, user_id: str, key: store.Key) -> ChatAnswer | None:
-        return await self._database.run(user_id, lambda session: store.seen(session, user_id, key))
+        return await self._database.run(user_id, lambda session: at_once.seen(session, user_id, key))
 
     async def _begin(
         self, user_id: str, request: ChatRequest, key: store.Key | None
@@ -233,7 +233,7 @@ class ChatService:
         )
         return await self._database.run(
             user_id,
-            lambda session: store.begin(session, user_id, request, key, claim),
+            lambda session: at_once.begin(session, user_id, request, key, claim),
             lambda session: store.begun(session, user_id, request, claim),
         )
 

@@ -4,13 +4,13 @@ They are Core statements rather than flushes of objects, because a turn's cost i
 one order, conversation before turn before the rows of tools, so that no two transactions wait for each other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, and_, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, exists, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import HistoryMessage, ProviderState, ToolCall, Usage
@@ -146,6 +146,18 @@ async def read_history(
     That is those which were answered, and of the cancelled ones those that had said or done something. A failed turn
     is never among them, and neither is half a one, so what an agent is given always alternates.
     """
+    return to_history(
+        await session.execute(select_history(user_id, conversation_id, turns=turns, before=before))
+    )
+
+
+def select_history(
+    user_id: str | ColumnElement[str],
+    conversation_id: int | ColumnElement[int],
+    *,
+    turns: int,
+    before: int,
+) -> Select[tuple[int, str, str, list[dict[str, Any]], Any]]:
     answer = Message.__table__.alias("answer")
     answered = exists().where(answer.c.turn_id == Turn.id, answer.c.role == "assistant")
     latest = (
@@ -159,19 +171,23 @@ async def read_history(
         .order_by(Turn.id.desc())
         .limit(turns)
     )
-    rows = await session.execute(
-        select(Message.role, Message.content, Message.tool_calls, Message.provider_state)
+    return (
+        select(Message.id, Message.role, Message.content, Message.tool_calls, Message.provider_state)
         .where(Message.user_id == user_id, Message.turn_id.in_(latest))
         .order_by(Message.id)
     )
+
+
+def to_history(rows: Iterable[Row[Any]]) -> list[HistoryMessage]:
+    """Messages of the rows of `select_history`."""
     return [
         HistoryMessage(
-            role=role,
-            content=content,
-            tool_calls=msgspec.convert(calls, list[ToolCall]),
-            provider_state=state,
+            role=row.role,
+            content=row.content,
+            tool_calls=msgspec.convert(row.tool_calls, list[ToolCall]),
+            provider_state=row.provider_state,
         )
-        for role, content, calls, state in rows
+        for row in rows
     ]
 
 
@@ -251,6 +267,13 @@ async def finish(
             .returning(Message.id)
         )
     ).scalar_one()
+    return to_answer(run, message_id, response, tool_calls, usage)
+
+
+def to_answer(
+    run: Run, message_id: int, response: str, tool_calls: Sequence[ToolCall], usage: Usage | None
+) -> ChatAnswer:
+    """The answer that was stored just now as this message."""
     return ChatAnswer(
         conversation_id=run.conversation_id,
         response=response,

@@ -15,6 +15,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from chatapi.db.alone import AUTOCOMMIT
 from chatapi.db.resilience import Breaker, is_outage, is_transient
 from chatapi.errors import DatabaseUnavailable
 from chatapi.settings import Settings, SettingsError
@@ -178,6 +179,8 @@ class Database:
         self.breaker = Breaker(self.ping)
         self._guarded: bool | None = None if self.engine.dialect.name == "postgresql" else False
         self._sessions: async_sessionmaker[AsyncSession] = config.create_session_maker()  # type: ignore[assignment]
+        # A view of the same pool, made once: set for each checkout, the level costs more than it saves.
+        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def transaction(self, owner: Owner) -> AsyncIterator[AsyncSession]:
@@ -190,13 +193,14 @@ class Database:
         """
         self.breaker.check()
         try:
-            async with self._sessions.begin() as session:
-                if owner is not None and await self._is_guarded(session):
-                    if owner is EVERYONE:
+            guarded = await self._is_guarded()
+            async with self._sessions(info={} if guarded else {AUTOCOMMIT: self._autocommit}) as session:
+                async with session.begin():
+                    if guarded and owner is EVERYONE:
                         await session.execute(SET_EVERYONE)
-                    else:
+                    elif guarded and owner is not None:
                         await session.execute(SET_OWNER, {"owner": owner})
-                yield session
+                    yield session
         except Exception as error:
             if is_outage(error):
                 self.breaker.failed()
@@ -206,29 +210,32 @@ class Database:
     async def run(self, owner: Owner, work: Work[T], recover: Work[T | None] | None = None) -> T:
         """A whole transaction, tried a few times while the database's trouble is of the kind that passes.
 
-        A COMMIT that is cut off may have happened. `recover` is then asked first: it gives what the earlier try
-        wrote, or None when that was lost. Raises `DatabaseUnavailable` when the trouble lasts.
+        A COMMIT that is cut off may have happened, and so may a statement that is a transaction by itself. `recover`
+        is then asked first: it gives what the earlier try wrote, or None when that was lost. Raises
+        `DatabaseUnavailable` when the trouble lasts.
         """
         uncertain = False
         try:
             async for attempt in stamina.retry_context(on=is_transient, **RETRIES):
                 with attempt:
+                    if uncertain and recover:
+                        async with self.transaction(owner) as session:
+                            if (written := await recover(session)) is not None:
+                                return written
+                    uncertain = True
                     async with self.transaction(owner) as session:
-                        if uncertain and recover and (written := await recover(session)) is not None:
-                            return written
-                        result = await work(session)
-                        uncertain = True  # from here on only the COMMIT can fail
-                    return result
+                        return await work(session)
         except Exception as error:
             if is_transient(error):
                 raise DatabaseUnavailable from error
             raise
         raise AssertionError("stamina ends with a result or an error")
 
-    async def _is_guarded(self, session: AsyncSession) -> bool:
+    async def _is_guarded(self) -> bool:
         """Whether row-level security holds for the role that we connect as; asked once."""
         if self._guarded is None:
-            self._guarded = not await session.scalar(BYPASSES)
+            async with self.engine.connect() as connection:
+                self._guarded = not await connection.scalar(BYPASSES)
             log.info(
                 "Row-level security is %s", "on" if self._guarded else "off: the database's role bypasses it"
             )
