@@ -23,13 +23,14 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import CTE
 
 from chatapi.agent.ports import ProviderState, ToolCall, Usage
 from chatapi.chat import store
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
 from chatapi.db.alone import Statement
+from chatapi.db.config import Done
 from chatapi.db.models import Conversation, Message, Turn, User, now
 from chatapi.db.paging import MAX_ID
 
@@ -45,41 +46,42 @@ NOW = bindparam("now", None, type_=Turn.created_at.type)
 
 
 async def begin(
-    session: AsyncSession, user_id: str, request: ChatRequest, key: store.Key | None, claim: store.Claim
-) -> store.Run | ChatAnswer:
-    """As `store.begin`."""
-    if not can(session) or (request.conversation_id or 0) > MAX_ID:
-        return await store.begin(session, user_id, request, key, claim)
-    values = {
-        "user_id": user_id,
-        "conversation_id": request.conversation_id,
-        "worker_id": claim.worker_id,
-        "run_id": claim.run_id,
-        "key": key and key.value,
-        "request_hash": key and key.request_hash,
-        "model": claim.model,
-        "content": request.message,
-        "now": now(),
-    }
-    begin_one = BEGIN_FIRST if request.conversation_id is None else begin_next(claim.history)
-    rows = await begin_one.run(session, values)
+    connection: AsyncConnection, user_id: str, request: ChatRequest, key: store.Key | None, claim: store.Claim
+) -> Done[store.Run | ChatAnswer] | None:
+    """As `store.begin`, for a turn that nothing stands in the way of."""
+    if (request.conversation_id or 0) > MAX_ID:
+        return None
+    statement = BEGIN_FIRST if request.conversation_id is None else begin_next(claim.history)
+    rows = await statement.run(
+        connection,
+        {
+            "user_id": user_id,
+            "conversation_id": request.conversation_id,
+            "worker_id": claim.worker_id,
+            "run_id": claim.run_id,
+            "key": key and key.value,
+            "request_hash": key and key.request_hash,
+            "model": claim.model,
+            "content": request.message,
+            "now": now(),
+        },
+    )
     if not rows:
-        # Not begun: maybe because of what a lost connection has left going on, which is this very run.
-        return await store.begun(session, user_id, request, claim) or await store.begin(
-            session, user_id, request, key, claim
+        return None
+    return Done(
+        store.Run(
+            turn_id=rows[0].turn_id,
+            run_id=claim.run_id,
+            user_id=user_id,
+            conversation_id=rows[0].conversation_id,
+            message=request.message,
+            history=[] if rows[0].role is None else store.to_history(rows),
         )
-    return store.Run(
-        turn_id=rows[0].turn_id,
-        run_id=claim.run_id,
-        user_id=user_id,
-        conversation_id=rows[0].conversation_id,
-        message=request.message,
-        history=[] if rows[0].role is None else store.to_history(rows),
     )
 
 
 async def finish(
-    session: AsyncSession,
+    connection: AsyncConnection,
     run: store.Run,
     *,
     response: str,
@@ -87,24 +89,12 @@ async def finish(
     usage: Usage | None,
     state: ProviderState | None = None,
     cancelled: bool = False,
-) -> ChatAnswer | None:
-    """As `store.finish`."""
-
-    async def plainly() -> ChatAnswer | None:
-        return await store.finish(
-            session,
-            run,
-            response=response,
-            tool_calls=tool_calls,
-            usage=usage,
-            state=state,
-            cancelled=cancelled,
-        )
-
-    if not can(session) or not (response or tool_calls):
-        return await plainly()
+) -> Done[ChatAnswer | None] | None:
+    """As `store.finish`, for a turn that is still ours and has an answer."""
+    if not response and not tool_calls:
+        return None
     rows = await FINISH.run(
-        session,
+        connection,
         {
             "user_id": run.user_id,
             "conversation_id": run.conversation_id,
@@ -119,21 +109,12 @@ async def finish(
             "now": now(),
         },
     )
-    if not rows:
-        # Not ended: maybe because what a lost connection has left going on came first, which is this very end.
-        return await store.finished(session, run) or await plainly()
-    return store.to_answer(run, rows[0].id, response, tool_calls, usage)
+    return Done(store.to_answer(run, rows[0].id, response, tool_calls, usage)) if rows else None
 
 
-async def seen(session: AsyncSession, user_id: str, key: store.Key) -> ChatAnswer | None:
-    """As `store.seen`."""
-    if can(session) and not await SEEN.run(session, {"user_id": user_id, "key": key.value}):
-        return None
-    return await store.seen(session, user_id, key)
-
-
-def can(session: AsyncSession) -> bool:
-    return session.get_bind().dialect.name == "postgresql"
+async def seen(connection: AsyncConnection, user_id: str, key: store.Key) -> Done[ChatAnswer | None] | None:
+    """As `store.seen`, for a key that was not."""
+    return None if await SEEN.run(connection, {"user_id": user_id, "key": key.value}) else Done(None)
 
 
 def to_json(value: Any) -> str | None:

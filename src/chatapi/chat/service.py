@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from uuid import uuid4
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from chatapi.agent.ports import Agent, Prompt, ProviderState, TextDelta, Usage
 from chatapi.agent.tools import ExternalTool, ExternalToolSource, Tool, no_external_tools
@@ -19,7 +19,7 @@ from chatapi.chat import at_once, store
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
 from chatapi.chat.tools import TurnTools
 from chatapi.chat.worker import Worker
-from chatapi.db.config import EVERYONE, Database
+from chatapi.db.config import EVERYONE, AtOnce, Database, Done
 from chatapi.errors import (
     AppError,
     DatabaseUnavailable,
@@ -77,16 +77,25 @@ class RunningTurn:
 
     async def finish(self, session: AsyncSession, *, cancelled: bool = False) -> ChatAnswer | None:
         """Store what was said and done, and end the turn; see `store.finish`."""
-        return await at_once.finish(
-            session,
-            self.run,
-            response=self.text,
-            tool_calls=self.tools.calls,
-            usage=self.usage,
-            # Of an answer that broke off the provider has nothing to go on from.
-            state=None if cancelled else self.state,
-            cancelled=cancelled,
+        return await store.finish(
+            session, self.run, cancelled=cancelled, **self._outcome(cancelled=cancelled)
         )
+
+    async def finish_at_once(
+        self, connection: AsyncConnection, *, cancelled: bool = False
+    ) -> Done[ChatAnswer | None] | None:
+        return await at_once.finish(
+            connection, self.run, cancelled=cancelled, **self._outcome(cancelled=cancelled)
+        )
+
+    def _outcome(self, *, cancelled: bool) -> dict[str, Any]:
+        return {
+            "response": self.text,
+            "tool_calls": self.tools.calls,
+            "usage": self.usage,
+            # Of an answer that broke off the provider has nothing to go on from.
+            "state": None if cancelled else self.state,
+        }
 
     async def _take(self, agent: Agent, seconds: float) -> None:
         run = self.run
@@ -219,7 +228,11 @@ class ChatService:
                 told.set_result(answered)
 
     async def _seen(self, user_id: str, key: store.Key) -> ChatAnswer | None:
-        return await self._database.run(user_id, lambda session: at_once.seen(session, user_id, key))
+        return await self._database.run(
+            user_id,
+            lambda session: store.seen(session, user_id, key),
+            at_once=lambda connection: at_once.seen(connection, user_id, key),
+        )
 
     async def _begin(
         self, user_id: str, request: ChatRequest, key: store.Key | None
@@ -233,8 +246,9 @@ class ChatService:
         )
         return await self._database.run(
             user_id,
-            lambda session: at_once.begin(session, user_id, request, key, claim),
+            lambda session: store.begin(session, user_id, request, key, claim),
             lambda session: store.begun(session, user_id, request, claim),
+            at_once=lambda connection: at_once.begin(connection, user_id, request, key, claim),
         )
 
     async def _reply(self, turn: RunningTurn) -> "End":
@@ -251,7 +265,9 @@ class ChatService:
         """Write the turn's end, however long the database is away; the client is told 503 the first time it is."""
         while True:
             try:
-                answer = await self._database.run(turn.run.user_id, end.write, end.recover)
+                answer = await self._database.run(
+                    turn.run.user_id, end.write, end.recover, at_once=end.at_once
+                )
             except DatabaseUnavailable as error:
                 error.members |= ids_of(turn.run)
                 if not told.done():
@@ -296,10 +312,11 @@ class End(NamedTuple):
     write: Callable[[AsyncSession], Awaitable[ChatAnswer | None]]
     recover: Callable[[AsyncSession], Awaitable[ChatAnswer | None]] | None
     failure: AppError | None
+    at_once: AtOnce[ChatAnswer | None] | None = None  # `write` as one statement
 
 
 def completed(turn: RunningTurn) -> End:
-    return End(turn.finish, lambda session: store.finished(session, turn.run), None)
+    return End(turn.finish, lambda session: store.finished(session, turn.run), None, turn.finish_at_once)
 
 
 def cancelled(turn: RunningTurn) -> End:

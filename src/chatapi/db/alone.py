@@ -7,11 +7,8 @@ from typing import Any
 from sqlalchemy import BindParameter, Select
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.engine import Row
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.visitors import cloned_traverse
-
-# In a session's `info`: an engine on the same pool that commits each statement, where one may stand alone.
-AUTOCOMMIT = "autocommit"
 
 
 class Statement:
@@ -25,22 +22,16 @@ class Statement:
         self._expression = expression
 
     @cached_property
-    def _compiled(self) -> tuple[str, Sequence[str]]:
+    def _compiled(self) -> tuple[str, list[str]]:
         compiled = cloned_traverse(self._expression, {}, {"bindparam": write_value}).compile(
             dialect=asyncpg.dialect(),  # type: ignore[no-untyped-call]
             compile_kwargs={"render_postcompile": True},
         )
-        return str(compiled), compiled.positiontup
+        return str(compiled), compiled.positiontup or []
 
-    async def run(self, session: AsyncSession, values: Mapping[str, Any]) -> Sequence[Row[Any]]:
-        """Run it alone if it may be, and otherwise in the session's transaction, where the owner is set."""
+    async def run(self, connection: AsyncConnection, values: Mapping[str, Any]) -> Sequence[Row[Any]]:
         sql, names = self._compiled
-        parameters = tuple(values[name] for name in names)
-        engine: AsyncEngine | None = session.info.get(AUTOCOMMIT)
-        if engine is None:
-            return (await (await session.connection()).exec_driver_sql(sql, parameters)).all()
-        async with engine.connect() as connection:
-            return (await connection.exec_driver_sql(sql, parameters)).all()
+        return (await connection.exec_driver_sql(sql, tuple(values[name] for name in names))).all()
 
 
 def write_value(parameter: BindParameter[Any]) -> None:

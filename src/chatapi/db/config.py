@@ -1,11 +1,12 @@
 """The engine, its sessions, and the one way to begin a transaction."""
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 import stamina
 from advanced_alchemy.config import AsyncSessionConfig
@@ -13,9 +14,8 @@ from advanced_alchemy.extensions.litestar import AlembicAsyncConfig, EngineConfi
 from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
-from chatapi.db.alone import AUTOCOMMIT
 from chatapi.db.resilience import Breaker, is_outage, is_transient
 from chatapi.errors import DatabaseUnavailable
 from chatapi.settings import Settings, SettingsError
@@ -24,6 +24,15 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[AsyncSession], Awaitable[T]]
+
+
+class Done(NamedTuple, Generic[T]):
+    """What a statement came to that was a whole transaction."""
+
+    result: T
+
+
+AtOnce: TypeAlias = Callable[[AsyncConnection], Awaitable[Done[T] | None]]
 
 
 class Everyone(Enum):
@@ -50,7 +59,7 @@ POOL_TIMEOUT = 15  # a burst is better kept waiting than refused; a dead databas
 CONNECT_TIMEOUT = 10.0  # Neon wakes a sleeping database in a few seconds
 STATEMENT_TIMEOUT = 5.0  # no statement of ours is long; one that is has lost its database
 RETRIES: dict[str, Any] = {
-    "attempts": 4,
+    "attempts": 3,  # after the first
     "timeout": 5.0,
     "wait_initial": 0.05,
     "wait_max": 1.0,
@@ -170,6 +179,14 @@ def replace_closed_connections(engine: AsyncEngine) -> None:
             raise DisconnectionError  # SQLAlchemy replaces the connection and tries again
 
 
+async def set_owner(connection: AsyncConnection | AsyncSession, owner: Owner) -> None:
+    """For the rest of the transaction."""
+    if owner is EVERYONE:
+        await connection.execute(SET_EVERYONE)
+    elif owner is not None:
+        await connection.execute(SET_OWNER, {"owner": owner})
+
+
 class Database:
     """Short transactions on one engine. Nothing else in the package opens a session."""
 
@@ -177,7 +194,8 @@ class Database:
         self.config = config
         self.engine: AsyncEngine = config.get_engine()
         self.breaker = Breaker(self.ping)
-        self._guarded: bool | None = None if self.engine.dialect.name == "postgresql" else False
+        self._does_at_once = self.engine.dialect.name == "postgresql"
+        self._guarded: bool | None = None if self._does_at_once else False
         self._sessions: async_sessionmaker[AsyncSession] = config.create_session_maker()  # type: ignore[assignment]
         # A view of the same pool, made once: set for each checkout, the level costs more than it saves.
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -191,45 +209,78 @@ class Database:
 
         Raises `DatabaseUnavailable` at once while the breaker is open, and what the driver raises otherwise.
         """
-        self.breaker.check()
-        try:
+        with self._watched():
             guarded = await self._is_guarded()
-            async with self._sessions(info={} if guarded else {AUTOCOMMIT: self._autocommit}) as session:
-                async with session.begin():
-                    if guarded and owner is EVERYONE:
-                        await session.execute(SET_EVERYONE)
-                    elif guarded and owner is not None:
-                        await session.execute(SET_OWNER, {"owner": owner})
-                    yield session
-        except Exception as error:
-            if is_outage(error):
-                self.breaker.failed()
-            raise
-        self.breaker.succeeded()
+            async with self._sessions.begin() as session:
+                if guarded:
+                    await set_owner(session, owner)
+                yield session
 
-    async def run(self, owner: Owner, work: Work[T], recover: Work[T | None] | None = None) -> T:
+    async def run(
+        self,
+        owner: Owner,
+        work: Work[T],
+        recover: Work[T | None] | None = None,
+        *,
+        at_once: AtOnce[T] | None = None,
+    ) -> T:
         """A whole transaction, tried a few times while the database's trouble is of the kind that passes.
 
-        A COMMIT that is cut off may have happened, and so may a statement that is a transaction by itself. `recover`
-        is then asked first: it gives what the earlier try wrote, or None when that was lost. Raises
-        `DatabaseUnavailable` when the trouble lasts.
+        `at_once` is the same as one statement, for a database that can do that; where it gives None it has changed
+        nothing, and `work` is done. What was cut off may have happened: a COMMIT, or such a statement. On a second try
+        `recover` is therefore asked before `work`: it gives what the earlier try wrote, or None when that was lost.
+        Raises `DatabaseUnavailable` when the trouble lasts.
         """
-        uncertain = False
         try:
+            return await self._try(owner, work, None, at_once)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+        try:
+            await asyncio.sleep(RETRIES["wait_initial"])
             async for attempt in stamina.retry_context(on=is_transient, **RETRIES):
                 with attempt:
-                    if uncertain and recover:
-                        async with self.transaction(owner) as session:
-                            if (written := await recover(session)) is not None:
-                                return written
-                    uncertain = True
-                    async with self.transaction(owner) as session:
-                        return await work(session)
+                    return await self._try(owner, work, recover, at_once)
         except Exception as error:
             if is_transient(error):
                 raise DatabaseUnavailable from error
             raise
         raise AssertionError("stamina ends with a result or an error")
+
+    async def _try(
+        self, owner: Owner, work: Work[T], recover: Work[T | None] | None, at_once: AtOnce[T] | None
+    ) -> T:
+        if at_once is not None and self._does_at_once:
+            async with self._alone(owner) as connection:
+                if (done := await at_once(connection)) is not None:
+                    return done.result
+        async with self.transaction(owner) as session:
+            if recover is not None and (written := await recover(session)) is not None:
+                return written
+            return await work(session)
+
+    @asynccontextmanager
+    async def _alone(self, owner: Owner) -> AsyncIterator[AsyncConnection]:
+        """A connection for one statement: in no transaction, unless the owner has to be set for it."""
+        with self._watched():
+            if not await self._is_guarded():
+                async with self._autocommit.connect() as connection:
+                    yield connection
+                return
+            async with self.engine.begin() as connection:
+                await set_owner(connection, owner)
+                yield connection
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        self.breaker.check()
+        try:
+            yield
+        except Exception as error:
+            if is_outage(error):
+                self.breaker.failed()
+            raise
+        self.breaker.succeeded()
 
     async def _is_guarded(self) -> bool:
         """Whether row-level security holds for the role that we connect as; asked once."""

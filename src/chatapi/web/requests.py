@@ -69,7 +69,7 @@ def methods_of(scope: HTTPScope) -> set[str]:
     return methods | {"HEAD"} if "GET" in methods else methods
 
 
-def name_user(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
+async def name_user(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
     """A guard: from here on it is known whose request this is."""
     if (request := current_request.get()) is not None:
         request.user_id = connection.user.user_id
@@ -109,7 +109,7 @@ def answer_head(app: ASGIApp) -> ASGIApp:
     return wrapped
 
 
-def body_is_json(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
+async def body_is_json(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
     """A body that says it is something else than JSON is refused; one that says nothing is taken for JSON."""
     headers = connection.headers
     if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
