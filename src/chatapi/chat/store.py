@@ -184,7 +184,7 @@ def to_history(rows: Iterable[Row[Any]]) -> list[HistoryMessage]:
         HistoryMessage(
             role=row.role,
             content=row.content,
-            tool_calls=msgspec.convert(row.tool_calls, list[ToolCall]),
+            tool_calls=msgspec.convert(row.tool_calls, list[ToolCall]) if row.tool_calls else (),
             provider_state=row.provider_state,
         )
         for row in rows

@@ -49,10 +49,14 @@ async def add_headers(message: Message, scope: Scope) -> None:
     """A before-send hook, which sees what no route handles, too."""
     if message["type"] != "http.response.start":
         return
-    headers = MutableScopeHeaders(message)
-    headers["X-Request-ID"] = request_id_of(scope)
+    ours = {"x-request-id": request_id_of(scope)}
     if (request := current_request.get()) is not None:
-        headers.update(request.headers)
+        ours |= request.headers
+    message["headers"] = [
+        *message["headers"],
+        *((name.lower().encode(), value.encode("latin-1")) for name, value in ours.items()),
+    ]
+    headers = MutableScopeHeaders(message)
     if scope["type"] == ScopeType.HTTP and scope["method"] == "OPTIONS" and "allow" in headers:
         headers["Allow"] = ", ".join(sorted(methods_of(scope))) or headers["Allow"]
 
