@@ -23,13 +23,12 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import CTE
 
 from chatapi.agent.ports import ProviderState, ToolCall, Usage
 from chatapi.chat import store
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
-from chatapi.db.alone import Statement
+from chatapi.db.alone import Connection, Statement
 from chatapi.db.config import Done
 from chatapi.db.models import Conversation, Message, Turn, User, now
 from chatapi.db.paging import MAX_ID
@@ -46,7 +45,7 @@ NOW = bindparam("now", None, type_=Turn.created_at.type)
 
 
 async def begin(
-    connection: AsyncConnection, user_id: str, request: ChatRequest, key: store.Key | None, claim: store.Claim
+    connection: Connection, user_id: str, request: ChatRequest, key: store.Key | None, claim: store.Claim
 ) -> Done[store.Run | ChatAnswer] | None:
     """As `store.begin`, for a turn that nothing stands in the way of."""
     if (request.conversation_id or 0) > MAX_ID:
@@ -68,20 +67,21 @@ async def begin(
     )
     if not rows:
         return None
+    turn_id, conversation_id, *first = rows[0]
     return Done(
         store.Run(
-            turn_id=rows[0].turn_id,
+            turn_id=turn_id,
             run_id=claim.run_id,
             user_id=user_id,
-            conversation_id=rows[0].conversation_id,
+            conversation_id=conversation_id,
             message=request.message,
-            history=[] if rows[0].role is None else store.to_history(rows),
+            history=store.to_history(row[2:] for row in rows) if first and first[0] else [],
         )
     )
 
 
 async def finish(
-    connection: AsyncConnection,
+    connection: Connection,
     run: store.Run,
     *,
     response: str,
@@ -109,10 +109,10 @@ async def finish(
             "now": now(),
         },
     )
-    return Done(store.to_answer(run, rows[0].id, response, tool_calls, usage)) if rows else None
+    return Done(store.to_answer(run, rows[0][0], response, tool_calls, usage)) if rows else None
 
 
-async def seen(connection: AsyncConnection, user_id: str, key: store.Key) -> Done[ChatAnswer | None] | None:
+async def seen(connection: Connection, user_id: str, key: store.Key) -> Done[ChatAnswer | None] | None:
     """As `store.seen`, for a key that was not."""
     return None if await SEEN.run(connection, {"user_id": user_id, "key": key.value}) else Done(None)
 
@@ -179,9 +179,7 @@ def begin_first() -> Statement:
         .cte("conversation")
     )
     return Statement(
-        select(
-            turn.c.id.label("turn_id"), turn.c.conversation_id, literal_column("null", Text()).label("role")
-        ).add_cte(owner, conversation, users_message(turn))
+        select(turn.c.id, turn.c.conversation_id).add_cte(owner, conversation, users_message(turn))
     )
 
 
@@ -220,7 +218,7 @@ def begin_next(history_turns: int) -> Statement:
         "history"
     )
     return Statement(
-        select(turn.c.id.label("turn_id"), turn.c.conversation_id, *(c for c in history.c if c.name != "id"))
+        select(turn.c.id, turn.c.conversation_id, *(c for c in history.c if c.name != "id"))
         .select_from(turn.outerjoin(history, true()))
         .order_by(history.c.id)
         .add_cte(users_message(turn))

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from uuid import uuid4
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import Agent, Prompt, ProviderState, TextDelta, Usage
 from chatapi.agent.tools import ExternalTool, ExternalToolSource, Tool, no_external_tools
@@ -19,6 +19,7 @@ from chatapi.chat import at_once, store
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
 from chatapi.chat.tools import TurnTools
 from chatapi.chat.worker import Worker
+from chatapi.db.alone import Connection
 from chatapi.db.config import EVERYONE, AtOnce, Database, Done
 from chatapi.errors import (
     AppError,
@@ -82,7 +83,7 @@ class RunningTurn:
         )
 
     async def finish_at_once(
-        self, connection: AsyncConnection, *, cancelled: bool = False
+        self, connection: Connection, *, cancelled: bool = False
     ) -> Done[ChatAnswer | None] | None:
         return await at_once.finish(
             connection, self.run, cancelled=cancelled, **self._outcome(cancelled=cancelled)

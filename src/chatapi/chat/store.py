@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Row, Select, and_, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, exists, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import HistoryMessage, ProviderState, ToolCall, Usage
@@ -146,9 +146,8 @@ async def read_history(
     That is those which were answered, and of the cancelled ones those that had said or done something. A failed turn
     is never among them, and neither is half a one, so what an agent is given always alternates.
     """
-    return to_history(
-        await session.execute(select_history(user_id, conversation_id, turns=turns, before=before))
-    )
+    rows = await session.execute(select_history(user_id, conversation_id, turns=turns, before=before))
+    return to_history(row[1:] for row in rows)
 
 
 def select_history(
@@ -178,16 +177,16 @@ def select_history(
     )
 
 
-def to_history(rows: Iterable[Row[Any]]) -> list[HistoryMessage]:
-    """Messages of the rows of `select_history`."""
+def to_history(rows: Iterable[Sequence[Any]]) -> list[HistoryMessage]:
+    """Messages of the rows of `select_history`, without their ids."""
     return [
         HistoryMessage(
-            role=row.role,
-            content=row.content,
-            tool_calls=msgspec.convert(row.tool_calls, list[ToolCall]) if row.tool_calls else (),
-            provider_state=row.provider_state,
+            role=role,
+            content=content,
+            tool_calls=msgspec.convert(calls, list[ToolCall]) if calls else [],
+            provider_state=state,
         )
-        for row in rows
+        for role, content, calls, state in rows
     ]
 
 

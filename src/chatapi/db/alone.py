@@ -1,14 +1,29 @@
-"""A statement that is a transaction by itself: no BEGIN, no COMMIT, one round trip (PostgreSQL)."""
+"""A statement that is a transaction by itself: no BEGIN, no COMMIT, one round trip (PostgreSQL).
 
-from collections.abc import Mapping, Sequence
+Below SQLAlchemy's connection, which costs as much again as such a statement, but on its pool and with its errors.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import Any
 
 from sqlalchemy import BindParameter, Select
 from sqlalchemy.dialects.postgresql import asyncpg
-from sqlalchemy.engine import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.sql.visitors import cloned_traverse
+
+
+class Connection:
+    """A connection of the driver for as long as one statement takes."""
+
+    def __init__(self, driver_connection: Any) -> None:
+        self._driver = driver_connection
+
+    async def fetch(self, sql: str, *parameters: Any) -> Sequence[Sequence[Any]]:
+        rows: Sequence[Sequence[Any]] = await self._driver.fetch(sql, *parameters)
+        return rows
 
 
 class Statement:
@@ -29,9 +44,36 @@ class Statement:
         )
         return str(compiled), compiled.positiontup or []
 
-    async def run(self, connection: AsyncConnection, values: Mapping[str, Any]) -> Sequence[Row[Any]]:
+    async def run(self, connection: Connection, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         sql, names = self._compiled
-        return (await connection.exec_driver_sql(sql, tuple(values[name] for name in names))).all()
+        return await connection.fetch(sql, *(values[name] for name in names))
+
+
+@asynccontextmanager
+async def connect(engine: AsyncEngine, setting: str | None) -> AsyncIterator[Connection]:
+    """A connection from the engine's pool, for one statement.
+
+    `setting` is what has to hold for the statement's transaction: a SELECT without parameters. There is a transaction
+    then, whose BEGIN goes in one round trip with it. Raises what SQLAlchemy raises. A connection that anything went
+    wrong on is not used again, so that nothing is left to be undone.
+    """
+    pooled = await engine.raw_connection()
+    driver: Any = pooled.driver_connection
+    try:
+        if setting is not None:
+            await driver.execute(f"BEGIN; {setting}")
+        yield Connection(driver)
+        if setting is not None:
+            await driver.execute("COMMIT")
+    except BaseException as error:
+        library = engine.dialect.loaded_dbapi.asyncpg
+        # The latter is what the driver says between hearing that it is cut off and being so.
+        lost = driver.is_closed() or isinstance(error, library.InternalClientError)
+        pooled.invalidate()
+        if isinstance(error, library.PostgresError | library.InterfaceError | library.InternalClientError):
+            raise DBAPIError(None, None, error, connection_invalidated=lost) from error
+        raise
+    pooled.close()
 
 
 def write_value(parameter: BindParameter[Any]) -> None:

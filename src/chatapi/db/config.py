@@ -14,8 +14,9 @@ from advanced_alchemy.extensions.litestar import AlembicAsyncConfig, EngineConfi
 from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from chatapi.db import alone
 from chatapi.db.resilience import Breaker, is_outage, is_transient
 from chatapi.errors import DatabaseUnavailable
 from chatapi.settings import Settings, SettingsError
@@ -32,7 +33,7 @@ class Done(NamedTuple, Generic[T]):
     result: T
 
 
-AtOnce: TypeAlias = Callable[[AsyncConnection], Awaitable[Done[T] | None]]
+AtOnce: TypeAlias = Callable[[alone.Connection], Awaitable[Done[T] | None]]
 
 
 class Everyone(Enum):
@@ -179,12 +180,13 @@ def replace_closed_connections(engine: AsyncEngine) -> None:
             raise DisconnectionError  # SQLAlchemy replaces the connection and tries again
 
 
-async def set_owner(connection: AsyncConnection | AsyncSession, owner: Owner) -> None:
-    """For the rest of the transaction."""
+def owner_setting(owner: Owner) -> str | None:
+    """What sets the owner for the rest of the transaction; in hexadecimal digits nothing needs to be quoted."""
     if owner is EVERYONE:
-        await connection.execute(SET_EVERYONE)
-    elif owner is not None:
-        await connection.execute(SET_OWNER, {"owner": owner})
+        return "SELECT set_config('chatapi.everyone', 'on', true)"
+    if owner is None:
+        return None
+    return f"SELECT set_config('chatapi.user_id', convert_from(decode('{owner.encode().hex()}', 'hex'), 'UTF8'), true)"
 
 
 class Database:
@@ -197,8 +199,6 @@ class Database:
         self._does_at_once = self.engine.dialect.name == "postgresql"
         self._guarded: bool | None = None if self._does_at_once else False
         self._sessions: async_sessionmaker[AsyncSession] = config.create_session_maker()  # type: ignore[assignment]
-        # A view of the same pool, made once: set for each checkout, the level costs more than it saves.
-        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def transaction(self, owner: Owner) -> AsyncIterator[AsyncSession]:
@@ -212,8 +212,10 @@ class Database:
         with self._watched():
             guarded = await self._is_guarded()
             async with self._sessions.begin() as session:
-                if guarded:
-                    await set_owner(session, owner)
+                if guarded and owner is EVERYONE:
+                    await session.execute(SET_EVERYONE)
+                elif guarded and owner is not None:
+                    await session.execute(SET_OWNER, {"owner": owner})
                 yield session
 
     async def run(
@@ -251,25 +253,16 @@ class Database:
         self, owner: Owner, work: Work[T], recover: Work[T | None] | None, at_once: AtOnce[T] | None
     ) -> T:
         if at_once is not None and self._does_at_once:
-            async with self._alone(owner) as connection:
-                if (done := await at_once(connection)) is not None:
-                    return done.result
+            with self._watched():
+                setting = owner_setting(owner) if await self._is_guarded() else None
+                async with alone.connect(self.engine, setting) as connection:
+                    done = await at_once(connection)
+            if done is not None:
+                return done.result
         async with self.transaction(owner) as session:
             if recover is not None and (written := await recover(session)) is not None:
                 return written
             return await work(session)
-
-    @asynccontextmanager
-    async def _alone(self, owner: Owner) -> AsyncIterator[AsyncConnection]:
-        """A connection for one statement: in no transaction, unless the owner has to be set for it."""
-        with self._watched():
-            if not await self._is_guarded():
-                async with self._autocommit.connect() as connection:
-                    yield connection
-                return
-            async with self.engine.begin() as connection:
-                await set_owner(connection, owner)
-                yield connection
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
