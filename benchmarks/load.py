@@ -5,7 +5,6 @@ answers are only counted, so that the client takes a few percent of what any of 
 """
 
 import asyncio
-import json
 import resource
 import sys
 import time
@@ -132,7 +131,7 @@ async def run(job: Job) -> Report:
 
 def main() -> None:
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
-    sys.stdout.write(json.dumps(msgspec.to_builtins(uvloop.run(run(job)))))
+    sys.stdout.buffer.write(msgspec.json.encode(uvloop.run(run(job))))
 
 
 if __name__ == "__main__":
