@@ -9,6 +9,7 @@ import resource
 import sys
 import time
 from collections import Counter
+from functools import partial
 from itertools import count
 from typing import cast
 
@@ -53,11 +54,11 @@ class Report(Struct, kw_only=True):
 
 
 class Connection(asyncio.Protocol):
-    def __init__(self, request: bytes, job: Job, report: Report, deadline: float) -> None:
+    def __init__(self, request: bytes, job: Job, report: Report) -> None:
         self._parts = request.split(KEY)
         self._job = job
         self._report = report
-        self.deadline = deadline
+        self.deadline = float("inf")
         self._numbers = count()
         self._left = job.each if job.each is not None else -1
         self._buffer = b""
@@ -103,17 +104,19 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
 
+def same(connection: Connection) -> Connection:
+    return connection
+
+
 async def run(job: Job) -> Report:
     report = Report(requests=0, statuses=Counter(), seconds=0, latencies=[], client_cpu=0, last_body="")
     loop = asyncio.get_running_loop()
     connections: list[Connection] = []
-    deadline = float("inf")
     for sender in job.senders:
         body = sender.body.encode()
         request = f"{sender.head}\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-        _, connection = await loop.create_connection(
-            lambda request=request: Connection(request, job, report, deadline), "127.0.0.1", job.port
-        )
+        connection = Connection(request, job, report)
+        await loop.create_connection(partial(same, connection), "127.0.0.1", job.port)
         connections.append(connection)
     began = time.perf_counter()
     if job.seconds is not None:

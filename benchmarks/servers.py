@@ -16,6 +16,7 @@ import msgspec
 from benchmarks.assistants import SLOW_SECONDS
 from benchmarks.load import Job, Report, Sender
 from chatapi.auth.tokens import TokenVerifier
+from chatapi.db.schema import upgrade
 from tests.support.postgres import ROLE, Postgres, free_port
 from tests.support.serving import SECRET, clean_environ, settings_for
 
@@ -73,6 +74,13 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def migrated(postgres: Postgres) -> str:
+    """A database with chatapi's tables."""
+    database = postgres.new_database()
+    upgrade(settings_for(postgres.url(database, role="postgres")))
+    return database
+
+
 def chatapi(
     postgres: Postgres,
     *,
@@ -88,7 +96,7 @@ def chatapi(
             "DATABASE_URL": postgres.url(database or postgres.new_database(), role=role),
             "BETTER_AUTH_SECRET": SECRET,
             "CHAT_MODEL": f"benchmarks.assistants:{assistant}",
-            "MIGRATE": "auto",
+            "MIGRATE": "off" if database else "auto",
             # On, and never reached.
             "RATE_LIMIT": "1000000/minute",
             "RATE_LIMIT_CHAT": "1000000/minute",
@@ -115,8 +123,7 @@ def peer(postgres: Postgres, *, assistant: str = "instant") -> Server:
 
 
 def limit(postgres: Postgres, *, assistant: str = "instant") -> Server:
-    database = postgres.new_database()
-    chatapi(postgres, database=database).close()  # makes the tables
+    database = migrated(postgres)
     return Server(
         "asyncpg by hand",
         ["benchmarks.limit"],
