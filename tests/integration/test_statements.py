@@ -97,3 +97,15 @@ async def test_the_owner_is_set_in_every_transaction_under_row_level_security(
     begins = [statement for statement in sent if statement.startswith("BEGIN;")]
     assert len(begins) == (2 if kind == "guarded" else 0)
     assert all("set_config('chatapi.user_id'" in statement for statement in begins)
+
+
+async def test_behind_a_pooler_no_statement_is_alone(postgres: Postgres) -> None:
+    """In transaction mode it keeps to one server only for the length of a transaction."""
+    name = await asyncio.to_thread(postgres.new_database)
+    url = postgres.url(name, role="postgres") + "?pgbouncer=true"
+    with sent_for_requests() as sent:
+        async with serve(settings_for(url)) as base_url, Client(base_url, "alice") as alice:
+            await alice.said("say 0")
+            sent.clear()
+            await alice.said("say Hello.")
+    assert [statement.partition(" ")[0] for statement in sent] == ["BEGIN", "WITH", "COMMIT"] * 2

@@ -50,20 +50,20 @@ class Statement:
 
 
 @asynccontextmanager
-async def connect(engine: AsyncEngine, setting: str | None) -> AsyncIterator[Connection]:
+async def connect(engine: AsyncEngine, opening: str | None) -> AsyncIterator[Connection]:
     """A connection from the engine's pool, for one statement.
 
-    `setting` is what has to hold for the statement's transaction: a SELECT without parameters. There is a transaction
-    then, whose BEGIN goes in one round trip with it. Raises what SQLAlchemy raises. A connection that anything went
-    wrong on is not used again, so that nothing is left to be undone.
+    Where the statement cannot stand alone, `opening` begins its transaction; it may be several statements without
+    parameters, which go in one round trip. Raises what SQLAlchemy raises. A connection that anything went wrong on is
+    not used again, so that nothing is left to be undone.
     """
     pooled = await engine.raw_connection()
     driver: Any = pooled.driver_connection
     try:
-        if setting is not None:
-            await driver.execute(f"BEGIN; {setting}")
+        if opening is not None:
+            await driver.execute(opening)
         yield Connection(driver)
-        if setting is not None:
+        if opening is not None:
             await driver.execute("COMMIT")
     except BaseException as error:
         library = engine.dialect.loaded_dbapi.asyncpg

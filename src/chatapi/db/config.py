@@ -197,6 +197,8 @@ class Database:
         self.engine: AsyncEngine = config.get_engine()
         self.breaker = Breaker(self.ping)
         self._does_at_once = self.engine.dialect.name == "postgresql"
+        # In transaction mode it could hand the parse of a statement to one server and its run to another.
+        self._is_behind_pooler = "statement_cache_size" in config.engine_config.connect_args  # type: ignore[operator]
         self._guarded: bool | None = None if self._does_at_once else False
         self._sessions: async_sessionmaker[AsyncSession] = config.create_session_maker()  # type: ignore[assignment]
 
@@ -254,8 +256,7 @@ class Database:
     ) -> T:
         if at_once is not None and self._does_at_once:
             with self._watched():
-                setting = owner_setting(owner) if await self._is_guarded() else None
-                async with alone.connect(self.engine, setting) as connection:
+                async with alone.connect(self.engine, await self._opening(owner)) as connection:
                     done = await at_once(connection)
             if done is not None:
                 return done.result
@@ -263,6 +264,12 @@ class Database:
             if recover is not None and (written := await recover(session)) is not None:
                 return written
             return await work(session)
+
+    async def _opening(self, owner: Owner) -> str | None:
+        """What a statement needs before it that cannot stand alone."""
+        if await self._is_guarded() and (setting := owner_setting(owner)) is not None:
+            return f"BEGIN; {setting}"
+        return "BEGIN" if self._is_behind_pooler else None
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
