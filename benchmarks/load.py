@@ -43,6 +43,7 @@ class Report(Struct, kw_only=True):
     latencies: list[float]
     client_cpu: float
     last_body: str
+    server_cpu: float = 0.0
 
     @property
     def rate(self) -> float:

@@ -70,7 +70,10 @@ def instant_turns(postgres: Postgres) -> list[Row]:
             ]
         )
     rows = [
-        Row(f"turns a second: {name}", f"{rate(reports):.0f} (p95 {p95(reports) * 1000:.0f} ms)")
+        Row(
+            f"turns a second: {name}",
+            f"{rate(reports):.0f} (p95 {p95(reports) * 1000:.0f} ms; CPU of the process {cpu(reports) * 1000:.2f} ms a turn)",
+        )
         for name, reports in (
             ("chatapi", plain),
             ("chatapi, each with an idempotency key", keyed),
@@ -86,6 +89,10 @@ def instant_turns(postgres: Postgres) -> list[Row]:
             Row(f"{name}, of the limit", f"{of_limit:.2f} x", "≥ 0.35", of_limit >= 0.35),
         ]
     return rows
+
+
+def cpu(reports: Sequence[Report]) -> float:
+    return median(report.server_cpu / report.requests for report in reports)
 
 
 def p95(reports: Sequence[Report]) -> float:
@@ -214,7 +221,10 @@ def fill_conversation(user: User, turns: int) -> str:
 
 
 def flat(what: str, small: Sequence[Report], large: Sequence[Report]) -> Row:
-    cost = 1 / ratio(large, small)
+    """By the fastest tenth of the answers: one client waits for nobody, and a busy machine is not what is asked for."""
+    cost = median(
+        there.percentile(0.1) / here.percentile(0.1) for here, there in zip(small, large, strict=True)
+    )
     return Row(what, f"{cost:.2f} x", "≤ 1.2", cost <= 1.2)
 
 
@@ -243,14 +253,16 @@ def start(postgres: Postgres) -> list[Row]:
     """From the command to the first 200 of /health/ready, the tables of chatapi being there."""
     database = servers.migrated(postgres)
     seconds: dict[str, list[float]] = {}
+    cpu_seconds: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
         for make in (partial(servers.chatapi, postgres, database=database), partial(servers.peer, postgres)):
             with running(make()) as (server,):
                 seconds.setdefault(server.name, []).append(server.start_seconds)
+                cpu_seconds.setdefault(server.name, []).append(server.start_cpu)
     return [
         Row(
             f"{name}: start to ready",
-            f"{median(found):.2f} s",
+            f"{median(found):.2f} s (CPU {median(cpu_seconds[name]):.2f} s)",
             "≤ 2 s" if name == "chatapi" else "",
             median(found) <= 2 if name == "chatapi" else None,
         )

@@ -48,6 +48,7 @@ class Server:
                 raise RuntimeError((Path(self._directory.name) / "log").read_text())
             time.sleep(0.01)
         self.start_seconds = time.perf_counter() - began
+        self.start_cpu = self.cpu_seconds
 
     def _is_ready(self) -> bool:
         try:
@@ -187,8 +188,9 @@ class User:
 def load(
     server: Server, senders: list[Sender], *, seconds: float | None = None, each: int | None = None
 ) -> Report:
-    """Have the load made by a process of its own; raises if an answer was not 200."""
+    """Have the load made by a process of its own."""
     job = Job(port=server.port, senders=senders, seconds=seconds, each=each)
+    before = server.cpu_seconds
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.load"],
         input=msgspec.json.encode(job),
@@ -196,4 +198,6 @@ def load(
         check=True,
         cwd=REPOSITORY,
     )
-    return msgspec.json.decode(done.stdout, type=Report)
+    report = msgspec.json.decode(done.stdout, type=Report)
+    report.server_cpu = server.cpu_seconds - before
+    return report
