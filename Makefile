@@ -10,7 +10,7 @@ LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url 
   --custom-compile-command 'make lock'
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test check format clean container lock site
+.PHONY: run test check bench format clean container lock site
 
 run: $(VENV)/.installed
 	HOST=$(HOST) PORT=$(PORT) $(BIN)/chatapi run
@@ -28,6 +28,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/coverage run -m pytest $(PYTEST) $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks $(ARGS)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format
@@ -61,4 +64,8 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(PIP) --editable . --group dev
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
+	$(PIP) --editable . --group bench
 	@touch $@ $(VENV)/.installed

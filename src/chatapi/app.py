@@ -17,7 +17,7 @@ from chatapi.account.controllers import AccountController
 from chatapi.agent.loading import load_agent
 from chatapi.agent.ports import Agent
 from chatapi.agent.tools import TASK_TOOLS, no_external_tools
-from chatapi.auth.guards import ids_can_exist, owns_path
+from chatapi.auth.guards import all_of, ids_can_exist, owns_path
 from chatapi.auth.middleware import BearerAuthentication
 from chatapi.auth.tokens import TokenVerifier
 from chatapi.chat.controllers import ChatController, TurnController
@@ -68,8 +68,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     agent = agent or load_agent(settings)
     config = database_config(settings, telemetry.metrics)
     limiter = Limiter(settings, telemetry.metrics)
-    database = Database(config, telemetry.metrics)
-    telemetry.tracing.watch_statements(database.engine)
+    database = Database(config, telemetry.metrics, telemetry.tracing)
     schema = Schema(database, settings)
     worker = Worker(database, turn_seconds=settings.chat_timeout + OVERTIME_SECONDS)
     verifier = TokenVerifier(settings, telemetry.metrics)
@@ -118,7 +117,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     ]
     user_scoped = Router(
         "/{user_id:str}",
-        guards=[owns_path, ids_can_exist],
+        guards=[all_of(owns_path, ids_can_exist)],
         route_handlers=[
             ChatController,
             TurnController,
@@ -129,7 +128,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     )
     api = Router(
         "/api",
-        guards=[name_user, within_limits, body_is_json, schema_is_current],
+        guards=[all_of(name_user, within_limits, body_is_json, schema_is_current)],
         middleware=identified,
         security=[{"bearer": []}],
         route_handlers=[me, ChatController, user_scoped],
@@ -137,7 +136,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     app = Litestar(
         route_handlers=[
             api,
-            mcp_router(mcp, middleware=identified, guards=[name_user, within_limits]),
+            mcp_router(mcp, middleware=identified, guards=[all_of(name_user, within_limits)]),
             metadata_route(settings),
             HealthController,
             *([metrics_route(telemetry.metrics, settings)] if settings.metrics == "on" else []),

@@ -78,15 +78,9 @@ class Tracing:
         def before(connection: Connection, _: Any, statement: str, *__: Any) -> None:
             if not trace.get_current_span().is_recording():
                 return  # a heartbeat's
-            operation = statement.split(None, 1)[0].upper()
+            attributes = of_statement(system, statement)
             connection.info["chatapi.span"] = tracer.start_span(
-                operation,
-                kind=SpanKind.CLIENT,
-                attributes={
-                    "db.system.name": system,
-                    "db.operation.name": operation,
-                    "db.query.text": statement,
-                },
+                attributes["db.operation.name"], kind=SpanKind.CLIENT, attributes=attributes
             )
 
         @event.listens_for(sync_engine, "after_cursor_execute")
@@ -102,10 +96,23 @@ class Tracing:
                 fail(span, context.original_exception)
                 span.end()
 
+    def statement(self, system: str, statement: str) -> AbstractContextManager[Span | None]:
+        """The span of a statement that SQLAlchemy does not see."""
+        if self._tracer is None or not trace.get_current_span().is_recording():
+            return nullcontext()
+        attributes = of_statement(system, statement)
+        return self._spanning(self._tracer, attributes["db.operation.name"], attributes, kind=SpanKind.CLIENT)
+
     @contextmanager
-    def _spanning(self, tracer: Tracer, name: str, attributes: dict[str, Any]) -> Iterator[Span]:
+    def _spanning(
+        self, tracer: Tracer, name: str, attributes: dict[str, Any], kind: SpanKind = SpanKind.INTERNAL
+    ) -> Iterator[Span]:
         with tracer.start_as_current_span(
-            name, attributes=known(attributes), record_exception=False, set_status_on_exception=False
+            name,
+            kind=kind,
+            attributes=known(attributes),
+            record_exception=False,
+            set_status_on_exception=False,
         ) as span:
             try:
                 yield span
@@ -141,6 +148,12 @@ def tracing_from(environ: Mapping[str, str] = os.environ) -> Tracing:
     provider = TracerProvider(resource=Resource.create(called), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return Tracing(provider)
+
+
+def of_statement(system: str, statement: str) -> dict[str, str]:
+    """https://opentelemetry.io/docs/specs/semconv/database/database-spans/"""
+    operation = statement.split(None, 1)[0].upper()
+    return {"db.system.name": system, "db.operation.name": operation, "db.query.text": statement}
 
 
 def fail(span: Span, error: BaseException) -> None:

@@ -10,18 +10,20 @@ import httpx
 import pytest
 
 from tests.support.agents import CommandedAgent
-from tests.support.postgres import Postgres
+from tests.support.postgres import ROLE, Postgres
 from tests.support.proxy import Proxy, proxy
 from tests.support.serving import Client, serve, settings_for
 from tests.support.sse import chunks_of, streamed, text_of
 
 
 @asynccontextmanager
-async def behind_proxy(postgres: Postgres, **changes: Any) -> AsyncIterator[tuple[Proxy, Client]]:
+async def behind_proxy(
+    postgres: Postgres, role: str = ROLE, **changes: Any
+) -> AsyncIterator[tuple[Proxy, Client]]:
     """A service whose way to the database can be disturbed."""
     name = await asyncio.to_thread(postgres.new_database)
     async with proxy(postgres.port) as between:
-        settings = settings_for(postgres.url(name, port=between.port), **changes)
+        settings = settings_for(postgres.url(name, port=between.port, role=role), **changes)
         async with serve(settings) as url, Client(url, "alice") as alice:
             yield between, alice
 
@@ -103,6 +105,35 @@ class TestCommitOfUnknownOutcome:
             stored = await alice.messages(conversation_id)
             assert [message["role"] for message in stored] == ["user", "assistant"] * 2
             assert stored[-1]["id"] == response.json()["message_id"]
+
+
+class TestStatementOfUnknownOutcome:
+    """The same for a statement that is a transaction by itself: its answer is lost, its effect is not."""
+
+    @pytest.mark.parametrize("continues", [False, True], ids=["first turn", "next turn"])
+    @pytest.mark.parametrize("when", ["begin", "finish"])
+    async def test_does_not_double_or_lose_anything(
+        self, postgres: Postgres, when: str, *, continues: bool
+    ) -> None:
+        async with behind_proxy(postgres, role="postgres", db_pool_size=1) as (between, alice):
+            before = await alice.said("say 0")
+            said = uuid4().hex
+            # A statement is known by its parameters: the question, or the answer, which the question has in two parts.
+            message = f"say {said[:16]}\nsay {said[16:]}"
+            between.cut_at(said[:16].encode() + b"\n" if when == "begin" else said.encode())
+            response = await alice.chat(message, before["conversation_id"] if continues else None)
+            assert response.status_code == 200, response.text
+            assert between._cut_after_query is None, "the connection was never cut"
+            assert response.json()["response"] == said
+            stored = await alice.messages(response.json()["conversation_id"])
+            assert [message["content"] for message in stored] == [
+                *(["say 0", "0"] if continues else []),
+                message,
+                said,
+            ]
+            assert stored[-1]["id"] == response.json()["message_id"]
+            listed = (await alice.get(alice.mine("/conversations"))).json()["items"]
+            assert len(listed) == (1 if continues else 2)
 
 
 class TestBreaker:

@@ -1,10 +1,9 @@
 """Whatever has happened to a conversation before, the history that an agent is given is well formed."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from uuid import uuid4
 
 import msgspec
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from chatapi.agent.ports import HistoryMessage, ToolCall
 from chatapi.agent.tools import TASK_TOOLS
-from chatapi.chat import store
+from chatapi.chat import at_once, store
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
 from chatapi.chat.tools import TurnTools
 from chatapi.db.config import Database, database_config
@@ -62,7 +61,9 @@ class Driver:
         async with self._database.transaction(None) as session:
             session.add(Worker(id=claim.worker_id, lease_until=FAR_AWAY))
         begun = await self._database.run(
-            self.user_id, lambda session: store.begin(session, self.user_id, request, key, claim)
+            self.user_id,
+            lambda session: store.begin(session, self.user_id, request, key, claim),
+            at_once=lambda connection: at_once.begin(connection, self.user_id, request, key, claim),
         )
         assert isinstance(begun, store.Run)
         return begun
@@ -80,16 +81,16 @@ class Driver:
             )
             return
         response = "" if fate in {"cancel in silence", "cancel after a call"} else f"answer to {run.message}"
+        outcome: dict[str, Any] = {
+            "response": response,
+            "tool_calls": calls,
+            "usage": None,
+            "cancelled": fate.startswith("cancel"),
+        }
         answer: ChatAnswer | None = await self._database.run(
             self.user_id,
-            lambda session: store.finish(
-                session,
-                run,
-                response=response,
-                tool_calls=calls,
-                usage=None,
-                cancelled=fate.startswith("cancel"),
-            ),
+            lambda session: store.finish(session, run, **outcome),
+            at_once=lambda connection: at_once.finish(connection, run, **outcome),
         )
         if answer is not None:
             self.visible.append(
@@ -112,9 +113,8 @@ def loop() -> Iterator[asyncio.Runner]:
 
 
 @pytest.fixture(scope="module")
-def database(loop: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    url: Path = tmp_path_factory.mktemp("history") / "chatapi.db"
-    configured = settings_for(f"sqlite:///{url}")
+def database(loop: asyncio.Runner, new_database: Callable[[], str]) -> Iterator[Database]:
+    configured = settings_for(new_database())
     upgrade(configured)
     opened = Database(database_config(configured))
     yield opened
@@ -131,7 +131,7 @@ def test_history_is_whole_turns_of_what_was_answered(
         for number, (fate, calls) in enumerate(turns):
             await driver.turn(number, fate, calls)
         assert driver.conversation_id is not None
-        async with database.transaction(None) as session:
+        async with database.transaction(driver.user_id) as session:
             history = await store.read_history(session, driver.user_id, driver.conversation_id, turns=100)
         assert history == [message for turn in driver.visible for message in turn]
         assert [message.role for message in history] == ["user", "assistant"] * (len(history) // 2)
@@ -167,6 +167,9 @@ def test_a_run_that_was_taken_over_can_write_nothing(
             database.run(
                 driver.user_id,
                 lambda session: store.finish(session, zombie, response="boo", tool_calls=[], usage=None),
+                at_once=lambda connection: at_once.finish(
+                    connection, zombie, response="boo", tool_calls=[], usage=None
+                ),
             ),
         ):
             with pytest.raises(AppError) as raised:

@@ -3,8 +3,11 @@
 import base64
 import json
 import re
+import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import jwt
@@ -18,6 +21,7 @@ from chatapi.settings import Settings, SettingsError
 
 MAX_TOKEN_BYTES = 16 * 1024  # a Better Auth token may carry a name of any length; a header may not
 MAX_USER_ID = 255
+MAX_VERIFIED = 4096  # tokens that are remembered as good, about 1 kB each
 LEEWAY = timedelta(seconds=30)  # clocks of two machines differ by less
 USER_CLAIMS = ("sub", "userId", "id")
 TIME_CLAIMS = ("exp", "nbf", "iat")
@@ -52,14 +56,30 @@ class Trust(Struct, frozen=True, kw_only=True):
     audiences: Sequence[str] | None
 
 
+class Verified(Struct, frozen=True, kw_only=True):
+    """A token that was found good, with what that hung on."""
+
+    identity: Identity
+    header: dict[str, Any]
+    key: jwt.PyJWK
+    until: float
+
+
 class TokenVerifier:
-    """Checks tokens: HS256 by the shared secret, the rest by the issuer's published keys, as far as configured."""
+    """Checks tokens: HS256 by the shared secret, the rest by the issuer's published keys, as far as configured.
+
+    A token that was good is good until it expires, as long as its key is still the one that it was checked with: a key
+    set that was fetched anew has other key objects, so that a token of a key that was taken back is checked again.
+    """
 
     def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
         self._settings = settings
         self._secret = secret_key(settings.better_auth_secret) if settings.better_auth_secret else None
         self._jwks = JWKS(settings.keys_url, metrics=metrics) if settings.keys_url else None
         self._claims = StrictJWT()
+        self._verified: OrderedDict[bytes, Verified] = (
+            OrderedDict()
+        )  # by the token's hash; the latest are last
 
     def __deepcopy__(self, _: dict[int, Any]) -> "TokenVerifier":
         """Itself: frameworks copy routes with all that is in them, and a copy would fetch keys of its own."""
@@ -70,7 +90,20 @@ class TokenVerifier:
 
         Raises `JWKSUnavailable` when the keys to tell that by have never been fetched.
         """
-        trust = await self._trust(read_header(token))
+        digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
+        known = self._verified.get(digest)
+        header = known.header if known is not None else read_header(token)
+        trust = await self._trust(header)
+        if known is not None and known.key is trust.key and time.time() < known.until:
+            return known.identity
+        identity, until = self._check(token, trust)
+        self._verified[digest] = Verified(identity=identity, header=header, key=trust.key, until=until)
+        if len(self._verified) > MAX_VERIFIED:
+            self._verified.popitem(last=False)
+        return identity
+
+    def _check(self, token: str, trust: Trust) -> tuple[Identity, float]:
+        """The identity, and until when it holds."""
         try:
             claims = self._claims.decode(
                 token,
@@ -85,7 +118,10 @@ class TokenVerifier:
                     "verify_sub": False,  # numbers are subjects, too: see user_id_of
                 },
             )
-            return Identity(user_id=user_id_of(claims), expires_at=datetime.fromtimestamp(claims["exp"], UTC))
+            identity = Identity(
+                user_id=user_id_of(claims), expires_at=datetime.fromtimestamp(claims["exp"], UTC)
+            )
+            return identity, int(claims["exp"]) + LEEWAY.total_seconds()
         except jwt.MissingRequiredClaimError as error:
             raise invalid_token(f"the token has no {error.claim} claim") from None
         except (jwt.PyJWTError, ValueError, OverflowError, OSError) as error:

@@ -10,11 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import Agent, Prompt, ProviderState, ReasoningDelta, TextDelta, Usage
 from chatapi.agent.tools import ExternalTool, Tool
-from chatapi.chat import chunks, store
+from chatapi.chat import at_once, chunks, store
 from chatapi.chat.events import TurnLog
 from chatapi.chat.schemas import ChatAnswer
 from chatapi.chat.tools import TurnTools, storable
-from chatapi.db.config import Database
+from chatapi.db.alone import Connection
+from chatapi.db.config import AtOnce, Database, Done
 from chatapi.errors import AppError, Interrupted, ModelEmpty, ModelFailed, ModelTooSlow, TurnCancelled
 
 log = logging.getLogger(__name__)
@@ -76,17 +77,25 @@ class RunningTurn:
     async def finish(self, session: AsyncSession, *, cancelled: bool = False) -> ChatAnswer | None:
         """Store what was said and done, and end the turn; see `store.finish`."""
         answer = await store.finish(
-            session,
-            self.run,
-            response=self.log.text,
-            tool_calls=self.tools.calls,
-            usage=self.usage,
-            # Of an answer that broke off the provider has nothing to go on from.
-            state=None if cancelled else self.state,
-            cancelled=cancelled,
+            session, self.run, cancelled=cancelled, **self._outcome(cancelled=cancelled)
         )
         await self.forget(session)
         return answer
+
+    async def finish_at_once(self, connection: Connection) -> Done[ChatAnswer | None] | None:
+        """As `finish`, where there is nothing to forget."""
+        if self._was_written:
+            return None
+        return await at_once.finish(connection, self.run, **self._outcome(cancelled=False))
+
+    def _outcome(self, *, cancelled: bool) -> dict[str, Any]:
+        return {
+            "response": self.log.text,
+            "tool_calls": self.tools.calls,
+            "usage": self.usage,
+            # Of an answer that broke off the provider has nothing to go on from.
+            "state": None if cancelled else self.state,
+        }
 
     async def forget(self, session: AsyncSession) -> None:
         """The turn has ended in this transaction: what followers were to read of it is in its message, or nowhere."""
@@ -125,10 +134,11 @@ class End(NamedTuple):
     write: Callable[[AsyncSession], Awaitable[ChatAnswer | None]]
     recover: Callable[[AsyncSession], Awaitable[ChatAnswer | None]] | None
     failure: AppError | None
+    at_once: AtOnce[ChatAnswer | None] | None = None  # `write` as one statement
 
 
 def completed(turn: RunningTurn) -> End:
-    return End(turn.finish, lambda session: store.finished(session, turn.run), None)
+    return End(turn.finish, lambda session: store.finished(session, turn.run), None, turn.finish_at_once)
 
 
 def cancelled(turn: RunningTurn) -> End:

@@ -9,12 +9,11 @@ from typing import Any, TypeAlias
 from uuid import uuid4
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import Agent
 from chatapi.agent.tools import ExternalTool, ExternalToolSource, Tool
 from chatapi.audit import audit
-from chatapi.chat import alternatives, chunks, store
+from chatapi.chat import alternatives, at_once, chunks, store
 from chatapi.chat.events import TurnLog
 from chatapi.chat.following import Following, find
 from chatapi.chat.measures import MeasuredAgent, Telemetry, measured, measured_run
@@ -225,7 +224,11 @@ class ChatService:
             del self._running[turn.run.run_id]
 
     async def _seen(self, user_id: str, key: store.Key) -> ChatAnswer | None:
-        return await self._database.run(user_id, lambda session: store.seen(session, user_id, key))
+        return await self._database.run(
+            user_id,
+            lambda session: store.seen(session, user_id, key),
+            at_once=lambda connection: at_once.seen(connection, user_id, key),
+        )
 
     @measured("store")
     async def _begin(
@@ -239,19 +242,27 @@ class ChatService:
             history=self._history_turns,
         )
 
-        async def begin(session: AsyncSession) -> store.Run | ChatAnswer:
-            if isinstance(request, AnswerAnew):
-                return await alternatives.begin(session, user_id, request, key, claim)
-            return await store.begin(session, user_id, request, key, claim)
-
-        return await self._database.run(user_id, begin, lambda session: store.begun(session, user_id, claim))
+        if isinstance(request, AnswerAnew):
+            return await self._database.run(
+                user_id,
+                lambda session: alternatives.begin(session, user_id, request, key, claim),
+                lambda session: store.begun(session, user_id, claim),
+            )
+        return await self._database.run(
+            user_id,
+            lambda session: store.begin(session, user_id, request, key, claim),
+            lambda session: store.begun(session, user_id, claim),
+            at_once=lambda connection: at_once.begin(connection, user_id, request, key, claim),
+        )
 
     @measured("store")
     async def _settle(self, turn: RunningTurn, end: End) -> ChatAnswer:
         """Write the turn's end, however long the database is away; the client is told 503 the first time it is."""
         while True:
             try:
-                answer = await self._database.run(turn.run.user_id, end.write, end.recover)
+                answer = await self._database.run(
+                    turn.run.user_id, end.write, end.recover, at_once=end.at_once
+                )
             except DatabaseUnavailable as error:
                 error.members |= ids_of(turn.run)
                 turn.log.end(error)

@@ -4,13 +4,13 @@ They are Core statements rather than flushes of objects, because a turn's cost i
 one order, conversation before turn before the rows of tools, so that no two transactions wait for each other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, and_, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, exists, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import HistoryMessage, ProviderState, ToolCall, Usage
@@ -159,6 +159,17 @@ async def read_history(
     answer the same anew, the last. A failed turn is never among them, and neither is half a one, so what an agent is
     given always alternates.
     """
+    rows = await session.execute(select_history(user_id, conversation_id, turns=turns, before=before))
+    return to_history(row[1:] for row in rows)
+
+
+def select_history(
+    user_id: str | ColumnElement[str],
+    conversation_id: int | ColumnElement[int],
+    *,
+    turns: int,
+    before: int,
+) -> Select[tuple[int, str, str, list[dict[str, Any]], Any]]:
     latest = (
         select(Turn.id)
         .where(
@@ -171,16 +182,20 @@ async def read_history(
         .order_by(Turn.id.desc())
         .limit(turns)
     )
-    rows = await session.execute(
-        select(Message.role, Message.content, Message.tool_calls, Message.provider_state)
+    return (
+        select(Message.id, Message.role, Message.content, Message.tool_calls, Message.provider_state)
         .where(Message.user_id == user_id, Message.turn_id.in_(latest))
         .order_by(Message.id)
     )
+
+
+def to_history(rows: Iterable[Sequence[Any]]) -> list[HistoryMessage]:
+    """Messages of the rows of `select_history`, without their ids."""
     return [
         HistoryMessage(
             role=role,
             content=content,
-            tool_calls=msgspec.convert(calls, list[ToolCall]),
+            tool_calls=msgspec.convert(calls, list[ToolCall]) if calls else [],
             provider_state=state,
         )
         for role, content, calls, state in rows
@@ -263,6 +278,13 @@ async def finish(
             .returning(Message.id)
         )
     ).scalar_one()
+    return to_answer(run, message_id, response, tool_calls, usage)
+
+
+def to_answer(
+    run: Run, message_id: int, response: str, tool_calls: Sequence[ToolCall], usage: Usage | None
+) -> ChatAnswer:
+    """The answer that was stored just now as this message."""
     return ChatAnswer(
         conversation_id=run.conversation_id,
         response=response,

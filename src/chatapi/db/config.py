@@ -1,12 +1,13 @@
 """The engine, its sessions, and the one way to begin a transaction."""
 
+import asyncio
 import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 import stamina
 from advanced_alchemy.config import AsyncSessionConfig
@@ -16,15 +17,26 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from chatapi.db import alone
 from chatapi.db.pool import measured_pool
 from chatapi.db.resilience import Breaker, is_outage, is_read_only, is_transient, unavailable
 from chatapi.metrics import Metrics
 from chatapi.settings import Settings, SettingsError
+from chatapi.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[AsyncSession], Awaitable[T]]
+
+
+class Done(NamedTuple, Generic[T]):
+    """What a statement came to that was a whole transaction."""
+
+    result: T
+
+
+AtOnce: TypeAlias = Callable[[alone.Connection], Awaitable[Done[T] | None]]
 
 
 class Everyone(Enum):
@@ -52,7 +64,7 @@ POOL_TIMEOUT = 15  # a burst is better kept waiting than refused; a dead databas
 CONNECT_TIMEOUT = 10.0  # Neon wakes a sleeping database in a few seconds
 STATEMENT_TIMEOUT = 5.0  # no statement of ours is long; one that is has lost its database
 RETRIES: dict[str, Any] = {
-    "attempts": 4,
+    "attempts": 3,  # after the first
     "timeout": 5.0,
     "wait_initial": 0.05,
     "wait_max": 1.0,
@@ -194,15 +206,31 @@ def replace_closed_connections(engine: AsyncEngine) -> None:
             raise DisconnectionError  # SQLAlchemy replaces the connection and tries again
 
 
+def owner_setting(owner: Owner) -> str | None:
+    """What sets the owner for the rest of the transaction; in hexadecimal digits nothing needs to be quoted."""
+    if owner is EVERYONE:
+        return "SELECT set_config('chatapi.everyone', 'on', true)"
+    if owner is None:
+        return None
+    return f"SELECT set_config('chatapi.user_id', convert_from(decode('{owner.encode().hex()}', 'hex'), 'UTF8'), true)"
+
+
 class Database:
     """Short transactions on one engine. Nothing else in the package opens a session."""
 
-    def __init__(self, config: SQLAlchemyAsyncConfig, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, config: SQLAlchemyAsyncConfig, metrics: Metrics | None = None, tracing: Tracing | None = None
+    ) -> None:
         self.config = config
         self.engine: AsyncEngine = config.get_engine()
+        self._tracing = tracing or Tracing()
+        self._tracing.watch_statements(self.engine)
         self._metrics = metrics or Metrics()
         self.breaker = Breaker(self.ping, self._metrics.breaker_open.set)
-        self._guarded: bool | None = None if self.engine.dialect.name == "postgresql" else False
+        self._does_at_once = self.engine.dialect.name == "postgresql"
+        # In transaction mode it could hand the parse of a statement to one server and its run to another.
+        self._is_behind_pooler = "statement_cache_size" in config.engine_config.connect_args  # type: ignore[operator]
+        self._guarded: bool | None = None if self._does_at_once else False
         self._sessions: async_sessionmaker[AsyncSession] = config.create_session_maker()  # type: ignore[assignment]
 
     @asynccontextmanager
@@ -214,15 +242,74 @@ class Database:
 
         Raises `DatabaseUnavailable` at once while the breaker is open, and what the driver raises otherwise.
         """
+        async with self._watched():
+            guarded = await self._is_guarded()
+            async with self._sessions.begin() as session:
+                if guarded and owner is EVERYONE:
+                    await session.execute(SET_EVERYONE)
+                elif guarded and owner is not None:
+                    await session.execute(SET_OWNER, {"owner": owner})
+                yield session
+
+    async def run(
+        self,
+        owner: Owner,
+        work: Work[T],
+        recover: Work[T | None] | None = None,
+        *,
+        at_once: AtOnce[T] | None = None,
+    ) -> T:
+        """A whole transaction, tried a few times while the database's trouble is of the kind that passes.
+
+        `at_once` is the same as one statement, for a database that can do that; where it gives None it has changed
+        nothing, and `work` is done. What was cut off may have happened: a COMMIT, or such a statement. On a second try
+        `recover` is therefore asked before `work`: it gives what the earlier try wrote, or None when that was lost.
+        Raises `DatabaseUnavailable` when the trouble lasts.
+        """
+        try:
+            return await self._try(owner, work, None, at_once)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+        try:
+            await asyncio.sleep(RETRIES["wait_initial"])
+            async for attempt in stamina.retry_context(on=is_transient, **RETRIES):
+                self._metrics.database_retries.inc()
+                with attempt:
+                    return await self._try(owner, work, recover, at_once)
+        except Exception as error:
+            if is_transient(error):
+                raise unavailable(error) from error
+            raise
+        raise AssertionError("stamina ends with a result or an error")
+
+    async def _try(
+        self, owner: Owner, work: Work[T], recover: Work[T | None] | None, at_once: AtOnce[T] | None
+    ) -> T:
+        if at_once is not None and self._does_at_once:
+            async with (
+                self._watched(),
+                alone.connect(self.engine, await self._opening(owner), self._tracing) as connection,
+            ):
+                done = await at_once(connection)
+            if done is not None:
+                return done.result
+        async with self.transaction(owner) as session:
+            if recover is not None and (written := await recover(session)) is not None:
+                return written
+            return await work(session)
+
+    async def _opening(self, owner: Owner) -> str | None:
+        """What a statement needs before it that cannot stand alone."""
+        if await self._is_guarded() and (setting := owner_setting(owner)) is not None:
+            return f"BEGIN; {setting}"
+        return "BEGIN" if self._is_behind_pooler else None
+
+    @asynccontextmanager
+    async def _watched(self) -> AsyncIterator[None]:
         self.breaker.check()
         try:
-            async with self._sessions.begin() as session:
-                if owner is not None and await self._is_guarded(session):
-                    if owner is EVERYONE:
-                        await session.execute(SET_EVERYONE)
-                    else:
-                        await session.execute(SET_OWNER, {"owner": owner})
-                yield session
+            yield
         except Exception as error:
             if is_read_only(error):
                 # Connections to what was the primary, or from before the order was taken back, would refuse for ever.
@@ -232,34 +319,11 @@ class Database:
             raise
         self.breaker.succeeded()
 
-    async def run(self, owner: Owner, work: Work[T], recover: Work[T | None] | None = None) -> T:
-        """A whole transaction, tried a few times while the database's trouble is of the kind that passes.
-
-        A COMMIT that is cut off may have happened. `recover` is then asked first: it gives what the earlier try
-        wrote, or None when that was lost. Raises `DatabaseUnavailable` when the trouble lasts.
-        """
-        uncertain = False
-        try:
-            async for attempt in stamina.retry_context(on=is_transient, **RETRIES):
-                if attempt.num > 1:
-                    self._metrics.database_retries.inc()
-                with attempt:
-                    async with self.transaction(owner) as session:
-                        if uncertain and recover and (written := await recover(session)) is not None:
-                            return written
-                        result = await work(session)
-                        uncertain = True  # from here on only the COMMIT can fail
-                    return result
-        except Exception as error:
-            if is_transient(error):
-                raise unavailable(error) from error
-            raise
-        raise AssertionError("stamina ends with a result or an error")
-
-    async def _is_guarded(self, session: AsyncSession) -> bool:
+    async def _is_guarded(self) -> bool:
         """Whether row-level security holds for the role that we connect as; asked once."""
         if self._guarded is None:
-            self._guarded = not await session.scalar(BYPASSES)
+            async with self.engine.connect() as connection:
+                self._guarded = not await connection.scalar(BYPASSES)
             log.info(
                 "Row-level security is %s", "on" if self._guarded else "off: the database's role bypasses it"
             )

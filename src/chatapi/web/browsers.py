@@ -11,19 +11,21 @@ from chatapi.settings import Settings
 
 EXPOSED = ["X-Request-ID", "Idempotent-Replayed", "Retry-After", "RateLimit", "RateLimit-Policy", "Location"]
 
+# As ASGI has them, since every response passes here.
 EVERYWHERE = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"x-frame-options": b"DENY",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"cache-control": b"no-store",
 }
 # JSON is not a page: whatever a browser takes it for, it may do nothing.
-NO_PAGE = "default-src 'none'; frame-ancestors 'none'"
+NO_PAGE = b"default-src 'none'; frame-ancestors 'none'"
 # Our pages bring no script in their text, and load from here alone. Swagger UI draws with style attributes.
 PAGE = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; "
+    b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
@@ -48,13 +50,14 @@ async def protect(message: Message, scope: Scope) -> None:
     if message["type"] != "http.response.start":
         return
     settings: Settings = scope["litestar_app"].state.settings
-    headers = MutableScopeHeaders(message)
-    for name, value in EVERYWHERE.items():
-        headers.setdefault(name, value)
-    is_page = headers.get("content-type", "").startswith("text/html")
-    headers.setdefault("Content-Security-Policy", PAGE if is_page else NO_PAGE)
-    headers.setdefault("Cache-Control", "no-store")
-    if settings.origins:
-        headers["Vary"] = "Origin"
+    said = dict(message["headers"])
+    is_page = said.get(b"content-type", b"").startswith(b"text/html")
+    headers = {**EVERYWHERE, b"content-security-policy": PAGE if is_page else NO_PAGE}
     if settings.hsts_max_age and scope.get("scheme") == "https":
-        headers.setdefault("Strict-Transport-Security", f"max-age={settings.hsts_max_age}")
+        headers[b"strict-transport-security"] = b"max-age=%d" % settings.hsts_max_age
+    message["headers"] = [
+        *message["headers"],
+        *((name, value) for name, value in headers.items() if name not in said),
+    ]
+    if settings.origins:
+        MutableScopeHeaders(message)["Vary"] = "Origin"

@@ -50,10 +50,14 @@ async def add_headers(message: Message, scope: Scope) -> None:
     """A before-send hook, which sees what no route handles, too."""
     if message["type"] != "http.response.start":
         return
-    headers = MutableScopeHeaders(message)
-    headers["X-Request-ID"] = request_id_of(scope)
+    ours = {"x-request-id": request_id_of(scope)}
     if (request := current_request.get()) is not None:
-        headers.update(request.headers)
+        ours |= request.headers
+    message["headers"] = [
+        *message["headers"],
+        *((name.lower().encode(), value.encode("latin-1")) for name, value in ours.items()),
+    ]
+    headers = MutableScopeHeaders(message)
     if scope["type"] == ScopeType.HTTP and scope["method"] == "OPTIONS" and "allow" in headers:
         headers["Allow"] = ", ".join(sorted(methods_of(scope))) or headers["Allow"]
 
@@ -70,7 +74,7 @@ def methods_of(scope: HTTPScope) -> set[str]:
     return methods | {"HEAD"} if "GET" in methods else methods
 
 
-def name_user(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
+async def name_user(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
     """A guard: from here on it is known whose request this is."""
     if (request := current_request.get()) is not None:
         request.user_id = connection.user.user_id
@@ -110,7 +114,7 @@ def answer_head(app: ASGIApp) -> ASGIApp:
     return wrapped
 
 
-def body_is_json(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
+async def body_is_json(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
     """A body that says it is something else than JSON is refused; one that says nothing is taken for JSON."""
     headers = connection.headers
     if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:

@@ -1,0 +1,84 @@
+"""A statement that is a transaction by itself: no BEGIN, no COMMIT, one round trip (PostgreSQL).
+
+Below SQLAlchemy's connection, which costs as much again as such a statement, but on its pool and with its errors.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import BindParameter, Select
+from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.sql.visitors import cloned_traverse
+
+from chatapi.tracing import Tracing
+
+
+class Connection:
+    """A connection of the driver for as long as one statement takes."""
+
+    def __init__(self, driver_connection: Any, tracing: Tracing) -> None:
+        self._driver = driver_connection
+        self._tracing = tracing
+
+    async def fetch(self, sql: str, *parameters: Any) -> Sequence[Sequence[Any]]:
+        with self._tracing.statement("postgresql", sql):
+            rows: Sequence[Sequence[Any]] = await self._driver.fetch(sql, *parameters)
+        return rows
+
+
+class Statement:
+    """One that is compiled once, because SQLAlchemy takes longer to look a large one up than PostgreSQL to run it.
+
+    Its parameters are those without a value, and are given as the driver takes them. Those with a value are written
+    into the statement, so that a plan that is kept can use an index on them.
+    """
+
+    def __init__(self, expression: Select[Any]) -> None:
+        self._expression = expression
+
+    @cached_property
+    def _compiled(self) -> tuple[str, list[str]]:
+        compiled = cloned_traverse(self._expression, {}, {"bindparam": write_value}).compile(
+            dialect=asyncpg.dialect(),  # type: ignore[no-untyped-call]
+            compile_kwargs={"render_postcompile": True},
+        )
+        return str(compiled), compiled.positiontup or []
+
+    async def run(self, connection: Connection, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        sql, names = self._compiled
+        return await connection.fetch(sql, *(values[name] for name in names))
+
+
+@asynccontextmanager
+async def connect(engine: AsyncEngine, opening: str | None, tracing: Tracing) -> AsyncIterator[Connection]:
+    """A connection from the engine's pool, for one statement.
+
+    Where the statement cannot stand alone, `opening` begins its transaction; it may be several statements without
+    parameters, which go in one round trip. Raises what SQLAlchemy raises. A connection that anything went wrong on is
+    not used again, so that nothing is left to be undone.
+    """
+    pooled = await engine.raw_connection()
+    driver: Any = pooled.driver_connection
+    try:
+        if opening is not None:
+            await driver.execute(opening)
+        yield Connection(driver, tracing)
+        if opening is not None:
+            await driver.execute("COMMIT")
+    except BaseException as error:
+        library = engine.dialect.loaded_dbapi.asyncpg
+        # The latter is what the driver says between hearing that it is cut off and being so.
+        lost = driver.is_closed() or isinstance(error, library.InternalClientError)
+        pooled.invalidate()
+        if isinstance(error, library.PostgresError | library.InterfaceError | library.InternalClientError):
+            raise DBAPIError(None, None, error, connection_invalidated=lost) from error
+        raise
+    pooled.close()
+
+
+def write_value(parameter: BindParameter[Any]) -> None:
+    parameter.literal_execute = parameter.value is not None

@@ -1,0 +1,326 @@
+"""The one-statement forms of a turn's transactions against the plain ones: the same results, errors and rows."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+
+from chatapi.agent.ports import HistoryMessage, ProviderState, ToolCall, Usage
+from chatapi.chat import at_once, store
+from chatapi.chat.schemas import ChatAnswer, ChatRequest
+from chatapi.db.config import EVERYONE, Database, database_config
+from chatapi.db.schema import upgrade
+from chatapi.errors import AppError
+from tests.support.postgres import ROLE, Postgres
+from tests.support.serving import settings_for
+
+CALLS = [
+    ToolCall(id="1", name="add_task", arguments={"title": 'm"ilk\u0000'}, result={"id": 1, "b": [1, None]}),
+    ToolCall(id="2", name="add_task", arguments={}, error="No title."),
+]
+PICTURE = {
+    "users": "SELECT count(*) FROM users WHERE id = :user",
+    "conversations": "SELECT title, updated_at > created_at - interval '1 day' AS recent FROM conversations WHERE user_id = :user ORDER BY id",
+    "turns": (
+        "SELECT status, worker_id, cancel_requested, idempotency_key, request_hash, model, error::text, usage::text, "
+        "finished_at IS NULL AS open, conversation_id = (SELECT min(id) FROM conversations WHERE user_id = :user) "
+        "FROM turns WHERE user_id = :user ORDER BY id"
+    ),
+    "messages": (
+        "SELECT role, content, tool_calls::text, provider_state::text, "
+        "turn_id - (SELECT min(turn_id) FROM messages WHERE user_id = :user) "
+        "FROM messages WHERE user_id = :user ORDER BY id"
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=["postgres", ROLE])
+async def database(request: pytest.FixtureRequest, postgres: Postgres) -> AsyncIterator[Database]:
+    """As a role that row-level security holds for, and as one that it does not."""
+    url = postgres.url(await asyncio.to_thread(postgres.new_database), role=request.param)
+    await asyncio.to_thread(upgrade, settings_for(url))
+    opened = Database(database_config(settings_for(url)))
+    async with opened.transaction(EVERYONE) as session:
+        await session.execute(
+            text("INSERT INTO workers (id, lease_until) VALUES ('alive', 'infinity'::timestamptz)")
+        )
+    yield opened
+    await opened.close()
+
+
+class Turns:
+    """A user's turns by one of the two forms. `alone` counts the transactions that were one statement."""
+
+    def __init__(self, database: Database, *, one: bool) -> None:
+        self.user_id = f"{'one' if one else 'many'}-{uuid4().hex}"
+        self.alone = 0
+        self._database = database
+        self._one = one
+
+    async def begin(
+        self, message: str, conversation_id: int | None = None, key: str | None = None, worker: str = "alive"
+    ) -> store.Run | ChatAnswer:
+        request = ChatRequest(message=message, conversation_id=conversation_id)
+        claim = store.Claim(run_id=uuid4().hex, worker_id=worker, model="m", history=2)
+        its_key = None if key is None else store.Key(value=key, request_hash=message)
+        begun: store.Run | ChatAnswer = await self._run(
+            lambda session: store.begin(session, self.user_id, request, its_key, claim),
+            lambda connection: at_once.begin(connection, self.user_id, request, its_key, claim),
+        )
+        return begun
+
+    async def finish(
+        self, run: store.Run | ChatAnswer, response: str = "answer", **outcome: Any
+    ) -> ChatAnswer | None:
+        assert isinstance(run, store.Run)
+        outcome = {"tool_calls": [], "usage": None, **outcome}
+        answer: ChatAnswer | None = await self._run(
+            lambda session: store.finish(session, run, response=response, **outcome),
+            lambda connection: at_once.finish(connection, run, response=response, **outcome),
+        )
+        return answer
+
+    async def seen(self, key: str, request_hash: str) -> ChatAnswer | None:
+        its_key = store.Key(value=key, request_hash=request_hash)
+        answer: ChatAnswer | None = await self._run(
+            lambda session: store.seen(session, self.user_id, its_key),
+            lambda connection: at_once.seen(connection, self.user_id, its_key),
+        )
+        return answer
+
+    async def picture(self) -> dict[str, list[tuple[Any, ...]]]:
+        async with self._database.transaction(self.user_id) as session:
+            return {
+                table: [tuple(row) for row in await session.execute(text(query), {"user": self.user_id})]
+                for table, query in PICTURE.items()
+            }
+
+    async def rest(self) -> None:
+        """Let the last activity be long ago."""
+        await self.execute("UPDATE conversations SET updated_at = '2020-01-01' WHERE user_id = :user")
+
+    async def execute(self, statement: str) -> None:
+        async with self._database.transaction(self.user_id) as session:
+            await session.execute(text(statement), {"user": self.user_id})
+
+    async def _run(self, work: Callable[..., Awaitable[Any]], one: Callable[..., Awaitable[Any]]) -> Any:
+        async def counted(connection: Any) -> Any:
+            done = await one(connection)
+            self.alone += done is not None
+            return done
+
+        return await self._database.run(self.user_id, work, at_once=counted if self._one else None)
+
+
+async def first_and_next(turns: Turns) -> Any:
+    first = await turns.begin("one")
+    await turns.finish(first, tool_calls=CALLS, usage=Usage(input_tokens=1, output_tokens=2))
+    second = await turns.begin("two", first.conversation_id, key="k")
+    await turns.finish(
+        second, "", tool_calls=CALLS, state=ProviderState(model="other", data={"signature": "é"})
+    )
+    third = await turns.begin("three", first.conversation_id)
+    await turns.finish(third, "stopped", cancelled=True)
+    await turns.rest()
+    fourth = await turns.begin("four", first.conversation_id)
+    assert isinstance(fourth, store.Run)
+    assert [message.content for message in fourth.history] == ["two", "", "three", "stopped"]
+    return fourth.history
+
+
+async def an_end_is_activity(turns: Turns) -> Any:
+    run = await turns.begin("one")
+    await turns.rest()
+    await turns.finish(run)
+
+
+async def nothing_said(turns: Turns) -> Any:
+    return await turns.finish(await turns.begin("one"), "", cancelled=True)
+
+
+async def a_turn_is_running(turns: Turns) -> Any:
+    first = await turns.begin("one")
+    await turns.rest()
+    await turns.begin("two", first.conversation_id)
+
+
+async def a_turn_was_abandoned(turns: Turns) -> Any:
+    first = await turns.begin("one", worker="dead")
+    second = await turns.begin("two", first.conversation_id)
+    assert isinstance(second, store.Run)
+    return second.message, second.history
+
+
+async def nobodys_conversation(turns: Turns) -> Any:
+    await turns.begin("one", 10**9)
+
+
+async def no_possible_conversation(turns: Turns) -> Any:
+    await turns.begin("one", 2**70)
+
+
+async def a_key_again(turns: Turns) -> Any:
+    first = await turns.begin("one", key="k")
+    await turns.finish(first)
+    answer = await turns.begin("one", key="k")
+    assert await turns.seen("k", "one") == answer
+    assert await turns.seen("unknown", "one") is None
+    assert isinstance(answer, ChatAnswer)
+    return answer.response
+
+
+async def a_key_of_another_request(turns: Turns) -> Any:
+    first = await turns.begin("one", key="k")
+    await turns.finish(first)
+    await turns.rest()
+    await turns.begin("two", first.conversation_id, key="k")
+
+
+async def a_key_that_runs(turns: Turns) -> Any:
+    await turns.begin("one", key="k")
+    await turns.begin("one", key="k")
+
+
+async def taken_over(turns: Turns) -> Any:
+    run = await turns.begin("one")
+    await turns.rest()
+    await turns.execute("UPDATE turns SET run_id = :user WHERE user_id = :user")
+    await turns.finish(run)
+
+
+async def deleted(turns: Turns) -> Any:
+    run = await turns.begin("one")
+    await turns.execute("DELETE FROM conversations WHERE user_id = :user")
+    await turns.finish(run)
+
+
+# With how many of its transactions are one statement: the rest is out of the ordinary.
+SITUATIONS = {
+    first_and_next: 7,
+    an_end_is_activity: 2,
+    nothing_said: 1,
+    a_turn_is_running: 1,
+    a_turn_was_abandoned: 1,
+    nobodys_conversation: 0,
+    no_possible_conversation: 0,
+    a_key_again: 3,
+    a_key_of_another_request: 2,
+    a_key_that_runs: 1,
+    taken_over: 1,
+    deleted: 1,
+}
+
+
+async def outcome_of(situation: Callable[[Turns], Awaitable[Any]], turns: Turns) -> tuple[Any, Any]:
+    try:
+        result = await situation(turns)
+    except AppError as error:
+        result = (type(error), error.detail, sorted(error.members))
+    return result, await turns.picture()
+
+
+@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.__name__)
+async def test_both_forms_do_the_same(
+    database: Database, situation: Callable[[Turns], Awaitable[Any]]
+) -> None:
+    one, many = Turns(database, one=True), Turns(database, one=False)
+    found = await outcome_of(situation, one)
+    assert found == await outcome_of(situation, many)
+    assert one.alone == SITUATIONS[situation]  # type: ignore[index]
+    if situation is first_and_next:
+        assert found[0][1] == HistoryMessage(
+            role="assistant", content="", tool_calls=CALLS, provider_state={"signature": "é"}
+        )
+
+
+async def test_a_turn_that_waited_for_another_to_end_sees_what_that_said(
+    database: Database, postgres: Postgres
+) -> None:
+    """A statement reads what was there when it began, and here that was before the wait."""
+    turns = Turns(database, one=True)
+    first = await turns.begin("one")
+    assert isinstance(first, store.Run)
+    other = await asyncpg.connect(postgres.url(str(database.engine.url.database), role="postgres"))
+    try:
+        async with other.transaction():
+            # The end of the first turn, as another process writes it, up to its COMMIT.
+            await other.execute(
+                "UPDATE conversations SET updated_at = now() WHERE id = $1", first.conversation_id
+            )
+            await other.execute("UPDATE turns SET status = 'completed' WHERE id = $1", first.turn_id)
+            await other.execute(
+                "INSERT INTO messages (user_id, conversation_id, turn_id, role, content, tool_calls, created_at) "
+                "VALUES ($1, $2, $3, 'assistant', 'answer', '[]', now())",
+                turns.user_id,
+                first.conversation_id,
+                first.turn_id,
+            )
+            beginning = asyncio.create_task(turns.begin("two", first.conversation_id))
+            while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                assert not beginning.done()
+                await asyncio.sleep(0.01)
+        second = await beginning
+    finally:
+        await other.close()
+    assert isinstance(second, store.Run)
+    assert [message.content for message in second.history] == ["one", "answer"]
+
+
+async def test_a_turn_that_was_overtaken_by_a_whole_one_sees_what_that_said(
+    database: Database, postgres: Postgres
+) -> None:
+    """The other began and ended between this one's look and its lock, so it was not seen running either."""
+    turns = Turns(database, one=True)
+    first = await turns.begin("one")
+    await turns.finish(first)
+    assert isinstance(first, store.Run)
+    other = await asyncpg.connect(postgres.url(str(database.engine.url.database), role="postgres"))
+    try:
+        async with other.transaction():
+            await other.execute(
+                "UPDATE conversations SET updated_at = now() WHERE id = $1", first.conversation_id
+            )
+            beginning = asyncio.create_task(turns.begin("three", first.conversation_id))
+            while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                assert not beginning.done()
+                await asyncio.sleep(0.01)
+            turn_id = await other.fetchval(
+                "INSERT INTO turns (user_id, conversation_id, status, worker_id, run_id, cancel_requested, model, created_at) "
+                "VALUES ($1, $2, 'completed', 'w', $3, false, 'm', now()) RETURNING id",
+                turns.user_id,
+                first.conversation_id,
+                uuid4().hex,
+            )
+            for role in ("user", "assistant"):
+                await other.execute(
+                    "INSERT INTO messages (user_id, conversation_id, turn_id, role, content, tool_calls, created_at) "
+                    "VALUES ($1, $2, $3, $4, 'two', '[]', now())",
+                    turns.user_id,
+                    first.conversation_id,
+                    turn_id,
+                    role,
+                )
+        third = await beginning
+    finally:
+        await other.close()
+    assert isinstance(third, store.Run)
+    assert [message.content for message in third.history] == ["one", "answer", "two", "two"]
+
+
+async def test_requests_with_one_key_at_once_begin_one_turn_and_leave_no_empty_conversation(
+    database: Database,
+) -> None:
+    turns = Turns(database, one=True)
+    begun = await asyncio.gather(*(turns.begin("one", key="k") for _ in range(8)), return_exceptions=True)
+    assert sum(isinstance(each, store.Run) for each in begun) == 1
+    assert {type(each).__name__ for each in begun} == {"Run", "KeyInProgress"}
+    assert {table: len(rows) for table, rows in (await turns.picture()).items()} == {
+        "users": 1,
+        "conversations": 1,
+        "turns": 1,
+        "messages": 1,
+    }

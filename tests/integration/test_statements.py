@@ -1,0 +1,111 @@
+"""A guard against getting slower: how many statements a route sends, which on PostgreSQL are round trips.
+
+Counted and not timed, so that a busy machine fails nothing. BEGIN and COMMIT count. A number that has to grow is changed
+here, where it is seen.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+
+from tests.support.postgres import ROLE, Postgres
+from tests.support.serving import Client, serve, settings_for
+from tests.support.statements import sent_for_requests
+
+
+class Sends(NamedTuple):
+    """How many: on SQLite, on PostgreSQL, and there as a role that is subject to row-level security."""
+
+    sqlite: int
+    postgresql: int
+    guarded: int
+
+
+FIRST = {"Idempotency-Key": "first"}
+ROUTES: dict[str, tuple[str, str, dict[str, Any], Sends]] = {
+    "a turn": ("POST", "/chat", {"json": {"message": "say Hello.", "conversation_id": 1}}, Sends(12, 2, 6)),
+    "a first turn": ("POST", "/chat", {"json": {"message": "say Hello."}}, Sends(12, 2, 6)),
+    "a turn with a key": (
+        "POST",
+        "/chat",
+        {"json": {"message": "say Hello."}, "headers": {"Idempotency-Key": "second"}},
+        Sends(16, 3, 9),
+    ),
+    "a replay": ("POST", "/chat", {"json": {"message": "say 0"}, "headers": FIRST}, Sends(4, 5, 8)),
+    "a turn with a tool call": (
+        "POST",
+        "/chat",
+        {"json": {"message": "call list_tasks {}"}},
+        Sends(17, 7, 12),
+    ),
+    "conversations": ("GET", "/conversations", {}, Sends(3, 3, 4)),
+    "a conversation": ("GET", "/conversations/1", {}, Sends(3, 3, 4)),
+    "messages": ("GET", "/conversations/1/messages", {}, Sends(4, 4, 5)),
+    "renaming": ("PATCH", "/conversations/1", {"json": {"title": "x"}}, Sends(3, 3, 4)),
+    "deleting a conversation": ("DELETE", "/conversations/2", {}, Sends(3, 3, 4)),
+    "tasks": ("GET", "/tasks", {}, Sends(3, 3, 4)),
+    "a task": ("GET", "/tasks/1", {}, Sends(3, 3, 4)),
+    "adding a task": ("POST", "/tasks", {"json": {"title": "x"}}, Sends(4, 4, 5)),
+    "changing a task": ("PATCH", "/tasks/1", {"json": {"title": "x"}}, Sends(3, 3, 4)),
+    "replacing a task": ("PUT", "/tasks/1", {"json": {"title": "x"}}, Sends(3, 3, 4)),
+    "completing a task": ("PATCH", "/tasks/1/complete", {}, Sends(3, 3, 4)),
+    "deleting a task": ("DELETE", "/tasks/2", {}, Sends(3, 3, 4)),
+    "me": ("GET", "/../me", {}, Sends(0, 0, 0)),
+}
+
+
+@pytest.fixture(scope="module", params=Sends._fields)
+async def side(
+    request: pytest.FixtureRequest, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[tuple[str, Client, list[str]]]:
+    """A service, a user who has two of everything, and what the service sends."""
+    if request.param == "sqlite":
+        url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('statements') / 'chatapi.db'}"
+    else:
+        name = await asyncio.to_thread(postgres.new_database)
+        url = postgres.url(name, role=ROLE if request.param == "guarded" else "postgres")
+    with sent_for_requests() as sent:
+        async with serve(settings_for(url)) as base_url, Client(base_url, "alice") as alice:
+            await alice.said_with({"headers": FIRST}, "say 0")
+            await alice.said("say 0")
+            for title in ("milk", "bread"):
+                await alice.post(alice.mine("/tasks"), json={"title": title})
+            yield request.param, alice, sent
+
+
+@pytest.mark.parametrize("route", ROUTES)
+async def test_a_route_sends_no_more_than_it_did(side: tuple[str, Client, list[str]], route: str) -> None:
+    kind, alice, sent = side
+    method, path, options, sends = ROUTES[route]
+    sent.clear()
+    response: httpx.Response = await alice.request(method, alice.mine(path), **options)
+    await asyncio.sleep(0)  # asyncpg tells of a statement in the loop's next round
+    assert response.is_success, response.text
+    assert len(sent) == getattr(sends, kind), "\n".join(sent)
+
+
+async def test_the_owner_is_set_in_every_transaction_under_row_level_security(
+    side: tuple[str, Client, list[str]],
+) -> None:
+    """What is sent alone elsewhere has a transaction there: BEGIN and the owner in one round trip."""
+    kind, alice, sent = side
+    sent.clear()
+    await alice.said("say Hello.")
+    begins = [statement for statement in sent if statement.startswith("BEGIN;")]
+    assert len(begins) == (2 if kind == "guarded" else 0)
+    assert all("set_config('chatapi.user_id'" in statement for statement in begins)
+
+
+async def test_behind_a_pooler_no_statement_is_alone(postgres: Postgres) -> None:
+    """In transaction mode it keeps to one server only for the length of a transaction."""
+    name = await asyncio.to_thread(postgres.new_database)
+    url = postgres.url(name, role="postgres") + "?pgbouncer=true"
+    with sent_for_requests() as sent:
+        async with serve(settings_for(url)) as base_url, Client(base_url, "alice") as alice:
+            await alice.said("say 0")
+            sent.clear()
+            await alice.said("say Hello.")
+    assert [statement.partition(" ")[0] for statement in sent] == ["BEGIN", "WITH", "COMMIT"] * 2
