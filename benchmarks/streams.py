@@ -31,7 +31,7 @@ SAMPLES = 5
 RUNNING = 100  # turns, for what the database has of them
 WORDS_PER_SECOND = 20  # as a model speaks
 SECONDS = 10
-USERS, TURNS, ROUNDS = 8, 30, 7
+USERS, TURNS, ROUNDS = 8, 15, 7
 
 
 WRITTEN = RunningTurn.unwritten
