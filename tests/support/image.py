@@ -50,6 +50,15 @@ class Image:
         buildah("umount", self._container)
         buildah("rm", self._container)
 
+    def is_of(self, sources: Path) -> bool:
+        """Whether these are the modules that it was built from."""
+        [installed] = self.root.glob("opt/chatapi/lib/python3.*/site-packages/chatapi")
+        return all(
+            (installed / module.relative_to(sources)).is_file()
+            and (installed / module.relative_to(sources)).read_bytes() == module.read_bytes()
+            for module in sources.glob("**/*.py")
+        )
+
     @property
     def environ(self) -> dict[str, str]:
         return dict(each.split("=", 1) for each in self.config["Env"])
