@@ -153,7 +153,7 @@ class TestStream:
     async def test_is_not_cut_by_its_token_running_out(
         self, service: str, alice: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(tokens, "LEEWAY", 0)
+        monkeypatch.setattr(tokens, "LEEWAY", timedelta(0))
         name, waits = gate()
         short = TokenVerifier(settings_for("sqlite:///unused")).mint(alice.user_id, timedelta(seconds=1))
         alice.headers["Authorization"] = f"Bearer {short}"
