@@ -56,8 +56,11 @@ class RunningTurn:
     def unwritten(self) -> chunks.Chunk | None:
         """What is to be written for readers elsewhere; the same again until it is known to be, by `wrote`.
 
-        A write that failed may have been done all the same, and readers may have gone on from there.
+        A write that failed may have been done all the same, and readers may have gone on from there. Of a turn that is
+        about to end nothing is: the end might just have missed that there is something to forget.
         """
+        if self._reply is not None and self._reply.done():
+            return None
         if self._writing is None and self._written < len(self.log.events):
             self._was_written = True  # or may be, from here on
             self._writing = chunks.Chunk(
