@@ -7,7 +7,6 @@ import time
 from benchmarks.scenarios import SCENARIOS, Row
 from tests.support.postgres import Postgres
 
-
 HEAD = "| measured | found | target | |\n|---|---|---|---|"
 
 
