@@ -7,6 +7,8 @@ import time
 from benchmarks.scenarios import SCENARIOS, Row
 from tests.support.postgres import Postgres
 
+HEAD = "| measured | found | target | |\n|---|---|---|---|"
+
 
 def main() -> None:
     names = sys.argv[1:] or list(SCENARIOS)
@@ -17,15 +19,16 @@ def main() -> None:
     postgres.prepare()
     began = time.monotonic()
     try:
-        rows = [row for name in names for row in SCENARIOS[name](postgres)]
+        print(HEAD, flush=True)  # noqa: T201
+        for name in names:
+            print(table(SCENARIOS[name](postgres)), flush=True)  # noqa: T201
     finally:
         postgres.close()
-    print(table(rows))  # noqa: T201
     print(f"\nin {time.monotonic() - began:.0f} s")  # noqa: T201
 
 
 def table(rows: list[Row]) -> str:
-    lines = ["| measured | found | target | |", "|---|---|---|---|"]
+    lines = []
     for row in rows:
         met = {None: "", True: "met", False: "missed"}[row.met]
         lines.append(f"| {row.what} | {row.value} | {row.target} | {met} |")
