@@ -8,6 +8,7 @@ ALTER TABLE conversations RENAME TO conversations_before;
 ALTER TABLE turns RENAME TO turns_before;
 ALTER TABLE messages RENAME TO messages_before;
 ALTER TABLE tool_calls RENAME TO tool_calls_before;
+ALTER TABLE turn_chunks RENAME TO turn_chunks_before;
 ALTER TABLE tasks RENAME TO tasks_before;
 
 -- A key of a partitioned table has the partition's column in it.
@@ -33,6 +34,11 @@ CREATE TABLE tool_calls (
   PRIMARY KEY (user_id, turn_id, position),
   FOREIGN KEY (user_id, turn_id) REFERENCES turns (user_id, id) ON DELETE CASCADE
 ) PARTITION BY HASH (user_id);
+CREATE TABLE turn_chunks (
+  LIKE turn_chunks_before INCLUDING DEFAULTS,
+  PRIMARY KEY (user_id, turn_id, run_id, position),
+  FOREIGN KEY (user_id, turn_id) REFERENCES turns (user_id, id) ON DELETE CASCADE
+) PARTITION BY HASH (user_id);
 CREATE TABLE tasks (
   LIKE tasks_before INCLUDING DEFAULTS INCLUDING IDENTITY,
   PRIMARY KEY (user_id, id),
@@ -45,23 +51,24 @@ DECLARE
 BEGIN
   -- Every row is to be copied, whosever it is.
   PERFORM set_config('chatapi.everyone', 'on', true);
-  FOREACH name IN ARRAY '{conversations,turns,messages,tool_calls,tasks}'::text[] LOOP
+  FOREACH name IN ARRAY '{conversations,turns,messages,tool_calls,turn_chunks,tasks}'::text[] LOOP
     FOR remainder IN 0..15 LOOP
       EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES WITH (MODULUS 16, REMAINDER %s)',
                      name || '_' || remainder, name, remainder);
     END LOOP;
     EXECUTE format('INSERT INTO %I OVERRIDING SYSTEM VALUE SELECT * FROM %I', name, name || '_before');
-    IF name <> 'tool_calls' THEN
+    IF name NOT IN ('tool_calls', 'turn_chunks') THEN
       PERFORM setval(pg_get_serial_sequence(name, 'id'), nextval(pg_get_serial_sequence(name || '_before', 'id')));
     END IF;
   END LOOP;
 END $$;
 
-DROP TABLE tool_calls_before, messages_before, turns_before, conversations_before, tasks_before;
+DROP TABLE turn_chunks_before, tool_calls_before, messages_before, turns_before, conversations_before, tasks_before;
 
 CREATE INDEX ix_conversations_activity ON conversations (user_id, updated_at, id);
 CREATE UNIQUE INDEX uq_turns_running ON turns (user_id, conversation_id) WHERE status = 'running';
 CREATE INDEX ix_turns_conversation ON turns (user_id, conversation_id, id);
+CREATE INDEX ix_turns_alternatives ON turns (alternative_of) WHERE alternative_of IS NOT NULL;
 CREATE INDEX ix_turns_run ON turns (run_id);
 CREATE INDEX ix_messages_conversation ON messages (user_id, conversation_id, id);
 CREATE INDEX ix_messages_turn_id ON messages (turn_id);
@@ -70,7 +77,7 @@ DO $$
 DECLARE
   name text;
 BEGIN
-  FOREACH name IN ARRAY '{conversations,turns,messages,tool_calls,tasks}'::text[] LOOP
+  FOREACH name IN ARRAY '{conversations,turns,messages,tool_calls,turn_chunks,tasks}'::text[] LOOP
     EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
     EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
     EXECUTE format('CREATE POLICY own_rows ON %I USING (user_id = current_setting(''chatapi.user_id'', true) '

@@ -1,6 +1,7 @@
 """chatapi: the back end of a chat."""
 
 import asyncio
+import logging
 import os
 import re
 import signal
@@ -151,6 +152,7 @@ def retention(*, older_than: timedelta, dry_run: bool) -> None:
             "is less than a day, for which idempotency keys are kept", param_hint="--older-than"
         )
     before = datetime.now(UTC) - older_than
+    logging.getLogger("chatapi").setLevel(logging.WARNING)  # what is on standard output is the audit trail
     try:
         count = asyncio.run(expire_in(Settings.from_env(), before, dry_run=dry_run))
     except Exception as error:

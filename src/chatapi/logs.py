@@ -135,7 +135,8 @@ def told(
             yield from told(each, all_texts=all_texts, seen=seen)
 
 
-def text_of(error: BaseException, *, all_texts: bool) -> str:
+def text_of(error: BaseException, *, all_texts: bool = False) -> str:
+    """What of an exception's text can quote no user."""
     if all_texts or isinstance(error, TELLING):
         return f": {error}"
     if isinstance(error, DBAPIError):  # the statement has parameters in the place of values

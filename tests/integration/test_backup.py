@@ -155,4 +155,4 @@ async def test_a_backup_under_load_is_restored_whole(places: tuple[Place, Place]
                 await client.said('call add_task {"title": "new"}\nsay Done.')
     if target.url.startswith("postgresql"):
         guarded = "SELECT count(*) FROM pg_class WHERE relrowsecurity AND relforcerowsecurity"
-        assert await rows(target.url, guarded) == [(6,)]
+        assert await rows(target.url, guarded) == [(7,)]

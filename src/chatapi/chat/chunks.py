@@ -68,9 +68,9 @@ async def read(session: AsyncSession, places: Collection[Place]) -> Sequence[Chu
     return [msgspec.convert(row, Chunk, from_attributes=True) for row in rows]
 
 
-async def drop(session: AsyncSession, turn_id: int) -> None:
+async def drop(session: AsyncSession, user_id: str, turn_id: int) -> None:
     """In the transaction that ends the turn or runs it again, which holds its row."""
-    await session.execute(delete(TurnChunk).where(TurnChunk.turn_id == turn_id))
+    await session.execute(delete(TurnChunk).where(TurnChunk.turn_id == turn_id, TurnChunk.user_id == user_id))
 
 
 def row_of(chunk: Chunk) -> dict[str, Any]:

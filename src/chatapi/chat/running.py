@@ -103,7 +103,7 @@ class RunningTurn:
     async def forget(self, session: AsyncSession) -> None:
         """The turn has ended in this transaction: what followers were to read of it is in its message, or nowhere."""
         if self._was_written:
-            await chunks.drop(session, self.run.turn_id)
+            await chunks.drop(session, self.run.user_id, self.run.turn_id)
 
     async def _take(self, agent: Agent, seconds: float) -> None:
         run = self.run

@@ -332,7 +332,7 @@ async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> N
         .returning(Turn.id)
     )
     if abandoned is not None:
-        await chunks.drop(session, abandoned)
+        await chunks.drop(session, user_id, abandoned)
 
 
 async def runs_to_stop(session: AsyncSession, run_ids: Sequence[str]) -> set[str]:
@@ -398,7 +398,7 @@ async def _again(session: AsyncSession, turn: Turn, key: Key, claim: Claim) -> R
     )
     if taken is None:
         raise _key_in_progress(turn)
-    await chunks.drop(session, turn.id)
+    await chunks.drop(session, turn.user_id, turn.id)
     return await _run_of(session, turn, claim)
 
 
@@ -523,7 +523,7 @@ async def _fail_abandoned(session: AsyncSession, user_id: str, conversation_id: 
         .returning(Turn.id)
     )
     if abandoned is not None:
-        await chunks.drop(session, abandoned)
+        await chunks.drop(session, user_id, abandoned)
 
 
 async def _end(session: AsyncSession, run: Run, **values: Any) -> None:

@@ -11,6 +11,7 @@ from litestar.exceptions import HTTPException
 
 from chatapi.db.resilience import is_transient, unavailable
 from chatapi.errors import PROBLEM_TYPE_PREFIX, AppError
+from chatapi.logs import text_of
 from chatapi.openapi import PROBLEM_MEDIA_TYPE
 from chatapi.web.auditing import audit_refusal
 
@@ -31,7 +32,7 @@ def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Respo
     if isinstance(error, HTTPException) and error.status_code in FRAMEWORK_PROBLEMS:
         return framework_problem(request, error)
     if is_transient(error):
-        log.warning("The database is away: %s", type(error).__name__)  # its text may quote a row
+        log.warning("The database is away: %s%s", type(error).__name__, text_of(error))
         error = unavailable(error)
     if not isinstance(error, AppError):
         log.error("A defect: %s %s", request.method, request.scope.get("path_template"), exc_info=error)
