@@ -35,6 +35,22 @@ class TestFromEnv:
     def test_a_log_level_may_be_small(self, tmp_path: Path) -> None:
         assert Settings.from_env({"LOG_LEVEL": "debug"}, directory=tmp_path).log_level == "DEBUG"
 
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("PORT", "many"),
+            ("CHAT_HISTORY_LIMIT", "-1"),
+            ("CHAT_TIMEOUT", "0"),
+            ("DEMO_MODE", "perhaps"),
+            ("DB_POOL_SIZE", "0"),
+            ("MIGRATE", "always"),
+            ("LOG_FORMAT", "xml"),
+        ],
+    )
+    def test_what_is_out_of_bounds_is_refused_by_name(self, tmp_path: Path, name: str, value: str) -> None:
+        with pytest.raises(SettingsError, match=f"^{name}: "):
+            Settings.from_env({name: value}, directory=tmp_path)
+
     @pytest.mark.parametrize("value", ["600/minute", "10 per 5 seconds", "1/day", "off", "OFF"])
     def test_a_limit_is_a_number_a_while_or_off(self, tmp_path: Path, value: str) -> None:
         of_users, of_chat = Settings.from_env({"RATE_LIMIT": value}, directory=tmp_path).limits
