@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
@@ -16,6 +17,7 @@ from sqlalchemy import URL, Connection, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from chatapi.db import alone
 from chatapi.db.pool import measured_pool
@@ -231,6 +233,8 @@ class Database:
         # In transaction mode it could hand the parse of a statement to one server and its run to another.
         self._is_behind_pooler = "statement_cache_size" in config.engine_config.connect_args  # type: ignore[operator]
         self._guarded: bool | None = None if self._does_at_once else False
+        self._distrusted_at = float("-inf")
+        event.listen(self.engine.sync_engine, "checkout", self._replace_distrusted)
         self._sessions: async_sessionmaker[AsyncSession] = config.create_session_maker()  # type: ignore[assignment]
 
     @asynccontextmanager
@@ -242,7 +246,7 @@ class Database:
 
         Raises `DatabaseUnavailable` at once while the breaker is open, and what the driver raises otherwise.
         """
-        async with self._watched():
+        with self._watched():
             guarded = await self._is_guarded()
             async with self._sessions.begin() as session:
                 if guarded and owner is EVERYONE:
@@ -287,11 +291,11 @@ class Database:
         self, owner: Owner, work: Work[T], recover: Work[T | None] | None, at_once: AtOnce[T] | None
     ) -> T:
         if at_once is not None and self._does_at_once:
-            async with (
-                self._watched(),
-                alone.connect(self.engine, await self._opening(owner), self._tracing) as connection,
-            ):
-                done = await at_once(connection)
+            with self._watched():
+                async with alone.connect(
+                    self.engine, await self._opening(owner), self._tracing
+                ) as connection:
+                    done = await at_once(connection)
             if done is not None:
                 return done.result
         async with self.transaction(owner) as session:
@@ -305,19 +309,24 @@ class Database:
             return f"BEGIN; {setting}"
         return "BEGIN" if self._is_behind_pooler else None
 
-    @asynccontextmanager
-    async def _watched(self) -> AsyncIterator[None]:
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
         self.breaker.check()
         try:
             yield
         except Exception as error:
             if is_read_only(error):
                 # Connections to what was the primary, or from before the order was taken back, would refuse for ever.
-                await self.engine.dispose()
+                self._distrusted_at = time.monotonic()
             if is_outage(error):
                 self.breaker.failed()
             raise
         self.breaker.succeeded()
+
+    def _replace_distrusted(self, _: DBAPIConnection, record: ConnectionPoolEntry, __: Any) -> None:
+        """Give nobody a connection that is older than the last refusal to write."""
+        if record.info.setdefault("chatapi.since", time.monotonic()) < self._distrusted_at:
+            raise DisconnectionError
 
     async def _is_guarded(self) -> bool:
         """Whether row-level security holds for the role that we connect as; asked once."""
