@@ -17,7 +17,7 @@ run: $(VENV)/.installed
 	HOST=$(HOST) PORT=$(PORT) $(BIN)/chatapi run
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(PYTEST) $(ARGS)
+	$(BIN)/python -m pytest $(PYTEST) -m 'not slow' $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check

@@ -9,6 +9,8 @@ import pytest
 from tests.chaos.harness import LEAST, SCENARIOS, run_scenario
 from tests.support.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 10.0  # of disturbance; what follows is the time until the last lease of a dead process has ended
 
 

@@ -12,6 +12,8 @@ from tests.support.haproxy import PROGRAM
 from tests.support.postgres import Postgres
 from tests.support.serving import settings_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.skipif(PROGRAM is None, reason="HAProxy is not installed")
 async def test_no_turn_fails_while_replicas_are_restarted(postgres: Postgres, directory: Path) -> None:

@@ -22,6 +22,8 @@ from tests.support.proxies import missing, proxied
 from tests.support.serving import SECRET, Client, Process, settings_for
 from tests.support.sse import STREAM, Chunk, chunks_of, text_of
 
+pytestmark = pytest.mark.slow
+
 if why := missing("haproxy"):
     pytest.skip(why, allow_module_level=True)
 

@@ -14,9 +14,10 @@ from tests.support.image import Image, image_is_built
 from tests.support.postgres import Postgres, free_port
 from tests.support.serving import REPOSITORY, SECRET, token_for
 
-pytestmark = pytest.mark.skipif(
-    not image_is_built(), reason="no image: make container, with buildah, as root"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not image_is_built(), reason="no image: make container, with buildah, as root"),
+]
 
 
 @pytest.fixture(scope="module")

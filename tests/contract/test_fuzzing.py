@@ -9,8 +9,12 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from chatapi.agent.offline import OfflineAgent
 from tests.support.serving import serve, settings_for, token_for
+
+pytestmark = pytest.mark.slow
 
 # Without the id, no generated path would be the token's. What a cursor has to be, or a confirmation, no schema can say:
 # that an opaque one is refused is no finding; and neither is a key that was used before, with another request.

@@ -61,6 +61,7 @@ def blocks_of(document: Path) -> list[Block]:
     return [Block(language, text) for language, text in found]
 
 
+@pytest.mark.slow
 class TestCommands:
     @pytest.mark.parametrize(
         "document", [README, REPOSITORY / "docs/api.md", FRONTEND], ids=lambda path: path.name

@@ -16,6 +16,8 @@ from tests.support.ai_sdk import ChatOf, Driver, text_of, tools_of
 from tests.support.proxy import proxy
 from tests.support.serving import Client, serve, settings_for, token_for
 
+pytestmark = pytest.mark.slow
+
 if why := ai_sdk.missing():
     pytest.skip(why, allow_module_level=True)
 

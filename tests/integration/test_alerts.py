@@ -21,6 +21,8 @@ from tests.support.prometheus import Prometheus, hurried, installed, scraping
 from tests.support.proxy import proxy
 from tests.support.serving import REPOSITORY, Client, execute, serve, settings_for
 
+pytestmark = pytest.mark.slow
+
 ALERTS = REPOSITORY / "deploy/prometheus/alerts.yml"
 DASHBOARD = REPOSITORY / "deploy/grafana/chatapi.json"
 NAMES = set(re.findall(r"alert: (\w+)", ALERTS.read_text()))

@@ -17,6 +17,8 @@ from tests.support.documents import commands_under, looks_installed, run_command
 from tests.support.postgres import Postgres
 from tests.support.serving import SECRET, Client, execute, serve, settings_for
 
+pytestmark = pytest.mark.slow
+
 
 class Place:
     """A database to be backed up, or to restore into, and how the document's commands find it."""

@@ -16,6 +16,8 @@ from tests.support.better_auth import User, better_auth, missing
 from tests.support.issuer import ALGORITHMS
 from tests.support.serving import SECRET, serve, settings_for
 
+pytestmark = pytest.mark.slow
+
 if why := missing():
     pytest.skip(why, allow_module_level=True)
 

@@ -157,6 +157,7 @@ class TestBreaker:
                 await asyncio.sleep(0.1)
             assert (await alice.said("say Hello."))["response"] == "Hello."
 
+    @pytest.mark.slow
     async def test_a_database_that_swallows_everything_costs_the_first_callers_only(
         self, postgres: Postgres
     ) -> None:

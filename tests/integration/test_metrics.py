@@ -228,6 +228,7 @@ class TestExposition:
             assert (await scrape(url)).get("build_info", version=health["version"], build="abc1234") == 1
 
 
+@pytest.mark.slow
 class TestSeveralWorkers:
     async def test_count_together_and_dead_ones_hold_nothing(
         self, new_database: Callable[[], str], directory: Path

@@ -16,6 +16,8 @@ from tests.support.postgres import Postgres
 from tests.support.proxy import proxy
 from tests.support.serving import SECRET, Client, Process, serve, settings_for
 
+pytestmark = pytest.mark.slow
+
 TURNS = 4
 USERS = 12
 

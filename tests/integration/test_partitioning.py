@@ -5,10 +5,13 @@ import subprocess
 from uuid import uuid4
 
 import asyncpg
+import pytest
 
 from tests.support.agents import CommandedAgent
 from tests.support.postgres import Postgres
 from tests.support.serving import REPOSITORY, Client, serve, settings_for
+
+pytestmark = pytest.mark.slow
 
 
 async def test_the_service_runs_on_partitions_as_it_is(postgres: Postgres) -> None:

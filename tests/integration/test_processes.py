@@ -11,10 +11,13 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import pytest
 from sqlalchemy import text
 
 from chatapi.db.config import EVERYONE, Database, database_config
 from tests.support.serving import SECRET, Client, Process, clean_environ, serve, settings_for
+
+pytestmark = pytest.mark.slow
 
 COMMANDED = "tests.support.agents:CommandedAgent"
 

@@ -248,6 +248,7 @@ async def position_of(database_url: str, user_id: str) -> int:
     return -1 if last is None else last
 
 
+@pytest.mark.slow
 class TestShutdown:
     async def test_tells_open_streams_to_resume_and_ends_their_turns(self, directory: Path) -> None:
         environ = {

@@ -16,6 +16,8 @@ from tests.support.postgres import Postgres, free_port
 from tests.support.serving import SECRET, Client, Process, settings_for
 from tests.support.sse import STREAM, Chunk, chunks_of, text_of
 
+pytestmark = pytest.mark.slow
+
 REPLICAS = 2
 
 

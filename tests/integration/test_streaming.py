@@ -181,6 +181,7 @@ class TestHangUp:
         _, answer = await alice.messages(ids["conversation_id"])
         assert (answer["content"], answer["status"]) == ("Hello.", "completed")
 
+    @pytest.mark.slow
     async def test_of_one_that_never_reads_is_the_servers_doing_after_a_while(
         self, service: str, alice: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:

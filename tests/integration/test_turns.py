@@ -96,6 +96,7 @@ class TestCancel:
             await alice.said("say 1", conversation_id)
 
 
+@pytest.mark.slow
 class TestShutdown:
     @pytest.mark.parametrize("wait", [0.2])
     async def test_lets_a_short_turn_finish(self, directory: Path, wait: float) -> None:

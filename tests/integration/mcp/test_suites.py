@@ -11,7 +11,7 @@ from tests.support import mcp_suites
 from tests.support.serving import REPOSITORY, serve, settings_for, token_for
 
 REASON = mcp_suites.missing()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=REASON or "")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(REASON is not None, reason=REASON or "")]
 
 PASSED = {
     "2025-06-18": {"server-initialize", "server-session-lifecycle", "ping", "tools-list", "resources-list"},
