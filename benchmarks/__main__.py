@@ -5,6 +5,7 @@ import resource
 import sys
 import time
 
+from benchmarks import streams
 from benchmarks.scenarios import SCENARIOS, Row
 from tests.support.postgres import Postgres
 
@@ -28,6 +29,8 @@ def main() -> None:
             print(table(SCENARIOS[name](postgres)), flush=True)  # noqa: T201
     finally:
         postgres.close()
+    if names == list(SCENARIOS):
+        streams.main()
     print(f"\nin {time.monotonic() - began:.0f} s")  # noqa: T201
 
 

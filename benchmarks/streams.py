@@ -2,10 +2,8 @@
 
     .venv/bin/python -m benchmarks.streams
 
-Service processes on a PostgreSQL of their own; this process is their clients, on bare sockets. Two minutes on an idle
-machine. Three runs on two cores shared with others: 39 to 42 KiB a stream; the first word at 500 open streams after 1.0
-to 1.2 times the delay at one, at the median; 3 to 4 transactions a second and 65 to 99 KiB/s of WAL for a hundred running
-turns. The last two ratios need an idle machine: there they were all noise.
+Service processes on a PostgreSQL of their own; this process is their clients, on bare sockets. A minute on an idle
+machine. What it found is in docs/performance.md; the last two ratios have been noise so far.
 """
 
 import asyncio
