@@ -3,16 +3,15 @@
 import asyncio
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support import npm
 from tests.support.serving import REPOSITORY, token_for
 
 PROJECT = REPOSITORY / "tests" / "ai_sdk"
@@ -25,22 +24,11 @@ State = dict[str, Any]
 
 
 def missing() -> str | None:
-    """Why the AI SDK cannot run here; None if it can."""
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        return "the AI SDK left out: its Node is for Linux on x86-64"
-    if shutil.which("npm") is None:
-        return "the AI SDK left out: it needs npm on PATH"
-    return None
+    return npm.missing("the AI SDK")
 
 
 def install() -> None:
-    """What package-lock.json says, unless it is there; raises with npm's own words if it cannot be had."""
-    installed, lock = MODULES / ".package-lock.json", PROJECT / "package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-        done = subprocess.run(["npm", "ci"], cwd=PROJECT, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"npm ci in {PROJECT} failed:\n{done.stderr}")
-        installed.touch()
+    npm.install(PROJECT)
 
 
 def files_of_page(directory: Path) -> None:

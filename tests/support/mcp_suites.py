@@ -3,13 +3,11 @@
 import asyncio
 import json
 import os
-import platform
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from tests.support import npm
 from tests.support.serving import REPOSITORY
 
 PROJECT = REPOSITORY / "tests" / "mcp_suites"
@@ -20,22 +18,11 @@ INSPECTOR = MODULES / "@modelcontextprotocol" / "inspector" / "clients" / "launc
 
 
 def missing() -> str | None:
-    """Why the suites cannot run here; None if they can."""
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        return "MCP suites left out: their Node is for Linux on x86-64"
-    if shutil.which("npm") is None:
-        return "MCP suites left out: they need npm on PATH"
-    return None
+    return npm.missing("the MCP suites")
 
 
 def install() -> None:
-    """What package-lock.json says, unless it is there; raises with npm's own words if it cannot be had."""
-    installed, lock = MODULES / ".package-lock.json", PROJECT / "package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-        done = subprocess.run(["npm", "ci"], cwd=PROJECT, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"npm ci in {PROJECT} failed:\n{done.stderr}")
-        installed.touch()
+    npm.install(PROJECT)
 
 
 async def run(script: Path, *arguments: str, home: Path) -> tuple[int, str]:
