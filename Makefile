@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # A process for each core, each with services of its own, and one more, since some tests wait for time to pass; whoever
 # is done first takes from the others.
 PYTEST := --numprocesses $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1))) --dist worksteal
-LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade --quiet \
+LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras --upgrade --quiet \
   --custom-compile-command 'make lock'
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
