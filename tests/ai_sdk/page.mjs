@@ -16,6 +16,12 @@ await writeFile("Chat.js", code);
 const { Chat } = await import("./Chat.js");
 
 const { url, user, token } = JSON.parse(process.argv[2]);
+const asked = [];
+const { fetch } = globalThis;
+globalThis.fetch = (address, options) => {
+  asked.push(`${options?.method ?? "GET"} ${new URL(address).pathname.replace(`/api/${user}`, "")}`);
+  return fetch(address, options);
+};
 const transport = new ChatapiTransport({ url, userId: user, token: async () => token });
 let root = mounted(transport, []);
 
@@ -81,6 +87,7 @@ await until(() => document.querySelector("[role=alert]"), "an alert");
 steps.alert = [document.querySelector("[role=alert]").textContent];
 await press("Try again");
 steps.again = await answered(8, "Better.");
+steps.asked = [...asked];
 root.unmount();
 const reloaded = new ChatapiTransport({ url, userId: user, token: async () => token, conversationId: 1 });
 root = mounted(reloaded, await reloaded.history());

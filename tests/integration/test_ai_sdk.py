@@ -415,6 +415,8 @@ async def test_the_component_does_what_its_buttons_say(
         assert steps["stopped"][5] == "Once"
         assert steps["alert"] == ["The model is having a bad day."]
         assert steps["again"][7] == "Better."
+        # Nothing else: a stream that is resumed beside the one that is read shows its answer twice.
+        assert [path for path in steps["asked"] if "/stream" in path] == []
         assert [text for text in steps["reloaded"] if "output" not in text][-1] == "Better."
         assert len((await alice.get(alice.mine("/tasks"))).json()["items"]) == 1
 
