@@ -68,7 +68,7 @@ DROP TABLE turn_chunks_before, tool_calls_before, messages_before, turns_before,
 CREATE INDEX ix_conversations_activity ON conversations (user_id, updated_at, id);
 CREATE UNIQUE INDEX uq_turns_running ON turns (user_id, conversation_id) WHERE status = 'running';
 CREATE INDEX ix_turns_conversation ON turns (user_id, conversation_id, id);
-CREATE INDEX ix_turns_alternatives ON turns (alternative_of) WHERE alternative_of IS NOT NULL;
+CREATE INDEX ix_turns_alternatives ON turns (user_id, alternative_of) WHERE alternative_of IS NOT NULL;
 CREATE INDEX ix_turns_run ON turns (run_id);
 CREATE INDEX ix_messages_conversation ON messages (user_id, conversation_id, id);
 CREATE INDEX ix_messages_turn_id ON messages (turn_id);

@@ -17,7 +17,9 @@ Every route, as the service itself describes it at `/docs/openapi.json`; this pa
 
 
 def reference() -> str:
-    settings = Settings(database_url="postgresql://localhost/unused", better_auth_secret="no secret, only long enough!")
+    settings = Settings(
+        database_url="postgresql://localhost/unused", better_auth_secret="no secret, only long enough!"
+    )
     document = create_app(settings).openapi_schema.to_schema()
     operations = [
         (method, path, described[method])

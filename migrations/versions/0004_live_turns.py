@@ -34,7 +34,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_turns_alternatives",
         "turns",
-        ["alternative_of"],
+        ["user_id", "alternative_of"],
         postgresql_where=ALTERNATIVE,
         sqlite_where=ALTERNATIVE,
     )

@@ -170,8 +170,12 @@ def select_history(
     turns: int,
     before: int,
 ) -> Select[tuple[int, str, str, list[dict[str, Any]], Any]]:
+    """The messages are found by their turns alone: the owner comes from there, too.
+
+    Named here again, it would be an offer to read all messages of a user whom the planner takes for new.
+    """
     latest = (
-        select(Turn.id)
+        select(Turn.id, Turn.user_id)
         .where(
             Turn.user_id == user_id,
             Turn.conversation_id == conversation_id,
@@ -181,10 +185,11 @@ def select_history(
         )
         .order_by(Turn.id.desc())
         .limit(turns)
+        .subquery("latest")
     )
     return (
         select(Message.id, Message.role, Message.content, Message.tool_calls, Message.provider_state)
-        .where(Message.user_id == user_id, Message.turn_id.in_(latest))
+        .join(latest, and_(Message.turn_id == latest.c.id, Message.user_id == latest.c.user_id))
         .order_by(Message.id)
     )
 

@@ -3,17 +3,24 @@
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, exists, or_
+from sqlalchemy import ColumnElement, and_, case, exists, or_, select
 from sqlalchemy.orm import aliased
 
 from chatapi.db.models import Message, Turn
 
 
 def is_answered(turn: Any) -> ColumnElement[bool]:
-    """It has an answer that its user has seen: a whole one, or what it had said and done when it was cancelled."""
+    """It has an answer that its user has seen: a whole one, or what it had said and done when it was cancelled.
+
+    By the answer's id and not by EXISTS, for which PostgreSQL may read the answers of all turns at once.
+    """
     answer = aliased(Message)
-    said = exists().where(answer.turn_id == turn.id, answer.role == "assistant")
-    return or_(turn.status == "completed", and_(turn.status == "cancelled", said))
+    said = select(answer.id).where(
+        answer.turn_id == turn.id, answer.user_id == turn.user_id, answer.role == "assistant"
+    )
+    return or_(
+        turn.status == "completed", and_(turn.status == "cancelled", said.scalar_subquery().is_not(None))
+    )
 
 
 def is_answered_or_under_way(turn: Any) -> ColumnElement[bool]:

@@ -83,6 +83,7 @@ class Turn(IdentityBase):
         Index("ix_turns_conversation", "user_id", "conversation_id", "id"),
         Index(
             "ix_turns_alternatives",
+            "user_id",
             "alternative_of",
             postgresql_where=text("alternative_of IS NOT NULL"),
             sqlite_where=text("alternative_of IS NOT NULL"),

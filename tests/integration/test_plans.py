@@ -1,0 +1,106 @@
+"""A guard against plans that read what they need not: pages of memory, counted by PostgreSQL, and no times."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import asyncpg
+import pytest
+
+from chatapi.chat.at_once import CONVERSATION_ID, USER_ID, begin_next
+from chatapi.chat.store import select_history
+from chatapi.db.alone import Connection, Statement
+from chatapi.db.models import now
+from chatapi.db.paging import MAX_ID
+from chatapi.db.schema import upgrade
+from chatapi.tracing import Tracing
+from tests.support.postgres import ROLE, Postgres
+from tests.support.serving import settings_for
+
+TURNS = 3_000
+PAGES = 250  # ten turns and their messages are some 60, with what a begin writes 120; all of the user's are thousands
+
+FILL = """
+WITH turn AS (
+  INSERT INTO turns (user_id, conversation_id, status, worker_id, run_id, cancel_requested, model, created_at)
+  SELECT $1, $2, CASE WHEN n % 4 = 0 THEN 'cancelled' ELSE 'completed' END, 'w', $1 || n, false, 'm', now()
+  FROM generate_series(1, $3::int) n RETURNING id
+)
+INSERT INTO messages (user_id, conversation_id, turn_id, role, content, tool_calls, created_at)
+SELECT $1, $2, id, role, 'Something that was said.', '[]', now()
+FROM turn CROSS JOIN (VALUES ('user'), ('assistant')) AS side (role)
+"""
+CONVERSATION = """
+INSERT INTO conversations (user_id, created_at, updated_at) VALUES ($1, now(), now()) RETURNING id
+"""
+
+
+class Recorder(Connection):
+    """Keeps what it is to send."""
+
+    def __init__(self) -> None:
+        super().__init__(None, Tracing())
+
+    async def fetch(self, sql: str, *parameters: Any) -> Sequence[Sequence[Any]]:
+        self.sql, self.parameters = sql, parameters
+        return []
+
+
+@pytest.fixture(params=["postgres", ROLE])
+async def connection(
+    request: pytest.FixtureRequest, postgres: Postgres
+) -> AsyncIterator[asyncpg.Connection]:
+    """To a database of users who have said little, and of one of whom its statistics do not know yet."""
+    name = await asyncio.to_thread(postgres.new_database)
+    await asyncio.to_thread(upgrade, settings_for(postgres.url(name)))
+    admin = await asyncpg.connect(postgres.url(name, role="postgres"))
+    for number in range(20):
+        await fill(admin, f"small-{number}", 2)
+    await admin.execute("ANALYZE")
+    await fill(admin, "large", TURNS)
+    await admin.close()
+    connection = await asyncpg.connect(postgres.url(name, role=request.param))
+    yield connection
+    await connection.close()
+
+
+async def fill(connection: asyncpg.Connection, user_id: str, turns: int) -> None:
+    await connection.execute("INSERT INTO users (id, created_at) VALUES ($1, now())", user_id)
+    await connection.execute(FILL, user_id, await connection.fetchval(CONVERSATION, user_id), turns)
+
+
+async def pages(connection: asyncpg.Connection, statement: Statement, plan: str) -> int:
+    """How many pages the statement looks at for the user who has said much."""
+    conversation_id = await connection.fetchval("SELECT id FROM conversations WHERE user_id = 'large'")
+    recorder = Recorder()
+    values = dict.fromkeys(("key", "request_hash"), None) | dict.fromkeys(
+        ("worker_id", "run_id", "model", "content"), "x"
+    )
+    await statement.run(
+        recorder, {**values, "user_id": "large", "conversation_id": conversation_id, "now": now()}
+    )
+    await connection.execute(f"SET plan_cache_mode = force_{plan}_plan")
+    await connection.execute(f"PREPARE statement AS {recorder.sql}")
+    given = ", ".join("NULL" if value is None else f"'{value}'" for value in recorder.parameters)
+    rows = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE statement ({given})")
+    (explained,) = json.loads(rows)
+    return sum(explained["Plan"][f"Shared {kind} Blocks"] for kind in ("Hit", "Read"))
+
+
+@pytest.mark.parametrize("plan", ["custom", "generic"])
+class TestOfAUserWhomTheStatisticsDoNotKnow:
+    @pytest.fixture(autouse=True)
+    async def own(self, connection: asyncpg.Connection) -> None:
+        await connection.execute("SELECT set_config('chatapi.user_id', 'large', false)")
+
+    async def test_history_is_read_by_its_turns(
+        self, connection: asyncpg.Connection, plan: str
+    ) -> None:
+        history = Statement(select_history(USER_ID, CONVERSATION_ID, turns=10, before=MAX_ID))
+        assert await pages(connection, history, plan) < PAGES
+
+    async def test_a_turn_begins_without_reading_all_that_was_said(
+        self, connection: asyncpg.Connection, plan: str
+    ) -> None:
+        assert await pages(connection, begin_next(10), plan) < PAGES
