@@ -48,9 +48,7 @@ class Recorder(Connection):
 
 
 @pytest.fixture(params=["postgres", ROLE])
-async def connection(
-    request: pytest.FixtureRequest, postgres: Postgres
-) -> AsyncIterator[asyncpg.Connection]:
+async def connection(request: pytest.FixtureRequest, postgres: Postgres) -> AsyncIterator[asyncpg.Connection]:
     """To a database of users who have said little, and of one of whom its statistics do not know yet."""
     name = await asyncio.to_thread(postgres.new_database)
     await asyncio.to_thread(upgrade, settings_for(postgres.url(name)))
@@ -94,9 +92,7 @@ class TestOfAUserWhomTheStatisticsDoNotKnow:
     async def own(self, connection: asyncpg.Connection) -> None:
         await connection.execute("SELECT set_config('chatapi.user_id', 'large', false)")
 
-    async def test_history_is_read_by_its_turns(
-        self, connection: asyncpg.Connection, plan: str
-    ) -> None:
+    async def test_history_is_read_by_its_turns(self, connection: asyncpg.Connection, plan: str) -> None:
         history = Statement(select_history(USER_ID, CONVERSATION_ID, turns=10, before=MAX_ID))
         assert await pages(connection, history, plan) < PAGES
 

@@ -9,7 +9,7 @@ from sqlalchemy import FromClause, Select, delete, select, tuple_, update
 from chatapi.audit import Outcome, audit
 from chatapi.db.clock import utc_now
 from chatapi.db.config import Database
-from chatapi.db.models import Conversation, Message, Task, ToolCallEntry, Turn, User
+from chatapi.db.models import RUNNING, Conversation, Message, Task, ToolCallEntry, Turn, User
 
 VERSION = 1
 PAGE = 200  # a page of the longest messages is 8 MB at the most
@@ -85,7 +85,7 @@ async def erase(database: Database, user_id: str) -> None:
     async with database.transaction(user_id) as session:
         await session.execute(
             update(Turn)
-            .where(Turn.user_id == user_id, Turn.status == "running")
+            .where(Turn.user_id == user_id, Turn.status == RUNNING)
             .values(status="cancelled", finished_at=utc_now())
         )
     for model in ERASED:

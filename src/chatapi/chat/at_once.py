@@ -31,7 +31,7 @@ from chatapi.chat.measures import measured
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
 from chatapi.db.alone import Connection, Statement
 from chatapi.db.config import Done
-from chatapi.db.models import Conversation, Message, Turn, User, now
+from chatapi.db.models import RUNNING, Conversation, Message, Turn, User, now
 from chatapi.db.paging import MAX_ID
 
 USER_ID = bindparam("user_id", None, type_=User.id.type)
@@ -41,7 +41,6 @@ RUN_ID = bindparam("run_id", None, type_=Text())
 KEY = bindparam("key", None, type_=Text())
 CONTENT = bindparam("content", None, type_=Text())
 MODEL = bindparam("model", None, type_=Text())
-RUNNING = literal_column("'running'", Text())
 NOW = bindparam("now", None, type_=Turn.created_at.type)
 
 

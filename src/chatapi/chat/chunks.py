@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import ReasoningDelta, TextDelta
 from chatapi.chat.events import TurnEvent
-from chatapi.db.models import Turn, TurnChunk
+from chatapi.db.models import RUNNING, Turn, TurnChunk
 from chatapi.db.services import insert_unless_there
 
 
@@ -43,7 +43,7 @@ async def write(session: AsyncSession, chunks: Sequence[Chunk]) -> set[str]:
     """
     running = await session.scalars(
         select(Turn.run_id)
-        .where(Turn.run_id.in_([chunk.run_id for chunk in chunks]), Turn.status == "running")
+        .where(Turn.run_id.in_([chunk.run_id for chunk in chunks]), Turn.status == RUNNING)
         .with_for_update(read=True, skip_locked=True)
     )
     held = set(running)

@@ -14,7 +14,7 @@ from chatapi.chat.chunks import Chunk, Place
 from chatapi.chat.events import TurnLog
 from chatapi.chat.schemas import ChatAnswer
 from chatapi.db.config import EVERYONE, Database
-from chatapi.db.models import Turn
+from chatapi.db.models import RUNNING, Turn
 from chatapi.db.paging import MAX_ID
 from chatapi.errors import AppError, DatabaseUnavailable, TurnCancelled, TurnNotFound, restored
 
@@ -98,7 +98,7 @@ async def find(session: AsyncSession, user_id: str, conversation_id: int, turn_i
     await store.own_conversation(session, user_id, conversation_id)
     of_conversation = select(Turn).where(Turn.user_id == user_id, Turn.conversation_id == conversation_id)
     if turn_id is None:
-        return await session.scalar(of_conversation.where(Turn.status == "running", store.turn_is_alive))
+        return await session.scalar(of_conversation.where(Turn.status == RUNNING, store.turn_is_alive))
     turn = None if turn_id > MAX_ID else await session.scalar(of_conversation.where(Turn.id == turn_id))
     if turn is None:
         raise TurnNotFound(turn_id)
@@ -112,7 +112,7 @@ async def news_and_ends(
     running = await session.scalars(
         select(Turn.run_id).where(
             Turn.run_id.in_([place.run_id for place in places]),
-            Turn.status == "running",
+            Turn.status == RUNNING,
             store.turn_is_alive,
         )
     )

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chatapi.audit import audit
 from chatapi.chat.store import turn_is_alive
 from chatapi.db.config import EVERYONE, Database
-from chatapi.db.models import Conversation, Turn
+from chatapi.db.models import RUNNING, Conversation, Turn
 
 WINDOW = 5_000  # conversations looked at in a statement: a fraction of a second, by the primary key
 BATCH = 25  # conversations deleted in a transaction
@@ -97,7 +97,7 @@ def idle_since(before: datetime) -> ColumnElement[bool]:
     under_way = exists().where(
         Turn.user_id == Conversation.user_id,
         Turn.conversation_id == Conversation.id,
-        Turn.status == "running",
+        Turn.status == RUNNING,
         turn_is_alive,
     )
     return and_(Conversation.updated_at < before, ~under_way)

@@ -19,7 +19,7 @@ from chatapi.chat.measures import measured
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
 from chatapi.db.alternatives import is_answered, superseded
 from chatapi.db.clock import utc_now
-from chatapi.db.models import Conversation, Message, ToolCallEntry, Turn, Worker, now
+from chatapi.db.models import RUNNING, Conversation, Message, ToolCallEntry, Turn, Worker, now
 from chatapi.db.paging import MAX_ID
 from chatapi.db.services import insert_unless_there, remember_user
 from chatapi.errors import (
@@ -324,7 +324,7 @@ async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> N
     await touch_conversation(session, user_id, turn.conversation_id)
     asked = await session.scalar(
         update(Turn)
-        .where(Turn.id == turn_id, Turn.user_id == user_id, Turn.status == "running")
+        .where(Turn.id == turn_id, Turn.user_id == user_id, Turn.status == RUNNING)
         .values(cancel_requested=True)
         .returning(Turn.id)
     )
@@ -332,7 +332,7 @@ async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> N
         raise TurnEnded("The turn has ended; there is nothing left to cancel.", turn_id=turn_id)
     abandoned = await session.scalar(
         update(Turn)
-        .where(Turn.id == turn_id, Turn.user_id == user_id, Turn.status == "running", ~turn_is_alive)
+        .where(Turn.id == turn_id, Turn.user_id == user_id, Turn.status == RUNNING, ~turn_is_alive)
         .values(status="cancelled", finished_at=now())
         .returning(Turn.id)
     )
@@ -344,7 +344,7 @@ async def runs_to_stop(session: AsyncSession, run_ids: Sequence[str]) -> set[str
     """Those of the runs that were asked to end, or whose turn is no longer theirs."""
     going_on = await session.scalars(
         select(Turn.run_id).where(
-            Turn.run_id.in_(run_ids), Turn.status == "running", Turn.cancel_requested.is_(False)
+            Turn.run_id.in_(run_ids), Turn.status == RUNNING, Turn.cancel_requested.is_(False)
         )
     )
     return set(run_ids) - set(going_on)
@@ -388,7 +388,7 @@ async def _again(session: AsyncSession, turn: Turn, key: Key, claim: Claim) -> R
         .where(
             Turn.id == turn.id,
             Turn.user_id == turn.user_id,
-            or_(Turn.status == "failed", and_(Turn.status == "running", ~turn_is_alive)),
+            or_(Turn.status == "failed", and_(Turn.status == RUNNING, ~turn_is_alive)),
         )
         .values(
             status="running",
@@ -487,7 +487,7 @@ async def _who_was_first(
         return _key_in_progress(turn)
     running = await session.scalar(
         select(Turn.id).where(
-            Turn.user_id == user_id, Turn.conversation_id == conversation_id, Turn.status == "running"
+            Turn.user_id == user_id, Turn.conversation_id == conversation_id, Turn.status == RUNNING
         )
     )
     return TurnInProgress(
@@ -521,7 +521,7 @@ async def _fail_abandoned(session: AsyncSession, user_id: str, conversation_id: 
         .where(
             Turn.user_id == user_id,
             Turn.conversation_id == conversation_id,
-            Turn.status == "running",
+            Turn.status == RUNNING,
             ~turn_is_alive,
         )
         .values(status="failed", error=ABANDONED, finished_at=now())
@@ -548,5 +548,5 @@ def _ours(run: Run) -> ColumnElement[bool]:
         Turn.id == run.turn_id,
         Turn.user_id == run.user_id,
         Turn.run_id == run.run_id,
-        Turn.status == "running",
+        Turn.status == RUNNING,
     )

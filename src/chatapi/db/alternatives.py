@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, case, exists, or_, select
 from sqlalchemy.orm import aliased
 
-from chatapi.db.models import Message, Turn
+from chatapi.db.models import RUNNING, Message, Turn
 
 
 def is_answered(turn: Any) -> ColumnElement[bool]:
@@ -24,7 +24,7 @@ def is_answered(turn: Any) -> ColumnElement[bool]:
 
 
 def is_answered_or_under_way(turn: Any) -> ColumnElement[bool]:
-    return or_(turn.status == "running", is_answered(turn))
+    return or_(turn.status == RUNNING, is_answered(turn))
 
 
 def superseded(counts: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[bool]:

@@ -8,12 +8,27 @@ from typing import Annotated, Any, Literal
 
 from advanced_alchemy.base import DefaultBase, IdentityAuditBase, IdentityBase
 from advanced_alchemy.types import DateTimeUTC
-from sqlalchemy import JSON, BigInteger, ForeignKey, ForeignKeyConstraint, Index, Text, UniqueConstraint, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ColumnElement,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Text,
+    UniqueConstraint,
+    literal_column,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 TurnStatus = Literal["running", "completed", "failed", "cancelled"]
 
 OwnerId = Annotated[str, mapped_column(Text, ForeignKey("users.id", ondelete="CASCADE"))]
+
+
+# Text of the statement and no parameter: a plan that is made once for all values can use the index of running turns then.
+RUNNING: ColumnElement[str] = literal_column("'running'", Text())
 
 
 def now() -> datetime:
