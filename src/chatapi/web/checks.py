@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from redis.asyncio import Redis
 from sqlalchemy.exc import DBAPIError
 
 from chatapi.auth.jwks import JWKS
@@ -56,6 +55,8 @@ async def ask_issuer(settings: Settings) -> None:
 
 
 async def ask_redis(settings: Settings) -> None:
+    from redis.asyncio import Redis
+
     url = (settings.redis_url or "").replace("valkey", "redis", 1)
     async with Redis.from_url(url) as redis:
         await redis.ping()
