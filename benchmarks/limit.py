@@ -29,10 +29,10 @@ WITH touched AS (
 )
 SELECT turn.id, history.role, history.content
 FROM turn LEFT JOIN (
-  SELECT id, role, content FROM messages WHERE user_id = $1 AND turn_id IN (
-    SELECT id FROM turns WHERE user_id = $1 AND conversation_id = $2 AND status = 'completed'
+  SELECT messages.id, role, content FROM messages JOIN (
+    SELECT id, user_id FROM turns WHERE user_id = $1 AND conversation_id = $2 AND status = 'completed'
     ORDER BY id DESC LIMIT 10
-  )
+  ) AS latest ON messages.turn_id = latest.id AND messages.user_id = latest.user_id
 ) AS history ON true
 ORDER BY history.id
 """
@@ -98,7 +98,12 @@ async def turn(user_id: str, request: ChatRequest) -> bytes:
 async def lifespan(receive: Any, send: Any) -> None:
     global pool  # noqa: PLW0603 - as short as can be
     await receive()
-    pool = await asyncpg.create_pool(os.environ["LIMIT_DATABASE_URL"], min_size=15, max_size=15)
+    pool = await asyncpg.create_pool(
+        os.environ["LIMIT_DATABASE_URL"],
+        min_size=15,
+        max_size=15,
+        server_settings={"plan_cache_mode": "force_generic_plan"},  # as chatapi has it
+    )
     await send({"type": "lifespan.startup.complete"})
     await receive()
     await pool.close()

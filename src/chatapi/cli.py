@@ -98,7 +98,10 @@ def settled_app() -> Litestar:
 
 
 def settle() -> None:
-    """Have the garbage collector leave alone what is there to stay: the app, and all modules. A tenth of a turn's CPU."""
+    """Have the garbage collector leave alone what is there to stay: the app, and all modules.
+
+    It takes some 7 % of a turn's CPU otherwise, and 1 % so.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
