@@ -71,7 +71,7 @@ CREATE INDEX ix_turns_conversation ON turns (user_id, conversation_id, id);
 CREATE INDEX ix_turns_alternatives ON turns (user_id, alternative_of) WHERE alternative_of IS NOT NULL;
 CREATE INDEX ix_turns_run ON turns (run_id);
 CREATE INDEX ix_messages_conversation ON messages (user_id, conversation_id, id);
-CREATE INDEX ix_messages_turn_id ON messages (turn_id);
+CREATE INDEX ix_messages_turn ON messages (turn_id, user_id);
 
 DO $$
 DECLARE

@@ -96,7 +96,8 @@ class TestOfAUserWhomTheStatisticsDoNotKnow:
         history = Statement(select_history(USER_ID, CONVERSATION_ID, turns=10, before=MAX_ID))
         assert await pages(connection, history, plan) < PAGES
 
+    @pytest.mark.parametrize("keyed", [False, True])
     async def test_a_turn_begins_without_reading_all_that_was_said(
-        self, connection: asyncpg.Connection, plan: str
+        self, connection: asyncpg.Connection, plan: str, keyed: bool
     ) -> None:
-        assert await pages(connection, begin_next(10), plan) < PAGES
+        assert await pages(connection, begin_next(10, keyed=keyed), plan) < PAGES

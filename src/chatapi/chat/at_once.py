@@ -18,6 +18,7 @@ from sqlalchemy import (
     exists,
     func,
     literal_column,
+    or_,
     select,
     true,
     update,
@@ -50,7 +51,10 @@ async def begin(
     """As `store.begin`, for a turn that nothing stands in the way of."""
     if (request.conversation_id or 0) > MAX_ID:
         return None
-    statement = BEGIN_FIRST if request.conversation_id is None else begin_next(claim.history)
+    if request.conversation_id is None:
+        statement = BEGIN_FIRST
+    else:
+        statement = begin_next(claim.history, keyed=key is not None)
     rows = await begun_with_history(
         statement,
         connection,
@@ -192,7 +196,7 @@ def begin_first() -> Statement:
 
 
 @cache
-def begin_next(history_turns: int) -> Statement:
+def begin_next(history_turns: int, *, keyed: bool) -> Statement:
     """In a conversation that there is.
 
     A statement reads what was there when it began, also when it had to wait for the conversation's row. So it does
@@ -208,14 +212,14 @@ def begin_next(history_turns: int) -> Statement:
         Turn.user_id == USER_ID, Turn.conversation_id == CONVERSATION_ID, Turn.status == RUNNING
     )
     known = exists().where(Turn.user_id == USER_ID, Turn.idempotency_key == KEY)
+    in_the_way = or_(running, known) if keyed else running
     touched = (
         update(Conversation)
         .where(
             Conversation.id == before.c.id,
             Conversation.user_id == USER_ID,
             Conversation.updated_at == before.c.updated_at,
-            ~running,
-            ~known,
+            ~in_the_way,
         )
         .values(updated_at=NOW)
         .returning(Conversation.id)

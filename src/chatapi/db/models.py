@@ -112,7 +112,7 @@ class Message(IdentityBase):
 
     user_id: Mapped[str] = mapped_column(Text)
     conversation_id: Mapped[int] = mapped_column(BigInteger)
-    turn_id: Mapped[int] = mapped_column(ForeignKey("turns.id", ondelete="CASCADE"), index=True)
+    turn_id: Mapped[int] = mapped_column(ForeignKey("turns.id", ondelete="CASCADE"))
     role: Mapped[str] = mapped_column(Text)
     content: Mapped[str] = mapped_column(Text)
     tool_calls: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
@@ -125,6 +125,7 @@ class Message(IdentityBase):
 
     __table_args__ = (
         Index("ix_messages_conversation", "user_id", "conversation_id", "id"),
+        Index("ix_messages_turn", "turn_id", "user_id"),  # not the owner first: a turn that is deleted looks here, too
         {"sqlite_autoincrement": True},
     )
 
