@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 PYTEST := --numprocesses $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1))) --dist worksteal
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras --upgrade --quiet \
   --custom-compile-command 'make lock'
+OTHERS := build/others
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: run test check bench format clean container lock site
@@ -31,6 +32,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/coverage report
 
 bench: $(VENV)/.installed-bench
+	@$(MAKE) --silent $(OTHERS)/.installed || echo 'Other servers cannot be installed here; they are left out.'
 	$(BIN)/python -m benchmarks $(ARGS)
 
 format: $(VENV)/.installed-dev
@@ -66,6 +68,12 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(PIP) --editable . --group dev
 	@touch $@ $(VENV)/.installed
+
+$(OTHERS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(OTHERS)
+	$(OTHERS)/bin/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	$(OTHERS)/bin/python -m pip install --quiet --disable-pip-version-check --group others
+	@touch $@
 
 $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
 	$(PIP) --editable . --group bench

@@ -91,6 +91,43 @@ def instant_turns(postgres: Postgres) -> list[Row]:
     return rows
 
 
+def other_servers(postgres: Postgres) -> list[Row]:
+    """Turns a second against other servers that do the job, in conversations of five turns.
+
+    Longer ones would be told of their histories: one reads all of a session for each turn, and one writes it.
+    """
+    if not servers.OTHERS.exists():
+        return [Row("other servers", "left out: they are not installed (`make bench` does)")]
+    with running(
+        servers.chatapi(postgres),
+        servers.other(postgres, "Google ADK's API server", "adk"),
+        servers.other(postgres, "Agno's AgentOS", "agno_os"),
+    ) as sides:
+        ours, adk, agno = sides
+        found: dict[Server, list[Report]] = {server: [] for server in sides}
+        for number in range(ROUNDS + 1):
+            users = [User(f"user-{number}-{client}") for client in range(CLIENTS)]
+            for server, senders in (
+                (ours, [user.begin(ours).turn() for user in users]),
+                (adk, [user.adk_turn() for user in users]),
+                (agno, [user.agno_turn() for user in users]),
+            ):
+                report = load(server, senders, each=5)
+                if set(report.statuses) != {"200"}:
+                    raise RuntimeError(f"{server.name}: {report.statuses} {report.last_body}")
+                if number:  # the first warms up
+                    found[server].append(report)
+    return [
+        Row(
+            f"turns a second: {server.name}", f"{rate(reports):.0f} (CPU {cpu(reports) * 1000:.1f} ms a turn)"
+        )
+        for server, reports in found.items()
+    ] + [
+        Row(f"chatapi, of {server.name}", f"{ratio(found[ours], found[server]):.1f} x")
+        for server in (adk, agno)
+    ]
+
+
 def cpu(reports: Sequence[Report]) -> float:
     return median(report.server_cpu / report.requests for report in reports)
 
@@ -270,9 +307,9 @@ def start(postgres: Postgres) -> list[Row]:
     ]
 
 
-# First-token delay and the memory of an open stream belong here, too.
 SCENARIOS: dict[str, Callable[[Postgres], list[Row]]] = {
     "instant": instant_turns,
+    "others": other_servers,
     "waiting": waiting_turns,
     "history": long_histories,
     "conversations": many_conversations,

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import urlencode
 
 import httpx
 import msgspec
 
-from benchmarks.assistants import SLOW_SECONDS
+from benchmarks.assistants import ANSWER, SLOW_SECONDS
 from benchmarks.load import Job, Report, Sender
 from chatapi.auth.tokens import TokenVerifier
 from chatapi.db.schema import upgrade
@@ -21,6 +22,7 @@ from tests.support.postgres import ROLE, Postgres, free_port
 from tests.support.serving import SECRET, clean_environ, settings_for
 
 REPOSITORY = Path(__file__).parents[1]
+OTHERS = REPOSITORY / "build" / "others" / "bin" / "python"  # made by `make bench` where it can be
 MESSAGE = "What is on my list this week? And please tell me what I should do first."
 READY_SECONDS = 30
 
@@ -28,15 +30,24 @@ READY_SECONDS = 30
 class Server:
     """A process that serves turns at `POST /api/{user_id}/chat`."""
 
-    def __init__(self, name: str, command: Sequence[str], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        *,
+        python: str = sys.executable,
+        ready: str = "/health/ready",
+    ) -> None:
         self.name = name
+        self._ready = ready
         self.port = free_port()
         # The logs go to a file, so that writing them is part of the work.
         self._directory = TemporaryDirectory()
         log = (Path(self._directory.name) / "log").open("wb")
         began = time.perf_counter()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", *command],
+            [python, "-m", *command],
             cwd=self._directory.name,
             env={**clean_environ(), "PYTHONPATH": str(REPOSITORY), **environ, "PORT": str(self.port)},
             stdout=log,
@@ -52,7 +63,7 @@ class Server:
 
     def _is_ready(self) -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port}/health/ready").status_code == 200
+            return httpx.get(f"http://127.0.0.1:{self.port}{self._ready}").status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -135,6 +146,18 @@ def limit(postgres: Postgres, *, assistant: str = "instant") -> Server:
     )
 
 
+def other(postgres: Postgres, name: str, module: str) -> Server:
+    """One of `benchmarks.others`."""
+    url = postgres.url(postgres.new_database(), role="postgres")
+    return Server(
+        name,
+        [f"benchmarks.others.{module}"],
+        {"DATABASE_URL": url, "ANSWER": ANSWER},
+        python=str(OTHERS),
+        ready="/health",
+    )
+
+
 @contextmanager
 def running(*servers: Server) -> Iterator[tuple[Server, ...]]:
     try:
@@ -179,6 +202,23 @@ class User:
         return Sender(
             head=f"{head}\r\nAuthorization: Bearer {self._token}{key}",
             body=msgspec.json.encode(body).decode(),
+        )
+
+    def adk_turn(self) -> Sender:
+        """For Google's ADK, in a session by the user's name."""
+        said = {"role": "user", "parts": [{"text": MESSAGE}]}
+        body = {"appName": "assistant", "userId": self.name, "sessionId": self.name, "newMessage": said}
+        return Sender(
+            head="POST /run HTTP/1.1\r\nContent-Type: application/json",
+            body=msgspec.json.encode(body).decode(),
+        )
+
+    def agno_turn(self) -> Sender:
+        """For Agno's AgentOS, in a session by the user's name."""
+        fields = {"message": MESSAGE, "stream": "false", "session_id": self.name, "user_id": self.name}
+        return Sender(
+            head="POST /agents/assistant/runs HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded",
+            body=urlencode(fields),
         )
 
     def get(self, path: str) -> Sender:

@@ -125,7 +125,9 @@ class Message(IdentityBase):
 
     __table_args__ = (
         Index("ix_messages_conversation", "user_id", "conversation_id", "id"),
-        Index("ix_messages_turn", "turn_id", "user_id"),  # not the owner first: a turn that is deleted looks here, too
+        Index(
+            "ix_messages_turn", "turn_id", "user_id"
+        ),  # not the owner first: a turn that is deleted looks here, too
         {"sqlite_autoincrement": True},
     )
 
