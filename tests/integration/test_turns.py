@@ -4,8 +4,13 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from sqlalchemy import func, select
 
+from chatapi.chat import at_once, store
+from chatapi.db.config import Database, database_config
+from chatapi.db.models import Worker
 from tests.support.agents import CommandedAgent
+from tests.support.logs import heard
 from tests.support.serving import SECRET, Client, Process, execute, serve, settings_for
 
 
@@ -94,6 +99,62 @@ class TestCancel:
             assert (await alice.post(alice.mine(f"/turns/{turn_id}/cancel"))).status_code == 202
             assert (await alice.post(alice.mine(f"/turns/{turn_id}/cancel"))).status_code == 409
             await alice.said("say 1", conversation_id)
+
+
+class TestDefect:
+    """What nobody has thought of: here, an exception that is none of the database's."""
+
+    async def test_does_not_end_the_watch_for_cancels(
+        self, alice: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        turn = asyncio.create_task(alice.chat(f"gate {alice.user_id}"))
+        await CommandedAgent.gates[alice.user_id].reached.wait()
+        (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
+        (running,) = await alice.messages(conversation["id"])
+        with monkeypatch.context() as broken, heard("chatapi.chat.periodic") as logged:
+            broken.setattr(store, "runs_to_stop", defect)
+            while not logged:  # noqa: ASYNC110 - the loop's own tick
+                await asyncio.sleep(0.01)
+        await alice.delete(alice.mine(f"/conversations/{conversation['id']}"))  # asks for no look of its own
+        assert (await turn).json()["type"] == "urn:chatapi:problem:turn-cancelled"
+        assert running["status"] == "running"
+
+    async def test_at_a_turns_end_does_not_leave_it_running(
+        self, alice: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        conversation_id = (await alice.said("say 0"))["conversation_id"]
+        with monkeypatch.context() as broken:
+            for module, function in ((at_once, "finish"), (store, "finish"), (store, "fail")):
+                broken.setattr(module, function, defect)
+            assert (await alice.chat("say 1", conversation_id)).status_code == 500
+        for _ in range(200):
+            response = await alice.chat("say 2", conversation_id)
+            if response.status_code == 200:
+                break
+            await asyncio.sleep(0.05)
+        assert response.status_code == 200
+        statuses = [message["status"] for message in await alice.messages(conversation_id)]
+        assert statuses == ["completed", "completed", "failed", "completed", "completed"]
+
+    async def test_at_the_shutdown_does_not_keep_the_lease(self, empty_database_url: str) -> None:
+        class Unclosable(CommandedAgent):
+            async def __aenter__(self) -> None:
+                pass
+
+            async def __aexit__(self, *_: object) -> None:
+                raise RuntimeError("a defect")
+
+        settings = settings_for(empty_database_url)
+        async with serve(settings, Unclosable()) as url, Client(url, "alice") as alice:
+            await alice.said("say Hello.")
+        database = Database(database_config(settings))
+        async with database.transaction(None) as session:
+            assert await session.scalar(select(func.count()).select_from(Worker)) == 0
+        await database.close()
+
+
+async def defect(*_: object, **__: object) -> None:
+    raise RuntimeError("a defect")
 
 
 @pytest.mark.slow

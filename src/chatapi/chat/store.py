@@ -313,6 +313,20 @@ async def fail(session: AsyncSession, run: Run, error: dict[str, Any]) -> None:
     await _end(session, run, status="failed", error=error)
 
 
+async def fail_runs(session: AsyncSession, run_ids: Sequence[str]) -> set[str]:
+    """End the turns that are these runs' as abandoned; gives the runs that had one."""
+    failed = await session.execute(
+        update(Turn)
+        .where(Turn.run_id.in_(run_ids), Turn.status == RUNNING)
+        .values(status="failed", error=ABANDONED, finished_at=now())
+        .returning(Turn.run_id, Turn.user_id, Turn.id)
+    )
+    ended = failed.all()
+    for _, user_id, turn_id in ended:
+        await chunks.drop(session, user_id, turn_id)
+    return {run_id for run_id, _, _ in ended}
+
+
 async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> None:
     """Ask the process that runs the turn to end it; where that process is dead, end it here.
 
