@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 
+from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools
 from chatapi.chat import chunks as stored
 from chatapi.chat import following
 from tests.support.agents import CommandedAgent, Gate
@@ -175,6 +176,51 @@ class TestResume:
             seen += [chunk async for chunk in chunks]
         assert text_of(seen) == text_of(await turn) == "Hello."
         assert len((await there.get(there.mine("/conversations"))).json()["items"]) == 1
+
+
+class Odd:
+    """An agent whose provider is not careful with Unicode."""
+
+    model = "odd"
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+
+    async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:
+        yield TextDelta("Hel\ud800")
+        await tools.call("look\ud800up\0", {}, call_id="\udc00", own=self.go_on.wait)
+        yield TextDelta("lo.")
+
+
+async def test_what_utf_8_cannot_hold_is_the_same_in_streams_here_and_there_and_in_store(
+    empty_database_url: str,
+) -> None:
+    agent, settings = Odd(), settings_for(empty_database_url)
+    async with (
+        serve(settings, agent) as one,
+        serve(settings) as other,
+        Client(one, "alice") as here,
+        Client(other, "alice") as there,
+    ):
+        turn = asyncio.create_task(streamed(here, "Hello"))
+        while not (await there.get(there.mine("/conversations"))).json()["items"]:  # noqa: ASYNC110 - until it has begun
+            await asyncio.sleep(0.01)
+        async with reading(there, "GET", "/chat/1/stream") as chunks:
+            seen = [await anext(chunks)]
+            while seen[-1]["type"] != "tool-input-available":
+                seen.append(await anext(chunks))
+            agent.go_on.set()
+            seen += [chunk async for chunk in chunks]
+        told = await turn
+        calls = [
+            [(chunk["toolCallId"], chunk.get("toolName")) for chunk in each if "toolCallId" in chunk]
+            for each in (told, seen)
+        ]
+        assert calls[0] == calls[1] == [("?", "look?up"), ("?", "look?up"), ("?", None)]
+        _, answer = await there.messages(1)
+        assert text_of(told) == text_of(seen) == answer["content"] == "Hel?lo."
+        assert [(call["id"], call["name"]) for call in answer["tool_calls"]] == [("?", "look?up")]
+        assert (await here.get("/metrics")).status_code == 200
 
 
 class TestCost:
