@@ -2,11 +2,13 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import func, select
 
 from chatapi.chat import at_once, store
+from chatapi.chat.tools import TurnTools
 from chatapi.db.config import Database, database_config
 from chatapi.db.models import Worker
 from tests.support.agents import CommandedAgent
@@ -67,6 +69,8 @@ class TestCancel:
         answer = await alice.said("say Hello.")
         response = await alice.post(alice.mine(f"/turns/{answer['turn_id']}/cancel"))
         assert (response.status_code, response.json()["type"]) == (409, "urn:chatapi:problem:turn-ended")
+        ids = {name: response.json()[name] for name in ("turn_id", "conversation_id")}
+        assert ids == {name: answer[name] for name in ids}
 
     async def test_of_a_turn_that_is_not_there_is_404(self, alice: Client, bob: Client) -> None:
         answer = await alice.said("say Hello.")
@@ -99,6 +103,65 @@ class TestCancel:
             assert (await alice.post(alice.mine(f"/turns/{turn_id}/cancel"))).status_code == 202
             assert (await alice.post(alice.mine(f"/turns/{turn_id}/cancel"))).status_code == 409
             await alice.said("say 1", conversation_id)
+
+    async def test_of_a_turn_whose_process_died_keeps_what_it_had_said_and_done(
+        self, empty_database_url: str
+    ) -> None:
+        settings = settings_for(empty_database_url)
+        async with (
+            serve(settings) as one,
+            serve(settings) as other,
+            Client(one, "alice") as here,
+            Client(other, "alice") as there,
+        ):
+            message = f'say Once upon a time\ncall add_task {{"title": "milk"}}\ngate {empty_database_url}'
+            left_behind = asyncio.create_task(here.chat(message))
+            await CommandedAgent.gates[empty_database_url].reached.wait()
+            async with there.stream("GET", there.mine("/chat/1/stream")) as response:
+                async for line in response.aiter_lines():  # what is read there was written down
+                    if "add_task: done" in line:
+                        break
+            await execute(empty_database_url, "DELETE FROM workers")
+            assert (await there.post(there.mine("/turns/1/cancel"))).status_code == 202
+            question, answer = await there.messages(1)
+            assert question["status"] == answer["status"] == "cancelled"
+            assert answer["content"] == "Once upon a timeadd_task: done. "
+            assert [call["result"]["title"] for call in answer["tool_calls"]] == ["milk"]
+            assert "Once upon a time" in (await there.said("history", 1))["response"]
+            assert (await left_behind).json()["type"] == "urn:chatapi:problem:turn-cancelled"
+
+    async def test_while_a_call_is_committed_keeps_the_call(
+        self, alice: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It took effect, and the turn does not know yet."""
+        committed = asyncio.Event()
+
+        class Unheard:
+            """A database whose answer to a COMMIT is on its way."""
+
+            def __init__(self, database: Database) -> None:
+                self._database = database
+
+            async def run(self, *arguments: Any, **options: Any) -> None:
+                await self._database.run(*arguments, **options)
+                committed.set()
+                await asyncio.Event().wait()
+
+        made = TurnTools.__init__
+        monkeypatch.setattr(
+            TurnTools,
+            "__init__",
+            lambda tools, database, *rest: made(tools, cast("Database", Unheard(database)), *rest),
+        )
+        turn = asyncio.create_task(alice.chat('say Once\ncall add_task {"title": "milk"}'))
+        await committed.wait()
+        (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
+        (running,) = await alice.messages(conversation["id"])
+        await alice.post(alice.mine(f"/turns/{running['turn_id']}/cancel"))
+        assert (await turn).status_code == 409
+        (task,) = (await alice.get(alice.mine("/tasks"))).json()["items"]
+        _, answer = await alice.messages(conversation["id"])
+        assert [call["result"]["id"] for call in answer["tool_calls"]] == [task["id"]]
 
 
 class TestDefect:
