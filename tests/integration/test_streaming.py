@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from uuid import uuid4
 
@@ -183,29 +184,99 @@ class TestHangUp:
 
     @pytest.mark.slow
     async def test_of_one_that_never_reads_is_the_servers_doing_after_a_while(
-        self, service: str, alice: Client, monkeypatch: pytest.MonkeyPatch
+        self, alice: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(server, "STALL_SECONDS", 0.2)
-        url = httpx.URL(service)
-        reader, writer = await asyncio.open_connection(url.host, url.port, limit=1_024)
-        reader._transport.pause_reading()  # type: ignore[attr-defined]
         body = json.dumps({"message": "flood 20000"}).encode()
-        writer.write(
-            f"POST /api/chat HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n"
-            f"Authorization: {alice.headers['Authorization']}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n".encode()
-            + body
-        )
-        while True:
-            items = (await alice.get(alice.mine("/conversations"))).json()["items"]
-            if items and len(messages := await alice.messages(items[0]["id"])) == 2:
-                break
-            await asyncio.sleep(0.5)
-        assert len(messages[1]["content"]) == 10_000_000
-        reader._transport.resume_reading()  # type: ignore[attr-defined]
-        with suppress(ConnectionResetError):
-            assert not (await reader.read()).endswith(b"0\r\n\r\n")  # as a whole chunked body does
-        writer.close()
+        async with idle_reader(
+            alice, "POST /api/chat", body, "Accept: text/event-stream", "Content-Type: application/json"
+        ) as reader:
+            while True:
+                items = (await alice.get(alice.mine("/conversations"))).json()["items"]
+                if items and len(messages := await alice.messages(items[0]["id"])) == 2:
+                    break
+                await asyncio.sleep(0.5)
+            assert len(messages[1]["content"]) == 10_000_000
+            transport_of(reader).resume_reading()
+            with suppress(ConnectionResetError):
+                assert not (await reader.read()).endswith(b"0\r\n\r\n")  # as a whole chunked body does
+
+
+class TestSlowReaders:
+    """Of answers that are more than all buffers on the way hold."""
+
+    async def test_of_a_stream_have_little_of_it_kept_for_them(
+        self, alice: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However much of it there is already: here, all of it, as one piece of text."""
+        paused = waiting(monkeypatch)
+        ids = (await streamed(alice, "flood 20000"))[0]["messageMetadata"]
+        path = f"GET /api/chat/{ids['conversation_id']}/stream?turn_id={ids['turn_id']}"
+        async with AsyncExitStack() as readers:
+            for _ in range(3):
+                await readers.enter_async_context(idle_reader(alice, path))
+            while len(paused) < 3:  # noqa: ASYNC110 - until the buffers on the way are full
+                await asyncio.sleep(0.01)
+            kept = [protocol.transport.get_write_buffer_size() for protocol in paused]
+            assert max(kept) < 128 * 1024
+
+    async def test_who_take_it_steadily_are_not_hung_up_on(
+        self, alice: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Here the looks at them are the test's, so that no clock decides; the answer is one piece, and no stream."""
+        paused = waiting(monkeypatch)
+        conversation_id = (await streamed(alice, "flood 20000"))[0]["messageMetadata"]["conversation_id"]
+        async with idle_reader(
+            alice, f"GET {alice.mine(f'/conversations/{conversation_id}/messages')}"
+        ) as reader:
+            while not paused:  # noqa: ASYNC110 - until the buffers on the way are full
+                await asyncio.sleep(0.01)
+            (protocol,) = paused
+            for _ in range(3):
+                before = protocol.transport.get_write_buffer_size()
+                transport_of(reader).resume_reading()
+                while protocol.transport.get_write_buffer_size() > before - server.STALL_BYTES:
+                    await reader.read(65_536)
+                transport_of(reader).pause_reading()
+                protocol._look_for_client(before)
+                assert not protocol.transport.is_closing()
+            protocol._look_for_client(protocol.transport.get_write_buffer_size())
+            assert protocol.transport.is_closing()
+
+
+def waiting(monkeypatch: pytest.MonkeyPatch) -> list[server.BoundedHttp]:
+    """The connections whose clients do not take what is sent, as they come to that."""
+    paused: list[server.BoundedHttp] = []
+    pause = server.BoundedHttp.pause_writing
+
+    def noticed(protocol: server.BoundedHttp) -> None:
+        paused.append(protocol)
+        pause(protocol)
+
+    monkeypatch.setattr(server.BoundedHttp, "pause_writing", noticed)
+    return paused
+
+
+@asynccontextmanager
+async def idle_reader(
+    client: Client, request: str, body: bytes = b"", *headers: str
+) -> AsyncIterator[asyncio.StreamReader]:
+    """Sends the request and does not read the answer until its transport is told to resume."""
+    url = httpx.URL(client.base_url)
+    reader, writer = await asyncio.open_connection(url.host, url.port, limit=1_024)
+    transport_of(reader).pause_reading()
+    authorization = f"Authorization: {client.headers['Authorization']}"
+    head = (f"{request} HTTP/1.1", "Host: x", authorization, f"Content-Length: {len(body)}", *headers)
+    writer.write("\r\n".join((*head, "\r\n")).encode() + body)
+    try:
+        yield reader
+    finally:
+        writer.transport.abort()
+
+
+def transport_of(reader: asyncio.StreamReader) -> asyncio.ReadTransport:
+    transport: asyncio.ReadTransport = reader._transport  # type: ignore[attr-defined]
+    return transport
 
 
 class TestCancel:
