@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools
 from chatapi.chat import chunks as stored
 from chatapi.chat import following
+from chatapi.chat.service import ChatService
 from tests.support.agents import CommandedAgent, Gate
 from tests.support.serving import SECRET, Client, Process, execute, serve, settings_for
 from tests.support.sse import STREAM, Chunk, chunks_of, resumed, streamed, text_of, types_of
@@ -176,6 +178,36 @@ class TestResume:
             seen += [chunk async for chunk in chunks]
         assert text_of(seen) == text_of(await turn) == "Hello."
         assert len((await there.get(there.mine("/conversations"))).json()["items"]) == 1
+
+    async def test_at_a_replica_that_is_stopping_is_told_to_resume_elsewhere(
+        self, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Those who read already have been told."""
+        made: list[ChatService] = []
+        make = ChatService.__init__
+
+        def noted(service: ChatService, *parts: Any) -> None:
+            made.append(service)
+            make(service, *parts)
+
+        monkeypatch.setattr(ChatService, "__init__", noted)
+        name, waits = gate()
+        settings = settings_for(empty_database_url)
+        async with (
+            serve(settings) as one,
+            serve(settings) as other,
+            Client(one, "alice") as here,
+            Client(other, "alice") as there,
+        ):
+            turn = asyncio.create_task(streamed(here, f"say Hel\ngate {name}\nsay lo."))
+            await waits.reached.wait()
+            await made[1].drain(0)  # as at a SIGTERM, which a process hears and not a part of one
+            told = asyncio.create_task(resumed(there, 1))
+            done, _ = await asyncio.wait([told], timeout=10)
+            waits.opened.set()
+            assert done
+            assert told.result()[-1]["problem"]["type"] == "urn:chatapi:problem:restarting"
+            assert text_of(await turn) == "Hello."
 
 
 class Odd:

@@ -64,6 +64,7 @@ class ChatService:
         self._running: dict[str, RunningTurn] = {}
         self._lost = LostRuns(database)
         self._following = Following(database)
+        self._is_draining = False
 
     async def start(
         self, user_id: str, request: ChatRequest | AnswerAnew, key: str | None, admit: Admit
@@ -108,7 +109,10 @@ class ChatService:
             return None
         if (running := self._running.get(turn.run_id)) is not None:
             return running.log
-        return await self._following.follow(turn)
+        log = await self._following.follow(turn)
+        if self._is_draining:  # and has told the others already
+            self._part([log])
+        return log
 
     async def cancel(self, user_id: str, turn_id: int) -> None:
         """Ask for a turn's end, whichever process runs it; raises `TurnNotFound` and `TurnEnded`."""
@@ -135,6 +139,7 @@ class ChatService:
 
         Who streams is told before, and may read on from another process meanwhile.
         """
+        self._is_draining = True
         grace = min(seconds, STREAM_GRACE_SECONDS)
         self._part(self._following.logs)
         await self._wait(grace)

@@ -67,6 +67,11 @@ class BoundedHttp(HttpToolsProtocol):
         if self._stalled is not None:
             self._stalled.cancel()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._stalled is not None:
+            self._stalled.cancel()
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._reading_head = True
