@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -15,8 +16,8 @@ from chatapi.auth.tokens import TokenVerifier
 from chatapi.chat import stream
 from chatapi.web import server
 from tests.support.agents import CommandedAgent, Gate
-from tests.support.serving import Client, settings_for
-from tests.support.sse import STREAM, chunks_of, resumed, streamed, text_of, types_of
+from tests.support.serving import REPOSITORY, Client, settings_for, token_for
+from tests.support.sse import STREAM, chunks_of, cut_short, resumed, streamed, text_of, types_of
 
 
 def gate() -> tuple[str, Gate]:
@@ -277,6 +278,46 @@ async def idle_reader(
 def transport_of(reader: asyncio.StreamReader) -> asyncio.ReadTransport:
     transport: asyncio.ReadTransport = reader._transport  # type: ignore[attr-defined]
     return transport
+
+
+class TestReaderInPython:
+    """`stream.py` of docs/frontend.md, which promises to raise what ended the answer instead."""
+
+    @pytest.fixture
+    def answer(self) -> Callable[[str, str, str], Iterator[str]]:
+        page = (REPOSITORY / "docs" / "frontend.md").read_text()
+        program = page.partition("```python\n# stream.py\n")[2].partition("```")[0]
+        names: dict[str, Any] = {}
+        exec(program, names)
+        read: Callable[[str, str, str], Iterator[str]] = names["answer"]
+        return read
+
+    @pytest.mark.parametrize(
+        ("message", "end"), [("say Hel\nfail", "The model is having a bad day."), (" ", "message: ")]
+    )
+    async def test_raises_the_problem(self, alice: Client, answer: Any, message: str, end: str) -> None:
+        with pytest.raises(RuntimeError, match=end):
+            await asyncio.to_thread(list, answer(url_of(alice), token_for(alice.user_id), message))
+
+    async def test_raises_when_the_turn_is_cancelled(self, alice: Client, answer: Any) -> None:
+        name, waits = gate()
+        pieces = answer(url_of(alice), token_for(alice.user_id), f"say Hel\ngate {name}")
+        assert await asyncio.to_thread(next, pieces) == "Hel"
+        await waits.reached.wait()
+        (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
+        (running,) = await alice.messages(conversation["id"])
+        await alice.post(alice.mine(f"/turns/{running['turn_id']}/cancel"))
+        with pytest.raises(RuntimeError, match="cancelled"):
+            await asyncio.to_thread(list, pieces)
+
+    async def test_raises_when_the_stream_is_cut(self, answer: Any) -> None:
+        async with cut_short() as url:
+            with pytest.raises(RuntimeError, match="was cut"):
+                await asyncio.to_thread(list, answer(url, "token", "say Hello."))
+
+
+def url_of(client: Client) -> str:
+    return str(client.base_url).rstrip("/")
 
 
 class TestCancel:
