@@ -210,8 +210,8 @@ class TestBreaker:
             await alice.said("say Hello.")
             between.cut()
             await until(503, alice)
-            for _ in range(3):
-                response = await alice.chat("say Hello.")
+            for accept in ("application/json", "application/json", "text/event-stream"):
+                response = await alice.chat("say Hello.", headers={"Accept": accept})
                 assert (response.status_code, response.json()["type"]) == (
                     503,
                     "urn:chatapi:problem:database-unavailable",

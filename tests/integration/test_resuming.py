@@ -12,7 +12,7 @@ import pytest
 from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools
 from chatapi.chat import chunks as stored
 from chatapi.chat import following
-from chatapi.chat.service import ChatService
+from chatapi.chat.service import WATCH_SECONDS, ChatService
 from tests.support.agents import CommandedAgent, Gate
 from tests.support.serving import SECRET, Client, Process, execute, serve, settings_for
 from tests.support.sse import STREAM, Chunk, chunks_of, resumed, streamed, text_of, types_of
@@ -58,6 +58,7 @@ class TestResume:
     async def test_at_another_replica_replays_the_turn_and_follows_it(
         self, replicas: tuple[Client, Client]
     ) -> None:
+        assert WATCH_SECONDS + following.POLL_SECONDS < 1  # "at most a second late" is what is promised
         here, there = replicas
         name, waits = gate()
         later, then = gate()

@@ -16,7 +16,7 @@ from chatapi.auth.tokens import TokenVerifier
 from chatapi.chat import stream
 from chatapi.web import server
 from tests.support.agents import CommandedAgent, Gate
-from tests.support.serving import REPOSITORY, Client, settings_for, token_for
+from tests.support.serving import REPOSITORY, Client, serve, settings_for, token_for
 from tests.support.sse import STREAM, chunks_of, cut_short, resumed, streamed, text_of, types_of
 
 
@@ -122,6 +122,20 @@ class TestStream:
         assert response.status_code == status
         assert response.headers["content-type"] == "application/problem+json"
 
+    async def test_without_a_good_token_is_an_http_error(self, alice: Client) -> None:
+        alice.headers["Authorization"] = "Bearer x"
+        response = await alice.chat("say Hi.", headers=STREAM)
+        assert response.status_code == 401
+        assert response.headers["content-type"] == "application/problem+json"
+
+    async def test_over_the_limit_is_an_http_error(self, empty_database_url: str) -> None:
+        settings = settings_for(empty_database_url, rate_limit_chat="1/minute")
+        async with serve(settings) as url, Client(url, "alice") as alice:
+            await streamed(alice, "say Hi.")
+            response = await alice.chat("say Hi.", headers=STREAM)
+            assert response.status_code == 429
+            assert response.headers["content-type"] == "application/problem+json"
+
     async def test_that_fails_ends_with_the_problem(self, alice: Client) -> None:
         chunks = await streamed(alice, "say Wel\nfail")
         assert types_of(chunks)[-3:] == ["text-end", "finish-step", "error"]
@@ -140,6 +154,7 @@ class TestStream:
         assert "secret-of-the-agent" not in json.dumps(chunks)
 
     async def test_in_silence_has_heartbeats(self, alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert stream.HEARTBEAT_SECONDS <= 15  # as docs/frontend.md promises
         monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.01)
         name, waits = gate()
         async with alice.stream(
