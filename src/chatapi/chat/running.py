@@ -31,8 +31,7 @@ class RunningTurn:
         self.log = TurnLog(run.turn_id, run.conversation_id)
         self.tools = TurnTools(database, run, tools, self.log.add)
         self._written = 0  # events that are in the database
-        self._writing: chunks.Chunk | None = None
-        self._was_written = False
+        self._writing: chunks.Chunk | None = None  # which may be there, too
         self.usage: Usage | None = None
         self.state: ProviderState | None = None
         self.stopped: Literal["cancelled", "interrupted"] | None = None
@@ -62,7 +61,6 @@ class RunningTurn:
         if self._reply is not None and self._reply.done():
             return None
         if self._writing is None and self._written < len(self.log.events):
-            self._was_written = True  # or may be, from here on
             self._writing = chunks.Chunk(
                 turn_id=self.run.turn_id,
                 run_id=self.run.run_id,
@@ -77,6 +75,10 @@ class RunningTurn:
             self._written += len(self._writing.events)
             self._writing = None
 
+    @property
+    def _may_be_written(self) -> bool:
+        return self._written > 0 or self._writing is not None
+
     async def finish(self, session: AsyncSession) -> ChatAnswer:
         """Store what was said and done, and end the turn; see `store.finish`."""
         answer = await store.finish(session, self.run, **self._outcome)
@@ -85,7 +87,7 @@ class RunningTurn:
 
     async def finish_at_once(self, connection: Connection) -> Done[ChatAnswer | None] | None:
         """As `finish`, where there is nothing to forget."""
-        return None if self._was_written else await at_once.finish(connection, self.run, **self._outcome)
+        return None if self._may_be_written else await at_once.finish(connection, self.run, **self._outcome)
 
     async def finish_cancelled(self, session: AsyncSession) -> None:
         await store.finish_cancelled(session, self.run, response=self.log.text, usage=self.usage)
@@ -102,7 +104,7 @@ class RunningTurn:
 
     async def forget(self, session: AsyncSession) -> None:
         """The turn has ended in this transaction: what followers were to read of it is in its message, or nowhere."""
-        if self._was_written:
+        if self._may_be_written:
             await chunks.drop(session, self.run.user_id, self.run.turn_id)
 
     async def _take(self, agent: Agent, seconds: float) -> None:
