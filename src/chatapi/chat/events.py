@@ -13,7 +13,7 @@ from chatapi.errors import AppError
 # Of text in a batch, about. It is held for each reader who is slow, beside the 64 KiB that the server holds for it; and
 # some hundred tokens a write are as good as more.
 BATCH_CHARACTERS = 16 * 1024
-CHUNK_CHARACTERS = 64  # what a delta becomes longer by when it is sent
+DELTA_OVERHEAD = 64  # characters that a delta is longer by when it is sent
 
 
 class ToolStarted(Struct, frozen=True, kw_only=True, tag=True):
@@ -156,7 +156,7 @@ def pieces_of(delta: TextDelta | ReasoningDelta) -> Iterator[TurnEvent]:
 def size_of(event: TurnEvent) -> int:
     """Of a tool call it is not known, so it is the last of its batch."""
     return (
-        len(event.text) + CHUNK_CHARACTERS
+        len(event.text) + DELTA_OVERHEAD
         if isinstance(event, TextDelta | ReasoningDelta)
         else BATCH_CHARACTERS
     )
