@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 
 from advanced_alchemy.extensions.litestar import SQLAlchemyPlugin
 from litestar import Litestar, Router
@@ -78,38 +78,34 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     )
     mcp = MCPEndpoint(database, schema, TASK_TOOLS, settings, max_body_bytes=MAX_BODY_BYTES)
 
+    async def release() -> None:
+        with suppress(DatabaseUnavailable):  # then the lease runs out
+            await worker.release()
+
     @asynccontextmanager
     async def run(_: Litestar) -> AsyncIterator[None]:
-        background = [
-            asyncio.create_task(worker.run()),
-            asyncio.create_task(chat.watch()),
-            asyncio.create_task(chat.follow()),
-        ]
-        try:
-            await schema.migrate()
-        except Exception:  # noqa: BLE001 - whatever it is, the service starts, says 503 and why, and tries again
-            background.append(asyncio.create_task(schema.migrate_when_possible()))
-        if external is not None:
-            await external.start()
         draining: list[asyncio.Task[None]] = []
-        async with agent if isinstance(agent, AbstractAsyncContextManager) else nullcontext():
+        async with AsyncExitStack() as closing:  # from the last to the first, whatever becomes of any of them
+            closing.push_async_callback(asyncio.to_thread, telemetry.tracing.close)
+            for resource in (database, limiter, verifier):
+                closing.push_async_callback(resource.close)
+            closing.push_async_callback(release)
+            for loop in (worker.run, chat.watch, chat.follow):
+                closing.push_async_callback(stop, asyncio.create_task(loop()))
+            try:
+                await schema.migrate()
+            except Exception:  # noqa: BLE001 - whatever it is, the service starts, says 503 and why, and tries again
+                closing.push_async_callback(stop, asyncio.create_task(schema.migrate_when_possible()))
+            if external is not None:
+                closing.push_async_callback(external.close)
+                await external.start()
+            closing.push_async_callback(mcp.close)
+            if isinstance(agent, AbstractAsyncContextManager):
+                await closing.enter_async_context(agent)
+            closing.push_async_callback(chat.drain, 0)
             with told_to_stop(lambda: draining.append(asyncio.create_task(chat.drain(DRAIN_SECONDS)))):
                 yield
             await asyncio.gather(*draining)  # turns go on when the last stream of one has been closed
-            await chat.drain(0)
-        await mcp.close()
-        if external is not None:
-            await external.close()
-        for task in background:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-        with suppress(DatabaseUnavailable):
-            await worker.release()
-        await verifier.close()
-        await limiter.close()
-        await database.close()
-        await asyncio.to_thread(telemetry.tracing.close)
 
     identified: list[Middleware] = [
         RefusedTokens(),
@@ -164,3 +160,9 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     app.asgi_handler = bind_request(answer_head(observe(app.asgi_handler, telemetry, access)))
     tell_the_truth(app)
     return app
+
+
+async def stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

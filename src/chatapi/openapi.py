@@ -1,9 +1,11 @@
 """What controllers say about themselves in the OpenAPI document."""
 
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, cast
 
 from litestar.openapi import ResponseSpec
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, Schema
 from litestar.params import QueryParameter
 from msgspec import UNSET, Struct, UnsetType
 
@@ -37,6 +39,7 @@ class Problem(Struct, frozen=True, kw_only=True):
 
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
+EVENT_STREAM = "text/event-stream"
 
 MEANINGS: dict[int, str] = {
     401: "No token, or one that does not hold; `WWW-Authenticate` says which.",
@@ -65,3 +68,34 @@ def problem(status: int) -> ResponseSpec:
         media_type=PROBLEM_MEDIA_TYPE,
         generate_examples=False,
     )
+
+
+@dataclass
+class StreamOrJSONOperation(Operation):
+    """An operation that answers as a stream, too."""
+
+    def __post_init__(self) -> None:
+        content_of_success(self)[EVENT_STREAM] = STREAM
+
+
+@dataclass
+class StreamOperation(Operation):
+    """An operation that answers as a stream, and not otherwise."""
+
+    def __post_init__(self) -> None:
+        content = content_of_success(self)
+        content.clear()
+        content[EVENT_STREAM] = STREAM
+
+
+STREAM = OpenAPIMediaType(
+    schema=Schema(  # of no type: OpenAPI 3.1 does not say whether that of a stream is of its text or of its events
+        description="The AI SDK's UI message stream, version 1, as server-sent events; see docs/frontend.md.",
+    )
+)
+
+
+def content_of_success(operation: Operation) -> dict[str, OpenAPIMediaType]:
+    success = cast("OpenAPIResponse", (operation.responses or {})["200"])
+    success.content = success.content or {}
+    return success.content

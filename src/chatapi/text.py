@@ -1,4 +1,7 @@
-"""Patterns for text from outside, for `msgspec.Meta(pattern=…)` (searched, so they are anchored), and words for its errors."""
+"""Text that a database takes: patterns for what comes from outside, and the mending of what a model says.
+
+The patterns are for `msgspec.Meta(pattern=…)`, which searches, so they are anchored; with words for its errors.
+"""
 
 import msgspec
 
@@ -16,3 +19,8 @@ def path_and_message(error: msgspec.ValidationError) -> tuple[str, str]:
     """Where a value does not hold, and why: `("items[0].title", "Expected `str`, got `int`")`."""
     message, _, path = str(error).partition(" - at `")
     return path.rstrip("`").removeprefix("$").removeprefix("."), READABLE.get(message, message)
+
+
+def storable(text: str) -> str:
+    """The text without what PostgreSQL's UTF-8 cannot hold: U+0000 and lone surrogates."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

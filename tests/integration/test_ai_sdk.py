@@ -15,6 +15,7 @@ from tests.support.agents import CommandedAgent, Gate
 from tests.support.ai_sdk import ChatOf, Driver, text_of, tools_of
 from tests.support.proxy import proxy
 from tests.support.serving import Client, serve, settings_for, token_for
+from tests.support.sse import cut_short
 
 pytestmark = pytest.mark.slow
 
@@ -160,17 +161,7 @@ class TestResuming:
 
     async def test_a_stream_that_ends_early_is_an_error(self, driver: Driver) -> None:
         """By itself the SDK takes a stream for whole that was cut where HTTP allows it."""
-        start = json.dumps({"type": "start", "messageMetadata": {"conversation_id": 1, "turn_id": 1}})
-
-        async def half_an_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
-            head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
-            writer.write(f"{head}data: {start}\n\n".encode())
-            writer.close()
-
-        server = await asyncio.start_server(half_an_answer, "127.0.0.1", 0)
-        async with server:
-            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with cut_short() as url:
             chat = await driver.open(f"alice-{uuid4().hex}", url)
             state = await chat.done("send", text="say Hello.")
         assert (state["status"], [error["problem"] for error in state["errors"]]) == ("error", [None])
@@ -191,6 +182,14 @@ class TestStopping:
         assert not gate.opened.is_set()
         state = await chat.done("send", text="say Something else.")
         assert text_of(state["messages"][3]) == "Something else."
+
+    async def test_before_the_turn_is_known_ends_it_when_it_is(self, chat: ChatOf, alice: Client) -> None:
+        await chat("send", text=f"say Once\ngate {chat.name}")
+        await chat("cancel")
+        state = await chat("settled")
+        assert (state["status"], state["errors"]) == ("ready", [])
+        stored = await alice.messages(state["conversation_id"])
+        assert {message["status"] for message in stored} == {"cancelled"}
 
     async def test_by_a_hang_up_does_not(self, chat: ChatOf, gate: Gate, alice: Client) -> None:
         await chat("send", text=f"say Once\ngate {chat.name}\nsay  and for all.")
@@ -216,6 +215,36 @@ class TestAnsweringAnew:
         assert text_of(after["messages"][3]) == text_of(before["messages"][3])
         stored = await alice.messages(after["conversation_id"])
         assert stored[-1]["alternative_of"] == before["turn_id"]
+
+    @pytest.mark.parametrize("named", [None, 0, 1], ids=["no message", "the question", "the answer"])
+    @pytest.mark.parametrize("reload", [False, True], ids=["at once", "after a reload"])
+    async def test_asks_for_another_answer_whatever_message_is_named(
+        self, chat: ChatOf, driver: Driver, alice: Client, named: int | None, *, reload: bool
+    ) -> None:
+        before = await chat.done("send", text="say Hello.")
+        conversation_id = before["conversation_id"]
+        if reload:
+            chat = await driver.open(alice.user_id, str(alice.base_url).rstrip("/"), conversation_id)
+            before |= {"messages": (await chat("history"))["messages"]}
+        options = {} if named is None else {"messageId": before["messages"][named]["id"]}
+        after = await chat.done("regenerate", **options)
+        assert (after["status"], [text_of(message) for message in after["messages"]]) == (
+            *("ready",),
+            ["say Hello.", "Hello."],
+        )
+        stored = await alice.messages(conversation_id)
+        assert len(stored) == 2
+        assert stored[-1]["alternative_of"] == before["turn_id"]
+
+    async def test_of_a_message_that_was_refused_sends_it(self, chat: ChatOf, alice: Client) -> None:
+        """It has no turn; the one before it is not meant."""
+        first = await chat.done("send", text="say 0")
+        await alice.delete(alice.mine(f"/conversations/{first['conversation_id']}"))
+        assert [kind(error) for error in (await chat.done("send", text="say 1"))["errors"]] == [
+            "conversation-not-found"
+        ]
+        state = await chat.done("regenerate")
+        assert [kind(error) for error in state["errors"]] == ["conversation-not-found"] * 2
 
     async def test_of_an_edited_message_replaces_both(self, chat: ChatOf) -> None:
         await chat.done("send", text="say 0")
@@ -270,6 +299,27 @@ class TestErrors:
         assert text_of(state["messages"][1]) == "add_task: done. Better."
         assert len(await alice.messages(state["conversation_id"])) == 2
         assert len((await alice.get(alice.mine("/tasks"))).json()["items"]) == 1
+
+    async def test_of_a_turn_that_was_resumed_after_a_reload_go_away_by_another_answer(
+        self, chat: ChatOf, driver: Driver, gate: Gate, alice: Client
+    ) -> None:
+        """The key went with the page; to resume would tell the same error again and again."""
+        failing = f"say So far.\nonce gate {chat.name}\nonce fail {chat.name}\nsay Better."
+        await chat("send", text=failing)
+        await gate.reached.wait()
+        (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
+        reloaded = await driver.open(chat.name, str(alice.base_url).rstrip("/"), conversation["id"])
+        await reloaded("history")
+        await reloaded("resume")
+        await reloaded("shows", text="So far.")
+        gate.opened.set()
+        failed = await reloaded("settled")
+        assert [kind(error) for error in failed["errors"]] == ["model-failed"]
+        assert (await reloaded("lost"))["lost"] is False
+        state = await reloaded.done("regenerate", **AGAIN)
+        assert (state["status"], text_of(state["messages"][-1])) == ("ready", "So far.Better.")
+        stored = await alice.messages(conversation["id"])
+        assert (len(stored), stored[-1]["alternative_of"]) == (2, failed["turn_id"])
 
     async def test_of_the_network_go_away_when_the_same_is_sent_again_elsewhere(
         self, driver: Driver, empty_database_url: str
@@ -421,7 +471,7 @@ async def test_the_component_does_what_its_buttons_say(
         assert len((await alice.get(alice.mine("/tasks"))).json()["items"]) == 1
 
 
-async def test_the_reader_of_ten_lines_reads(tmp_path: Path, alice: Client) -> None:
+async def test_the_reader_of_a_dozen_lines_reads(tmp_path: Path, alice: Client) -> None:
     await asyncio.to_thread(ai_sdk.files_of_page, tmp_path)
     program = (
         'import { read } from "./read.js";\n'
@@ -433,8 +483,8 @@ async def test_the_reader_of_ten_lines_reads(tmp_path: Path, alice: Client) -> N
     )
     (tmp_path / "main.js").write_text(program)
 
-    async def read(message: str) -> list[dict[str, Any]]:
-        arguments = (str(alice.base_url).rstrip("/"), token_for(alice.user_id), message)
+    async def read(message: str, url: str = str(alice.base_url).rstrip("/")) -> list[dict[str, Any]]:
+        arguments = (url, token_for(alice.user_id), message)
         process = await ai_sdk.node(tmp_path, "main.js", *arguments, stdout=subprocess.PIPE)
         printed, _ = await process.communicate()
         chunks: list[dict[str, Any]] = json.loads(printed)
@@ -444,5 +494,8 @@ async def test_the_reader_of_ten_lines_reads(tmp_path: Path, alice: Client) -> N
     assert [chunks[0]["type"], chunks[-1]["type"]] == ["start", "finish"]
     text = "".join(chunk["delta"] for chunk in chunks if chunk["type"] == "text-delta")
     assert text == f"add_task: done. Größe 💡 {'ü' * 5_000}"
+    async with cut_short() as url:
+        _, cut = await read("say Hello.", url)
+    assert cut["type"] == "The stream was cut; the turn goes on."
     (refused,) = await read("")
     assert refused["type"].startswith("message: ")

@@ -8,7 +8,12 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from sqlalchemy import select
 
+from chatapi.chat.lost import LostRuns
+from chatapi.db.config import EVERYONE, Database, database_config
+from chatapi.db.models import Conversation, Turn, User
+from chatapi.db.schema import upgrade
 from tests.support.agents import CommandedAgent
 from tests.support.postgres import ROLE, Postgres
 from tests.support.proxy import Proxy, proxy
@@ -136,14 +141,77 @@ class TestStatementOfUnknownOutcome:
             assert len(listed) == (1 if continues else 2)
 
 
+class TestLostBegin:
+    async def test_whose_client_was_told_503_does_not_block_its_conversation(
+        self, postgres: Postgres
+    ) -> None:
+        """It went through all the same, and its process lives: no other may take its turn for abandoned."""
+        name = await asyncio.to_thread(postgres.new_database)
+        async with (
+            proxy(postgres.port) as between,
+            serve(settings_for(postgres.url(name, port=between.port, role="postgres"))) as url,
+            Client(url, "alice") as alice,
+        ):
+            conversation_id = (await alice.said("say 0"))["conversation_id"]
+            message, key = f"say {uuid4().hex}", {"Idempotency-Key": uuid4().hex}
+            between.cut_at(message.encode(), for_good=True)
+            told = await alice.chat(message, conversation_id, headers=key)
+            assert (told.status_code, told.json()["type"]) == (
+                503,
+                "urn:chatapi:problem:database-unavailable",
+            )
+            running = "DO $$ BEGIN ASSERT (SELECT count(*) FROM turns WHERE status = 'running') = 1; END $$"
+            await postgres.execute(running, name)
+            between.heal()
+            await until(200, alice)
+            for _ in range(200):
+                again = await alice.chat(message, conversation_id, headers=key)
+                if again.status_code == 200:
+                    break
+                await asyncio.sleep(0.05)
+            assert again.status_code == 200, again.text
+            assert len(await alice.messages(conversation_id)) == 4
+
+    async def test_that_takes_effect_late_is_failed_then_and_no_other_turn_is(
+        self, empty_database_url: str
+    ) -> None:
+        settings = settings_for(empty_database_url)
+        await asyncio.to_thread(upgrade, settings)
+        database = Database(database_config(settings))
+        lost = LostRuns(database)
+        lost.add("lost")
+        await lost.fail()
+        async with database.transaction(EVERYONE) as session:
+            session.add(User(id="alice"))
+            await session.flush()
+            for number, run_id in enumerate(("lost", "other"), start=1):
+                session.add(Conversation(id=number, user_id="alice"))
+                await session.flush()
+                session.add(
+                    Turn(
+                        user_id="alice",
+                        conversation_id=number,
+                        status="running",
+                        worker_id="w",
+                        run_id=run_id,
+                        model="m",
+                    )
+                )
+        await lost.fail()
+        async with database.transaction(EVERYONE) as session:
+            statuses = await session.execute(select(Turn.run_id, Turn.status))
+            assert {tuple(row) for row in statuses} == {("lost", "failed"), ("other", "running")}
+        await database.close()
+
+
 class TestBreaker:
     async def test_opens_answers_at_once_and_closes_by_itself(self, postgres: Postgres) -> None:
         async with behind_proxy(postgres) as (between, alice):
             await alice.said("say Hello.")
             between.cut()
             await until(503, alice)
-            for _ in range(3):
-                response = await alice.chat("say Hello.")
+            for accept in ("application/json", "application/json", "text/event-stream"):
+                response = await alice.chat("say Hello.", headers={"Accept": accept})
                 assert (response.status_code, response.json()["type"]) == (
                     503,
                     "urn:chatapi:problem:database-unavailable",

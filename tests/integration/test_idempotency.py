@@ -4,9 +4,11 @@ import asyncio
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from tests.support.agents import CommandedAgent, Gate
+from tests.support.postgres import Postgres
 from tests.support.serving import Client, execute, serve, settings_for
 
 
@@ -96,6 +98,40 @@ class TestKey:
         first = await running
         assert response.json()["turn_id"] == first.json()["turn_id"]
         assert (await alice.chat(message, **sent)).content == first.content
+
+    @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+    async def test_with_another_request_at_the_same_moment_is_422_too(
+        self, postgres: Postgres, accept: str
+    ) -> None:
+        """The other's turn is seen only by its key's being taken; it must not be streamed to this one."""
+        url = postgres.url(await asyncio.to_thread(postgres.new_database), role="postgres")
+        async with serve(settings_for(url)) as base_url, Client(base_url, "alice") as alice:
+            first, second = [await alice.said(f"say {number}") for number in range(2)]
+            other = await asyncpg.connect(url)
+            try:
+                async with other.transaction():
+                    await other.execute(
+                        "INSERT INTO turns (user_id, conversation_id, status, worker_id, run_id, cancel_requested, "
+                        "model, created_at, idempotency_key, request_hash) "
+                        "SELECT 'alice', $1, 'running', id, 'other', false, 'm', now(), 'k', 'other' FROM workers",
+                        first["conversation_id"],
+                    )
+                    asking = asyncio.create_task(
+                        alice.post(
+                            alice.mine(f"/turns/{second['turn_id']}/regenerate"),
+                            headers={"Idempotency-Key": "k", "Accept": accept},
+                        )
+                    )
+                    while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                        assert not asking.done()
+                        await asyncio.sleep(0.01)
+                response = await asking
+            finally:
+                await other.close()
+            assert (response.status_code, response.json()["type"]) == (
+                422,
+                "urn:chatapi:problem:idempotency-key-reused",
+            )
 
     async def test_sent_many_times_at_once_runs_one_turn(self, alice: Client) -> None:
         sent = key()

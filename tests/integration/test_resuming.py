@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools
 from chatapi.chat import chunks as stored
 from chatapi.chat import following
+from chatapi.chat.service import WATCH_SECONDS, ChatService
 from tests.support.agents import CommandedAgent, Gate
 from tests.support.serving import SECRET, Client, Process, execute, serve, settings_for
 from tests.support.sse import STREAM, Chunk, chunks_of, resumed, streamed, text_of, types_of
@@ -55,6 +58,7 @@ class TestResume:
     async def test_at_another_replica_replays_the_turn_and_follows_it(
         self, replicas: tuple[Client, Client]
     ) -> None:
+        assert WATCH_SECONDS + following.POLL_SECONDS < 1  # "at most a second late" is what is promised
         here, there = replicas
         name, waits = gate()
         later, then = gate()
@@ -175,6 +179,81 @@ class TestResume:
             seen += [chunk async for chunk in chunks]
         assert text_of(seen) == text_of(await turn) == "Hello."
         assert len((await there.get(there.mine("/conversations"))).json()["items"]) == 1
+
+    async def test_at_a_replica_that_is_stopping_is_told_to_resume_elsewhere(
+        self, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Those who read already have been told."""
+        made: list[ChatService] = []
+        make = ChatService.__init__
+
+        def noted(service: ChatService, *parts: Any) -> None:
+            made.append(service)
+            make(service, *parts)
+
+        monkeypatch.setattr(ChatService, "__init__", noted)
+        name, waits = gate()
+        settings = settings_for(empty_database_url)
+        async with (
+            serve(settings) as one,
+            serve(settings) as other,
+            Client(one, "alice") as here,
+            Client(other, "alice") as there,
+        ):
+            turn = asyncio.create_task(streamed(here, f"say Hel\ngate {name}\nsay lo."))
+            await waits.reached.wait()
+            await made[1].drain(0)  # as at a SIGTERM, which a process hears and not a part of one
+            told = asyncio.create_task(resumed(there, 1))
+            done, _ = await asyncio.wait([told], timeout=10)
+            waits.opened.set()
+            assert done
+            assert told.result()[-1]["problem"]["type"] == "urn:chatapi:problem:restarting"
+            assert text_of(await turn) == "Hello."
+
+
+class Odd:
+    """An agent whose provider is not careful with Unicode."""
+
+    model = "odd"
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+
+    async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:
+        yield TextDelta("Hel\ud800")
+        await tools.call("look\ud800up\0", {}, call_id="\udc00", own=self.go_on.wait)
+        yield TextDelta("lo.")
+
+
+async def test_what_utf_8_cannot_hold_is_the_same_in_streams_here_and_there_and_in_store(
+    empty_database_url: str,
+) -> None:
+    agent, settings = Odd(), settings_for(empty_database_url)
+    async with (
+        serve(settings, agent) as one,
+        serve(settings) as other,
+        Client(one, "alice") as here,
+        Client(other, "alice") as there,
+    ):
+        turn = asyncio.create_task(streamed(here, "Hello"))
+        while not (await there.get(there.mine("/conversations"))).json()["items"]:  # noqa: ASYNC110 - until it has begun
+            await asyncio.sleep(0.01)
+        async with reading(there, "GET", "/chat/1/stream") as chunks:
+            seen = [await anext(chunks)]
+            while seen[-1]["type"] != "tool-input-available":
+                seen.append(await anext(chunks))
+            agent.go_on.set()
+            seen += [chunk async for chunk in chunks]
+        told = await turn
+        calls = [
+            [(chunk["toolCallId"], chunk.get("toolName")) for chunk in each if "toolCallId" in chunk]
+            for each in (told, seen)
+        ]
+        assert calls[0] == calls[1] == [("?", "look?up"), ("?", "look?up"), ("?", None)]
+        _, answer = await there.messages(1)
+        assert text_of(told) == text_of(seen) == answer["content"] == "Hel?lo."
+        assert [(call["id"], call["name"]) for call in answer["tool_calls"]] == [("?", "look?up")]
+        assert (await here.get("/metrics")).status_code == 200
 
 
 class TestCost:

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -14,8 +16,8 @@ from chatapi.auth.tokens import TokenVerifier
 from chatapi.chat import stream
 from chatapi.web import server
 from tests.support.agents import CommandedAgent, Gate
-from tests.support.serving import Client, settings_for
-from tests.support.sse import STREAM, chunks_of, resumed, streamed, text_of, types_of
+from tests.support.serving import REPOSITORY, Client, serve, settings_for, token_for
+from tests.support.sse import STREAM, chunks_of, cut_short, resumed, streamed, text_of, types_of
 
 
 def gate() -> tuple[str, Gate]:
@@ -120,6 +122,20 @@ class TestStream:
         assert response.status_code == status
         assert response.headers["content-type"] == "application/problem+json"
 
+    async def test_without_a_good_token_is_an_http_error(self, alice: Client) -> None:
+        alice.headers["Authorization"] = "Bearer x"
+        response = await alice.chat("say Hi.", headers=STREAM)
+        assert response.status_code == 401
+        assert response.headers["content-type"] == "application/problem+json"
+
+    async def test_over_the_limit_is_an_http_error(self, empty_database_url: str) -> None:
+        settings = settings_for(empty_database_url, rate_limit_chat="1/minute")
+        async with serve(settings) as url, Client(url, "alice") as alice:
+            await streamed(alice, "say Hi.")
+            response = await alice.chat("say Hi.", headers=STREAM)
+            assert response.status_code == 429
+            assert response.headers["content-type"] == "application/problem+json"
+
     async def test_that_fails_ends_with_the_problem(self, alice: Client) -> None:
         chunks = await streamed(alice, "say Wel\nfail")
         assert types_of(chunks)[-3:] == ["text-end", "finish-step", "error"]
@@ -138,6 +154,7 @@ class TestStream:
         assert "secret-of-the-agent" not in json.dumps(chunks)
 
     async def test_in_silence_has_heartbeats(self, alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert stream.HEARTBEAT_SECONDS <= 15  # as docs/frontend.md promises
         monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.01)
         name, waits = gate()
         async with alice.stream(
@@ -183,29 +200,139 @@ class TestHangUp:
 
     @pytest.mark.slow
     async def test_of_one_that_never_reads_is_the_servers_doing_after_a_while(
-        self, service: str, alice: Client, monkeypatch: pytest.MonkeyPatch
+        self, alice: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(server, "STALL_SECONDS", 0.2)
-        url = httpx.URL(service)
-        reader, writer = await asyncio.open_connection(url.host, url.port, limit=1_024)
-        reader._transport.pause_reading()  # type: ignore[attr-defined]
         body = json.dumps({"message": "flood 20000"}).encode()
-        writer.write(
-            f"POST /api/chat HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n"
-            f"Authorization: {alice.headers['Authorization']}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n".encode()
-            + body
-        )
-        while True:
-            items = (await alice.get(alice.mine("/conversations"))).json()["items"]
-            if items and len(messages := await alice.messages(items[0]["id"])) == 2:
-                break
-            await asyncio.sleep(0.5)
-        assert len(messages[1]["content"]) == 10_000_000
-        reader._transport.resume_reading()  # type: ignore[attr-defined]
-        with suppress(ConnectionResetError):
-            assert not (await reader.read()).endswith(b"0\r\n\r\n")  # as a whole chunked body does
-        writer.close()
+        async with idle_reader(
+            alice, "POST /api/chat", body, "Accept: text/event-stream", "Content-Type: application/json"
+        ) as reader:
+            while True:
+                items = (await alice.get(alice.mine("/conversations"))).json()["items"]
+                if items and len(messages := await alice.messages(items[0]["id"])) == 2:
+                    break
+                await asyncio.sleep(0.5)
+            assert len(messages[1]["content"]) == 10_000_000
+            transport_of(reader).resume_reading()
+            with suppress(ConnectionResetError):
+                assert not (await reader.read()).endswith(b"0\r\n\r\n")  # as a whole chunked body does
+
+
+class TestSlowReaders:
+    """Of answers that are more than all buffers on the way hold."""
+
+    async def test_of_a_stream_have_little_of_it_kept_for_them(
+        self, alice: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However much of it there is already: here, all of it, as one piece of text."""
+        paused = waiting(monkeypatch)
+        ids = (await streamed(alice, "flood 20000"))[0]["messageMetadata"]
+        path = f"GET /api/chat/{ids['conversation_id']}/stream?turn_id={ids['turn_id']}"
+        async with AsyncExitStack() as readers:
+            for _ in range(3):
+                await readers.enter_async_context(idle_reader(alice, path))
+            while len(paused) < 3:  # noqa: ASYNC110 - until the buffers on the way are full
+                await asyncio.sleep(0.01)
+            kept = [protocol.transport.get_write_buffer_size() for protocol in paused]
+            assert max(kept) < 128 * 1024
+
+    async def test_who_take_it_steadily_are_not_hung_up_on(
+        self, alice: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Here the looks at them are the test's, so that no clock decides; the answer is one piece, and no stream."""
+        paused = waiting(monkeypatch)
+        conversation_id = (await streamed(alice, "flood 20000"))[0]["messageMetadata"]["conversation_id"]
+        async with idle_reader(
+            alice, f"GET {alice.mine(f'/conversations/{conversation_id}/messages')}"
+        ) as reader:
+            while not paused:  # noqa: ASYNC110 - until the buffers on the way are full
+                await asyncio.sleep(0.01)
+            (protocol,) = paused
+            for _ in range(3):
+                before = protocol.transport.get_write_buffer_size()
+                transport_of(reader).resume_reading()
+                while protocol.transport.get_write_buffer_size() > before - server.STALL_BYTES:
+                    await reader.read(65_536)
+                transport_of(reader).pause_reading()
+                protocol._look_for_client(before)
+                assert not protocol.transport.is_closing()
+            protocol._look_for_client(protocol.transport.get_write_buffer_size())
+            assert protocol.transport.is_closing()
+
+
+def waiting(monkeypatch: pytest.MonkeyPatch) -> list[server.BoundedHttp]:
+    """The connections whose clients do not take what is sent, as they come to that."""
+    paused: list[server.BoundedHttp] = []
+    pause = server.BoundedHttp.pause_writing
+
+    def noticed(protocol: server.BoundedHttp) -> None:
+        paused.append(protocol)
+        pause(protocol)
+
+    monkeypatch.setattr(server.BoundedHttp, "pause_writing", noticed)
+    return paused
+
+
+@asynccontextmanager
+async def idle_reader(
+    client: Client, request: str, body: bytes = b"", *headers: str
+) -> AsyncIterator[asyncio.StreamReader]:
+    """Sends the request and does not read the answer until its transport is told to resume."""
+    url = httpx.URL(client.base_url)
+    reader, writer = await asyncio.open_connection(url.host, url.port, limit=1_024)
+    transport_of(reader).pause_reading()
+    authorization = f"Authorization: {client.headers['Authorization']}"
+    head = (f"{request} HTTP/1.1", "Host: x", authorization, f"Content-Length: {len(body)}", *headers)
+    writer.write("\r\n".join((*head, "\r\n")).encode() + body)
+    try:
+        yield reader
+    finally:
+        writer.transport.abort()
+
+
+def transport_of(reader: asyncio.StreamReader) -> asyncio.ReadTransport:
+    transport: asyncio.ReadTransport = reader._transport  # type: ignore[attr-defined]
+    return transport
+
+
+class TestReaderInPython:
+    """`stream.py` of docs/frontend.md, which promises to raise what ended the answer instead."""
+
+    @pytest.fixture
+    def answer(self) -> Callable[[str, str, str], Iterator[str]]:
+        page = (REPOSITORY / "docs" / "frontend.md").read_text()
+        program = page.partition("```python\n# stream.py\n")[2].partition("```")[0]
+        names: dict[str, Any] = {}
+        exec(program, names)
+        read: Callable[[str, str, str], Iterator[str]] = names["answer"]
+        return read
+
+    @pytest.mark.parametrize(
+        ("message", "end"), [("say Hel\nfail", "The model is having a bad day."), (" ", "message: ")]
+    )
+    async def test_raises_the_problem(self, alice: Client, answer: Any, message: str, end: str) -> None:
+        with pytest.raises(RuntimeError, match=end):
+            await asyncio.to_thread(list, answer(url_of(alice), token_for(alice.user_id), message))
+
+    async def test_raises_when_the_turn_is_cancelled(self, alice: Client, answer: Any) -> None:
+        name, waits = gate()
+        pieces = answer(url_of(alice), token_for(alice.user_id), f"say Hel\ngate {name}")
+        assert await asyncio.to_thread(next, pieces) == "Hel"
+        await waits.reached.wait()
+        (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
+        (running,) = await alice.messages(conversation["id"])
+        await alice.post(alice.mine(f"/turns/{running['turn_id']}/cancel"))
+        with pytest.raises(RuntimeError, match="cancelled"):
+            await asyncio.to_thread(list, pieces)
+
+    async def test_raises_when_the_stream_is_cut(self, answer: Any) -> None:
+        async with cut_short() as url:
+            with pytest.raises(RuntimeError, match="was cut"):
+                await asyncio.to_thread(list, answer(url, "token", "say Hello."))
+
+
+def url_of(client: Client) -> str:
+    return str(client.base_url).rstrip("/")
 
 
 class TestCancel:

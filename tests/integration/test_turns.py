@@ -2,10 +2,18 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from sqlalchemy import func, select
 
+from chatapi.chat import at_once, store
+from chatapi.chat.service import WATCH_SECONDS
+from chatapi.chat.tools import TurnTools
+from chatapi.db.config import Database, database_config
+from chatapi.db.models import Worker
 from tests.support.agents import CommandedAgent
+from tests.support.logs import heard
 from tests.support.serving import SECRET, Client, Process, execute, serve, settings_for
 
 
@@ -44,6 +52,7 @@ class TestCancel:
         ] == '[["user", "say 0"], ["assistant", "0"]]'
 
     async def test_from_another_process_takes_effect_too(self, empty_database_url: str) -> None:
+        assert WATCH_SECONDS <= 0.5  # "within a second" is what is promised
         settings = settings_for(empty_database_url)
         async with (
             serve(settings) as one,
@@ -62,6 +71,8 @@ class TestCancel:
         answer = await alice.said("say Hello.")
         response = await alice.post(alice.mine(f"/turns/{answer['turn_id']}/cancel"))
         assert (response.status_code, response.json()["type"]) == (409, "urn:chatapi:problem:turn-ended")
+        ids = {name: response.json()[name] for name in ("turn_id", "conversation_id")}
+        assert ids == {name: answer[name] for name in ids}
 
     async def test_of_a_turn_that_is_not_there_is_404(self, alice: Client, bob: Client) -> None:
         answer = await alice.said("say Hello.")
@@ -94,6 +105,121 @@ class TestCancel:
             assert (await alice.post(alice.mine(f"/turns/{turn_id}/cancel"))).status_code == 202
             assert (await alice.post(alice.mine(f"/turns/{turn_id}/cancel"))).status_code == 409
             await alice.said("say 1", conversation_id)
+
+    async def test_of_a_turn_whose_process_died_keeps_what_it_had_said_and_done(
+        self, empty_database_url: str
+    ) -> None:
+        settings = settings_for(empty_database_url)
+        async with (
+            serve(settings) as one,
+            serve(settings) as other,
+            Client(one, "alice") as here,
+            Client(other, "alice") as there,
+        ):
+            message = f'say Once upon a time\ncall add_task {{"title": "milk"}}\ngate {empty_database_url}'
+            left_behind = asyncio.create_task(here.chat(message))
+            await CommandedAgent.gates[empty_database_url].reached.wait()
+            async with there.stream("GET", there.mine("/chat/1/stream")) as response:
+                async for line in response.aiter_lines():  # what is read there was written down
+                    if "add_task: done" in line:
+                        break
+            await execute(empty_database_url, "DELETE FROM workers")
+            assert (await there.post(there.mine("/turns/1/cancel"))).status_code == 202
+            question, answer = await there.messages(1)
+            assert question["status"] == answer["status"] == "cancelled"
+            assert answer["content"] == "Once upon a timeadd_task: done. "
+            assert [call["result"]["title"] for call in answer["tool_calls"]] == ["milk"]
+            assert "Once upon a time" in (await there.said("history", 1))["response"]
+            assert (await left_behind).json()["type"] == "urn:chatapi:problem:turn-cancelled"
+
+    async def test_while_a_call_is_committed_keeps_the_call(
+        self, alice: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It took effect, and the turn does not know yet."""
+        committed = asyncio.Event()
+
+        class Unheard:
+            """A database whose answer to a COMMIT is on its way."""
+
+            def __init__(self, database: Database) -> None:
+                self._database = database
+
+            async def run(self, *arguments: Any, **options: Any) -> None:
+                await self._database.run(*arguments, **options)
+                committed.set()
+                await asyncio.Event().wait()
+
+        made = TurnTools.__init__
+        monkeypatch.setattr(
+            TurnTools,
+            "__init__",
+            lambda tools, database, *rest: made(tools, cast("Database", Unheard(database)), *rest),
+        )
+        turn = asyncio.create_task(alice.chat('say Once\ncall add_task {"title": "milk"}'))
+        await committed.wait()
+        (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
+        (running,) = await alice.messages(conversation["id"])
+        await alice.post(alice.mine(f"/turns/{running['turn_id']}/cancel"))
+        assert (await turn).status_code == 409
+        (task,) = (await alice.get(alice.mine("/tasks"))).json()["items"]
+        _, answer = await alice.messages(conversation["id"])
+        assert [call["result"]["id"] for call in answer["tool_calls"]] == [task["id"]]
+
+
+class TestDefect:
+    """What nobody has thought of: here, an exception that is none of the database's."""
+
+    async def test_does_not_end_the_watch_for_cancels(
+        self, alice: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        turn = asyncio.create_task(alice.chat(f"gate {alice.user_id}"))
+        await CommandedAgent.gates[alice.user_id].reached.wait()
+        (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
+        with monkeypatch.context() as broken, heard("chatapi.chat.periodic") as logged:
+            broken.setattr(store, "runs_to_stop", defect)
+            while not logged:  # noqa: ASYNC110 - the loop's own tick
+                await asyncio.sleep(0.01)
+        # A cancel would be followed by a look of its own; this is left to the watch.
+        await alice.delete(alice.mine(f"/conversations/{conversation['id']}"))
+        told = await asyncio.wait_for(turn, 10)
+        assert told.json()["type"] == "urn:chatapi:problem:turn-cancelled"
+
+    async def test_at_a_turns_end_does_not_leave_it_running(
+        self, alice: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        conversation_id = (await alice.said("say 0"))["conversation_id"]
+        with monkeypatch.context() as broken:
+            for module, function in ((at_once, "finish"), (store, "finish"), (store, "fail")):
+                broken.setattr(module, function, defect)
+            assert (await alice.chat("say 1", conversation_id)).status_code == 500
+        for _ in range(200):
+            response = await alice.chat("say 2", conversation_id)
+            if response.status_code == 200:
+                break
+            await asyncio.sleep(0.05)
+        assert response.status_code == 200
+        statuses = [message["status"] for message in await alice.messages(conversation_id)]
+        assert statuses == ["completed", "completed", "failed", "completed", "completed"]
+
+    async def test_at_the_shutdown_does_not_keep_the_lease(self, empty_database_url: str) -> None:
+        class Unclosable(CommandedAgent):
+            async def __aenter__(self) -> None:
+                pass
+
+            async def __aexit__(self, *_: object) -> None:
+                raise RuntimeError("a defect")
+
+        settings = settings_for(empty_database_url)
+        async with serve(settings, Unclosable()) as url, Client(url, "alice") as alice:
+            await alice.said("say Hello.")
+        database = Database(database_config(settings))
+        async with database.transaction(None) as session:
+            assert await session.scalar(select(func.count()).select_from(Worker)) == 0
+        await database.close()
+
+
+async def defect(*_: object, **__: object) -> None:
+    raise RuntimeError("a defect")
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ class Proxy:
         self._refusing = False
         self.delay = 0.0  # seconds that each answer takes longer
         self._cut_after_query: bytes | None = None
+        self._cut_for_good = False
         self._writers: set[asyncio.StreamWriter] = set()
 
     def blackhole(self) -> None:
@@ -27,9 +28,12 @@ class Proxy:
         self._refusing = True
         self._break_all()
 
-    def cut_at(self, query: bytes) -> None:
-        """Break a connection just after this query went through, once: its answer is lost, its effect is not."""
-        self._cut_after_query = query
+    def cut_at(self, query: bytes, *, for_good: bool = False) -> None:
+        """Break a connection just after this query went through, once: its answer is lost, its effect is not.
+
+        With `for_good` all others break with it, and no new ones are taken.
+        """
+        self._cut_after_query, self._cut_for_good = query, for_good
 
     def heal(self) -> None:
         self._refusing = False
@@ -65,6 +69,8 @@ class Proxy:
             await writer.drain()
             if cutting.is_set():
                 await asyncio.sleep(0.1)  # long enough for the database to have done it
+                if self._cut_for_good:
+                    self.cut()
                 raise ConnectionAbortedError
         raise ConnectionAbortedError  # one side closed: the other goes with it
 

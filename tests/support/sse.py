@@ -1,7 +1,9 @@
 """A strict reader of our streams: every line is accounted for, and every sequence is one that the protocol knows."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -62,6 +64,21 @@ def types_of(chunks: list[Chunk]) -> list[str]:
         for number, type_ in enumerate(types)
         if number == 0 or type_ != types[number - 1] or "delta" not in type_
     ]
+
+
+@asynccontextmanager
+async def cut_short() -> AsyncIterator[str]:
+    """The base URL of a server whose streams end after `start`, where HTTP allows that."""
+    start = json.dumps({"type": "start", "messageMetadata": {"conversation_id": 1, "turn_id": 1}})
+
+    async def half_an_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+        writer.write(f"{head}data: {start}\n\n".encode())
+        writer.close()
+
+    async with await asyncio.start_server(half_an_answer, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 class Checked:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from chatapi.agent.ports import HistoryMessage, ToolCall
 from chatapi.agent.tools import TASK_TOOLS
 from chatapi.chat import at_once, store
-from chatapi.chat.schemas import ChatAnswer, ChatRequest
+from chatapi.chat.schemas import ChatRequest
 from chatapi.chat.tools import TurnTools
 from chatapi.db.config import Database, database_config
 from chatapi.db.models import Worker
@@ -81,18 +81,19 @@ class Driver:
             )
             return
         response = "" if fate in {"cancel in silence", "cancel after a call"} else f"answer to {run.message}"
-        outcome: dict[str, Any] = {
-            "response": response,
-            "tool_calls": calls,
-            "usage": None,
-            "cancelled": fate.startswith("cancel"),
-        }
-        answer: ChatAnswer | None = await self._database.run(
-            self.user_id,
-            lambda session: store.finish(session, run, **outcome),
-            at_once=lambda connection: at_once.finish(connection, run, **outcome),
-        )
-        if answer is not None:
+        if fate.startswith("cancel"):
+            await self._database.run(
+                self.user_id,
+                lambda session: store.finish_cancelled(session, run, response=response, usage=None),
+            )
+        else:
+            outcome: dict[str, Any] = {"response": response, "tool_calls": calls, "usage": None}
+            await self._database.run(
+                self.user_id,
+                lambda session: store.finish(session, run, **outcome),
+                at_once=lambda connection: at_once.finish(connection, run, **outcome),
+            )
+        if response or calls:
             self.visible.append(
                 [
                     HistoryMessage(role="user", content=run.message, tool_calls=[]),

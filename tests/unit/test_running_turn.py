@@ -1,8 +1,10 @@
-"""What of a running turn is handed over to be written for readers elsewhere."""
+"""What of a running turn is handed over to be written for readers elsewhere, and how it is stopped."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import cast
 
-from chatapi.agent.ports import TextDelta
+from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools
 from chatapi.chat.running import RunningTurn
 from chatapi.chat.store import Run
 from chatapi.db.config import Database
@@ -27,3 +29,36 @@ def test_a_write_that_may_have_been_done_is_repeated_as_it_was() -> None:
     assert (second.position, list(second.events)) == (1, [TextDelta("two")])
     turn.wrote()
     assert turn.unwritten() is None
+
+
+class Tidy:
+    """An agent that cleans up behind itself, which takes a while."""
+
+    model = "tidy"
+
+    def __init__(self) -> None:
+        self.begun, self.cleaning, self.go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.is_clean = False
+
+    async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:
+        yield TextDelta("Hel")
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.cleaning.set()
+            await self.go_on.wait()
+            self.is_clean = True
+
+
+async def test_a_stop_that_is_repeated_does_not_disturb_the_cleaning_up() -> None:
+    """A cancel is seen again and again, twice a second, until the turn has ended."""
+    agent, turn = Tidy(), RunningTurn(RUN, NO_DATABASE, {})
+    reply = asyncio.create_task(turn.reply(agent, seconds=60))
+    await agent.begun.wait()
+    turn.stop("cancelled")
+    await agent.cleaning.wait()
+    turn.stop("cancelled")
+    agent.go_on.set()
+    assert (await reply).failure is not None
+    assert agent.is_clean

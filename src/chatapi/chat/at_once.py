@@ -100,11 +100,8 @@ async def finish(
     tool_calls: Sequence[ToolCall],
     usage: Usage | None,
     state: ProviderState | None = None,
-    cancelled: bool = False,
 ) -> Done[ChatAnswer | None] | None:
-    """As `store.finish`, for a turn that is still ours and has an answer."""
-    if not response and not tool_calls:
-        return None
+    """As `store.finish`, for a turn that is still ours."""
     rows = await FINISH.run(
         connection,
         {
@@ -112,7 +109,6 @@ async def finish(
             "conversation_id": run.conversation_id,
             "turn_id": run.turn_id,
             "run_id": run.run_id,
-            "status": "cancelled" if cancelled else "completed",
             "usage": to_json(usage),
             "model": None if state is None else state.model,
             "content": response,
@@ -251,7 +247,7 @@ def finish_turn() -> Statement:
         update(Turn)
         .where(*ours, Turn.conversation_id == touched.c.id)
         .values(
-            status=bindparam("status", None, type_=Text()),
+            status=literal_column("'completed'"),
             usage=bindparam("usage", None, type_=JSON()),
             model=func.coalesce(MODEL, Turn.model),
             finished_at=NOW,

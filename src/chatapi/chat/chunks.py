@@ -68,6 +68,12 @@ async def read(session: AsyncSession, places: Collection[Place]) -> Sequence[Chu
     return [msgspec.convert(row, Chunk, from_attributes=True) for row in rows]
 
 
+async def said(session: AsyncSession, run: Place) -> str:
+    """The run's answer from there on, as far as it was stored."""
+    events = [event for chunk in await read(session, [run]) for event in chunk.events]
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
 async def drop(session: AsyncSession, user_id: str, turn_id: int) -> None:
     """In the transaction that ends the turn or runs it again, which holds its row."""
     await session.execute(delete(TurnChunk).where(TurnChunk.turn_id == turn_id, TurnChunk.user_id == user_id))

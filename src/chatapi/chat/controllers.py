@@ -1,14 +1,12 @@
 """The chat routes: the user from the path, or from the token alone. One service behind them."""
 
-from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from litestar import Controller, Request, Response, get, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, Schema
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from litestar.response import Stream
 from litestar.response.base import ASGIResponse
@@ -20,7 +18,7 @@ from chatapi.chat import stream
 from chatapi.chat.events import TurnLog
 from chatapi.chat.schemas import AnswerAnew, ChatAnswer, ChatRequest, RegenerateRequest
 from chatapi.chat.service import Admit, ChatService
-from chatapi.openapi import problems
+from chatapi.openapi import EVENT_STREAM, StreamOperation, StreamOrJSONOperation, problems
 
 IdempotencyKey = Annotated[
     str | None,
@@ -36,12 +34,6 @@ TurnId = Annotated[
     int | None, QueryParameter(ge=1, description="A turn of the conversation, instead of the active one")
 ]
 NO_TURN = ResponseSpec(None, description="No turn is active.")
-STREAM = OpenAPIMediaType(
-    schema=Schema(  # of no type: OpenAPI 3.1 does not say whether that of a stream is of its text or of its events
-        description="The AI SDK's UI message stream, version 1, as server-sent events; see docs/frontend.md.",
-    )
-)
-
 ChatConnection = Request[Identity, None, State]
 
 
@@ -50,31 +42,6 @@ def operation_id(handler: HTTPRouteHandler, __: Method, path: list[str | PathPar
     name = {"chat": "chat", "resume": "resumeChat"}[handler.handler_name]
     of_user = any(isinstance(part, PathParameterDefinition) and part.name == "user_id" for part in path)
     return name if of_user else f"{name}AsTokenUser"
-
-
-@dataclass
-class StreamOperation(Operation):
-    """An operation that answers as a stream, too."""
-
-    def __post_init__(self) -> None:
-        content = content_of_success(self)
-        content[stream.MEDIA_TYPE] = STREAM
-
-
-@dataclass
-class ResumeOperation(Operation):
-    """An operation that answers as a stream, and not otherwise."""
-
-    def __post_init__(self) -> None:
-        content = content_of_success(self)
-        content.clear()
-        content[stream.MEDIA_TYPE] = STREAM
-
-
-def content_of_success(operation: Operation) -> dict[str, OpenAPIMediaType]:
-    success = cast("OpenAPIResponse", (operation.responses or {})["200"])
-    success.content = success.content or {}
-    return success.content
 
 
 class ChatController(Controller):
@@ -86,7 +53,7 @@ class ChatController(Controller):
         summary="Send a message",
         status_code=200,
         responses=problems(404, 409, 413, 415, 422, 502, 504),
-        operation_class=StreamOperation,
+        operation_class=StreamOrJSONOperation,
         limits_itself=True,
     )
     async def chat(
@@ -109,7 +76,7 @@ class ChatController(Controller):
         operation_id=operation_id,
         summary="Resume a stream",
         responses={204: NO_TURN, **problems(404, 422)},
-        operation_class=ResumeOperation,
+        operation_class=StreamOperation,
     )
     async def resume(
         self,
@@ -151,7 +118,7 @@ class TurnController(Controller):
         summary="Answer the last turn anew",
         status_code=200,
         responses=problems(404, 409, 413, 415, 422, 502, 504),
-        operation_class=StreamOperation,
+        operation_class=StreamOrJSONOperation,
         limits_itself=True,
     )
     async def regenerate(
@@ -180,7 +147,7 @@ async def answered(
 ) -> Response[ChatAnswer]:
     """The answer in the form that is asked for: all at once, unless a stream is preferred."""
     user_id = request.user.user_id
-    if request.accept.best_match(["application/json", stream.MEDIA_TYPE]) == stream.MEDIA_TYPE:
+    if request.accept.best_match(["application/json", EVENT_STREAM]) == EVENT_STREAM:
         return streamed(chat, await chat.start_or_join(user_id, asked, key, admit))
     log = await chat.start(user_id, asked, key, admit)
     return Response(await log.answer(), headers=replay_headers(log))
@@ -189,7 +156,7 @@ async def answered(
 def streamed(chat: ChatService, log: TurnLog) -> Response[Any]:
     return Stream(
         stream.ui_message_stream(log, chat.telemetry.metrics.streams_active),
-        media_type=stream.MEDIA_TYPE,
+        media_type=EVENT_STREAM,
         headers={**stream.HEADERS, **replay_headers(log)},
     )
 

@@ -1,7 +1,7 @@
 """What happens in a turn, in the order in which it happens, for as many readers as there are."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from msgspec import Struct
@@ -9,6 +9,11 @@ from msgspec import Struct
 from chatapi.agent.ports import ReasoningDelta, TextDelta, ToolCall
 from chatapi.chat.schemas import ChatAnswer
 from chatapi.errors import AppError
+
+# Of text in a batch, about. It is held for each reader who is slow, beside the 64 KiB that the server holds for it; and
+# some hundred tokens a write are as good as more.
+BATCH_CHARACTERS = 16 * 1024
+DELTA_OVERHEAD = 64  # characters that a delta is longer by when it is sent
 
 
 class ToolStarted(Struct, frozen=True, kw_only=True, tag=True):
@@ -29,7 +34,7 @@ TurnEvent: TypeAlias = TextDelta | ReasoningDelta | ToolStarted | ToolEnded
 class TurnLog:
     """One turn's events, kept once however many read them, and in the end its outcome.
 
-    Who reads keeps an index into the log and nothing else: a slow reader costs no memory, and a late one misses nothing.
+    Who reads keeps an index into the log and a batch of it: a slow reader costs little, and a late one misses nothing.
     `replayed` says that the answer was given before, to a request with the same key.
     """
 
@@ -62,7 +67,7 @@ class TurnLog:
         return self.outcome or self._parting
 
     def add(self, *events: TurnEvent) -> None:
-        self.events += events
+        self._append(*events)
         self._wake()
 
     def end(self, outcome: ChatAnswer | AppError) -> None:
@@ -78,11 +83,11 @@ class TurnLog:
             ended = {event.call.id for event in self.events if isinstance(event, ToolEnded)}
             for call in stored.tool_calls:
                 if call.id not in told:
-                    self.events.append(ToolStarted(id=call.id, name=call.name, arguments=call.arguments))
+                    self._append(ToolStarted(id=call.id, name=call.name, arguments=call.arguments))
                 if call.id not in ended:
-                    self.events.append(ToolEnded(call))
+                    self._append(ToolEnded(call))
             if rest := stored.response.removeprefix(self.text):
-                self.events.append(TextDelta(rest))
+                self._append(TextDelta(rest))
         if (outcome := failure or stored) is not None:
             self.end(outcome)
 
@@ -99,13 +104,16 @@ class TurnLog:
         raise self.outcome or AssertionError("a log that is over has an outcome")
 
     async def read(self, silence: float) -> AsyncIterator[Sequence[TurnEvent]]:
-        """All events from the first on, in batches as they come; an empty one after `silence` seconds without any."""
+        """All events from the first on, in batches as they come; an empty one after `silence` seconds without any.
+
+        Only as much is handed out as may be sent at once: what a reader does not take stays where it is kept anyway.
+        """
         index = 0
         self.readers += 1
         try:
             while True:
                 news = self._news
-                batch = self.events[index:]
+                batch = self._batch(index)
                 if not batch and self.ended is not None:
                     return
                 if not batch:
@@ -120,7 +128,35 @@ class TurnLog:
         finally:
             self.readers -= 1
 
+    def _append(self, *events: TurnEvent) -> None:
+        for event in events:
+            if isinstance(event, TextDelta | ReasoningDelta) and len(event.text) > BATCH_CHARACTERS:
+                self.events += pieces_of(event)
+            else:
+                self.events.append(event)
+
+    def _batch(self, start: int) -> Sequence[TurnEvent]:
+        end, room = start, BATCH_CHARACTERS
+        while room > 0 and end < len(self.events):
+            room -= size_of(self.events[end])
+            end += 1
+        return self.events[start:end]
+
     def _wake(self) -> None:
         if self.readers:
             self._news.set()
             self._news = asyncio.Event()
+
+
+def pieces_of(delta: TextDelta | ReasoningDelta) -> Iterator[TurnEvent]:
+    for start in range(0, len(delta.text), BATCH_CHARACTERS):
+        yield type(delta)(delta.text[start : start + BATCH_CHARACTERS])
+
+
+def size_of(event: TurnEvent) -> int:
+    """Of a tool call it is not known, so it is the last of its batch."""
+    return (
+        len(event.text) + DELTA_OVERHEAD
+        if isinstance(event, TextDelta | ReasoningDelta)
+        else BATCH_CHARACTERS
+    )

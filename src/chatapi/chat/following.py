@@ -1,7 +1,6 @@
 """Turns that run in another process, read here: one poll of the database for all of them, however many read."""
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,13 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chatapi.chat import chunks, store
 from chatapi.chat.chunks import Chunk, Place
 from chatapi.chat.events import TurnLog
+from chatapi.chat.periodic import every
 from chatapi.chat.schemas import ChatAnswer
 from chatapi.db.config import EVERYONE, Database
 from chatapi.db.models import RUNNING, Turn
 from chatapi.db.paging import MAX_ID
 from chatapi.errors import AppError, DatabaseUnavailable, TurnCancelled, TurnNotFound, restored
-
-log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25  # what is said is written every 0.5 s, so it is seen elsewhere within 0.75 s
 UNREAD_POLLS = 20  # a log is made a moment before it is read
@@ -44,17 +42,22 @@ class Following:
 
     async def run(self) -> None:
         """Poll until cancelled; nothing is asked while nobody reads."""
-        while True:
-            await asyncio.sleep(POLL_SECONDS)
-            self._followed = {run_id: each for run_id, each in self._followed.items() if each.is_wanted()}
-            try:
-                await self._poll(list(self._followed.values()))
-            except DatabaseUnavailable:
-                log.warning("Turns of other processes are not seen while the database is away")
-            except Exception:
-                log.exception("A defect in following turns")
-                for each in self.logs:
-                    each.end(AppError("The service failed; the turn itself goes on."))
+        await every(
+            POLL_SECONDS,
+            self._poll_wanted,
+            absence="Turns of other processes are not seen while the database is away",
+        )
+
+    async def _poll_wanted(self) -> None:
+        self._followed = {run_id: each for run_id, each in self._followed.items() if each.is_wanted()}
+        try:
+            await self._poll(list(self._followed.values()))
+        except DatabaseUnavailable:
+            raise
+        except Exception:
+            for each in self.logs:
+                each.end(AppError("The service failed; the turn itself goes on."))
+            raise
 
     async def _poll(self, followed: "Sequence[Followed]") -> None:
         async with self._polling:  # two polls at once would read the same chunks

@@ -26,6 +26,7 @@ from chatapi.agent.ports import (
 )
 from chatapi.context import current_request
 from chatapi.metrics import Metrics
+from chatapi.text import storable
 from chatapi.tracing import Tracing, fail
 
 P = ParamSpec("P")
@@ -238,7 +239,7 @@ class MeasuredTools:
     ) -> ToolCall:
         # A model may ask for anything; what it makes up is one name, or there would be no end of time series.
         known = own is not None or any(spec.name == name for spec in self.specs)
-        tool = name if known else "unknown"
+        tool = storable(name) if known else "unknown"
         attributes = {
             "gen_ai.operation.name": "execute_tool",
             "gen_ai.tool.name": tool,

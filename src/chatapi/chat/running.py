@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -13,10 +12,11 @@ from chatapi.agent.tools import ExternalTool, Tool
 from chatapi.chat import at_once, chunks, store
 from chatapi.chat.events import TurnLog
 from chatapi.chat.schemas import ChatAnswer
-from chatapi.chat.tools import TurnTools, storable
+from chatapi.chat.tools import TurnTools
 from chatapi.db.alone import Connection
 from chatapi.db.config import AtOnce, Database, Done
 from chatapi.errors import AppError, Interrupted, ModelEmpty, ModelFailed, ModelTooSlow, TurnCancelled
+from chatapi.text import storable
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,7 @@ class RunningTurn:
         self.log = TurnLog(run.turn_id, run.conversation_id)
         self.tools = TurnTools(database, run, tools, self.log.add)
         self._written = 0  # events that are in the database
-        self._writing: chunks.Chunk | None = None
-        self._was_written = False
+        self._writing: chunks.Chunk | None = None  # which may be there, too
         self.usage: Usage | None = None
         self.state: ProviderState | None = None
         self.stopped: Literal["cancelled", "interrupted"] | None = None
@@ -48,9 +47,9 @@ class RunningTurn:
         return completed(self)
 
     def stop(self, reason: Literal["cancelled", "interrupted"]) -> None:
-        """End the reply; what was said and done so far stays."""
-        if self._reply is not None and not self._reply.done():
-            self.stopped = self.stopped or reason
+        """End the reply; what was said and done so far stays. Asked again, it lets the agent clean up behind itself."""
+        if self.stopped is None and self._reply is not None and not self._reply.done():
+            self.stopped = reason
             self._reply.cancel()
 
     def unwritten(self) -> chunks.Chunk | None:
@@ -62,7 +61,6 @@ class RunningTurn:
         if self._reply is not None and self._reply.done():
             return None
         if self._writing is None and self._written < len(self.log.events):
-            self._was_written = True  # or may be, from here on
             self._writing = chunks.Chunk(
                 turn_id=self.run.turn_id,
                 run_id=self.run.run_id,
@@ -77,32 +75,36 @@ class RunningTurn:
             self._written += len(self._writing.events)
             self._writing = None
 
-    async def finish(self, session: AsyncSession, *, cancelled: bool = False) -> ChatAnswer | None:
+    @property
+    def _may_be_written(self) -> bool:
+        return self._written > 0 or self._writing is not None
+
+    async def finish(self, session: AsyncSession) -> ChatAnswer:
         """Store what was said and done, and end the turn; see `store.finish`."""
-        answer = await store.finish(
-            session, self.run, cancelled=cancelled, **self._outcome(cancelled=cancelled)
-        )
+        answer = await store.finish(session, self.run, **self._outcome)
         await self.forget(session)
         return answer
 
     async def finish_at_once(self, connection: Connection) -> Done[ChatAnswer | None] | None:
         """As `finish`, where there is nothing to forget."""
-        if self._was_written:
-            return None
-        return await at_once.finish(connection, self.run, **self._outcome(cancelled=False))
+        return None if self._may_be_written else await at_once.finish(connection, self.run, **self._outcome)
 
-    def _outcome(self, *, cancelled: bool) -> dict[str, Any]:
+    async def finish_cancelled(self, session: AsyncSession) -> None:
+        await store.finish_cancelled(session, self.run, response=self.log.text, usage=self.usage)
+        await self.forget(session)
+
+    @property
+    def _outcome(self) -> dict[str, Any]:
         return {
             "response": self.log.text,
             "tool_calls": self.tools.calls,
             "usage": self.usage,
-            # Of an answer that broke off the provider has nothing to go on from.
-            "state": None if cancelled else self.state,
+            "state": self.state,
         }
 
     async def forget(self, session: AsyncSession) -> None:
         """The turn has ended in this transaction: what followers were to read of it is in its message, or nowhere."""
-        if self._was_written:
+        if self._may_be_written:
             await chunks.drop(session, self.run.user_id, self.run.turn_id)
 
     async def _take(self, agent: Agent, seconds: float) -> None:
@@ -145,11 +147,7 @@ def completed(turn: RunningTurn) -> End:
 
 
 def cancelled(turn: RunningTurn) -> End:
-    return End(
-        partial(turn.finish, cancelled=True),
-        None,
-        TurnCancelled(**ids_of(turn.run)),
-    )
+    return End(turn.finish_cancelled, None, TurnCancelled(**ids_of(turn.run)))
 
 
 def failed(turn: RunningTurn, error: BaseException) -> End:

@@ -16,7 +16,9 @@ from chatapi.audit import audit
 from chatapi.chat import alternatives, at_once, chunks, store
 from chatapi.chat.events import TurnLog
 from chatapi.chat.following import Following, find
+from chatapi.chat.lost import LostRuns
 from chatapi.chat.measures import MeasuredAgent, Telemetry, measured, measured_run
+from chatapi.chat.periodic import every
 from chatapi.chat.running import End, RunningTurn, failed, ids_of, interrupted
 from chatapi.chat.schemas import AnswerAnew, ChatAnswer, ChatRequest
 from chatapi.chat.worker import Worker
@@ -60,7 +62,9 @@ class ChatService:
         self._history_turns = settings.chat_history_limit // MESSAGES_PER_TURN
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[str, RunningTurn] = {}
+        self._lost = LostRuns(database)
         self._following = Following(database)
+        self._is_draining = False
 
     async def start(
         self, user_id: str, request: ChatRequest | AnswerAnew, key: str | None, admit: Admit
@@ -105,7 +109,10 @@ class ChatService:
             return None
         if (running := self._running.get(turn.run_id)) is not None:
             return running.log
-        return await self._following.follow(turn)
+        log = await self._following.follow(turn)
+        if self._is_draining:  # and has told the others already
+            self._part([log])
+        return log
 
     async def cancel(self, user_id: str, turn_id: int) -> None:
         """Ask for a turn's end, whichever process runs it; raises `TurnNotFound` and `TurnEnded`."""
@@ -117,13 +124,11 @@ class ChatService:
 
         Runs until cancelled.
         """
-        while True:
-            await asyncio.sleep(WATCH_SECONDS)
-            try:
-                await self._stop_what_must()
-                await self._write_down()
-            except DatabaseUnavailable:
-                log.warning("Cancels are not seen while the database is away")
+        await every(
+            WATCH_SECONDS,
+            self._look_after_turns,
+            absence="Cancels are not seen while the database is away",
+        )
 
     async def follow(self) -> None:
         """Read on in the turns of other processes that are streamed from here; runs until cancelled."""
@@ -134,6 +139,7 @@ class ChatService:
 
         Who streams is told before, and may read on from another process meanwhile.
         """
+        self._is_draining = True
         grace = min(seconds, STREAM_GRACE_SECONDS)
         self._part(self._following.logs)
         await self._wait(grace)
@@ -151,6 +157,11 @@ class ChatService:
     def _part(self, logs: Sequence[TurnLog]) -> None:
         for each in logs:
             each.part(Restarting(each.turn_id, each.conversation_id))
+
+    async def _look_after_turns(self) -> None:
+        await self._stop_what_must()
+        await self._lost.fail()
+        await self._write_down()
 
     async def _stop_what_must(self) -> None:
         if self._running:
@@ -216,6 +227,7 @@ class ChatService:
             turn.log.end(error)
         except Exception:
             log.exception("A defect in turn %s", turn.run.turn_id)
+            self._lost.add(turn.run.run_id)
             turn.log.end(AppError("The service failed; its log has the turn's id.", **ids_of(turn.run)))
         except asyncio.CancelledError:
             turn.log.end(interrupted(turn.run))
@@ -241,7 +253,15 @@ class ChatService:
             model=self._agent.model,
             history=self._history_turns,
         )
+        try:
+            return await self._claim(user_id, request, key, claim)
+        except DatabaseUnavailable:
+            self._lost.add(claim.run_id)
+            raise
 
+    async def _claim(
+        self, user_id: str, request: ChatRequest | AnswerAnew, key: store.Key | None, claim: store.Claim
+    ) -> store.Run | ChatAnswer:
         if isinstance(request, AnswerAnew):
             return await self._database.run(
                 user_id,

@@ -253,37 +253,31 @@ async def finish(
     tool_calls: Sequence[ToolCall],
     usage: Usage | None,
     state: ProviderState | None = None,
-    cancelled: bool = False,
-) -> ChatAnswer | None:
-    """Store the answer and end the turn; raises `TurnCancelled` when it is no longer ours.
-
-    Of a cancelled turn what it had said and done is kept; with nothing said and nothing done there is no answer.
-    """
+) -> ChatAnswer:
+    """Store the answer and end the turn; raises `TurnCancelled` when it is no longer ours."""
     await _end(
         session,
         run,
-        status="cancelled" if cancelled else "completed",
+        status="completed",
         usage=None if usage is None else msgspec.to_builtins(usage),
         **({} if state is None else {"model": state.model}),
     )
-    if not response and not tool_calls:
-        return None
-    message_id = (
-        await session.execute(
-            insert(Message)
-            .values(
-                user_id=run.user_id,
-                conversation_id=run.conversation_id,
-                turn_id=run.turn_id,
-                role="assistant",
-                content=response,
-                tool_calls=msgspec.to_builtins(tool_calls),
-                provider_state=None if state is None else state.data,
-            )
-            .returning(Message.id)
-        )
-    ).scalar_one()
+    message_id = await _store_answer(
+        session,
+        response,
+        tool_calls,
+        user_id=run.user_id,
+        conversation_id=run.conversation_id,
+        turn_id=run.turn_id,
+        provider_state=None if state is None else state.data,
+    )
     return to_answer(run, message_id, response, tool_calls, usage)
+
+
+async def finish_cancelled(session: AsyncSession, run: Run, *, response: str, usage: Usage | None) -> None:
+    """End the turn as cancelled, and keep what it had said and done; raises `TurnCancelled` as `finish` does."""
+    await _end(session, run, status="cancelled", usage=None if usage is None else msgspec.to_builtins(usage))
+    await _keep(session, run.user_id, run.conversation_id, run.turn_id, response)
 
 
 def to_answer(
@@ -313,8 +307,22 @@ async def fail(session: AsyncSession, run: Run, error: dict[str, Any]) -> None:
     await _end(session, run, status="failed", error=error)
 
 
+async def fail_runs(session: AsyncSession, run_ids: Sequence[str]) -> set[str]:
+    """End the turns that are these runs' as abandoned; gives the runs that had one."""
+    failed = await session.execute(
+        update(Turn)
+        .where(Turn.run_id.in_(run_ids), Turn.status == RUNNING)
+        .values(status="failed", error=ABANDONED, finished_at=now())
+        .returning(Turn.run_id, Turn.user_id, Turn.id)
+    )
+    ended = failed.all()
+    for _, user_id, turn_id in ended:
+        await chunks.drop(session, user_id, turn_id)
+    return {run_id for run_id, _, _ in ended}
+
+
 async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> None:
-    """Ask the process that runs the turn to end it; where that process is dead, end it here.
+    """Ask the process that runs the turn to end it; where that process is dead, end it here, and keep what it wrote down.
 
     Raises `TurnNotFound` and `TurnEnded`.
     """
@@ -329,15 +337,23 @@ async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> N
         .returning(Turn.id)
     )
     if asked is None:
-        raise TurnEnded("The turn has ended; there is nothing left to cancel.", turn_id=turn_id)
+        raise TurnEnded(
+            "The turn has ended; there is nothing left to cancel.",
+            turn_id=turn_id,
+            conversation_id=turn.conversation_id,
+        )
     abandoned = await session.scalar(
         update(Turn)
         .where(Turn.id == turn_id, Turn.user_id == user_id, Turn.status == RUNNING, ~turn_is_alive)
         .values(status="cancelled", finished_at=now())
-        .returning(Turn.id)
+        .returning(Turn.run_id)
     )
     if abandoned is not None:
-        await chunks.drop(session, user_id, abandoned)
+        run = chunks.Place(
+            turn_id=turn_id, conversation_id=turn.conversation_id, run_id=abandoned, position=0
+        )
+        await _keep(session, user_id, turn.conversation_id, turn_id, await chunks.said(session, run))
+        await chunks.drop(session, user_id, turn_id)
 
 
 async def runs_to_stop(session: AsyncSession, run_ids: Sequence[str]) -> set[str]:
@@ -410,7 +426,7 @@ async def _again(session: AsyncSession, turn: Turn, key: Key, claim: Claim) -> R
 async def _settled(session: AsyncSession, turn: Turn, key: Key) -> ChatAnswer | None:
     """What the turn of a key came to, if it came to anything that a retry cannot change."""
     if turn.request_hash != key.request_hash:
-        raise KeyReused("This Idempotency-Key was sent with another message or conversation; use a new one.")
+        raise _key_reused()
     if turn.status == "completed":
         return await answer_of(session, turn)
     if turn.status == "cancelled":
@@ -484,7 +500,7 @@ async def _who_was_first(
 ) -> KeyInProgress | KeyReused | TurnInProgress:
     """Why a turn could not be claimed: a request with the same key came between, or the conversation has one."""
     if key is not None and (turn := await _turn_of_key(session, user_id, key)) is not None:
-        return _key_in_progress(turn)
+        return _key_in_progress(turn) if turn.request_hash == key.request_hash else _key_reused()
     running = await session.scalar(
         select(Turn.id).where(
             Turn.user_id == user_id, Turn.conversation_id == conversation_id, Turn.status == RUNNING
@@ -496,6 +512,10 @@ async def _who_was_first(
         turn_id=running,
         conversation_id=conversation_id,
     )
+
+
+def _key_reused() -> KeyReused:
+    return KeyReused("This Idempotency-Key was sent with another message or conversation; use a new one.")
 
 
 def _key_in_progress(turn: Turn) -> KeyInProgress:
@@ -541,6 +561,32 @@ async def _end(session: AsyncSession, run: Run, **values: Any) -> None:
     )
     if ended is None:
         raise TurnCancelled(run.turn_id, run.conversation_id)
+
+
+async def _keep(
+    session: AsyncSession, user_id: str, conversation_id: int, turn_id: int, response: str
+) -> None:
+    """Store what a cancelled turn had said and done, if it had.
+
+    What it had done is in its journal alone: it may have been cancelled during the COMMIT of a call. And there is no
+    provider's state: of an answer that broke off they have nothing to go on from.
+    """
+    calls = await read_journal(session, user_id, turn_id)
+    if response or calls:
+        await _store_answer(
+            session, response, calls, user_id=user_id, conversation_id=conversation_id, turn_id=turn_id
+        )
+
+
+async def _store_answer(
+    session: AsyncSession, response: str, tool_calls: Sequence[ToolCall], **columns: Any
+) -> int:
+    stored = await session.execute(
+        insert(Message)
+        .values(role="assistant", content=response, tool_calls=msgspec.to_builtins(tool_calls), **columns)
+        .returning(Message.id)
+    )
+    return stored.scalar_one()
 
 
 def _ours(run: Run) -> ColumnElement[bool]:

@@ -15,7 +15,6 @@ from chatapi.chat.events import ToolEnded, ToolStarted, TurnEvent, TurnLog
 from chatapi.chat.schemas import ChatAnswer
 from chatapi.errors import AppError, TurnCancelled
 
-MEDIA_TYPE = "text/event-stream"
 HEADERS = {
     "x-vercel-ai-ui-message-stream": "v1",
     "Cache-Control": "no-store, no-transform",

@@ -16,6 +16,7 @@ from chatapi.audit import audit
 from chatapi.chat import store
 from chatapi.chat.events import ToolEnded, ToolStarted
 from chatapi.db.config import Database
+from chatapi.text import storable
 
 
 class TurnTools:
@@ -52,7 +53,8 @@ class TurnTools:
         call_id: str | None = None,
         own: Callable[[], Awaitable[Any]] | None = None,
     ) -> ToolCall:
-        arguments = encodable(arguments)
+        # Once and here, so that what is streamed, journaled and stored is the same.
+        name, arguments, call_id = storable(name), encodable(arguments), call_id and storable(call_id)
         async with self._one_at_a_time:
             for earlier in self._not_claimed:
                 if (earlier.name, earlier.arguments) == (name, arguments):
@@ -125,11 +127,6 @@ async def _outcome(doing: Awaitable[Any], name: str, arguments: dict[str, Any], 
         return ToolCall(id=call_id, name=name, arguments=arguments, result=encodable(await doing))
     except ToolError as error:
         return ToolCall(id=call_id, name=name, arguments=arguments, error=storable(str(error)))
-
-
-def storable(text: str) -> str:
-    """The text without what PostgreSQL's UTF-8 cannot hold: U+0000 and lone surrogates."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
 
 
 def encodable(value: Any) -> Any:

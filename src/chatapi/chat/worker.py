@@ -1,19 +1,16 @@
 """This process's lease: while it is renewed, the process's running turns are nobody else's."""
 
 import asyncio
-import logging
 import time
 from uuid import uuid4
 
 from sqlalchemy import delete, insert, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from chatapi.chat.periodic import every
 from chatapi.db import models
 from chatapi.db.clock import LEASE_SECONDS, lease_end, utc_now
 from chatapi.db.config import Database
-from chatapi.errors import DatabaseUnavailable
-
-log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = LEASE_SECONDS / 3
 
@@ -65,15 +62,13 @@ class Worker:
             await session.execute(insert(models.Worker).values(id=self.id, lease_until=lease_end()))
 
     async def run(self) -> None:
-        """Renew the lease while it is needed, until cancelled; the database's absence is outlived."""
-        while True:
-            await asyncio.sleep(HEARTBEAT_SECONDS)
-            if time.monotonic() > self._needed_until:
-                continue
-            try:
-                await self.beat()
-            except DatabaseUnavailable:
-                log.warning(
-                    "No heartbeat; after %s s without one, others may take this process's turns",
-                    LEASE_SECONDS,
-                )
+        """Renew the lease while it is needed, until cancelled."""
+        await every(
+            HEARTBEAT_SECONDS,
+            self._beat_while_needed,
+            absence=f"No heartbeat; after {LEASE_SECONDS} s without one, others may take this process's turns",
+        )
+
+    async def _beat_while_needed(self) -> None:
+        if time.monotonic() <= self._needed_until:
+            await self.beat()

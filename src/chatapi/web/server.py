@@ -20,6 +20,7 @@ MAX_HEAD_BYTES = (
 LINGER_SECONDS = 1.0
 # A client that does not take a buffer's 48 KiB of its answer within so long is dropped; the slowest link does.
 STALL_SECONDS = 30.0
+STALL_BYTES = 48 * 1024
 
 REFUSAL = json.encode(
     {
@@ -48,10 +49,26 @@ class BoundedHttp(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not take what is sent, and all buffers on the way to it are full."""
         super().pause_writing()
-        self._stalled = self.loop.call_later(STALL_SECONDS, self.transport.abort)
+        self._wait_for_client()
+
+    def _wait_for_client(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._stalled = self.loop.call_later(STALL_SECONDS, self._look_for_client, left)
+
+    def _look_for_client(self, before: int) -> None:
+        """What goes out in one piece may be long: who takes it steadily is given the time."""
+        if self.transport.get_write_buffer_size() > before - STALL_BYTES:
+            self.transport.abort()
+        else:
+            self._wait_for_client()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
         if self._stalled is not None:
             self._stalled.cancel()
 
