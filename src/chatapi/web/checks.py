@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from redis.asyncio import Redis
-from sqlalchemy.exc import DBAPIError
 
 from chatapi.auth.jwks import JWKS
 from chatapi.db.config import Database, database_config
+from chatapi.db.resilience import cause_of
 from chatapi.db.schema import Schema
 from chatapi.settings import Settings
 
@@ -28,11 +28,8 @@ async def trouble(ask: Callable[[Settings], Awaitable[None]], settings: Settings
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await ask(settings)
-    except TimeoutError:
-        return "no answer"
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what the operator wants to know
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        return " ".join(str(cause).split()) or type(cause).__name__
+        return cause_of(error)
     return None
 
 
