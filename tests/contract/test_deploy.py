@@ -48,7 +48,7 @@ class TestKubernetes:
     def test_asks_health_where_it_is(self) -> None:
         [container] = manifests()["Deployment"]["spec"]["template"]["spec"]["containers"]
         probes = [container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")]
-        assert [probe["path"] for probe in probes] == ["/health/live", "/health/live", "/health/ready"]
+        assert [probe["path"] for probe in probes] == ["/health/ready", "/health/live", "/health/live"]
         assert (
             {probe["port"] for probe in probes} == {port["name"] for port in container["ports"]} == {"http"}
         )
@@ -120,7 +120,8 @@ class TestCompose:
     def test_the_proxy_asks_replicas_that_there_are(self, compose: Any) -> None:
         proxy = (DEPLOY / "haproxy.cfg").read_text()
         replicas = re.findall(r"^    server \S+ (\S+):(\d+)$", proxy, re.MULTILINE)
-        assert replicas == [(name, str(image_environ()["PORT"])) for name in ("one", "two")]
+        each = [(name, str(image_environ()["PORT"])) for name in ("one", "two")]
+        assert replicas == each * 2, "in each backend"
         assert {name for name, _ in replicas} <= compose["services"].keys()
         assert re.findall(r"httpchk GET (\S+)", proxy) == ["/health/ready"]
 
