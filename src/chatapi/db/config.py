@@ -248,6 +248,8 @@ class Database:
         self._tracing.watch_statements(self.engine)
         self._metrics = metrics or Metrics()
         self.breaker = Breaker(self.ping, self._metrics.breaker_open.set)
+        options = config.engine_config
+        self._connections: int = options.pool_size + options.max_overflow  # type: ignore[operator] # both are set
         self._does_at_once = self.engine.dialect.name == "postgresql"
         self._is_behind_pooler = is_behind_pooler(config.engine_config.connect_args)  # type: ignore[arg-type]
         self._guarded: bool | None = None if self._does_at_once else False
@@ -360,6 +362,17 @@ class Database:
         """Ask the database something; raises what the driver raises when it does not answer."""
         async with self.engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
+
+    async def check(self) -> None:
+        """Raises what the driver raises, or `DatabaseUnavailable`, when the database does not answer.
+
+        While all connections are at work nobody asks: the question would wait behind those who wait for one, and a
+        burst would look like an outage. Whether their work gets answers, the breaker knows.
+        """
+        if self.engine.pool.checkedout() < self._connections:  # type: ignore[attr-defined] # a queue, see config
+            await self.ping()
+        else:
+            self.breaker.check()
 
     async def close(self) -> None:
         """Close all connections. (Advanced Alchemy's plugin disposes only of the first engine of a process.)"""
