@@ -131,7 +131,7 @@ class TestLock:
 
     def locked(self) -> dict[str, str]:
         text = (REPOSITORY / "requirements.lock").read_text()
-        return dict(re.findall(r"^([a-z0-9][a-z0-9._-]*)==([^\s;]+)", text, re.MULTILINE))
+        return dict(re.findall(r"^([a-z0-9][a-z0-9._-]*)(?:\[.*\])?==([^\s;]+)", text, re.MULTILINE))
 
     def wanted(self) -> Iterator[Requirement]:
         project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
