@@ -53,6 +53,5 @@ async def ask_issuer(settings: Settings) -> None:
 
 
 async def ask_redis(settings: Settings) -> None:
-    url = (settings.redis_url or "").replace("valkey", "redis", 1)
-    async with Redis.from_url(url) as redis:
+    async with Redis.from_url(settings.redis_address or "") as redis:
         await redis.ping()
