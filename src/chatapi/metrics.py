@@ -24,9 +24,9 @@ Live: TypeAlias = Literal["livesum", "livemax"]
 
 
 class Metrics:
-    """One app's, in a registry of their own."""
+    """One app's, in a registry of their own. What runs beside an app, as a migration does, has none."""
 
-    def __init__(self, version: str = "", build: str | None = None) -> None:
+    def __init__(self, version: str, build: str | None) -> None:
         # A second series for each, which says nothing that a drop to zero does not.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from chatapi import __version__
 from chatapi.db.config import Database, database_config
 from chatapi.metrics import Metrics
 from tests.support.agents import CommandedAgent
@@ -106,7 +107,7 @@ class TestTurns:
 
 class TestDatabase:
     async def test_says_what_of_its_pool_is_in_use(self, empty_database_url: str) -> None:
-        metrics = Metrics()
+        metrics = Metrics("1.0", None)
         settings = settings_for(empty_database_url, db_pool_size=1)
         database = Database(database_config(settings, metrics), metrics)
 
@@ -260,6 +261,9 @@ class TestSeveralWorkers:
                 assert seen.get("database_pool_size") == 2 * (
                     2 if "sqlite" in environ["DATABASE_URL"] else 15
                 )
+                assert [labels for name, labels in seen.values if name == "chatapi_build_info"] == [
+                    frozenset({("version", __version__), ("build", "")})
+                ]
 
             async with Client(url, "bob") as one, Client(url, "carol") as other:
                 stuck = [asyncio.create_task(each.chat("gate never")) for each in (one, other)]
@@ -296,7 +300,7 @@ def test_the_documented_metrics_are_those_that_there_are() -> None:
     document = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
     rows = re.findall(r"^\| `(chatapi_\w+)` \|([^|]*)\|", document, re.MULTILINE)
     documented = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
-    collectors: Iterable[Any] = Metrics()._registry._collector_to_names
+    collectors: Iterable[Any] = Metrics("1.0", None)._registry._collector_to_names
     there_are = {
         metric.name + ("_total" if metric.type == "counter" else ""): set(collector._labelnames)
         for collector in collectors
