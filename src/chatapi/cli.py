@@ -94,8 +94,15 @@ def run(app: Litestar, host: str | None, port: int | None, workers: int) -> None
 @contextmanager
 def shared_metrics() -> Iterator[None]:
     """A directory in which the workers count together; theirs by the environment, which they are started with."""
-    with TemporaryDirectory(prefix="chatapi-metrics-") as directory:
-        os.environ[MULTIPROCESS] = directory
+    try:
+        directory = TemporaryDirectory(prefix="chatapi-metrics-")
+    except OSError:
+        raise SettingsError(
+            "METRICS: several workers count together in a temporary directory, and none can be written to; mount one at "
+            "/tmp, name one by TMPDIR, or set METRICS=off"
+        ) from None
+    with directory as path:
+        os.environ[MULTIPROCESS] = path
         yield
 
 
