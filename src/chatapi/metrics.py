@@ -33,11 +33,16 @@ class Metrics:
         self._directory = os.environ.get(MULTIPROCESS)
 
         self.requests = self._counter("requests", "HTTP requests answered", "method", "route", "status")
+        self.defects = self._counter("defects", "Requests that ended in 500")
         self.request_seconds = self._histogram("request", "HTTP requests", LONG, "method", "route")
 
         self.turns_active = self._gauge("turns_active", "Turns under way")
         self.turn_seconds = self._histogram("turn", "Turns, from request to stored answer", LONG, "outcome")
-        self.history_load_seconds = self._histogram("history_load", "Turns: loading the history", SHORT)
+        self.history_load_seconds = self._histogram(
+            "history_load",
+            "Turns: loading the history, and on PostgreSQL all that begins a turn, which is one statement",
+            SHORT,
+        )
         self.turn_model_seconds = self._histogram(
             "turn_model", "Turns: the assistant, without its tools", LONG
         )

@@ -19,7 +19,8 @@ from tests.support.issuer import issuing
 from tests.support.metrics import Samples, scrape
 from tests.support.postgres import Postgres
 from tests.support.proxy import proxy
-from tests.support.serving import SECRET, Client, Process, serve, settings_for, token_for
+from tests.support.serving import SECRET, Client, Process, execute, serve, settings_for, token_for
+from tests.support.sse import STREAM
 
 PARTS = ("history_load", "turn_model", "turn_tools", "turn_store")
 CHAT = {"method": "POST", "route": "/api/{user_id}/chat"}
@@ -86,6 +87,14 @@ class TestTurns:
         assert seen.get("turn_model_seconds_count") == 3
         assert seen.get("requests_total", **CHAT, status=502) == 3
         assert seen.get("requests_total", **CHAT, status=404) == 1
+
+    async def test_that_fail_in_a_stream_are_counted_as_others(self, url: str, alice: Client) -> None:
+        """Its request is 200 all the same: the error comes in the stream."""
+        response = await alice.chat("crash", headers=STREAM)
+        assert (response.status_code, '"type":"error"' in response.text) == (200, True)
+        seen = await scrape(url)
+        assert seen.get("turn_seconds_count", outcome="model-failed") == 1
+        assert seen.get("requests_total", **CHAT, status=200) == 1
 
     async def test_under_way_are_counted_until_they_end(self, url: str, alice: Client) -> None:
         gate = CommandedAgent.gates[url]
@@ -190,6 +199,14 @@ class TestExposition:
         assert seen.get("requests_total", method="other", route="unmatched", status=405) == 3
         assert all(name.startswith("chatapi_") for name, _ in seen.values)
         assert not any(name.endswith("_created") for name, _ in seen.values)
+
+    async def test_has_a_defect_once_there_was_one(self, empty_database_url: str) -> None:
+        async with serve(settings_for(empty_database_url)) as url, Client(url, "alice") as alice:
+            assert (await alice.get(alice.mine("/nothing"))).status_code == 404
+            assert (await scrape(url)).values["chatapi_defects_total", frozenset()] == 0
+            await execute(empty_database_url, "DROP TABLE tasks")
+            assert (await alice.get(alice.mine("/tasks"))).status_code == 500
+            assert (await scrape(url)).get("defects_total") == 1
 
     async def test_is_text_or_openmetrics_as_the_scraper_asks(self, url: str) -> None:
         async with httpx.AsyncClient(base_url=url) as prometheus:

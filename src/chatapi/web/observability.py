@@ -64,6 +64,8 @@ def observe(app: ASGIApp, telemetry: Telemetry, access: FilteringBoundLogger) ->
                 route = scope.get("path_template") or UNMATCHED
                 method = request.method if request.method in METHODS else OTHER
                 metrics.requests.labels(method, route, status).inc()
+                if status == 500:
+                    metrics.defects.inc()
                 metrics.request_seconds.labels(method, route).observe(seconds)
                 if span is not None:
                     describe(span, method, route, status)
