@@ -107,6 +107,23 @@ def test_rules_are_right_by_their_numbers() -> None:
         assert len(re.findall(rf"alertname: {name}\b", tested)) >= 2, name
 
 
+@with_prometheus
+def test_the_job_for_kubernetes_is_one(tmp_path: Path) -> None:
+    """But for its first lines: Debian's Prometheus is built without Kubernetes."""
+    text = ALERTS.with_name("kubernetes.yml").read_text()
+    finds, elsewhere = (
+        "kubernetes_sd_configs:\n      - role: pod\n",
+        "static_configs: [{targets: [a:8000]}]\n",
+    )
+    assert finds in text
+    job = tmp_path / "prometheus.yml"
+    job.write_text(text.replace(finds, elsewhere))
+    result = subprocess.run(
+        ["promtool", "check", "config", str(job)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 @asynccontextmanager
 async def again_and_again(*doing: Callable[[], Awaitable[Any]]) -> AsyncIterator[None]:
     async def repeat(each: Callable[[], Awaitable[Any]]) -> None:
