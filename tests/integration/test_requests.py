@@ -2,10 +2,15 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 
 import httpx
 import pytest
+import uvicorn
 
+from chatapi.app import create_app
+from chatapi.web import server
+from tests.support.agents import CommandedAgent
 from tests.support.logs import heard
 from tests.support.metrics import scrape
 from tests.support.serving import Client, serve, settings_for, token_for
@@ -121,15 +126,39 @@ class TestClient:
         async with serve(settings) as url:
             with heard("chatapi.access") as lines, heard("") as all_lines:
                 await hang_up(url, path)
-                for _ in range(500):
-                    if lines:
-                        break
-                    await asyncio.sleep(0.02)
+                await until(lambda: bool(lines))
             assert [(line["route"], line["status"]) for line in map(json.loads, lines)] == [(path, 499)]
             assert not [line for line in all_lines if "defect" in line or "Error" in line]
             seen = await scrape(url)
         assert seen.get("requests_total", method="POST", route=path, status=499) == 1
         assert seen.get("defects_total") == 0
+
+    async def test_that_has_just_connected_is_answered_when_the_service_stops(
+        self, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As a proxy's connection is, whose request arrives a moment later."""
+        monkeypatch.setattr(server, "OPENING_SECONDS", 10.0)  # however slow the machine is
+        app = create_app(settings_for(empty_database_url), CommandedAgent())
+        running = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", http=server.BoundedHttp))
+        serving = asyncio.create_task(running.serve())
+        await until(lambda: running.started)
+        [listener] = running.servers
+        reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
+        await until(lambda: bool(running.server_state.connections))
+        running.should_exit = True
+        await until(lambda: not listener.is_serving())
+        writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert (await reader.readline()).split()[1] == b"200"
+        writer.close()
+        await serving
+
+
+async def until(true: Callable[[], bool]) -> None:
+    for _ in range(1_000):
+        if true():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come about")
 
 
 async def hang_up(url: str, path: str) -> None:
