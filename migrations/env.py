@@ -2,14 +2,17 @@
 
 Processes that upgrade at once queue for a lock, and those that come late find nothing left to do. On PostgreSQL it
 is an advisory lock that ends with the transaction; on SQLite, BEGIN IMMEDIATE is the lock.
+
+A statement may take as long as it needs: those who queue wait for the whole of another's upgrade, and an index of a large
+table takes minutes. Only the wait for a table is short, because all who use the table queue behind it meanwhile.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from advanced_alchemy.base import metadata_registry
 from alembic import context
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import chatapi.db.models  # noqa: F401 - registers the tables
@@ -18,11 +21,13 @@ if TYPE_CHECKING:
     from advanced_alchemy.alembic.commands import AlembicCommandConfig
 
 MIGRATION_LOCK = 0x63686174  # any number, as long as nobody else uses it: "chat"
+TABLE_LOCK = "5s"  # what a request's statement is given; who waits for longer gets 503
 
 
 def migrate(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        connection.execute(text(f"SET LOCAL lock_timeout = '{TABLE_LOCK}'"))
     context.configure(
         connection=connection,
         target_metadata=metadata_registry.get(config.bind_key),
@@ -33,8 +38,14 @@ def migrate(connection: Connection) -> None:
     context.run_migrations()
 
 
+def take_your_time(_: Any, __: Any, ___: Any, arguments: dict[str, Any]) -> None:
+    """Connect without the limit on a statement that the service's engine has."""
+    arguments.pop("command_timeout", None)
+
+
 async def migrate_online() -> None:
     engine = cast("AsyncEngine", config.engine)
+    event.listen(engine.sync_engine, "do_connect", take_your_time)
     try:
         async with engine.begin() as connection:
             await connection.run_sync(migrate)

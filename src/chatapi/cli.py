@@ -24,9 +24,9 @@ from chatapi.app import create_app
 from chatapi.auth.tokens import TokenVerifier
 from chatapi.chat.retention import expire
 from chatapi.db.config import Database, database_config
-from chatapi.db.resilience import is_transient, unavailable
+from chatapi.db.resilience import cause_of, is_transient
 from chatapi.db.schema import Schema
-from chatapi.errors import AppError, Unauthenticated
+from chatapi.errors import AppError
 from chatapi.metrics import MULTIPROCESS
 from chatapi.settings import Settings, SettingsError
 from chatapi.web.checks import ask_all
@@ -50,6 +50,12 @@ def main() -> None:
         litestar_group(prog_name="chatapi")
     except SettingsError as error:
         sys.exit(f"chatapi: {error}")
+    except AppError as error:
+        sys.exit(f"chatapi: {error.detail}")
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        sys.exit(f"chatapi: DATABASE_URL: {cause_of(error)}")
 
 
 class Duration(click.ParamType[timedelta]):
@@ -110,8 +116,15 @@ def settle() -> None:
 @contextmanager
 def shared_metrics() -> Iterator[None]:
     """A directory in which the workers count together; theirs by the environment, which they are started with."""
-    with TemporaryDirectory(prefix="chatapi-metrics-") as directory:
-        os.environ[MULTIPROCESS] = directory
+    try:
+        directory = TemporaryDirectory(prefix="chatapi-metrics-")
+    except OSError:
+        raise SettingsError(
+            "METRICS: several workers count together in a temporary directory, and none can be written to; mount one at "
+            "/tmp, name one by TMPDIR, or set METRICS=off"
+        ) from None
+    with directory as path:
+        os.environ[MULTIPROCESS] = path
         yield
 
 
@@ -127,10 +140,7 @@ def end_well(*_: object) -> NoReturn:
 )
 def token(user_id: str, expires: timedelta) -> None:
     """Print a development token for USER_ID, signed with BETTER_AUTH_SECRET."""
-    try:
-        click.echo(TokenVerifier(Settings.from_env()).mint(user_id, expires))
-    except Unauthenticated as error:
-        raise click.ClickException(error.detail) from None
+    click.echo(TokenVerifier(Settings.from_env()).mint(user_id, expires))
 
 
 @click.command()
@@ -175,14 +185,7 @@ def retention(*, older_than: timedelta, dry_run: bool) -> None:
         )
     before = datetime.now(UTC) - older_than
     logging.getLogger("chatapi").setLevel(logging.WARNING)  # what is on standard output is the audit trail
-    try:
-        count = asyncio.run(expire_in(Settings.from_env(), before, dry_run=dry_run))
-    except Exception as error:
-        if isinstance(error, AppError):
-            raise click.ClickException(error.detail) from None
-        if is_transient(error):
-            raise click.ClickException(unavailable(error).detail) from None
-        raise
+    count = asyncio.run(expire_in(Settings.from_env(), before, dry_run=dry_run))
     said = "would be deleted" if dry_run else "deleted"
     click.echo(f"Conversations last active before {before:%Y-%m-%d %H:%M} UTC {said}: {count}", err=True)
 

@@ -9,10 +9,10 @@ from contextvars import ContextVar
 class RequestContext:
     """`user_id` is set once the token holds, `turn_id` once a turn has begun, `trace_id` where requests are traced.
 
-    `headers` go on the response, whatever becomes of the request.
+    `headers` go on the response, whatever becomes of the request. `hung_up` is set when the client has gone.
     """
 
-    __slots__ = ("address", "headers", "method", "request_id", "trace_id", "turn_id", "user_id")
+    __slots__ = ("address", "headers", "hung_up", "method", "request_id", "trace_id", "turn_id", "user_id")
 
     def __init__(self, request_id: str, address: str | None, method: str = "") -> None:
         self.request_id = request_id
@@ -22,6 +22,7 @@ class RequestContext:
         self.turn_id: int | None = None
         self.trace_id: str | None = None
         self.headers: dict[str, str] = {}
+        self.hung_up = False
 
     def log_fields(self) -> dict[str, str | int]:
         """What each line about this request has; what is not known is left out."""

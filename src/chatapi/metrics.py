@@ -24,20 +24,25 @@ Live: TypeAlias = Literal["livesum", "livemax"]
 
 
 class Metrics:
-    """One app's, in a registry of their own."""
+    """One app's, in a registry of their own. What runs beside an app, as a migration does, has none."""
 
-    def __init__(self, version: str = "", build: str | None = None) -> None:
+    def __init__(self, version: str, build: str | None) -> None:
         # A second series for each, which says nothing that a drop to zero does not.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._directory = os.environ.get(MULTIPROCESS)
 
         self.requests = self._counter("requests", "HTTP requests answered", "method", "route", "status")
+        self.defects = self._counter("defects", "Requests that ended in 500")
         self.request_seconds = self._histogram("request", "HTTP requests", LONG, "method", "route")
 
         self.turns_active = self._gauge("turns_active", "Turns under way")
         self.turn_seconds = self._histogram("turn", "Turns, from request to stored answer", LONG, "outcome")
-        self.history_load_seconds = self._histogram("history_load", "Turns: loading the history", SHORT)
+        self.history_load_seconds = self._histogram(
+            "history_load",
+            "Turns: loading the history, and on PostgreSQL all that begins a turn, which is one statement",
+            SHORT,
+        )
         self.turn_model_seconds = self._histogram(
             "turn_model", "Turns: the assistant, without its tools", LONG
         )

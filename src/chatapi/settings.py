@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 from limits import RateLimitItem, parse
@@ -19,7 +19,8 @@ from chatapi.text import path_and_message
 
 # The embedded default keeps its database and secret here, below the working directory.
 DATA_DIRECTORY = Path(".chatapi")
-REDIS_SCHEMES = ("redis://", "rediss://", "valkey://", "valkeys://")
+REDIS_SCHEMES = {"redis", "rediss", "valkey", "valkeys"}
+REDIS_PORT = 6379
 ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:\d{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:]+\](:\d{1,5})?"
 )
@@ -123,8 +124,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
                 raise SettingsError(
                     f"CORS_ORIGINS: {origin} is not an origin such as https://app.example.com"
                 )
-        if self.redis_url is not None and not self.redis_url.startswith(REDIS_SCHEMES):
-            raise SettingsError("REDIS_URL: is not a redis://, rediss://, valkey:// or valkeys:// URL")
+        _ = self.redis_address
         for host in self.mcp_hosts or []:
             if not HOST.fullmatch(host):
                 raise SettingsError(f"MCP_ALLOWED_HOSTS: {host} is not a host such as chat.example.com")
@@ -150,6 +150,24 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
         return is_sqlite(self.database_url)
 
     @property
+    def redis_address(self) -> str | None:
+        """`redis_url` as any client of Redis takes it: Valkey speaks its protocol, and a port may be left out."""
+        if self.redis_url is None:
+            return None
+        try:
+            url = urlsplit(self.redis_url)
+            port = "" if url.port else f":{REDIS_PORT}"
+            good = url.scheme in REDIS_SCHEMES and bool(url.hostname)
+        except ValueError:
+            good = False
+        if not good:
+            raise SettingsError(
+                "REDIS_URL: is not a redis://, rediss://, valkey:// or valkeys:// URL such as redis://cache:6379/0"
+            )
+        scheme = url.scheme.replace("valkey", "redis")
+        return urlunsplit(url._replace(scheme=scheme, netloc=url.netloc.removesuffix(":") + port))
+
+    @property
     def migrates_itself(self) -> bool:
         return (self.migrate or ("auto" if self.sqlite else "off")) == "auto"
 
@@ -172,13 +190,31 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
         shown = {name: getattr(self, name.lower()) for name in self.__struct_encode_fields__}
         for name, value in shown.items():
             if name.endswith("_URL") and value is not None:
-                shown[name] = re.sub(r"(?<=://)([^/@]*?):[^/@]*@", r"\1:***@", value)
+                shown[name] = without_secrets(value)
             elif name.endswith(("_SECRET", "_API_KEY", "_TOKEN")) and value is not None:
                 shown[name] = "(set)"
         return {name: "(unset)" if value is None else str(value) for name, value in shown.items()}
 
     def __repr__(self) -> str:  # a secret must not reach a log by way of a traceback
         return f"Settings({self.public()})"
+
+
+def without_secrets(url: str) -> str:
+    """An address as it may be shown: scheme, user, host and path. Nothing of one whose parts cannot be told for certain.
+
+    A password with a character that should have been quoted ends before its `@`, and the rest looks like something else.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+        certain = url.lower().startswith(f"{parts.scheme}://") and "@" not in "".join(parts[2:])
+    except ValueError:
+        certain = False
+    if not certain:
+        return "(set)"
+    user, at, host = parts.netloc.rpartition("@")
+    name, colon, _ = user.partition(":")
+    return f"{parts.scheme}://{name}{':***' if colon else ''}{at}{host}{parts.path}"
 
 
 def check_url(name: str, value: str | None) -> None:

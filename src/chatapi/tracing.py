@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import propagate, trace
+from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, ExceptionContext
@@ -43,9 +44,7 @@ class Tracing:
         if self._tracer is None:
             return nullcontext()
         carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        return self._tracer.start_as_current_span(
-            scope["method"], context=propagate.extract(carrier), kind=SpanKind.SERVER
-        )
+        return self._spanning(self._tracer, scope["method"], {}, SpanKind.SERVER, propagate.extract(carrier))
 
     def span(self, name: str, attributes: dict[str, Any]) -> AbstractContextManager[Span | None]:
         """A span that is the parent of those begun inside it; an exception marks it as failed, by its type alone."""
@@ -105,10 +104,16 @@ class Tracing:
 
     @contextmanager
     def _spanning(
-        self, tracer: Tracer, name: str, attributes: dict[str, Any], kind: SpanKind = SpanKind.INTERNAL
+        self,
+        tracer: Tracer,
+        name: str,
+        attributes: dict[str, Any],
+        kind: SpanKind = SpanKind.INTERNAL,
+        context: Context | None = None,
     ) -> Iterator[Span]:
         with tracer.start_as_current_span(
             name,
+            context=context,
             kind=kind,
             attributes=known(attributes),
             record_exception=False,

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
-from msgspec import Struct
+from msgspec import Struct, field
 
 from chatapi.db.schema import upgrade
 from tests.chaos.harness import answers
@@ -34,8 +34,8 @@ class Talk(Struct):
     user_id: str
     keyed: bool
     answered: list[str] = []
-    again: Counter[str] = Counter()
-    unanswered: Counter[str] = Counter()
+    again: Counter[str] = field(default_factory=Counter)
+    unanswered: Counter[str] = field(default_factory=Counter)
 
 
 class Report(Struct, frozen=True):

@@ -21,6 +21,8 @@ async def test_no_turn_fails_while_replicas_are_restarted(postgres: Postgres, di
     await asyncio.to_thread(upgrade, settings_for(url))
     report = await roll(directory, url, rounds=1)
     assert report.exit_codes == {0}
+    assert not any(talk.again for talk in report.keyed), str(report)
+    assert not any(talk.unanswered for talk in report.plain), str(report)
     connection = await asyncpg.connect(url)
     await connection.execute("SET chatapi.everyone = 'on'")
     for talk in report.keyed:

@@ -3,7 +3,7 @@
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,11 +32,17 @@ def image() -> Iterator[Image]:
 
 
 @contextmanager
-def service(image: Image, environ: Mapping[str, str], data: Path | None = None) -> Iterator[str]:
+def service(
+    image: Image,
+    environ: Mapping[str, str],
+    data: Path | None = None,
+    user: str | None = None,
+    arguments: Sequence[str] = (),
+) -> Iterator[str]:
     """The image's own command, until it is told to stop, which it does well."""
     port = free_port()
-    command = [*image.config["Entrypoint"], *image.config["Cmd"]]
-    process = image.start(command, {**environ, "PORT": str(port)}, data)
+    command = [*image.config["Entrypoint"], *image.config["Cmd"], *arguments]
+    process = image.start(command, {**environ, "PORT": str(port)}, data, user)
     assert process.stdout
     try:
         log = []
@@ -47,7 +53,8 @@ def service(image: Image, environ: Mapping[str, str], data: Path | None = None) 
         else:
             raise AssertionError("".join(log))
         assert (
-            f"Uid:\t{image.config['User'].split(':')[0]}\t" in Path(f"/proc/{process.pid}/status").read_text()
+            f"Uid:\t{(user or image.config['User']).split(':')[0]}\t"
+            in Path(f"/proc/{process.pid}/status").read_text()
         )
         yield f"http://127.0.0.1:{port}"
         process.terminate()  # to the service itself: there is no shell before it
@@ -59,7 +66,9 @@ def service(image: Image, environ: Mapping[str, str], data: Path | None = None) 
 
 
 def converse(url: str, token: str) -> None:
-    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60) as client:
+    headers = {"Authorization": f"Bearer {token}"}
+    until_it_listens = httpx.HTTPTransport(retries=6)  # several workers say that they run before they do
+    with httpx.Client(base_url=url, headers=headers, timeout=60, transport=until_it_listens) as client:
         first = client.post("/api/chat", json={"message": "Add milk to my list"}).json()
         assert first["response"] == 'Added "milk".'
         second = client.post(
@@ -108,6 +117,35 @@ def test_a_conversation_on_postgresql_writes_nothing(image: Image, postgres: Pos
         converse(url, token_for("alice"))
     with pytest.raises(AssertionError, match="Read-only file system"):
         image.run("python", "-c", "open('/data/x', 'w')")
+
+
+def test_runs_as_any_user(image: Image, postgres: Postgres) -> None:
+    """As on Hugging Face Spaces; also with nothing configured, if it may write."""
+    environ = {
+        "DATABASE_URL": postgres.url(postgres.new_database()),
+        "BETTER_AUTH_SECRET": SECRET,
+        "MIGRATE": "auto",
+    }
+    with service(image, environ, user="1000:1000") as url:
+        converse(url, token_for("alice"))
+    data = image.root / "data"
+    assert (data.stat().st_mode & 0o7777, list(data.iterdir())) == (0o1777, [])
+
+
+def test_workers_need_a_place_to_count_in_or_no_metrics(image: Image, postgres: Postgres) -> None:
+    environ = {
+        "DATABASE_URL": postgres.url(postgres.new_database()),
+        "BETTER_AUTH_SECRET": SECRET,
+        "MIGRATE": "auto",
+    }
+    with pytest.raises(AssertionError, match=r"^chatapi: METRICS: .*/tmp.*\n$"):
+        image.run("chatapi", "run", "--workers", "2", environ=environ)
+    with service(image, {**environ, "METRICS": "off"}, arguments=["--workers", "2"]) as url:
+        converse(url, token_for("alice"))
+
+
+def test_says_of_what_it_was_built(image: Image) -> None:
+    assert re.fullmatch(r"[0-9a-f]{7,}(-dirty)?", image.environ["CHATAPI_BUILD"])
 
 
 def test_every_provider_can_be_configured(image: Image) -> None:

@@ -48,7 +48,7 @@ class TestKubernetes:
     def test_asks_health_where_it_is(self) -> None:
         [container] = manifests()["Deployment"]["spec"]["template"]["spec"]["containers"]
         probes = [container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")]
-        assert [probe["path"] for probe in probes] == ["/health/live", "/health/live", "/health/ready"]
+        assert [probe["path"] for probe in probes] == ["/health/ready", "/health/live", "/health/live"]
         assert (
             {probe["port"] for probe in probes} == {port["name"] for port in container["ports"]} == {"http"}
         )
@@ -66,6 +66,28 @@ class TestKubernetes:
             pod = manifests()[kind]["spec"]["template"]["spec"]
             assert pod["securityContext"]["runAsUser"] == user
             assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+        pod = manifests()["Deployment"]["spec"]["template"]["spec"]
+        [mounted] = pod["containers"][0]["volumeMounts"]
+        assert (mounted["mountPath"], pod["volumes"][0]["name"]) == ("/tmp", mounted["name"])
+
+    def test_job_and_pods_are_told_the_same(self) -> None:
+        for kind in ("Job", "Deployment"):
+            [container] = manifests()[kind]["spec"]["template"]["spec"]["containers"]
+            assert container["envFrom"] == [
+                {"configMapRef": {"name": "chatapi"}},
+                {"secretRef": {"name": "chatapi"}},
+            ]
+        assert manifests()["ConfigMap"]["metadata"]["name"] == "chatapi"
+
+    def test_a_node_can_be_emptied_at_the_least_scale(self) -> None:
+        kept = manifests()["PodDisruptionBudget"]["spec"]["minAvailable"]
+        assert 0 < kept < manifests()["HorizontalPodAutoscaler"]["spec"]["minReplicas"]
+
+    def test_prometheus_finds_the_pods_by_what_they_are_called(self) -> None:
+        [job] = yaml.safe_load((DEPLOY / "prometheus/kubernetes.yml").read_text())["scrape_configs"]
+        template = manifests()["Deployment"]["spec"]["template"]
+        [port] = template["spec"]["containers"][0]["ports"]
+        assert job["relabel_configs"][0]["regex"] == f"{template['metadata']['labels']['app']};{port['name']}"
 
     def test_each_selects_the_pods_of_the_deployment(self) -> None:
         labels = manifests()["Deployment"]["spec"]["template"]["metadata"]["labels"]
@@ -74,8 +96,13 @@ class TestKubernetes:
         assert manifests()["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == "chatapi"
 
 
-def image_environ() -> dict[str, int]:
-    return {"PORT": int(re.findall(r"\bPORT=(\d+)", (REPOSITORY / "Containerfile").read_text())[0])}
+def image_environ() -> dict[str, Any]:
+    found = dict(re.findall(r"\b(PORT|HOST)=(\S+)", (REPOSITORY / "Containerfile").read_text()))
+    return {**found, "PORT": int(found["PORT"])}
+
+
+def test_the_image_listens_to_all_of_its_host() -> None:
+    assert image_environ()["HOST"] == "0.0.0.0"
 
 
 class TestCompose:
@@ -104,6 +131,13 @@ class TestCompose:
         for name in ("one", "two", "migrate"):
             assert compose["services"][name]["environment"].keys() <= VARIABLES
 
+    def test_writes_nothing_and_waits_for_the_migration(self, compose: Any) -> None:
+        assert compose["services"]["migrate"]["read_only"] is True
+        for name in ("one", "two"):
+            service = compose["services"][name]
+            assert (service["read_only"], service["tmpfs"]) == (True, ["/tmp"])
+            assert service["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+
     def test_gives_time_to_end(self, compose: Any) -> None:
         assert int(compose["services"]["one"]["stop_grace_period"].removesuffix("s")) >= END_SECONDS
 
@@ -120,7 +154,8 @@ class TestCompose:
     def test_the_proxy_asks_replicas_that_there_are(self, compose: Any) -> None:
         proxy = (DEPLOY / "haproxy.cfg").read_text()
         replicas = re.findall(r"^    server \S+ (\S+):(\d+)$", proxy, re.MULTILINE)
-        assert replicas == [(name, str(image_environ()["PORT"])) for name in ("one", "two")]
+        each = [(name, str(image_environ()["PORT"])) for name in ("one", "two")]
+        assert replicas == each * 2, "in each backend"
         assert {name for name, _ in replicas} <= compose["services"].keys()
         assert re.findall(r"httpchk GET (\S+)", proxy) == ["/health/ready"]
 
@@ -130,7 +165,7 @@ class TestLock:
 
     def locked(self) -> dict[str, str]:
         text = (REPOSITORY / "requirements.lock").read_text()
-        return dict(re.findall(r"^([a-z0-9][a-z0-9._-]*)==([^\s;]+)", text, re.MULTILINE))
+        return dict(re.findall(r"^([a-z0-9][a-z0-9._-]*)(?:\[.*\])?==([^\s;]+)", text, re.MULTILINE))
 
     def wanted(self) -> Iterator[Requirement]:
         project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]

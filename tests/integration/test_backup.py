@@ -55,10 +55,10 @@ def postgresql_places(postgres: Postgres, directory: Path) -> tuple[Place, Place
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def places(request: pytest.FixtureRequest, directory: Path) -> tuple[Place, Place]:
+def places(request: pytest.FixtureRequest, directory: Path) -> tuple[Place, Place]:
     if request.param == "sqlite":
         return sqlite_places(directory)
-    return await asyncio.to_thread(postgresql_places, request.getfixturevalue("postgres"), directory)
+    return postgresql_places(request.getfixturevalue("postgres"), directory)
 
 
 async def rows(url: str, statement: str) -> list[Any]:
@@ -158,3 +158,22 @@ async def test_a_backup_under_load_is_restored_whole(places: tuple[Place, Place]
     if target.url.startswith("postgresql"):
         guarded = "SELECT count(*) FROM pg_class WHERE relrowsecurity AND relforcerowsecurity"
         assert await rows(target.url, guarded) == [(7,)]
+
+
+async def test_ids_that_were_given_out_since_are_skipped_even_if_there_were_none_before(
+    places: tuple[Place, Place],
+) -> None:
+    source, target = places
+    talk = 'call add_task {"title": "milk"}\nsay Done.'
+
+    async def ids(url: str) -> list[int]:
+        async with serve(settings_for(url)) as base, Client(base, "alice") as alice:
+            said = await alice.said(talk)
+            [task] = (await alice.get(alice.mine("/tasks"))).json()["items"]
+            return [task["id"], *(said[f"{name}_id"] for name in ("conversation", "turn", "message"))]
+
+    async with serve(settings_for(source.url)):
+        await source.run("Back up")
+    given_out = await ids(source.url)
+    await target.run("Restore")
+    assert all(new > old for new, old in zip(await ids(target.url), given_out, strict=True))

@@ -2,9 +2,14 @@
 
 import asyncio
 
+import asyncpg
 import httpx
+import pytest
 
+from chatapi.db import config, resilience
+from tests.support.metrics import scrape
 from tests.support.postgres import ROLE, Postgres
+from tests.support.proxy import proxy
 from tests.support.serving import Client, serve, settings_for
 
 NOBODY_THERE = "postgresql://postgres@127.0.0.1:9/chatapi"  # the discard port: nothing listens
@@ -63,3 +68,44 @@ async def test_a_database_that_comes_late_is_migrated_when_it_does(postgres: Pos
                 break
             await asyncio.sleep(0.1)
         assert (await client.get("/api/alice/tasks")).status_code == 200
+
+
+class TestWhileAllConnectionsAreAtWork:
+    async def test_a_database_that_answers_is_ready(self, postgres: Postgres) -> None:
+        name = await asyncio.to_thread(postgres.new_database)
+        settings = settings_for(postgres.url(name), db_pool_size=1)
+        async with serve(settings) as url, Client(url, "alice") as alice:
+            assert (await alice.get(alice.mine("/tasks"))).status_code == 200
+            other = await asyncpg.connect(postgres.url(name))
+            async with other.transaction():
+                await other.execute("LOCK TABLE tasks")
+                waiting = asyncio.create_task(alice.get(alice.mine("/tasks")))
+                for _ in range(200):
+                    if await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                        break
+                    await asyncio.sleep(0.01)
+                assert (await alice.get("/health/ready")).json() == {"status": "ready"}
+                assert (await alice.get("/health")).json()["database"] == "connected"
+                assert not waiting.done()
+            await other.close()
+            assert (await waiting).status_code == 200
+
+    async def test_a_database_that_does_not_answer_is_found_out(
+        self, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(config, "STATEMENT_TIMEOUT", 0.2)
+        monkeypatch.setattr(config, "CONNECT_TIMEOUT", 0.2)
+        monkeypatch.setattr(resilience, "PROBE_TIMEOUT", 0.2)
+        name = await asyncio.to_thread(postgres.new_database)
+        async with proxy(postgres.port) as between:
+            settings = settings_for(postgres.url(name, port=between.port), db_pool_size=1)
+            async with serve(settings) as url, Client(url, "alice") as alice:
+                assert (await alice.get(alice.mine("/tasks"))).status_code == 200
+                between.blackhole()
+                waiting = [asyncio.create_task(alice.get(alice.mine("/tasks"))) for _ in range(8)]
+                for _ in range(200):
+                    if (await scrape(url)).get("database_breaker_open") == 1:
+                        break
+                    await asyncio.sleep(0.05)
+                assert (await alice.get("/health/ready")).status_code == 503
+                assert {(await each).status_code for each in waiting} == {503}

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from chatapi import __version__
 from chatapi.db.config import Database, database_config
 from chatapi.metrics import Metrics
 from tests.support.agents import CommandedAgent
@@ -18,7 +19,8 @@ from tests.support.issuer import issuing
 from tests.support.metrics import Samples, scrape
 from tests.support.postgres import Postgres
 from tests.support.proxy import proxy
-from tests.support.serving import SECRET, Client, Process, serve, settings_for, token_for
+from tests.support.serving import SECRET, Client, Process, execute, serve, settings_for, token_for
+from tests.support.sse import STREAM
 
 PARTS = ("history_load", "turn_model", "turn_tools", "turn_store")
 CHAT = {"method": "POST", "route": "/api/{user_id}/chat"}
@@ -86,6 +88,14 @@ class TestTurns:
         assert seen.get("requests_total", **CHAT, status=502) == 3
         assert seen.get("requests_total", **CHAT, status=404) == 1
 
+    async def test_that_fail_in_a_stream_are_counted_as_others(self, url: str, alice: Client) -> None:
+        """Its request is 200 all the same: the error comes in the stream."""
+        response = await alice.chat("crash", headers=STREAM)
+        assert (response.status_code, '"type":"error"' in response.text) == (200, True)
+        seen = await scrape(url)
+        assert seen.get("turn_seconds_count", outcome="model-failed") == 1
+        assert seen.get("requests_total", **CHAT, status=200) == 1
+
     async def test_under_way_are_counted_until_they_end(self, url: str, alice: Client) -> None:
         gate = CommandedAgent.gates[url]
         turn = asyncio.create_task(alice.said(f"gate {url}\nsay x"))
@@ -106,7 +116,7 @@ class TestTurns:
 
 class TestDatabase:
     async def test_says_what_of_its_pool_is_in_use(self, empty_database_url: str) -> None:
-        metrics = Metrics()
+        metrics = Metrics("1.0", None)
         settings = settings_for(empty_database_url, db_pool_size=1)
         database = Database(database_config(settings, metrics), metrics)
 
@@ -190,6 +200,14 @@ class TestExposition:
         assert all(name.startswith("chatapi_") for name, _ in seen.values)
         assert not any(name.endswith("_created") for name, _ in seen.values)
 
+    async def test_has_a_defect_once_there_was_one(self, empty_database_url: str) -> None:
+        async with serve(settings_for(empty_database_url)) as url, Client(url, "alice") as alice:
+            assert (await alice.get(alice.mine("/nothing"))).status_code == 404
+            assert (await scrape(url)).values["chatapi_defects_total", frozenset()] == 0
+            await execute(empty_database_url, "DROP TABLE tasks")
+            assert (await alice.get(alice.mine("/tasks"))).status_code == 500
+            assert (await scrape(url)).get("defects_total") == 1
+
     async def test_is_text_or_openmetrics_as_the_scraper_asks(self, url: str) -> None:
         async with httpx.AsyncClient(base_url=url) as prometheus:
             text = await prometheus.get("/metrics")
@@ -260,6 +278,9 @@ class TestSeveralWorkers:
                 assert seen.get("database_pool_size") == 2 * (
                     2 if "sqlite" in environ["DATABASE_URL"] else 15
                 )
+                assert [labels for name, labels in seen.values if name == "chatapi_build_info"] == [
+                    frozenset({("version", __version__), ("build", "")})
+                ]
 
             async with Client(url, "bob") as one, Client(url, "carol") as other:
                 stuck = [asyncio.create_task(each.chat("gate never")) for each in (one, other)]
@@ -296,7 +317,7 @@ def test_the_documented_metrics_are_those_that_there_are() -> None:
     document = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
     rows = re.findall(r"^\| `(chatapi_\w+)` \|([^|]*)\|", document, re.MULTILINE)
     documented = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
-    collectors: Iterable[Any] = Metrics()._registry._collector_to_names
+    collectors: Iterable[Any] = Metrics("1.0", None)._registry._collector_to_names
     there_are = {
         metric.name + ("_total" if metric.type == "counter" else ""): set(collector._labelnames)
         for collector in collectors

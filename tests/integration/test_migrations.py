@@ -1,17 +1,22 @@
 """The schema: up, down and up again, by several at once, and the same as the models say."""
 
 import asyncio
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import asyncpg
 import pytest
 from advanced_alchemy.alembic.commands import AlembicCommands
 from sqlalchemy import inspect
 from sqlalchemy.exc import DBAPIError
 
+from chatapi.db import config
 from chatapi.db.config import Database, database_config
 from chatapi.settings import Settings
+from tests.support.postgres import Postgres
 from tests.support.serving import SECRET, clean_environ, settings_for
 
 TABLES = {
@@ -93,3 +98,76 @@ async def test_three_processes_at_once_make_it_once(new_database: Callable[[], s
     assert [process.returncode for process in processes] == [0, 0, 0], "\n".join(outputs)
     assert sum("Running upgrade" in output for output in outputs) == 1
     assert await tables(settings_for(url)) == TABLES
+
+
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = $1)"
+
+
+@asynccontextmanager
+async def holding(url: str, statement: str) -> AsyncIterator[asyncpg.Connection]:
+    """Another transaction, which has done this and goes on."""
+    connection = await asyncpg.connect(url)
+    try:
+        async with connection.transaction():
+            await connection.execute(statement)
+            yield connection
+    finally:
+        await connection.close()
+
+
+async def somebody_waits(connection: asyncpg.Connection, name: str) -> None:
+    for _ in range(1_000):
+        if await connection.fetchval(WAITING, name):
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("nobody waits")
+
+
+async def test_waits_for_another_upgrade_for_longer_than_a_statement_may_take(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "STATEMENT_TIMEOUT", 0.1)
+    name = await asyncio.to_thread(postgres.new_database)
+    settings = settings_for(postgres.url(name))
+    async with holding(settings.database_url, f"SELECT pg_advisory_xact_lock({0x63686174})") as other:
+        upgrading = asyncio.create_task(alembic(settings, "upgrade"))
+        await somebody_waits(other, name)
+        await asyncio.sleep(0.3)
+        assert not upgrading.done()
+    await upgrading
+    monkeypatch.undo()
+    assert await tables(settings) == TABLES
+
+
+async def test_does_not_queue_for_a_table_with_everybody_behind(postgres: Postgres, directory: Path) -> None:
+    """As while `pg_dump` reads: a turn would wait for the migration, which waits for the dump."""
+    name = await asyncio.to_thread(postgres.new_database)
+    settings = settings_for(postgres.url(name))
+    await alembic(settings, "upgrade", "0003")
+    async with holding(settings.database_url, "LOCK TABLE turns IN ACCESS SHARE MODE"):
+        refused = await asyncio.to_thread(upgrade, settings.database_url, directory)
+        assert (refused.returncode, refused.stderr) == (
+            1,
+            "chatapi: DATABASE_URL: canceling statement due to lock timeout\n",
+        )
+    assert (await asyncio.to_thread(upgrade, settings.database_url, directory)).returncode == 0
+
+
+def test_a_database_that_is_away_is_one_line(directory: Path) -> None:
+    away = upgrade("postgresql://u@127.0.0.1:1/d", directory)
+    assert away.returncode == 1
+    assert "Connect call failed" in away.stderr
+    assert len(away.stderr.splitlines()) == 1
+
+
+def upgrade(url: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """The command."""
+    return subprocess.run(
+        [sys.executable, "-m", "chatapi", "database", "upgrade", "--no-prompt"],
+        cwd=directory,
+        env={**clean_environ(), "DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )

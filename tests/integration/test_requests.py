@@ -1,9 +1,19 @@
 """What holds for each request, whatever its route."""
 
+import asyncio
+import json
+from collections.abc import Callable
+
 import httpx
 import pytest
+import uvicorn
 
-from tests.support.serving import Client
+from chatapi.app import create_app
+from chatapi.web import server
+from tests.support.agents import CommandedAgent
+from tests.support.logs import heard
+from tests.support.metrics import scrape
+from tests.support.serving import Client, serve, settings_for, token_for
 
 
 class TestRequestId:
@@ -105,3 +115,65 @@ class TestBody:
     async def test_over_one_mebibyte_is_413(self, alice: Client) -> None:
         response = await alice.post("/api/chat", json={"message": "x" * 1024 * 1024})
         assert (response.status_code, response.json()["type"]) == (413, "urn:chatapi:problem:body-too-large")
+
+
+class TestClient:
+    @pytest.mark.parametrize("path", ["/api/chat", "/mcp"])
+    async def test_that_hangs_up_while_it_sends_is_499_and_no_defect(
+        self, empty_database_url: str, path: str
+    ) -> None:
+        settings = settings_for(empty_database_url, log_level="INFO", log_format="json")
+        async with serve(settings) as url:
+            with heard("chatapi.access") as lines, heard("") as all_lines:
+                await hang_up(url, path)
+                await until(lambda: bool(lines))
+            assert [(line["route"], line["status"]) for line in map(json.loads, lines)] == [(path, 499)]
+            assert not [line for line in all_lines if "defect" in line or "Error" in line]
+            seen = await scrape(url)
+        assert seen.get("requests_total", method="POST", route=path, status=499) == 1
+        assert seen.get("defects_total") == 0
+
+    async def test_that_has_just_connected_is_answered_when_the_service_stops(
+        self, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As a proxy's connection is, whose request arrives a moment later."""
+        monkeypatch.setattr(server, "OPENING_SECONDS", 10.0)  # however slow the machine is
+        app = create_app(settings_for(empty_database_url), CommandedAgent())
+        running = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", http=server.BoundedHttp))
+        serving = asyncio.create_task(running.serve())
+        await until(lambda: running.started)
+        [listener] = running.servers
+        reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
+        await until(lambda: bool(running.server_state.connections))
+        running.should_exit = True
+        await until(lambda: not listener.is_serving())
+        writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert (await reader.readline()).split()[1] == b"200"
+        writer.close()
+        await serving
+
+
+async def until(true: Callable[[], bool]) -> None:
+    for _ in range(1_000):
+        if true():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come about")
+
+
+async def hang_up(url: str, path: str) -> None:
+    """Send half of a request, and break the connection once the service waits for the rest."""
+    host, port = url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    head = {
+        "Host": f"localhost:{port}",
+        "Authorization": f"Bearer {token_for('alice')}",
+        "Content-Type": "application/json",
+        "Accept": "application/json, text/event-stream",
+        "Content-Length": "1000",
+    }
+    fields = "".join(f"{name}: {value}\r\n" for name, value in head.items())
+    writer.write(f'POST {path} HTTP/1.1\r\n{fields}\r\n{{"mess'.encode())
+    await writer.drain()
+    await asyncio.sleep(0.2)
+    writer.transport.abort()

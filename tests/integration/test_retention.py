@@ -150,7 +150,7 @@ def test_less_than_a_day_is_refused(directory: Path) -> None:
 def test_a_schema_that_is_not_there_and_a_database_that_is_away_are_said(directory: Path) -> None:
     for url, sentence in {
         "sqlite:///chatapi.db": "chatapi database upgrade --no-prompt",
-        "postgresql://u@127.0.0.1:1/d": "does not answer",
+        "postgresql://u@127.0.0.1:1/d": "DATABASE_URL: [Errno 111]",
     }.items():
         result = run(directory, url, "--older-than", "90d")
         assert result.returncode == 1

@@ -157,6 +157,19 @@ class TestARequest:
         assert "FROM tasks" in statement.attributes["db.query.text"]
         assert statement.attributes["error.type"]
 
+    async def test_that_breaks_off_is_failed_without_the_error_s_text(
+        self, collector: Collector, traced: Serve, empty_database_url: str
+    ) -> None:
+        """As an export does when its table goes: its status was 200, so nothing answers, and the exception goes on."""
+        async with traced() as alice:
+            await execute(empty_database_url, "DROP TABLE tasks")
+            with pytest.raises(httpx.RemoteProtocolError):
+                await alice.get(alice.mine("/export"))
+        request = collector.named("GET /api/{user_id}/export")
+        assert (request.failed, request.events) == (True, 0)
+        assert request.attributes["error.type"]
+        assert not any(b"exception.message" in body or b"no such table" in body for body in collector.bodies)
+
     async def test_has_no_statement_where_there_is_no_connection(
         self, collector: Collector, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
     ) -> None:

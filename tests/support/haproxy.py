@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 from tests.support.postgres import free_port
@@ -23,14 +24,14 @@ class HAProxy:
         self.url = f"http://127.0.0.1:{self.port}"
         config = (REPOSITORY / "deploy/haproxy.cfg").read_text()
         config, binds = re.subn(r"bind :8080", f"bind 127.0.0.1:{self.port}", config)
-        addresses = iter(replicas)
+        addresses = cycle(replicas)
         config, servers = re.subn(
             r"^(    server \w+) \w+:8000$",
             lambda line: f"{line[1]} 127.0.0.1:{next(addresses)}",
             config,
             flags=re.MULTILINE,
         )
-        assert (binds, servers) == (1, len(replicas))
+        assert (binds, servers) == (1, len(replicas) * 2)  # in each backend
         file = directory / "haproxy.cfg"
         file.write_text(config)
         self._process = subprocess.Popen(

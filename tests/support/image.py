@@ -64,11 +64,15 @@ class Image:
         return dict(each.split("=", 1) for each in self.config["Env"])
 
     def start(
-        self, command: list[str], environ: Mapping[str, str] | None = None, data: Path | None = None
+        self,
+        command: list[str],
+        environ: Mapping[str, str] | None = None,
+        data: Path | None = None,
+        user: str | None = None,
     ) -> subprocess.Popen[str]:
-        """A process as the image's user, in its working directory, with its environment and this beside it."""
+        """A process as a user, the image's by default, in its working directory, with its environment and this beside it."""
         inside = [
-            *("chroot", f"--userspec={self.config['User']}", str(self.root)),
+            *("chroot", f"--userspec={user or self.config['User']}", str(self.root)),
             *("env", "--ignore-environment", f"--chdir={self.config['WorkingDir']}"),
             *(f"{name}={value}" for name, value in {**self.environ, **(environ or {})}.items()),
             *command,

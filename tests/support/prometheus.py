@@ -23,7 +23,7 @@ def installed() -> bool:
 
 def hurried(rules: str) -> str:
     """The same rules in a faster time."""
-    rules = re.sub(r"(for: |offset )(\d+)m\b", lambda match: f"{match[1]}{int(match[2]) * MINUTE}ms", rules)
+    rules = re.sub(r"for: (\d+)m\b", lambda match: f"for: {int(match[1]) * MINUTE}ms", rules)
     # Two scrapes more, without which a range as short as this would not always have two to compare.
     return re.sub(r"\[(\d+)m\]", lambda match: f"[{int(match[1]) * MINUTE + 500}ms]", rules)
 

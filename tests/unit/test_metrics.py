@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,8 +11,10 @@ import pytest
 from litestar.types import ASGIApp
 
 from chatapi.chat.measures import Telemetry
+from chatapi.cli import shared_metrics
 from chatapi.logs import access_log
 from chatapi.metrics import MULTIPROCESS, Metrics, forget_dead_processes
+from chatapi.settings import SettingsError
 from chatapi.tracing import Tracing
 from chatapi.web.observability import observe
 from tests.support.logs import heard
@@ -19,7 +22,7 @@ from tests.support.metrics import Samples
 
 COUNT = """
 from chatapi.metrics import Metrics
-metrics = Metrics("1.0")
+metrics = Metrics("1.0", None)
 metrics.requests.labels("GET", "/", 200).inc(3)
 metrics.turn_model_seconds.observe(0.3)
 metrics.turns_active.set(2)
@@ -37,7 +40,7 @@ def test_processes_count_together_and_the_dead_have_nothing_under_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(MULTIPROCESS, str(tmp_path))
-    metrics = Metrics()
+    metrics = Metrics("1.0", None)
     count(tmp_path)
     count(tmp_path)
     body, media_type = metrics.render("text/plain")
@@ -49,6 +52,14 @@ def test_processes_count_together_and_the_dead_have_nothing_under_way(
     assert seen.get("turn_model_seconds_bucket", le="0.5") == 2
     assert "chatapi_turns_active" not in seen.labels
     assert "chatapi_database_breaker_open" not in seen.labels
+
+
+def test_workers_that_have_nowhere_to_count_are_told_so_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(SettingsError, match=r"^METRICS: .* /tmp"), shared_metrics():
+        pass
 
 
 def test_the_living_are_not_forgotten(tmp_path: Path) -> None:
@@ -65,7 +76,7 @@ async def test_what_is_no_http_passes_unobserved() -> None:
     async def app(scope: Any, _: Any, __: Any) -> None:
         passed.append(scope["type"])
 
-    telemetry = Telemetry(Metrics(), Tracing())
+    telemetry = Telemetry(Metrics("1.0", None), Tracing())
     observed = cast("Any", observe(cast("ASGIApp", app), telemetry, access_log("INFO", "json")))
     with heard("chatapi.access") as messages:
         await observed({"type": "websocket"}, None, None)

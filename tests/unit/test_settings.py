@@ -6,7 +6,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from chatapi.metrics import Metrics
 from chatapi.settings import Settings, SettingsError, local_secret
+from chatapi.web.limits import Limiter
 from tests.support.serving import REPOSITORY, SECRET
 
 POSTGRESQL = "postgresql://chat:hunter2@localhost/chat"
@@ -69,8 +71,33 @@ class TestFromEnv:
                 {"REDIS_URL": f"{scheme}://:hunter2@cache:6379/1"}, directory=tmp_path
             )
             assert settings.public()["REDIS_URL"] == f"{scheme}://:***@cache:6379/1"
-        with pytest.raises(SettingsError, match=r"^REDIS_URL: "):
-            Settings.from_env({"REDIS_URL": "cache:6379"}, directory=tmp_path)
+
+    @pytest.mark.parametrize(
+        ("url", "address"),
+        [
+            ("redis://cache/0", "redis://cache:6379/0"),
+            ("redis://cache:/0", "redis://cache:6379/0"),
+            ("redis://cache", "redis://cache:6379"),
+            ("valkeys://u:p%40w@cache/1?db=2", "rediss://u:p%40w@cache:6379/1?db=2"),
+            ("redis://[::1]/0", "redis://[::1]:6379/0"),
+            ("valkey://:valkey@valkey:7000/0", "redis://:valkey@valkey:7000/0"),
+        ],
+    )
+    def test_a_redis_has_a_port_by_default_and_speaks_as_a_valkey_does(
+        self, tmp_path: Path, url: str, address: str
+    ) -> None:
+        settings = Settings.from_env({"REDIS_URL": url}, directory=tmp_path)
+        assert settings.redis_address == address
+        Limiter(settings, Metrics("1.0", None))
+
+    @pytest.mark.parametrize(
+        "url",
+        ["cache:6379", "redis://", "redis:///0", "http://cache", "redis://cache:hunter2", "redis://[::1"],
+    )
+    def test_what_names_no_redis_is_refused_in_a_line(self, tmp_path: Path, url: str) -> None:
+        with pytest.raises(SettingsError, match=r"^REDIS_URL: ") as raised:
+            Settings.from_env({"REDIS_URL": url}, directory=tmp_path)
+        assert "hunter2" not in str(raised.value)
 
     def test_origins_are_a_list_or_all(self, tmp_path: Path) -> None:
         def origins(value: str) -> list[str]:
@@ -163,6 +190,33 @@ class TestFromEnv:
             assert SECRET not in shown
             assert "hunter2" not in shown
             assert "gateway.example/v1" in shown
+
+    @pytest.mark.parametrize(
+        ("url", "shown"),
+        [
+            ("postgresql://u:hunter2@h:5432/d?sslmode=require", "postgresql://u:***@h:5432/d"),
+            ("postgresql://h/d?user=u&password=hunter2", "postgresql://h/d"),
+            ("postgresql://u:hunter2@x@h/d", "postgresql://u:***@h/d"),
+            ("postgresql://u:hunter:2@h/d", "postgresql://u:***@h/d"),
+            ("postgresql://u:hunter2@[::1]:5432/d", "postgresql://u:***@[::1]:5432/d"),
+            ("postgresql://u@h/d", "postgresql://u@h/d"),
+            ("postgresql:///d?host=/socket", "postgresql:///d"),
+            ("POSTGRESQL://h/d", "postgresql://h/d"),
+            ("postgresql://u:hunter2/x@h/d", "(set)"),
+            ("postgresql://u:1/hunter2@h/d", "(set)"),
+            ("postgresql://u:1?hunter2@h/d", "(set)"),
+            ("postgresql://u:1#hunter2@h/d", "(set)"),
+            ("postgresql://u:hunter2@h:port/d", "(set)"),
+            ("postgresql://u:hunter2@[h/d", "(set)"),
+            ("u:hunter2@h/d", "(set)"),
+            ("u:hunter2", "(set)"),
+            ("hunter2", "(set)"),
+        ],
+    )
+    def test_an_address_is_shown_without_what_may_be_a_secret(self, url: str, shown: str) -> None:
+        settings = Settings(database_url=url)
+        assert settings.public()["DATABASE_URL"] == shown
+        assert f"'{shown}'" in repr(settings)
 
     def test_an_address_is_one(self, tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match=r"^OPENAI_BASE_URL: "):

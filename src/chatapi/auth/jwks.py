@@ -40,7 +40,7 @@ class JWKS:
         metrics: Metrics | None = None,
     ) -> None:
         self._url = url
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics
         self._clock = clock
         self._fetch_seconds = fetch_seconds
         # Reads the system's certificates: once, and not on the event loop.
@@ -113,7 +113,7 @@ class JWKS:
                 keys = parse_key_set(await self._download())
         except Exception as error:  # noqa: BLE001 - whatever a foreign server provokes, the old keys stay
             self._failed = True
-            self._metrics.jwks_fetches.labels("failure").inc()
+            self._count("failure")
             self._retry_at = self._clock() + PAUSE_SECONDS
             kept = f"{len(self._keys)} old keys are kept" if self._keys else "there are none yet"
             log.warning(
@@ -124,7 +124,11 @@ class JWKS:
             )
         else:
             self._keys, self._fetched_at, self._failed = keys, self._clock(), False
-            self._metrics.jwks_fetches.labels("success").inc()
+            self._count("success")
+
+    def _count(self, outcome: str) -> None:
+        if self._metrics is not None:
+            self._metrics.jwks_fetches.labels(outcome).inc()
 
     async def _download(self) -> bytes:
         async with (

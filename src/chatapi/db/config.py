@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 import stamina
 from advanced_alchemy.config import AsyncSessionConfig
 from advanced_alchemy.extensions.litestar import AlembicAsyncConfig, EngineConfig, SQLAlchemyAsyncConfig
-from sqlalchemy import URL, Connection, event, make_url, text
+from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -91,7 +91,7 @@ def database_config(settings: Settings, metrics: Metrics | None = None) -> SQLAl
         session_config=AsyncSessionConfig(expire_on_commit=False),
         engine_config=EngineConfig(
             connect_args=connect_args,
-            poolclass=measured_pool(metrics or Metrics()),
+            poolclass=AsyncAdaptedQueuePool if metrics is None else measured_pool(metrics),
             hide_parameters=True,  # what users wrote must not reach a log by way of an error
             pool_size=settings.db_pool_size
             or (SQLITE_POOL_SIZE if settings.sqlite else POSTGRESQL_POOL_SIZE),
@@ -246,8 +246,10 @@ class Database:
         self.engine: AsyncEngine = config.get_engine()
         self._tracing = tracing or Tracing()
         self._tracing.watch_statements(self.engine)
-        self._metrics = metrics or Metrics()
-        self.breaker = Breaker(self.ping, self._metrics.breaker_open.set)
+        self._metrics = metrics
+        self.breaker = Breaker(self.ping, self._tell)
+        options = config.engine_config
+        self._connections: int = options.pool_size + options.max_overflow  # type: ignore[operator] # both are set
         self._does_at_once = self.engine.dialect.name == "postgresql"
         self._is_behind_pooler = is_behind_pooler(config.engine_config.connect_args)  # type: ignore[arg-type]
         self._guarded: bool | None = None if self._does_at_once else False
@@ -296,7 +298,8 @@ class Database:
         try:
             await asyncio.sleep(RETRIES["wait_initial"])
             async for attempt in stamina.retry_context(on=is_transient, **RETRIES):
-                self._metrics.database_retries.inc()
+                if self._metrics is not None:
+                    self._metrics.database_retries.inc()
                 with attempt:
                     return await self._try(owner, work, recover, at_once)
         except Exception as error:
@@ -341,6 +344,10 @@ class Database:
             raise
         self.breaker.succeeded()
 
+    def _tell(self, breaker_open: float) -> None:
+        if self._metrics is not None:
+            self._metrics.breaker_open.set(breaker_open)
+
     def _replace_distrusted(self, _: DBAPIConnection, record: ConnectionPoolEntry, __: Any) -> None:
         """Give nobody a connection that is older than the last refusal to write."""
         if record.info.setdefault("chatapi.since", time.monotonic()) < self._distrusted_at:
@@ -360,6 +367,17 @@ class Database:
         """Ask the database something; raises what the driver raises when it does not answer."""
         async with self.engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
+
+    async def check(self) -> None:
+        """Raises what the driver raises, or `DatabaseUnavailable`, when the database does not answer.
+
+        While all connections are at work nobody asks: the question would wait behind those who wait for one, and a
+        burst would look like an outage. Whether their work gets answers, the breaker knows.
+        """
+        if self.engine.pool.checkedout() < self._connections:  # type: ignore[attr-defined] # a queue, see config
+            await self.ping()
+        else:
+            self.breaker.check()
 
     async def close(self) -> None:
         """Close all connections. (Advanced Alchemy's plugin disposes only of the first engine of a process.)"""

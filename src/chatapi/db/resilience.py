@@ -90,6 +90,14 @@ def is_transient(error: BaseException) -> bool:
     )
 
 
+def cause_of(error: BaseException) -> str:
+    """What an operator is told of an error: one line."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    if isinstance(cause, TimeoutError):
+        return "no answer"
+    return " ".join(str(cause).split()) or type(cause).__name__
+
+
 def sqlstate_of(error: DBAPIError) -> str:
     return getattr(error.orig, "sqlstate", None) or ""
 

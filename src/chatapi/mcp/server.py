@@ -21,7 +21,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncSession
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from chatapi import __version__
 from chatapi.agent.ports import ToolError
@@ -264,6 +264,7 @@ def session_manager(
             "resources/templates/list": CacheHint(ttl_ms=TOOLS_TTL_MS, scope="public"),
         },
     )
+    logging.getLogger("mcp.server.streamable_http").addFilter(is_news)
     return StreamableHTTPSessionManager(
         server,
         json_response=True,
@@ -271,6 +272,11 @@ def session_manager(
         security_settings=transport_security(hosts),
         max_request_body_size=max_body_bytes,
     )
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """All that the SDK says, but no traceback for a client that hung up while it sent its request."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], ClientDisconnect)
 
 
 def transport_security(hosts: Sequence[str] | None) -> TransportSecuritySettings:

@@ -3,10 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from sqlalchemy.exc import DBAPIError
-
 from chatapi.auth.jwks import JWKS
 from chatapi.db.config import Database, database_config
+from chatapi.db.resilience import cause_of
 from chatapi.db.schema import Schema
 from chatapi.settings import Settings
 
@@ -27,11 +26,8 @@ async def trouble(ask: Callable[[Settings], Awaitable[None]], settings: Settings
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await ask(settings)
-    except TimeoutError:
-        return "no answer"
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what the operator wants to know
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        return " ".join(str(cause).split()) or type(cause).__name__
+        return cause_of(error)
     return None
 
 
@@ -57,6 +53,5 @@ async def ask_issuer(settings: Settings) -> None:
 async def ask_redis(settings: Settings) -> None:
     from redis.asyncio import Redis
 
-    url = (settings.redis_url or "").replace("valkey", "redis", 1)
-    async with Redis.from_url(url) as redis:
+    async with Redis.from_url(settings.redis_address or "") as redis:
         await redis.ping()

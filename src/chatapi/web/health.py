@@ -45,13 +45,13 @@ class HealthController(Controller):
         },
     )
     async def health(self, state: State) -> Response[Health]:
-        """The database is really asked."""
+        """The database is really asked, unless all connections to it are at work."""
         database: Database = state.database
         settings: Settings = state.settings
         build = settings.chatapi_build or UNSET
         try:
             async with asyncio.timeout(PING_SECONDS):
-                await database.ping()
+                await database.check()
         except Exception as error:
             if not is_transient(error):
                 log.exception("The database answers with an error")
@@ -65,10 +65,13 @@ class HealthController(Controller):
 
     @get("/ready", operation_id="ready", summary="Can it take requests?", responses={503: problem(503)})
     async def ready(self, state: State) -> Alive:
-        """The database answers and its schema is this version's; until then no traffic should come."""
+        """The database answers and its schema is this version's; until then no traffic should come.
+
+        While all connections are at work, the database is taken to answer until it is known that it does not.
+        """
         schema: Schema = state.schema
         database: Database = state.database
         async with asyncio.timeout(PING_SECONDS):
-            await database.ping()
+            await database.check()
             await schema.ensure_current()
         return Alive(status="ready")

@@ -82,8 +82,7 @@ class SharedWindows:
 
     def __init__(self, url: str) -> None:
         self._storage = RedisStorage(
-            # The two speak one protocol; one client serves both.
-            f"async+{url.replace('valkey', 'redis', 1)}",
+            f"async+{url}",
             implementation="redispy",
             key_prefix=PREFIX,
             max_connections=CONNECTIONS,
@@ -146,7 +145,8 @@ class Limiter:
             if limit is not None
         }
         self._own = {kind: OwnWindows(limit) for kind, limit in self._limits.items()}
-        self._shared = SharedWindows(settings.redis_url) if settings.redis_url and self._limits else None
+        address = settings.redis_address
+        self._shared = SharedWindows(address) if address and self._limits else None
 
     async def hit(self, kind: Kind, identity: str) -> None:
         """Count one request of `identity`; raises `RateLimited` when it is one too many, and tells either way."""

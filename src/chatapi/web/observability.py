@@ -11,7 +11,7 @@ from litestar import Request, Response, get
 from litestar.datastructures import State
 from litestar.enums import ScopeType
 from litestar.handlers import HTTPRouteHandler
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPReceiveMessage, Message, Receive, Scope, Send, WebSocketReceiveMessage
 from opentelemetry.trace import Span, Status, StatusCode, format_trace_id
 from structlog.typing import FilteringBoundLogger
 
@@ -25,6 +25,9 @@ from chatapi.settings import Settings
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 OTHER = "other"
 UNMATCHED = "unmatched"  # the route of what no route takes
+HUNG_UP = (
+    499  # as nginx has it: the client went before it was answered, so whatever it is told, nobody hears it
+)
 
 
 def observe(app: ASGIApp, telemetry: Telemetry, access: FilteringBoundLogger) -> ASGIApp:
@@ -38,10 +41,16 @@ def observe(app: ASGIApp, telemetry: Telemetry, access: FilteringBoundLogger) ->
             return
         status = 500  # what the server answers when the app does not
 
+        async def receive_and_see() -> HTTPReceiveMessage | WebSocketReceiveMessage:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                request.hung_up = True
+            return message
+
         async def send_and_see(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = HUNG_UP if request.hung_up else message["status"]
             await send(message)
 
         began = time.perf_counter()
@@ -49,12 +58,14 @@ def observe(app: ASGIApp, telemetry: Telemetry, access: FilteringBoundLogger) ->
             if span is not None:
                 request.trace_id = format_trace_id(span.get_span_context().trace_id)
             try:
-                await app(scope, receive, send_and_see)
+                await app(scope, receive_and_see, send_and_see)
             finally:
                 seconds = time.perf_counter() - began
                 route = scope.get("path_template") or UNMATCHED
                 method = request.method if request.method in METHODS else OTHER
                 metrics.requests.labels(method, route, status).inc()
+                if status == 500:
+                    metrics.defects.inc()
                 metrics.request_seconds.labels(method, route).observe(seconds)
                 if span is not None:
                     describe(span, method, route, status)

@@ -7,8 +7,9 @@ from typing import Any
 from urllib.parse import quote
 
 from litestar import Request, Response
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, InternalServerException
 
+from chatapi.context import current_request
 from chatapi.db.resilience import is_transient, unavailable
 from chatapi.errors import PROBLEM_TYPE_PREFIX, AppError
 from chatapi.logs import text_of
@@ -35,12 +36,19 @@ def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Respo
         log.warning("The database is away: %s%s", type(error).__name__, text_of(error))
         error = unavailable(error)
     if not isinstance(error, AppError):
-        log.error("A defect: %s %s", request.method, request.scope.get("path_template"), exc_info=error)
+        if not gave_up(error):
+            log.error("A defect: %s %s", request.method, request.scope.get("path_template"), exc_info=error)
         error = AppError("The service failed; the log has the request's id.")
     audit_refusal(request, error)
     return problem(
         request, error.status, error.type, error.title, error.detail, error.headers, **error.members
     )
+
+
+def gave_up(error: Exception) -> bool:
+    """Whether there is only half a request because its client hung up while it sent it."""
+    request = current_request.get()
+    return isinstance(error, InternalServerException) and request is not None and request.hung_up
 
 
 def first_of(error: Exception) -> Exception:

@@ -1,7 +1,8 @@
 """Uvicorn's HTTP protocol with two bounds: on the head of a request, and on waiting for a client that does not read.
 
 Its parser has no bound, and joins a long header piece by piece: 100 MiB in one took the memory and half a minute of
-CPU, in which the process answered nobody. And a stream to a client that never reads would be held for ever.
+CPU, in which the process answered nobody. And a stream to a client that never reads would be held for ever. When it
+stops, it closes connections that have just been opened, too, and a proxy may not send their requests anywhere else.
 """
 
 import asyncio
@@ -21,6 +22,8 @@ LINGER_SECONDS = 1.0
 # A client that does not take a buffer's 48 KiB of its answer within so long is dropped; the slowest link does.
 STALL_SECONDS = 30.0
 STALL_BYTES = 48 * 1024
+# At the end, a connection without a request may have been opened for one that is on its way; it is here by then.
+OPENING_SECONDS = 0.5
 
 REFUSAL = json.encode(
     {
@@ -45,6 +48,13 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_bytes = 0
         self._too_large = False
         self._stalled: asyncio.TimerHandle | None = None
+
+    def shutdown(self) -> None:
+        """The server stops: idle connections are closed, those under way when they are answered."""
+        if self.cycle is None:
+            self.loop.call_later(OPENING_SECONDS, super().shutdown)
+        else:
+            super().shutdown()
 
     def pause_writing(self) -> None:
         """The client does not take what is sent, and all buffers on the way to it are full."""

@@ -1,0 +1,93 @@
+"""What callers get from the proxy of deploy/haproxy.cfg when there is trouble behind it."""
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.haproxy import PROGRAM, HAProxy
+from tests.support.metrics import scrape
+from tests.support.postgres import Postgres, free_port
+from tests.support.proxy import proxy
+from tests.support.serving import Client, serve, settings_for
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="HAProxy is not installed")
+
+FALL = 3  # checks that fail before a replica is asked no more
+
+
+def port_of(url: str) -> int:
+    return int(url.rsplit(":", 1)[1])
+
+
+async def probed(url: str, status: int, times: int) -> None:
+    """Wait until a replica has answered so many probes so."""
+    for _ in range(600):
+        if (await scrape(url)).get(
+            "requests_total", method="GET", route="/health/ready", status=status
+        ) >= times:
+            await asyncio.sleep(0.2)  # for the proxy to hear it
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{url} is not asked for its health")
+
+
+async def test_without_the_database_the_service_itself_says_so(postgres: Postgres, directory: Path) -> None:
+    name = await asyncio.to_thread(postgres.new_database)
+    async with proxy(postgres.port) as between:
+        settings = settings_for(postgres.url(name, port=between.port))
+        async with serve(settings) as one, serve(settings) as two:
+            front = await asyncio.to_thread(HAProxy, directory, [port_of(one), port_of(two)])
+            try:
+                async with Client(front.url, "alice") as alice:
+                    assert (await alice.chat("say x")).status_code == 200
+                    between.cut()
+                    await asyncio.gather(*(probed(url, 503, FALL) for url in (one, two)))
+                    for response in [await alice.chat("say x"), await alice.get("/api/alice/tasks")]:
+                        assert (response.status_code, response.json()["type"]) == (
+                            503,
+                            "urn:chatapi:problem:database-unavailable",
+                        )
+                        assert response.headers["Content-Type"] == "application/problem+json"
+                        assert int(response.headers["Retry-After"]) >= 1
+                        assert response.headers["X-Request-ID"]
+                    assert (await alice.get("/api/me")).status_code == 200
+                    between.heal()
+                    await asyncio.gather(*(probed(url, 200, 1) for url in (one, two)))
+                    assert (await alice.chat("say x")).status_code == 200
+            finally:
+                front.close()
+
+
+async def test_without_a_replica_the_proxy_says_so_in_the_same_form(directory: Path) -> None:
+    front = await asyncio.to_thread(HAProxy, directory, [free_port(), free_port()])
+    try:
+        async with Client(front.url, "alice") as alice:
+            response = await alice.chat("say x")
+    finally:
+        front.close()
+    assert (response.status_code, response.json()["status"]) == (503, 503)
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert int(response.headers["Retry-After"]) >= 1
+
+
+async def test_metrics_are_for_those_who_ask_a_replica_itself(directory: Path) -> None:
+    async with serve(settings_for(f"sqlite:///{directory / 'chatapi.db'}")) as url:
+        front = await asyncio.to_thread(HAProxy, directory, [port_of(url), port_of(url)])
+        try:
+            async with httpx.AsyncClient(base_url=front.url) as world:
+                for path in (
+                    "/metrics",
+                    "/metrics?x=1",
+                    "/metrics/",
+                    "//metrics",
+                    "/%6Detrics",
+                    "/%2Fmetrics",
+                    "/metrics%2F",
+                ):
+                    assert (await world.get(url + path)).status_code == 200, "else it need not be denied"
+                    assert (await world.get(front.url + path)).status_code == 404, path
+                assert (await world.get("/health")).status_code == 200
+        finally:
+            front.close()
