@@ -15,7 +15,7 @@ from advanced_alchemy.config import AsyncSessionConfig
 from advanced_alchemy.extensions.litestar import AlembicAsyncConfig, EngineConfig, SQLAlchemyAsyncConfig
 from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DisconnectionError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -219,7 +219,10 @@ def plan_once(engine: AsyncEngine) -> None:
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: Any, _: Any) -> None:
-        connection.run_async(lambda driver: driver.execute("SET plan_cache_mode = force_generic_plan"))
+        try:
+            connection.run_async(lambda driver: driver.execute("SET plan_cache_mode = force_generic_plan"))
+        except Exception as error:  # of the driver, and of a server that ended meanwhile
+            raise DBAPIError(None, None, error, connection_invalidated=True) from error
 
 
 def is_behind_pooler(connect_args: dict[str, Any]) -> bool:
