@@ -24,7 +24,7 @@ from tests.support.postgres import Postgres, free_port
 from tests.support.serving import SECRET, Client, Process, settings_for
 
 CLIENTS = 12
-TURN_SECONDS = 0.2
+TURN_SECONDS = 0.6  # so long that some are under way whenever a replica is told to stop
 RETRIED = {409, 502, 503, 504}
 
 

@@ -168,9 +168,7 @@ class TestCommandLine:
         )
         assert result.returncode == 0, result.stderr
         assert "CHAT_HISTORY_LIMIT=20" in result.stdout.splitlines()
-        assert (
-            "DATABASE_URL=postgresql://chat:***@db.example/chat?sslmode=require" in result.stdout.splitlines()
-        )
+        assert "DATABASE_URL=postgresql://chat:***@db.example/chat" in result.stdout.splitlines()
         assert SECRET not in result.stdout
         assert "hunter2" not in result.stdout
 
