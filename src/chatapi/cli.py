@@ -81,7 +81,8 @@ def run(app: Litestar, host: str | None, port: int | None, workers: int) -> None
     settings = Settings.from_env()
     signal.signal(signal.SIGTERM, end_well)
     with shared_metrics() if workers > 1 and settings.metrics == "on" else nullcontext():
-        settle()
+        if workers == 1:
+            settle()
         uvicorn.run(
             app if workers == 1 else WORKER,
             factory=workers > 1,

@@ -55,6 +55,25 @@ async def test_killed_idle_connections_cost_nobody_an_error(postgres: Postgres) 
             await alice.said("say Hello.")
 
 
+async def test_a_turn_for_which_there_is_no_connection_is_told_so(postgres: Postgres) -> None:
+    """What refuses it is not the way to the database, but the database itself: it has too many, or is starting."""
+    name = await asyncio.to_thread(postgres.new_database)
+    async with serve(settings_for(postgres.url(name))) as url, Client(url, "alice") as alice:
+        await alice.said("say 0")
+        await postgres.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT 0')
+        await postgres.execute(TERMINATE)
+        await asyncio.sleep(0.1)  # the word of it has to arrive
+        refused = await alice.chat("say 1")
+        assert (refused.status_code, refused.json()["type"]) == (
+            503,
+            "urn:chatapi:problem:database-unavailable",
+        )
+        await postgres.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT -1')
+        async with asyncio.timeout(10):
+            while (await alice.chat("say 2")).status_code != 200:  # noqa: ASYNC110 - until the breaker has asked
+                await asyncio.sleep(0.1)
+
+
 async def test_connections_killed_under_way_are_taken_anew_by_turns(postgres: Postgres) -> None:
     async with behind_proxy(postgres) as (_, alice):
 

@@ -47,8 +47,7 @@ def is_outage(error: BaseException) -> bool:
     if isinstance(error, OSError | TimeoutError):  # refused, unknown host, connect and statement time-outs
         return True
     if not isinstance(error, DBAPIError):
-        # The driver's own, when a server that is starting or ending refuses a connection.
-        return str(getattr(error, "sqlstate", None)).startswith(OUTAGE_CLASSES)
+        return False
     if error.connection_invalidated or isinstance(error, InterfaceError):
         return True
     state = sqlstate_of(error)
