@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.agents import CommandedAgent, Gate
 from tests.support.postgres import Postgres
-from tests.support.serving import Client, execute, serve, settings_for
+from tests.support.serving import Client, execute, serve, settings_for, two_replicas
 
 
 def key(value: str | None = None) -> dict[str, Any]:
@@ -194,16 +194,10 @@ class TestAbandonedTurn:
     """A turn whose process died: its lease is the database's to judge."""
 
     async def test_is_taken_over_by_a_retry_with_its_key(self, empty_database_url: str) -> None:
-        settings = settings_for(empty_database_url)
         gate, sent = Gate(), key()
         CommandedAgent.gates[name := uuid4().hex] = gate
         message = f'call add_task {{"title": "milk"}}\nonce gate {name}\nsay Done.'
-        async with (
-            serve(settings) as one,
-            serve(settings) as other,
-            Client(one, "alice") as a,
-            Client(other, "alice") as b,
-        ):
+        async with two_replicas(empty_database_url) as (a, b):
             left_behind = asyncio.create_task(a.chat(message, **sent))
             await gate.reached.wait()
             await execute(empty_database_url, "DELETE FROM workers")
@@ -220,15 +214,9 @@ class TestAbandonedTurn:
         self, empty_database_url: str
     ) -> None:
         """Its process may only have been slow, and comes back to a turn that is no longer its own."""
-        settings = settings_for(empty_database_url)
         gate = Gate()
         CommandedAgent.gates[name := uuid4().hex] = gate
-        async with (
-            serve(settings) as one,
-            serve(settings) as other,
-            Client(one, "alice") as a,
-            Client(other, "alice") as b,
-        ):
+        async with two_replicas(empty_database_url) as (a, b):
             conversation_id = (await a.said("say 0"))["conversation_id"]
             left_behind = asyncio.create_task(
                 a.chat(f'gate {name}\ncall add_task {{"title": "milk"}}', conversation_id)

@@ -17,7 +17,7 @@ from chatapi.db import config
 from chatapi.db.config import Database, database_config
 from chatapi.settings import Settings
 from tests.support.postgres import Postgres
-from tests.support.serving import SECRET, clean_environ, settings_for
+from tests.support.serving import SECRET, clean_environ, command, settings_for
 
 TABLES = {
     "users",
@@ -161,13 +161,4 @@ def test_a_database_that_is_away_is_one_line(directory: Path) -> None:
 
 
 def upgrade(url: str, directory: Path) -> subprocess.CompletedProcess[str]:
-    """The command."""
-    return subprocess.run(
-        [sys.executable, "-m", "chatapi", "database", "upgrade", "--no-prompt"],
-        cwd=directory,
-        env={**clean_environ(), "DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return command(directory, url, "database", "upgrade", "--no-prompt")

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import text
 
 from chatapi.db.config import EVERYONE, Database, database_config
-from tests.support.serving import SECRET, Client, Process, clean_environ, serve, settings_for
+from tests.support.serving import SECRET, Client, Process, clean_environ, settings_for, two_replicas
 
 pytestmark = pytest.mark.slow
 
@@ -101,13 +101,7 @@ async def say(url: str, message: str) -> dict[str, Any]:
 
 
 async def test_two_instances_answer_alternately(new_database: Callable[[], str]) -> None:
-    settings = settings_for(await asyncio.to_thread(new_database))
-    async with (
-        serve(settings) as one,
-        serve(settings) as other,
-        Client(one, "alice") as a,
-        Client(other, "alice") as b,
-    ):
+    async with two_replicas(await asyncio.to_thread(new_database)) as (a, b):
         conversation_id = (await a.said("say 0"))["conversation_id"]
         for number in range(1, 6):
             await (b if number % 2 else a).said(f"say {number}", conversation_id)

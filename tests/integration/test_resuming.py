@@ -14,7 +14,7 @@ from chatapi.chat import chunks as stored
 from chatapi.chat import following
 from chatapi.chat.service import WATCH_SECONDS, ChatService
 from tests.support.agents import CommandedAgent, Gate
-from tests.support.serving import SECRET, Client, Process, execute, serve, settings_for
+from tests.support.serving import SECRET, Client, Process, execute, settings_for, two_replicas
 from tests.support.sse import STREAM, Chunk, chunks_of, resumed, streamed, text_of, types_of
 
 
@@ -26,15 +26,8 @@ def gate() -> tuple[str, Gate]:
 @pytest.fixture
 async def replicas(database_url: str) -> AsyncIterator[tuple[Client, Client]]:
     """A user at two replicas on one database."""
-    user_id = uuid4().hex
-    settings = settings_for(database_url)
-    async with (
-        serve(settings) as one,
-        serve(settings) as other,
-        Client(one, user_id) as here,
-        Client(other, user_id) as there,
-    ):
-        yield here, there
+    async with two_replicas(database_url, uuid4().hex) as clients:
+        yield clients
 
 
 @asynccontextmanager
@@ -142,13 +135,7 @@ class TestResume:
         name, waits = gate()
         message = f'call add_task {{"title": "milk"}}\nonce gate {name}\nsay Done.'
         key = {"Idempotency-Key": "k"}
-        settings = settings_for(empty_database_url)
-        async with (
-            serve(settings) as one,
-            serve(settings) as other,
-            Client(one, "alice") as here,
-            Client(other, "alice") as there,
-        ):
+        async with two_replicas(empty_database_url) as (here, there):
             turn = asyncio.create_task(streamed(here, message, headers=key))
             await waits.reached.wait()
             async with reading(there, "GET", "/chat/1/stream") as chunks:
@@ -193,13 +180,7 @@ class TestResume:
 
         monkeypatch.setattr(ChatService, "__init__", noted)
         name, waits = gate()
-        settings = settings_for(empty_database_url)
-        async with (
-            serve(settings) as one,
-            serve(settings) as other,
-            Client(one, "alice") as here,
-            Client(other, "alice") as there,
-        ):
+        async with two_replicas(empty_database_url) as (here, there):
             turn = asyncio.create_task(streamed(here, f"say Hel\ngate {name}\nsay lo."))
             await waits.reached.wait()
             await made[1].drain(0)  # as at a SIGTERM, which a process hears and not a part of one
@@ -228,13 +209,8 @@ class Odd:
 async def test_what_utf_8_cannot_hold_is_the_same_in_streams_here_and_there_and_in_store(
     empty_database_url: str,
 ) -> None:
-    agent, settings = Odd(), settings_for(empty_database_url)
-    async with (
-        serve(settings, agent) as one,
-        serve(settings) as other,
-        Client(one, "alice") as here,
-        Client(other, "alice") as there,
-    ):
+    agent = Odd()
+    async with two_replicas(empty_database_url, agent=agent) as (here, there):
         turn = asyncio.create_task(streamed(here, "Hello"))
         while not (await there.get(there.mine("/conversations"))).json()["items"]:  # noqa: ASYNC110 - until it has begun
             await asyncio.sleep(0.01)

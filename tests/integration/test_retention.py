@@ -3,7 +3,6 @@
 import asyncio
 import json
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -15,19 +14,11 @@ from chatapi.chat import retention
 from chatapi.db.config import EVERYONE, Database, database_config
 from chatapi.db.models import Conversation
 from tests.support.agents import CommandedAgent
-from tests.support.serving import SECRET, Client, clean_environ, execute, serve, settings_for
+from tests.support.serving import Client, command, execute, serve, settings_for
 
 
 def run(directory: Path, url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "chatapi", "retention", *arguments],
-        cwd=directory,
-        env={**clean_environ(), "DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return command(directory, url, "retention", *arguments)
 
 
 async def age(url: str, conversation_id: int, days: int) -> None:

@@ -14,7 +14,7 @@ from chatapi.db.config import Database, database_config
 from chatapi.db.models import Worker
 from tests.support.agents import CommandedAgent
 from tests.support.logs import heard
-from tests.support.serving import SECRET, Client, Process, execute, serve, settings_for
+from tests.support.serving import SECRET, Client, Process, execute, serve, settings_for, two_replicas
 
 
 class TestCancel:
@@ -53,13 +53,7 @@ class TestCancel:
 
     async def test_from_another_process_takes_effect_too(self, empty_database_url: str) -> None:
         assert WATCH_SECONDS <= 0.5  # "within a second" is what is promised
-        settings = settings_for(empty_database_url)
-        async with (
-            serve(settings) as one,
-            serve(settings) as other,
-            Client(one, "alice") as a,
-            Client(other, "alice") as b,
-        ):
+        async with two_replicas(empty_database_url) as (a, b):
             turn = asyncio.create_task(a.chat(f"say Hm.\ngate {empty_database_url}"))
             await CommandedAgent.gates[empty_database_url].reached.wait()
             (conversation,) = (await b.get(b.mine("/conversations"))).json()["items"]
@@ -109,13 +103,7 @@ class TestCancel:
     async def test_of_a_turn_whose_process_died_keeps_what_it_had_said_and_done(
         self, empty_database_url: str
     ) -> None:
-        settings = settings_for(empty_database_url)
-        async with (
-            serve(settings) as one,
-            serve(settings) as other,
-            Client(one, "alice") as here,
-            Client(other, "alice") as there,
-        ):
+        async with two_replicas(empty_database_url) as (here, there):
             message = f'say Once upon a time\ncall add_task {{"title": "milk"}}\ngate {empty_database_url}'
             left_behind = asyncio.create_task(here.chat(message))
             await CommandedAgent.gates[empty_database_url].reached.wait()

@@ -111,6 +111,34 @@ async def serve(settings: Settings, agent: Agent | None = None) -> AsyncIterator
         await serving
 
 
+@asynccontextmanager
+async def two_replicas(
+    database_url: str, user_id: str = "alice", agent: Agent | None = None
+) -> AsyncIterator[tuple[Client, Client]]:
+    """A user's clients at two services on one database; `agent` is the first one's."""
+    settings = settings_for(database_url)
+    async with (
+        serve(settings, agent) as one,
+        serve(settings) as other,
+        Client(one, user_id) as here,
+        Client(other, user_id) as there,
+    ):
+        yield here, there
+
+
+def command(directory: Path, database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What a command of `chatapi` does in that directory."""
+    return subprocess.run(
+        [sys.executable, "-m", "chatapi", *arguments],
+        cwd=directory,
+        env={**clean_environ(), "DATABASE_URL": database_url, "BETTER_AUTH_SECRET": SECRET},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 class Process:
     """The service as `chatapi run` in a process of its own."""
 
