@@ -3,14 +3,17 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 import pytest
+from sqlalchemy import event
 
 from chatapi.chat.at_once import CONVERSATION_ID, USER_ID, begin_next
 from chatapi.chat.store import select_history
+from chatapi.conversations.service import ConversationService
 from chatapi.db.alone import Connection, Statement
+from chatapi.db.config import Database, database_config
 from chatapi.db.models import now
 from chatapi.db.paging import MAX_ID
 from chatapi.db.schema import upgrade
@@ -48,8 +51,16 @@ class Recorder(Connection):
 
 
 @pytest.fixture(params=["postgres", ROLE])
-async def connection(request: pytest.FixtureRequest, postgres: Postgres) -> AsyncIterator[asyncpg.Connection]:
-    """To a database of users who have said little, and of one of whom its statistics do not know yet."""
+def role(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(params=["unknown", "known"])
+async def connection(
+    request: pytest.FixtureRequest, postgres: Postgres, role: str
+) -> AsyncIterator[asyncpg.Connection]:
+    """To a database of users who have said little, and of one whom its statistics do not know yet, or all too well."""
     name = await asyncio.to_thread(postgres.new_database)
     await asyncio.to_thread(upgrade, settings_for(postgres.url(name)))
     admin = await asyncpg.connect(postgres.url(name, role="postgres"))
@@ -57,10 +68,18 @@ async def connection(request: pytest.FixtureRequest, postgres: Postgres) -> Asyn
         await fill(admin, f"small-{number}", 2)
     await admin.execute("ANALYZE")
     await fill(admin, "large", TURNS)
+    if request.param == "known":
+        await admin.execute("ANALYZE")
     await admin.close()
-    connection = await asyncpg.connect(postgres.url(name, role=request.param))
+    connection = await asyncpg.connect(postgres.url(name, role=role))
     yield connection
     await connection.close()
+
+
+def url_of(connection: asyncpg.Connection) -> str:
+    """Where a service would connect to what this is connected to."""
+    parameters, (host, port) = connection._params, connection._addr
+    return f"postgresql://{parameters.user}@{host}:{port}/{parameters.database}"
 
 
 async def fill(connection: asyncpg.Connection, user_id: str, turns: int) -> None:
@@ -68,9 +87,14 @@ async def fill(connection: asyncpg.Connection, user_id: str, turns: int) -> None
     await connection.execute(FILL, user_id, await connection.fetchval(CONVERSATION, user_id), turns)
 
 
+async def conversation_of_large(connection: asyncpg.Connection) -> int:
+    conversation_id: int = await connection.fetchval("SELECT id FROM conversations WHERE user_id = 'large'")
+    return conversation_id
+
+
 async def pages(connection: asyncpg.Connection, statement: Statement, plan: str) -> int:
     """How many pages the statement looks at for the user who has said much."""
-    conversation_id = await connection.fetchval("SELECT id FROM conversations WHERE user_id = 'large'")
+    conversation_id = await conversation_of_large(connection)
     recorder = Recorder()
     values = dict.fromkeys(("key", "request_hash"), None) | dict.fromkeys(
         ("worker_id", "run_id", "model", "content"), "x"
@@ -78,16 +102,20 @@ async def pages(connection: asyncpg.Connection, statement: Statement, plan: str)
     await statement.run(
         recorder, {**values, "user_id": "large", "conversation_id": conversation_id, "now": now()}
     )
+    return await pages_of(connection, recorder.sql, recorder.parameters, plan)
+
+
+async def pages_of(connection: asyncpg.Connection, sql: str, parameters: Sequence[Any], plan: str) -> int:
     await connection.execute(f"SET plan_cache_mode = force_{plan}_plan")
-    await connection.execute(f"PREPARE statement AS {recorder.sql}")
-    given = ", ".join("NULL" if value is None else f"'{value}'" for value in recorder.parameters)
+    await connection.execute(f"PREPARE statement AS {sql}")
+    given = ", ".join("NULL" if value is None else f"'{value}'" for value in parameters)
     rows = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE statement ({given})")
     (explained,) = json.loads(rows)
     return sum(explained["Plan"][f"Shared {kind} Blocks"] for kind in ("Hit", "Read"))
 
 
 @pytest.mark.parametrize("plan", ["custom", "generic"])
-class TestOfAUserWhomTheStatisticsDoNotKnow:
+class TestOfAUserWhoHasSaidMuch:
     @pytest.fixture(autouse=True)
     async def own(self, connection: asyncpg.Connection) -> None:
         await connection.execute("SELECT set_config('chatapi.user_id', 'large', false)")
@@ -101,3 +129,23 @@ class TestOfAUserWhomTheStatisticsDoNotKnow:
         self, connection: asyncpg.Connection, plan: str, keyed: bool
     ) -> None:
         assert await pages(connection, begin_next(10, keyed=keyed), plan) < PAGES
+
+    @pytest.mark.parametrize("order", ["asc", "desc"])
+    async def test_a_page_of_messages_is_read_as_such(
+        self, connection: asyncpg.Connection, plan: str, order: Literal["asc", "desc"]
+    ) -> None:
+        sent: list[tuple[str, Sequence[Any]]] = []
+        database = Database(database_config(settings_for(url_of(connection))))
+        event.listen(
+            database.engine.sync_engine,
+            "before_cursor_execute",
+            lambda _, __, sql, parameters, *___: sent.append((sql, parameters)),
+        )
+        conversation_id = await conversation_of_large(connection)
+        async with database.transaction("large") as session:
+            page = await ConversationService(session).messages(
+                "large", conversation_id, limit=20, cursor=None, order=order
+            )
+        await database.close()
+        assert len(page.items) == 20
+        assert await pages_of(connection, *sent[-1], plan) < PAGES
