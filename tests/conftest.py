@@ -2,13 +2,28 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from pytest_asyncio.plugin import PytestAsyncioFunction
 
 from tests.support.postgres import Postgres
 from tests.support.serving import Client, serve, settings_for
+from tests.support.waiting import end, where_tasks_wait
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """A test that ran out of time says what it waited for, and ends what it began: it is a task like others."""
+    try:
+        return (yield)
+    except pytest.fail.Exception as failure:
+        if isinstance(pyfuncitem, PytestAsyncioFunction) and "Timeout" in str(failure):
+            loop = asyncio.get_event_loop()
+            failure.add_note(where_tasks_wait(loop))
+            end(pyfuncitem.originalname, loop)
+        raise
 
 
 @pytest.fixture(scope="session")
