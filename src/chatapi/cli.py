@@ -35,6 +35,8 @@ from chatapi.web.server import BoundedHttp
 APP = "chatapi.app:create_app"
 WORKER = "chatapi.cli:settled_app"
 COLLECT_AFTER = 10_000  # objects more than before; Python's 700 are made by two turns, and hold no cycles
+# Within which a worker must answer its supervisor, or be replaced: on a busy machine it needs several to start.
+ANSWER_SECONDS = 30
 GRACE_SECONDS = 20  # for requests under way at SIGTERM; with the drain after it below an orchestrator's 30
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -92,6 +94,7 @@ def run(app: Litestar, host: str | None, port: int | None, workers: int) -> None
             log_config=None,  # the app's holds for the server, too; what the server would say of requests, it says
             access_log=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
+            timeout_worker_healthcheck=ANSWER_SECONDS,
             server_header=False,
             http=BoundedHttp,
         )
