@@ -44,17 +44,13 @@ async def service(database_url: str) -> AsyncIterator[tuple[Process, str]]:
         "CHAT_MODEL": "tests.support.agents:CommandedAgent",
         "RATE_LIMIT": "off",
         "RATE_LIMIT_CHAT": "off",
-        "LOG_LEVEL": "WARNING",
         "CHAT_TIMEOUT": "600",
     }
     with tempfile.TemporaryDirectory() as directory:
-        async with Process(Path(directory), {**environ, "LOG_LEVEL": "INFO"}) as process:
-            url = await process.ready()
-            drain = asyncio.create_task(asyncio.to_thread(process.rest))
-            yield process, url
+        async with Process(Path(directory), environ) as process:
+            yield process, await process.ready()
             process.terminate()
             await process.wait()
-            await drain
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:

@@ -173,7 +173,7 @@ async def service(database_url: str, **environ: str) -> AsyncIterator[Service]:
     }
     port = free_port()
     with tempfile.TemporaryDirectory() as directory:
-        async with Process(Path(directory), settings, port=port, quiet=True) as process:
+        async with Process(Path(directory), settings, port=port) as process:
             await answers(f"http://127.0.0.1:{port}")
             served = Service(process, port)
             yield served

@@ -78,7 +78,7 @@ class Fleet:
             await process.__aexit__(None, None, None)
 
     def _launch(self, port: int) -> Process:
-        return Process(self._directory, self._environ, port=port, quiet=True)
+        return Process(self._directory, self._environ, port=port)
 
 
 async def answers(url: str) -> None:

@@ -104,7 +104,7 @@ async def roll(directory: Path, database_url: str, rounds: int) -> Report:
         "LOG_LEVEL": "WARNING",
     }
     ports = [free_port(), free_port()]
-    processes = [Process(directory, environ, port=port, quiet=True) for port in ports]
+    processes = [Process(directory, environ, port=port) for port in ports]
     await asyncio.gather(*(answers(f"http://127.0.0.1:{port}") for port in ports))
     proxy = await asyncio.to_thread(HAProxy, directory, ports)
     await answers(proxy.url)
@@ -120,7 +120,7 @@ async def roll(directory: Path, database_url: str, rounds: int) -> Report:
                     await asyncio.sleep(1.5)  # so long does HAProxy take to see that one is back
                     processes[index].terminate()
                     codes.add(await processes[index].wait())
-                    processes[index] = Process(directory, environ, port=port, quiet=True)
+                    processes[index] = Process(directory, environ, port=port)
                     await answers(f"http://127.0.0.1:{port}")
             await asyncio.sleep(1.5)
             stop.set()

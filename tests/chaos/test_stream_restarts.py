@@ -62,7 +62,7 @@ class Fleet:
             await process.__aexit__(None, None, None)
 
     def _launch(self, port: int) -> Process:
-        return Process(self.directory, self._environ, port=port, quiet=True)
+        return Process(self.directory, self._environ, port=port)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The audit trail: who did what to which object, and who tried."""
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -137,6 +136,6 @@ async def test_is_a_line_of_json_each_on_standard_output(directory: Path) -> Non
         async with httpx.AsyncClient(base_url=await process.ready()) as nobody:
             await nobody.get("/api/%0A%7B%22event%22:%22audit%22%7D/tasks")
         process.terminate()
-        lines = [json.loads(line) for line in await asyncio.to_thread(process.rest)]
+        lines = [json.loads(line) for line in await process.lines()]
     (event,) = (line for line in lines if line["event"] == "audit")
     assert (event["action"], event["path_user_id"]) == ("sign_in.denied", '\n{"event":"audit"}')

@@ -67,7 +67,9 @@ class TestARequest:
                 await nobody.get("/api/me")
                 await nobody.get("/docs/assets/docs.js")
                 await nobody.options("/health", headers={"Origin": "https://a.example"})
-        # A line comes when its response has gone out, so that of a file may come after the next one's.
+            # A line comes when its response has gone out, so that of a file may come after the next one's.
+            while len(messages) < 6:  # noqa: ASYNC110 - nothing else tells
+                await asyncio.sleep(0.01)
         lines = [(each["method"], each["route"], each["status"]) for each in requests_of(messages)]
         assert sorted(lines) == sorted(
             [
@@ -120,7 +122,7 @@ async def test_nothing_that_a_user_wrote_is_in_the_output_of_a_process(
             await execute(database_url, "DROP TABLE tasks")
             assert (await alice.post(alice.mine("/tasks"), json={"title": CANARY})).status_code == 500
         process.terminate()
-        output = await asyncio.to_thread(process.rest)
+        output = await process.lines()
     assert CANARY not in "".join(output)
     assert "eyJ" not in "".join(output)  # how every JWT begins
     events = [json.loads(line) for line in output]
@@ -144,7 +146,7 @@ async def test_for_reading_a_line_is_no_json(directory: Path) -> None:
         async with httpx.AsyncClient(base_url=url) as nobody:
             await nobody.get("/api/me")
         process.terminate()
-        *_, audit, line = [text for text in await asyncio.to_thread(process.rest) if "/api/me" in text]
+        *_, audit, line = [text for text in await process.lines() if "/api/me" in text]
     assert json.loads(audit)["action"] == "sign_in.denied"
     assert "route=/api/me" in line
     assert "\x1b" not in line  # colours are for terminals

@@ -50,7 +50,7 @@ async def replicas(
     ports = [free_port() for _ in range(REPLICAS)]
     async with AsyncExitStack() as stack:
         for port in ports:
-            await stack.enter_async_context(Process(directory, environ, port=port, quiet=True))
+            await stack.enter_async_context(Process(directory, environ, port=port))
         for port in ports:
             await answers(f"http://127.0.0.1:{port}")
         yield Replicas(stack.enter_context(proxies.proxied(kind, directory, ports)), directory)

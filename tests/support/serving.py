@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import httpx
@@ -140,7 +141,9 @@ def command(directory: Path, database_url: str, *arguments: str) -> subprocess.C
 
 
 class Process:
-    """The service as `chatapi run` in a process of its own."""
+    """The service as `chatapi run` in a process of its own. What it says goes into a file: a pipe that nobody empties
+    would stop it.
+    """
 
     def __init__(
         self,
@@ -148,32 +151,37 @@ class Process:
         environ: Mapping[str, str] | None = None,
         *,
         port: int = 0,
-        quiet: bool = False,
         prefix: Sequence[str] = (),
         arguments: Sequence[str] = (),
     ) -> None:
-        self._process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "chatapi", "run", "--port", str(port), *arguments],
-            cwd=directory,
-            env={**clean_environ(), **(environ or {})},
-            stdout=subprocess.DEVNULL if quiet else subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        self._log = NamedTemporaryFile("r", prefix="chatapi-log-")  # noqa: SIM115 - closed when it has ended
+        with Path(self._log.name).open("a") as log:
+            self._process = subprocess.Popen(
+                [*prefix, sys.executable, "-m", "chatapi", "run", "--port", str(port), *arguments],
+                cwd=directory,
+                env={**clean_environ(), **(environ or {})},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
         self.pid = self._process.pid
-        self.log: list[str] = []
 
     async def ready(self) -> str:
         """Wait until it listens; its base URL."""
-        return await asyncio.to_thread(self._wait_for_port)
+        for _ in range(600):
+            ended = self._process.poll() is not None
+            if match := re.search(r"running on (http://[^\s\"]+)", self._said()):
+                return match[1]
+            assert not ended, self._said()
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"the service did not start:\n{self._said()}")
 
     async def wait(self) -> int:
         return await asyncio.to_thread(self._process.wait, 60)
 
-    def rest(self) -> list[str]:
-        """What it still says until it ends."""
-        assert self._process.stdout
-        return self._process.stdout.readlines()
+    async def lines(self) -> list[str]:
+        """All that it has said when it ends."""
+        await self.wait()
+        return self._said().splitlines()
 
     def terminate(self) -> None:
         self._process.terminate()
@@ -188,16 +196,11 @@ class Process:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        if self._process.stdout:
-            self._process.stdout.close()
+        self._log.close()
 
-    def _wait_for_port(self) -> str:
-        assert self._process.stdout
-        for line in self._process.stdout:
-            self.log.append(line)
-            if match := re.search(r"running on (http://\S+)", line):
-                return match[1]
-        raise AssertionError("the service did not start:\n" + "".join(self.log))
+    def _said(self) -> str:
+        self._log.seek(0)
+        return self._log.read()
 
 
 def clean_environ() -> dict[str, str]:
