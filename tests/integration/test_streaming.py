@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -170,7 +172,8 @@ class TestStream:
     async def test_is_not_cut_by_its_token_running_out(
         self, service: str, alice: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(tokens, "LEEWAY", timedelta(0))
+        """It runs out when the stream has begun, however long that takes."""
+        monkeypatch.setattr(tokens, "LEEWAY", timedelta(hours=1))
         name, waits = gate()
         short = TokenVerifier(settings_for("sqlite:///unused")).mint(alice.user_id, timedelta(seconds=1))
         alice.headers["Authorization"] = f"Bearer {short}"
@@ -179,6 +182,10 @@ class TestStream:
         ) as response:
             chunks = chunks_of(response)
             await anext(chunks)
+            monkeypatch.setattr(tokens, "LEEWAY", timedelta(0))
+            monkeypatch.setattr(
+                tokens, "time", SimpleNamespace(time=lambda: time.time() + 3600)
+            )  # nor remembered
             while (await alice.get("/api/me")).status_code != 401:  # noqa: ASYNC110 - time is what it waits for
                 await asyncio.sleep(0.1)
             waits.opened.set()
