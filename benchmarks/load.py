@@ -5,7 +5,6 @@ answers are only counted, so that the client takes a few percent of what any of 
 """
 
 import asyncio
-import resource
 import sys
 import time
 from collections import Counter
@@ -42,8 +41,7 @@ class Report(Struct, kw_only=True):
     statuses: dict[str, int]
     seconds: float
     latencies: list[float]  # in order; of many, a thousand that stand for them
-    client_cpu: float
-    last_body: str
+    last_body: str = ""
     server_cpu: float = 0.0
 
     @property
@@ -105,18 +103,22 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
 
+def bytes_of(sender: Sender) -> bytes:
+    """The request as it is sent."""
+    body = sender.body.encode()
+    return f"{sender.head}\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
 def same(connection: Connection) -> Connection:
     return connection
 
 
 async def run(job: Job) -> Report:
-    report = Report(requests=0, statuses=Counter(), seconds=0, latencies=[], client_cpu=0, last_body="")
+    report = Report(requests=0, statuses=Counter(), seconds=0, latencies=[])
     loop = asyncio.get_running_loop()
     connections: list[Connection] = []
     for sender in job.senders:
-        body = sender.body.encode()
-        request = f"{sender.head}\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-        connection = Connection(request, job, report)
+        connection = Connection(bytes_of(sender), job, report)
         await loop.create_connection(partial(same, connection), "127.0.0.1", job.port)
         connections.append(connection)
     began = time.perf_counter()
@@ -130,8 +132,6 @@ async def run(job: Job) -> Report:
     report.requests = len(report.latencies)
     ordered = sorted(report.latencies)
     report.latencies = [ordered[len(ordered) * part // SAMPLES] for part in range(SAMPLES)] if ordered else []
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    report.client_cpu = usage.ru_utime + usage.ru_stime
     return report
 
 

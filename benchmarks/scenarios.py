@@ -205,7 +205,7 @@ def long_histories(postgres: Postgres) -> list[Row]:
                 (server, [short.get(f"/conversations/{short.conversation_id}/messages?order=desc")]),
                 (server, [long.get(f"/conversations/{long.conversation_id}/messages?order=desc")]),
             ],
-            seconds=1.5,
+            seconds=2.0,
         )
     return [
         flat("a turn after 100,000 messages, of one after 20", turns_short, turns_long),
@@ -234,7 +234,7 @@ def many_conversations(postgres: Postgres) -> list[Row]:
                 (server, [few.turn()]),
                 (server, [many.turn()]),
             ],
-            seconds=1.5,
+            seconds=2.0,
         )
     return [
         flat("a list of 50,000 conversations, of one of 10", list_few, list_many),

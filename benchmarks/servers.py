@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import httpx
 import msgspec
 
+from benchmarks import wrk
 from benchmarks.assistants import ANSWER, SLOW_SECONDS
 from benchmarks.load import Job, Report, Sender
 from chatapi.auth.tokens import TokenVerifier
@@ -228,9 +229,15 @@ class User:
 def load(
     server: Server, senders: list[Sender], *, seconds: float | None = None, each: int | None = None
 ) -> Report:
-    """Have the load made by a process of its own."""
+    """Have the load made by a process of its own: by wrk if it is there, which can send for a time and no number."""
     job = Job(port=server.port, senders=senders, seconds=seconds, each=each)
     before = server.cpu_seconds
+    report = wrk.run(job) if wrk.PROGRAM and seconds is not None else bundled(job)
+    report.server_cpu = server.cpu_seconds - before
+    return report
+
+
+def bundled(job: Job) -> Report:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.load"],
         input=msgspec.json.encode(job),
@@ -238,6 +245,4 @@ def load(
         check=True,
         cwd=REPOSITORY,
     )
-    report = msgspec.json.decode(done.stdout, type=Report)
-    report.server_cpu = server.cpu_seconds - before
-    return report
+    return msgspec.json.decode(done.stdout, type=Report)
