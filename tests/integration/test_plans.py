@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 import asyncpg
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.chat.at_once import CONVERSATION_ID, USER_ID, begin_next
 from chatapi.chat.store import select_history
 from chatapi.conversations.service import ConversationService
 from chatapi.db.alone import Connection, Statement
-from chatapi.db.config import Database, database_config
+from chatapi.db.config import BITMAPS, EVERYONE, Database, Done, database_config
 from chatapi.db.models import now
 from chatapi.db.paging import MAX_ID
 from chatapi.db.schema import upgrade
@@ -27,11 +28,22 @@ PAGES = 250  # ten turns and their messages are some 60, with what a begin write
 FILL = """
 WITH turn AS (
   INSERT INTO turns (user_id, conversation_id, status, worker_id, run_id, cancel_requested, model, created_at)
-  SELECT $1, $2, CASE WHEN n % 4 = 0 THEN 'cancelled' ELSE 'completed' END, 'w', $1 || n, false, 'm', now()
+  SELECT $1, $2, CASE WHEN n % 4 = 0 THEN 'cancelled' ELSE 'completed' END, 'w', $1 || '-' || n, false, 'm', now()
   FROM generate_series(1, $3::int) n RETURNING id
 )
 INSERT INTO messages (user_id, conversation_id, turn_id, role, content, tool_calls, created_at)
 SELECT $1, $2, id, role, 'Something that was said.', '[]', now()
+FROM turn CROSS JOIN (VALUES ('user'), ('assistant')) AS side (role)
+"""
+# A turn of everybody, and then the next of everybody.
+FILL_BY_TURNS = """
+WITH turn AS (
+  INSERT INTO turns (user_id, conversation_id, status, worker_id, run_id, cancel_requested, model, created_at)
+  SELECT user_id, id, 'completed', 'w', user_id || '-' || n, false, 'm', now()
+  FROM generate_series(1, $1::int) n CROSS JOIN conversations ORDER BY n, id RETURNING id, user_id, conversation_id
+)
+INSERT INTO messages (user_id, conversation_id, turn_id, role, content, tool_calls, created_at)
+SELECT user_id, conversation_id, id, role, 'Something that was said.', '[]', now()
 FROM turn CROSS JOIN (VALUES ('user'), ('assistant')) AS side (role)
 """
 CONVERSATION = """
@@ -56,22 +68,33 @@ def role(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture(params=["unknown", "known"])
+@pytest.fixture(params=["unknown", "known", "one of many"])
 async def connection(
     request: pytest.FixtureRequest, postgres: Postgres, role: str
 ) -> AsyncIterator[asyncpg.Connection]:
-    """To a database of users who have said little, and of one whom its statistics do not know yet, or all too well."""
+    """To a database of users who have said little, and of one whom its statistics do not know yet, or all too well.
+
+    Or one of many, who have all said as much: of these PostgreSQL expects three turns in a conversation that has
+    hundreds, because it multiplies how rare the user is and how rare the conversation, and one tells the other.
+    """
     name = await asyncio.to_thread(postgres.new_database)
     await asyncio.to_thread(upgrade, settings_for(postgres.url(name)))
     admin = await asyncpg.connect(postgres.url(name, role="postgres"))
-    for number in range(20):
-        await fill(admin, f"small-{number}", 2)
-    await admin.execute("ANALYZE")
-    await fill(admin, "large", TURNS)
-    if request.param == "known":
+    if request.param == "one of many":
+        for user_id in ["large", *(f"other-{number}" for number in range(60))]:
+            await begin(admin, user_id)
+        await admin.execute(FILL_BY_TURNS, 300)
         await admin.execute("ANALYZE")
+    else:
+        for number in range(20):
+            await fill(admin, f"small-{number}", 2)
+        await admin.execute("ANALYZE")
+        await fill(admin, "large", TURNS)
+        if request.param == "known":
+            await admin.execute("ANALYZE")
     await admin.close()
     connection = await asyncpg.connect(postgres.url(name, role=role))
+    await connection.execute(f"SET {BITMAPS} = off")
     yield connection
     await connection.close()
 
@@ -82,9 +105,15 @@ def url_of(connection: asyncpg.Connection) -> str:
     return f"postgresql://{parameters.user}@{host}:{port}/{parameters.database}"
 
 
-async def fill(connection: asyncpg.Connection, user_id: str, turns: int) -> None:
+async def begin(connection: asyncpg.Connection, user_id: str) -> int:
+    """A conversation of a new user."""
     await connection.execute("INSERT INTO users (id, created_at) VALUES ($1, now())", user_id)
-    await connection.execute(FILL, user_id, await connection.fetchval(CONVERSATION, user_id), turns)
+    conversation_id: int = await connection.fetchval(CONVERSATION, user_id)
+    return conversation_id
+
+
+async def fill(connection: asyncpg.Connection, user_id: str, turns: int) -> None:
+    await connection.execute(FILL, user_id, await begin(connection, user_id), turns)
 
 
 async def conversation_of_large(connection: asyncpg.Connection) -> int:
@@ -149,3 +178,26 @@ class TestOfAUserWhoHasSaidMuch:
         await database.close()
         assert len(page.items) == 20
         assert await pages_of(connection, *sent[-1], plan) < PAGES
+
+
+@pytest.mark.parametrize(("pooler", "left"), [("", "off"), ("?pgbouncer=true", "on")])
+async def test_no_transaction_takes_what_is_not_in_order(
+    postgres: Postgres, role: str, pooler: str, left: str
+) -> None:
+    """Behind a pooler for as long as the transaction takes: the connection is another's after it."""
+    name = await asyncio.to_thread(postgres.new_database)
+    database = Database(database_config(settings_for(postgres.url(name, role=role) + pooler)))
+    show = f"SHOW {BITMAPS}"
+
+    async def ask(session: AsyncSession) -> str:
+        return str(await session.scalar(text(show)))
+
+    async def ask_at_once(connection: Connection) -> Done[str]:
+        return Done((await connection.fetch(show))[0][0])
+
+    for owner in ("o'alice \u00e9", EVERYONE, None):
+        assert await database.run(owner, ask) == "off"
+        assert await database.run(owner, ask, at_once=ask_at_once) == "off"
+    async with database.engine.connect() as between:
+        assert await between.scalar(text(show)) == left
+    await database.close()

@@ -108,4 +108,4 @@ async def test_behind_a_pooler_no_statement_is_alone(postgres: Postgres) -> None
             await alice.said("say 0")
             sent.clear()
             await alice.said("say Hello.")
-    assert [statement.partition(" ")[0] for statement in sent] == ["BEGIN", "WITH", "COMMIT"] * 2
+    assert [statement.split()[0] for statement in sent] == ["BEGIN;", "WITH", "COMMIT"] * 2

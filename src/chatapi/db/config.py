@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 import stamina
 from advanced_alchemy.config import AsyncSessionConfig
 from advanced_alchemy.extensions.litestar import AlembicAsyncConfig, EngineConfig, SQLAlchemyAsyncConfig
-from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, event, make_url, text
+from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, event, func, make_url, select, text, true
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -50,9 +50,6 @@ class Everyone(Enum):
 EVERYONE: Final = Everyone.EVERYONE
 Owner: TypeAlias = str | Literal[Everyone.EVERYONE] | None
 
-# Set for the transaction, so that a pooler in transaction mode cannot pass it on.
-SET_OWNER = text("SELECT set_config('chatapi.user_id', :owner, true)")
-SET_EVERYONE = text("SELECT set_config('chatapi.everyone', 'on', true)")
 BYPASSES = text("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user")
 
 PACKAGE = Path(__file__).parents[1]
@@ -72,6 +69,9 @@ RETRIES: dict[str, Any] = {
     "wait_max": 1.0,
     "wait_jitter": 0.1,
 }
+# Off, PostgreSQL finds what is the latest by walking an index in its order. On, it may take all of a conversation and
+# sort it for ten turns: it expects two, because it multiplies how rare the owner is and how rare the conversation.
+BITMAPS = "enable_bitmapscan"
 SQLITE_POOL_SIZE = 2  # one writer at a time is all SQLite has; the second covers the hand-over
 POSTGRESQL_POOL_SIZE = 15
 
@@ -107,7 +107,7 @@ def database_config(settings: Settings, metrics: Metrics | None = None) -> SQLAl
     else:
         replace_closed_connections(config.get_engine())
         if not is_behind_pooler(connect_args):
-            plan_once(config.get_engine())
+            plan_for_all(config.get_engine())
     return config
 
 
@@ -210,8 +210,8 @@ def replace_closed_connections(engine: AsyncEngine) -> None:
             raise DisconnectionError  # SQLAlchemy replaces the connection and tries again
 
 
-def plan_once(engine: AsyncEngine) -> None:
-    """Have PostgreSQL plan a statement once for all values, and not anew for each.
+def plan_for_all(engine: AsyncEngine) -> None:
+    """Have PostgreSQL plan a statement once for all values, and not anew for each, and in the order of an index.
 
     Ours are looked up by an owner's index whatever the values are, and to plan a turn's takes longer than to run it.
     Not behind a pooler in transaction mode, where no statement is kept, and a setting would stay on a server of others.
@@ -219,8 +219,9 @@ def plan_once(engine: AsyncEngine) -> None:
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: Any, _: Any) -> None:
+        settings = f"SET plan_cache_mode = force_generic_plan; SET {BITMAPS} = off"
         try:
-            connection.run_async(lambda driver: driver.execute("SET plan_cache_mode = force_generic_plan"))
+            connection.run_async(lambda driver: driver.execute(settings))
         except Exception as error:  # of the driver, and of a server that ended meanwhile
             raise DBAPIError(None, None, error, connection_invalidated=True) from error
 
@@ -228,15 +229,6 @@ def plan_once(engine: AsyncEngine) -> None:
 def is_behind_pooler(connect_args: dict[str, Any]) -> bool:
     """Whether a statement's parse could be handed to one server and its run to another; see `engine_url`."""
     return "statement_cache_size" in connect_args
-
-
-def owner_setting(owner: Owner) -> str | None:
-    """What sets the owner for the rest of the transaction; in hexadecimal digits nothing needs to be quoted."""
-    if owner is EVERYONE:
-        return "SELECT set_config('chatapi.everyone', 'on', true)"
-    if owner is None:
-        return None
-    return f"SELECT set_config('chatapi.user_id', convert_from(decode('{owner.encode().hex()}', 'hex'), 'UTF8'), true)"
 
 
 class Database:
@@ -270,12 +262,12 @@ class Database:
         Raises `DatabaseUnavailable` at once while the breaker is open, and what the driver raises otherwise.
         """
         with self._watched():
-            guarded = await self._is_guarded()
+            settings = await self._settings(owner)
             async with self._sessions.begin() as session:
-                if guarded and owner is EVERYONE:
-                    await session.execute(SET_EVERYONE)
-                elif guarded and owner is not None:
-                    await session.execute(SET_OWNER, {"owner": owner})
+                if settings:
+                    await session.execute(
+                        select(*(func.set_config(name, value, true()) for name, value in settings.items()))
+                    )
                 yield session
 
     async def run(
@@ -329,9 +321,21 @@ class Database:
 
     async def _opening(self, owner: Owner) -> str | None:
         """What a statement needs before it that cannot stand alone."""
-        if await self._is_guarded() and (setting := owner_setting(owner)) is not None:
-            return f"BEGIN; {setting}"
-        return "BEGIN" if self._is_behind_pooler else None
+        if not (settings := await self._settings(owner)):
+            return None
+        # In hexadecimal digits nothing needs to be quoted.
+        values = (
+            f"set_config('{name}', convert_from(decode('{value.encode().hex()}', 'hex'), 'UTF8'), true)"
+            for name, value in settings.items()
+        )
+        return f"BEGIN; SELECT {', '.join(values)}"
+
+    async def _settings(self, owner: Owner) -> dict[str, str]:
+        """What is set for a transaction, and no longer, so that a pooler in transaction mode cannot pass it on."""
+        settings = {BITMAPS: "off"} if self._is_behind_pooler else {}
+        if owner is not None and await self._is_guarded():
+            settings |= {"chatapi.everyone": "on"} if owner is EVERYONE else {"chatapi.user_id": owner}
+        return settings
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
