@@ -111,9 +111,11 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
         RefusedTokens(),
         DefineMiddleware(BearerAuthentication, verifier=verifier, demo_mode=settings.demo_mode),
     ]
+    of_somebody = (name_user, within_limits, body_is_json, schema_is_current)
+    token_scoped = Router("/", guards=[all_of(*of_somebody)], route_handlers=[me, ChatController])
     user_scoped = Router(
         "/{user_id:str}",
-        guards=[all_of(owns_path, ids_can_exist)],
+        guards=[all_of(*of_somebody, owns_path, ids_can_exist)],
         route_handlers=[
             ChatController,
             TurnController,
@@ -124,10 +126,9 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     )
     api = Router(
         "/api",
-        guards=[all_of(name_user, within_limits, body_is_json, schema_is_current)],
         middleware=identified,
         security=[{"bearer": []}],
-        route_handlers=[me, ChatController, user_scoped],
+        route_handlers=[token_scoped, user_scoped],
     )
     app = Litestar(
         route_handlers=[
