@@ -36,6 +36,10 @@ from chatapi.db.models import RUNNING, Conversation, Message, Turn, User, now
 from chatapi.db.paging import MAX_ID
 
 USER_ID = bindparam("user_id", None, type_=User.id.type)
+# Sets the owner whom row-level security asks for, until the statement ends, which is its transaction. A condition without
+# a column is looked at before anything is read (EXPLAIN: One-Time Filter), so where this one is, the owner is set.
+OWNER = select(func.set_config("chatapi.user_id", USER_ID, true()).label("id")).cte("owner")
+OWNER_IS_SET = select(OWNER.c.id).scalar_subquery().is_not(None)
 CONVERSATION_ID = bindparam("conversation_id", None, type_=Conversation.id.type)
 TURN_ID = bindparam("turn_id", None, type_=Turn.id.type)
 RUN_ID = bindparam("run_id", None, type_=Text())
@@ -147,7 +151,9 @@ def claimed_turn(conversation_id: ColumnElement[int], source: CTE | None) -> CTE
     return (
         insert(Turn)
         .from_select(
-            list(columns), values if source is None else values.select_from(source), include_defaults=False
+            list(columns),
+            values.where(OWNER_IS_SET) if source is None else values.select_from(source),
+            include_defaults=False,
         )
         .on_conflict_do_nothing()
         .returning(Turn.id, Turn.conversation_id)
@@ -177,7 +183,12 @@ def begin_first() -> Statement:
 
     Foreign keys are checked when the statement ends, so the order of the rows is free.
     """
-    owner = insert(User).values(id=USER_ID, created_at=NOW).on_conflict_do_nothing().cte("owner")
+    user = (
+        insert(User)
+        .from_select(["id", "created_at"], select(USER_ID, NOW).where(OWNER_IS_SET), include_defaults=False)
+        .on_conflict_do_nothing()
+        .cte("user")
+    )
     conversation_id = func.nextval(func.pg_get_serial_sequence("conversations", "id"))
     turn = claimed_turn(conversation_id, None)
     columns = {"id": turn.c.conversation_id, "user_id": USER_ID, "created_at": NOW, "updated_at": NOW}
@@ -187,7 +198,7 @@ def begin_first() -> Statement:
         .cte("conversation")
     )
     return Statement(
-        select(turn.c.id, turn.c.conversation_id).add_cte(owner, conversation, users_message(turn))
+        select(turn.c.id, turn.c.conversation_id).add_cte(user, conversation, users_message(turn))
     )
 
 
@@ -201,17 +212,21 @@ def begin_next(history_turns: int, *, keyed: bool) -> Statement:
     """
     before = (
         select(Conversation.id, Conversation.updated_at)
-        .where(Conversation.id == CONVERSATION_ID, Conversation.user_id == USER_ID)
+        .where(OWNER_IS_SET, Conversation.id == CONVERSATION_ID, Conversation.user_id == USER_ID)
         .cte("before")
     )
     running = exists().where(
-        Turn.user_id == USER_ID, Turn.conversation_id == CONVERSATION_ID, Turn.status == RUNNING
+        OWNER_IS_SET,
+        Turn.user_id == USER_ID,
+        Turn.conversation_id == CONVERSATION_ID,
+        Turn.status == RUNNING,
     )
-    known = exists().where(Turn.user_id == USER_ID, Turn.idempotency_key == KEY)
+    known = exists().where(OWNER_IS_SET, Turn.user_id == USER_ID, Turn.idempotency_key == KEY)
     in_the_way = or_(running, known) if keyed else running
     touched = (
         update(Conversation)
         .where(
+            OWNER_IS_SET,
             Conversation.id == before.c.id,
             Conversation.user_id == USER_ID,
             Conversation.updated_at == before.c.updated_at,
@@ -235,10 +250,21 @@ def begin_next(history_turns: int, *, keyed: bool) -> Statement:
 
 def finish_turn() -> Statement:
     """The same locks in the same order as in the plain form: the conversation's, then the turn's."""
-    ours = (Turn.id == TURN_ID, Turn.user_id == USER_ID, Turn.run_id == RUN_ID, Turn.status == RUNNING)
+    ours = (
+        OWNER_IS_SET,
+        Turn.id == TURN_ID,
+        Turn.user_id == USER_ID,
+        Turn.run_id == RUN_ID,
+        Turn.status == RUNNING,
+    )
     touched = (
         update(Conversation)
-        .where(Conversation.id == CONVERSATION_ID, Conversation.user_id == USER_ID, exists().where(*ours))
+        .where(
+            OWNER_IS_SET,
+            Conversation.id == CONVERSATION_ID,
+            Conversation.user_id == USER_ID,
+            exists().where(*ours),
+        )
         .values(updated_at=NOW)
         .returning(Conversation.id)
         .cte("touched")
@@ -276,4 +302,4 @@ def finish_turn() -> Statement:
 
 BEGIN_FIRST = begin_first()
 FINISH = finish_turn()
-SEEN = Statement(select(Turn.id).where(Turn.user_id == USER_ID, Turn.idempotency_key == KEY))
+SEEN = Statement(select(Turn.id).where(OWNER_IS_SET, Turn.user_id == USER_ID, Turn.idempotency_key == KEY))

@@ -12,7 +12,7 @@ from sqlalchemy import BindParameter, Select
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.sql.visitors import cloned_traverse
+from sqlalchemy.sql.visitors import traverse
 
 from chatapi.tracing import Tracing
 
@@ -42,7 +42,8 @@ class Statement:
 
     @cached_property
     def _compiled(self) -> tuple[str, list[str]]:
-        compiled = cloned_traverse(self._expression, {}, {"bindparam": write_value}).compile(
+        traverse(self._expression, {}, {"bindparam": write_value})
+        compiled = self._expression.compile(
             dialect=asyncpg.dialect(),  # type: ignore[no-untyped-call]
             compile_kwargs={"render_postcompile": True},
         )

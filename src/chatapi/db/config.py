@@ -247,6 +247,8 @@ class Database:
         self._connections: int = options.pool_size + options.max_overflow  # type: ignore[operator] # both are set
         self._does_at_once = self.engine.dialect.name == "postgresql"
         self._is_behind_pooler = is_behind_pooler(config.engine_config.connect_args)  # type: ignore[arg-type]
+        # What comes before a statement that would else be parsed at one server and run at another.
+        self._opening = f"BEGIN; SET LOCAL {BITMAPS} = off" if self._is_behind_pooler else None
         self._guarded: bool | None = None if self._does_at_once else False
         self._distrusted_at = float("-inf")
         event.listen(self.engine.sync_engine, "checkout", self._replace_distrusted)
@@ -280,8 +282,8 @@ class Database:
     ) -> T:
         """A whole transaction, tried a few times while the database's trouble is of the kind that passes.
 
-        `at_once` is the same as one statement, for a database that can do that; where it gives None it has changed
-        nothing, and `work` is done. What was cut off may have happened: a COMMIT, or such a statement. On a second try
+        `at_once` is the same as one statement, which sets its owner itself, for a database that can do that; where it
+        gives None it has changed nothing, and `work` is done. What was cut off may have happened: a COMMIT, or such a statement. On a second try
         `recover` is therefore asked before `work`: it gives what the earlier try wrote, or None when that was lost.
         Raises `DatabaseUnavailable` when the trouble lasts.
         """
@@ -308,9 +310,7 @@ class Database:
     ) -> T:
         if at_once is not None and self._does_at_once:
             with self._watched():
-                async with alone.connect(
-                    self.engine, await self._opening(owner), self._tracing
-                ) as connection:
+                async with alone.connect(self.engine, self._opening, self._tracing) as connection:
                     done = await at_once(connection)
             if done is not None:
                 return done.result
@@ -318,17 +318,6 @@ class Database:
             if recover is not None and (written := await recover(session)) is not None:
                 return written
             return await work(session)
-
-    async def _opening(self, owner: Owner) -> str | None:
-        """What a statement needs before it that cannot stand alone."""
-        if not (settings := await self._settings(owner)):
-            return None
-        # In hexadecimal digits nothing needs to be quoted.
-        values = (
-            f"set_config('{name}', convert_from(decode('{value.encode().hex()}', 'hex'), 'UTF8'), true)"
-            for name, value in settings.items()
-        )
-        return f"BEGIN; SELECT {', '.join(values)}"
 
     async def _settings(self, owner: Owner) -> dict[str, str]:
         """What is set for a transaction, and no longer, so that a pooler in transaction mode cannot pass it on."""
