@@ -3,6 +3,7 @@
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tests.support.image import Image, image_is_built
 from tests.support.postgres import Postgres, free_port
+from tests.support.proxies import answers
 from tests.support.serving import REPOSITORY, SECRET, token_for
 
 pytestmark = [
@@ -67,8 +69,9 @@ def service(
 
 def converse(url: str, token: str) -> None:
     headers = {"Authorization": f"Bearer {token}"}
-    until_it_listens = httpx.HTTPTransport(retries=6)  # several workers say that they run before they do
-    with httpx.Client(base_url=url, headers=headers, timeout=60, transport=until_it_listens) as client:
+    with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
+        while not answers(url):  # several workers say that they run before they do
+            time.sleep(0.1)
         first = client.post("/api/chat", json={"message": "Add milk to my list"}).json()
         assert first["response"] == 'Added "milk".'
         second = client.post(

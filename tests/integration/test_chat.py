@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import httpx
 import msgspec
@@ -220,16 +221,20 @@ class TestConcurrency:
     ) -> None:
         """Held through the reply, two connections would let no more than two wait at once."""
         url = await asyncio.to_thread(new_database)
-        async with serve(settings_for(url, db_pool_size=2)) as base_url:
-            clients = [Client(base_url, f"user-{number}") for number in range(50)]
-            CommandedAgent.most_asleep = 0
-            answers = await asyncio.gather(
-                *(client.said(f"sleep 1\nsay {client.user_id}") for client in clients)
-            )
-            assert [answer["response"] for answer in answers] == [client.user_id for client in clients]
-            assert CommandedAgent.most_asleep > 10
-            for client in clients:
-                await client.aclose()
+        gate = CommandedAgent.gates[url]
+        async with AsyncExitStack() as stack:
+            base_url = await stack.enter_async_context(serve(settings_for(url, db_pool_size=2)))
+            clients = [
+                await stack.enter_async_context(Client(base_url, f"user-{number}")) for number in range(50)
+            ]
+            turns = [
+                asyncio.create_task(client.said(f"gate {url}\nsay {client.user_id}")) for client in clients
+            ]
+            while gate.waiting < 50:  # noqa: ASYNC110 - nothing else tells
+                await asyncio.sleep(0.01)
+            gate.opened.set()
+            answers = await asyncio.gather(*turns)
+        assert [answer["response"] for answer in answers] == [client.user_id for client in clients]
 
     async def test_turns_in_one_conversation_never_interleave(self, alice: Client) -> None:
         conversation_id = (await alice.said("say 0"))["conversation_id"]

@@ -17,6 +17,7 @@ class Gate:
     def __init__(self) -> None:
         self.reached = asyncio.Event()
         self.opened = asyncio.Event()
+        self.waiting = 0
 
 
 class CommandedAgent:
@@ -29,8 +30,6 @@ class CommandedAgent:
 
     model = "commanded"
     gates: ClassVar[defaultdict[str, Gate]] = defaultdict(Gate)
-    asleep: ClassVar[int] = 0
-    most_asleep: ClassVar[int] = 0
     seen: ClassVar[list[Prompt]] = []
     done_once: ClassVar[set[tuple[str, str]]] = set()
 
@@ -57,14 +56,10 @@ class CommandedAgent:
                         yield TextDelta("x" * 500)
                         await asyncio.sleep(0)
                 case "sleep":
-                    CommandedAgent.asleep += 1
-                    CommandedAgent.most_asleep = max(CommandedAgent.most_asleep, CommandedAgent.asleep)
-                    try:
-                        await asyncio.sleep(float(rest))
-                    finally:
-                        CommandedAgent.asleep -= 1
+                    await asyncio.sleep(float(rest))
                 case "gate":
                     self.gates[rest].reached.set()
+                    self.gates[rest].waiting += 1
                     await self.gates[rest].opened.wait()
                 case "call":
                     name, _, arguments = rest.partition(" ")
