@@ -8,11 +8,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import func, select
 
 from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools
 from chatapi.chat import chunks as stored
 from chatapi.chat import following
 from chatapi.chat.service import WATCH_SECONDS, ChatService
+from chatapi.db.config import EVERYONE, Database, database_config
+from chatapi.db.models import TurnChunk
+from chatapi.errors import Restarting
 from tests.support.agents import CommandedAgent, Gate
 from tests.support.serving import SECRET, Client, Process, execute, settings_for, two_replicas
 from tests.support.sse import STREAM, Chunk, chunks_of, resumed, streamed, text_of, types_of
@@ -266,7 +270,6 @@ class TestCost:
     async def test_nothing_is_asked_of_the_database_for_turns_that_nobody_follows(
         self, replicas: tuple[Client, Client], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(following, "UNREAD_POLLS", 1)
         asked = asyncio.Event()
         here, there = replicas
         name, waits = gate()
@@ -275,6 +278,7 @@ class TestCost:
         (conversation,) = (await there.get(there.mine("/conversations"))).json()["items"]
         async with reading(there, "GET", f"/chat/{conversation['id']}/stream") as chunks:
             await until_text(chunks, "Hel")
+        monkeypatch.setattr(following, "UNREAD_POLLS", 1)
         await asyncio.sleep(following.POLL_SECONDS * 4)
         read = stored.read
 
@@ -288,14 +292,34 @@ class TestCost:
         waits.opened.set()
         await turn
 
+    async def test_who_comes_to_read_what_was_given_up_is_sent_on(
+        self, alice: Client, database_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Between the log that is made and the first look into it, a process may have been held up."""
+        monkeypatch.setattr(following, "UNREAD_POLLS", 1)
+        name, waits = gate()
+        turn = asyncio.create_task(alice.said(f"gate {name}\nsay Hi."))
+        await waits.reached.wait()
+        (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
+        database = Database(database_config(settings_for(database_url)))
+        async with database.transaction(EVERYONE) as session:
+            found = await following.find(session, alice.user_id, conversation["id"], None)
+        assert found is not None
+        elsewhere = following.Following(database)
+        log = await elsewhere.follow(found)
+        polling = asyncio.create_task(elsewhere.run())
+        while elsewhere.logs:  # noqa: ASYNC110 - its tick
+            await asyncio.sleep(0.01)
+        assert [batch async for batch in log.read(60)] == []
+        assert isinstance(log.ended, Restarting)
+        polling.cancel()
+        await database.close()
+        waits.opened.set()
+        await turn
+
 
 async def position_of(database_url: str, user_id: str) -> int:
     """The last chunk's of the user's turns; -1 if there is none."""
-    from sqlalchemy import func, select
-
-    from chatapi.db.config import EVERYONE, Database, database_config
-    from chatapi.db.models import TurnChunk
-
     database = Database(database_config(settings_for(database_url)))
     async with database.transaction(EVERYONE) as session:
         last = await session.scalar(select(func.max(TurnChunk.position)).where(TurnChunk.user_id == user_id))

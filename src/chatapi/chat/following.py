@@ -16,7 +16,14 @@ from chatapi.chat.schemas import ChatAnswer
 from chatapi.db.config import EVERYONE, Database
 from chatapi.db.models import RUNNING, Turn
 from chatapi.db.paging import MAX_ID
-from chatapi.errors import AppError, DatabaseUnavailable, TurnCancelled, TurnNotFound, restored
+from chatapi.errors import (
+    AppError,
+    DatabaseUnavailable,
+    Restarting,
+    TurnCancelled,
+    TurnNotFound,
+    restored,
+)
 
 POLL_SECONDS = 0.25  # what is said is written every 0.5 s, so it is seen elsewhere within 0.75 s
 UNREAD_POLLS = 20  # a log is made a moment before it is read
@@ -49,7 +56,12 @@ class Following:
         )
 
     async def _poll_wanted(self) -> None:
-        self._followed = {run_id: each for run_id, each in self._followed.items() if each.is_wanted()}
+        wanted = {run_id: each for run_id, each in self._followed.items() if each.is_wanted()}
+        for run_id in self._followed.keys() - wanted.keys():
+            log = self._followed[run_id].log
+            # Who comes to read it only now would wait for news for ever.
+            log.part(Restarting(log.turn_id, log.conversation_id))
+        self._followed = wanted
         try:
             await self._poll(list(self._followed.values()))
         except DatabaseUnavailable:
