@@ -43,9 +43,18 @@ def take_your_time(_: Any, __: Any, ___: Any, arguments: dict[str, Any]) -> None
     arguments.pop("command_timeout", None)
 
 
+def wait_for_others(connection: Any, _: Any) -> None:
+    """On SQLite BEGIN IMMEDIATE is what queues, and it does so for no longer than this, in milliseconds."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA busy_timeout=600000")
+    cursor.close()
+
+
 async def migrate_online() -> None:
     engine = cast("AsyncEngine", config.engine)
     event.listen(engine.sync_engine, "do_connect", take_your_time)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine.sync_engine, "connect", wait_for_others)
     try:
         async with engine.begin() as connection:
             await connection.run_sync(migrate)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pytest_asyncio.plugin import PytestAsyncioFunction
 
+from chatapi.auth.jwks import JWKS
 from tests.support.postgres import Postgres
 from tests.support.serving import Client, serve, settings_for
 from tests.support.waiting import end, where_tasks_wait
@@ -24,6 +25,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
             failure.add_note(where_tasks_wait(loop))
             end(pyfuncitem.originalname, loop)
         raise
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_keys() -> Iterator[None]:
+    """A fetch of keys may take as long as a slow machine needs; where time is the matter, a test says so itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(JWKS.__init__.__kwdefaults__, "fetch_seconds", 60.0)  # type: ignore[arg-type]
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ const idle = () => !button("Stop") && shown().length > 0;
 
 /** Until it is so; the page is looked at again whenever it may have changed. */
 async function until(so, what) {
-  const end = Date.now() + 30_000;
+  const end = Date.now() + 120_000;
   while (!so()) {
     if (Date.now() > end) throw new Error(`never ${what}: ${document.body.innerHTML}`);
     await new Promise((resolve) => setTimeout(resolve, 5));

@@ -54,6 +54,7 @@ class Fleet:
             "BETTER_AUTH_SECRET": SECRET,
             "CHAT_MODEL": "tests.support.agents:CommandedAgent",
             "LOG_LEVEL": "WARNING",
+            "RATE_LIMIT_CHAT": "off",  # a talker that is fast is not to be refused
         }
         self._processes: list[Process] = []
 

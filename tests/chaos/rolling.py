@@ -93,6 +93,13 @@ async def send(
     return str(response.status_code)
 
 
+async def answered_again(talks: list[Talk]) -> None:
+    """Wait until each client had two answers more, so that restarts and turns meet on a slow machine as well."""
+    wanted = [len(each.answered) + 2 for each in talks]
+    while any(len(each.answered) < count for each, count in zip(talks, wanted, strict=True)):  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+
+
 async def roll(directory: Path, database_url: str, rounds: int) -> Report:
     """Restart each replica `rounds` times, the next when the one before is ready again."""
     environ = {
@@ -117,12 +124,13 @@ async def roll(directory: Path, database_url: str, rounds: int) -> Report:
                 talking.create_task(talk(proxy.url, each, stop))
             for _ in range(rounds):
                 for index, port in enumerate(ports):
-                    await asyncio.sleep(1.5)  # so long does HAProxy take to see that one is back
+                    await proxy.has_up(len(ports))
+                    await answered_again(talks)
                     processes[index].terminate()
                     codes.add(await processes[index].wait())
                     processes[index] = Process(directory, environ, port=port)
                     await answers(f"http://127.0.0.1:{port}")
-            await asyncio.sleep(1.5)
+            await answered_again(talks)
             stop.set()
     finally:
         proxy.close()

@@ -28,7 +28,7 @@ if why := missing("haproxy"):
     pytest.skip(why, allow_module_level=True)
 
 CLIENTS = 12
-PATIENCE = 60.0  # seconds in which an answer must be there, with a lease to wait for after a kill
+PATIENCE = 120.0  # seconds in which an answer must be there, with a lease to wait for after a kill
 
 
 class Fleet:

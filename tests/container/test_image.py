@@ -60,7 +60,7 @@ def service(
         )
         yield f"http://127.0.0.1:{port}"
         process.terminate()  # to the service itself: there is no shell before it
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()

@@ -5,11 +5,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import jsonschema
 import pytest
 
-from tests.support.serving import Client
+from tests.support.serving import Client, anybody
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 PUBLIC = ("/health", "/docs", "/metrics")
@@ -25,7 +24,7 @@ BODIES: dict[str, Any] = {
 
 @pytest.fixture
 async def document(service: str) -> dict[str, Any]:
-    async with httpx.AsyncClient(base_url=service) as client:
+    async with anybody(service) as client:
         response = await client.get("/docs/openapi.json")
         assert response.status_code == 200
         found: dict[str, Any] = response.json()
@@ -113,7 +112,7 @@ class TestWalk:
     async def test_as_nobody_everything_is_401(
         self, service: str, alice: Client, document: dict[str, Any], ids: dict[str, int]
     ) -> None:
-        async with httpx.AsyncClient(base_url=service) as nobody:
+        async with anybody(service) as nobody:
             for method, path, operation in guarded(document):
                 response = await nobody.request(
                     method,
@@ -180,7 +179,7 @@ async def everything_of(client: Client, ids: dict[str, int]) -> list[Any]:
 
 class TestSwaggerUI:
     async def test_is_served_from_local_files_alone(self, service: str) -> None:
-        async with httpx.AsyncClient(base_url=service) as client:
+        async with anybody(service) as client:
             page = await client.get("/docs")
             assert page.status_code == 200
             assert "://" not in page.text

@@ -39,7 +39,7 @@ make() {{
   [ "$1" = run ] || return 0
   stop
   '{python}' -m chatapi run --port {port} >> service.log 2>&1 & SERVICE=$!
-  for _ in {{1..300}}; do
+  for _ in {{1..900}}; do
     if curl -s --fail -o /dev/null {url}/health/ready; then return 0; fi
     kill -0 "$SERVICE"
     sleep 0.1
@@ -122,7 +122,7 @@ def run(directory: Path, commands: list[str]) -> list[str]:
         env=clean_environ(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
     log = directory / "service.log"

@@ -4,10 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from tests.support.logs import heard
-from tests.support.serving import SECRET, Client, Process, serve, settings_for, token_for
+from tests.support.serving import SECRET, Client, Process, anybody, serve, settings_for, token_for
 
 WRITTEN = "buy-secret-milk"  # what a user writes; it must never be in the trail
 
@@ -87,7 +85,7 @@ async def test_has_who_was_refused(alice: Client, bob: Client) -> None:
     denied = {"outcome": "denied", "method": "DELETE", "route": "/api/{user_id}/tasks/{task_id}"}
     path = alice.mine("/tasks/1")
     with heard("chatapi.audit") as messages:
-        async with httpx.AsyncClient(base_url=alice.base_url) as nobody:
+        async with anybody(alice.base_url) as nobody:
             await nobody.delete(path)
             await nobody.delete(path, headers={"Authorization": f"Bearer {token_for('alice')}x"})
         await bob.delete(path)
@@ -133,7 +131,7 @@ async def test_names_the_request_as_its_response_does(alice: Client) -> None:
 async def test_is_a_line_of_json_each_on_standard_output(directory: Path) -> None:
     """Whatever a caller puts into a path."""
     async with Process(directory) as process:
-        async with httpx.AsyncClient(base_url=await process.ready()) as nobody:
+        async with anybody(await process.ready()) as nobody:
             await nobody.get("/api/%0A%7B%22event%22:%22audit%22%7D/tasks")
         process.terminate()
         lines = [json.loads(line) for line in await process.lines()]

@@ -4,25 +4,24 @@ import time
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import jwt
 import pytest
 
 from tests.support.issuer import ALGORITHMS, SigningKey
-from tests.support.serving import SECRET, Client, serve, settings_for, token_for
+from tests.support.serving import SECRET, Client, anybody, serve, settings_for, token_for
 
 
 def signed(**claims: object) -> str:
     return jwt.encode({"sub": "alice", "exp": time.time() + 60, **claims}, SECRET, algorithm="HS256")
 
 
-LATER = time.time() + 3600
+LATER = time.time() + 24 * 3600  # the module is imported long before its tests run
 
 
 class TestToken:
     async def test_of_an_issuer_is_refused_where_none_is_configured(self, service: str) -> None:
         """All other tokens that do not hold are in tests/support/attacks.py."""
-        async with httpx.AsyncClient(base_url=service) as client:
+        async with anybody(service) as client:
             for algorithm in ALGORITHMS:
                 token = SigningKey(algorithm).token(sub="alice", exp=LATER)
                 response = await client.get("/api/me", headers={"Authorization": f"Bearer {token}"})
@@ -33,7 +32,7 @@ class TestToken:
     async def test_that_is_not_there_is_401_without_an_error_code(
         self, service: str, headers: dict[str, str]
     ) -> None:
-        async with httpx.AsyncClient(base_url=service) as client:
+        async with anybody(service) as client:
             for path in ("/api/me", "/api/chat", "/api/alice/tasks"):
                 response = await client.request(
                     "GET" if path != "/api/chat" else "POST", path, headers=headers
@@ -42,7 +41,7 @@ class TestToken:
                 assert response.headers["WWW-Authenticate"] == "Bearer"
 
     async def test_sent_twice_is_401(self, service: str) -> None:
-        async with httpx.AsyncClient(base_url=service) as client:
+        async with anybody(service) as client:
             headers = [("Authorization", f"Bearer {token_for('alice')}")] * 2
             assert (await client.get("/api/me", headers=headers)).status_code == 401
 
@@ -64,13 +63,13 @@ class TestToken:
             token = jwt.encode(
                 {**{k: v for k, v in claims.items() if v}, "exp": LATER}, SECRET, algorithm="HS256"
             )
-        async with httpx.AsyncClient(base_url=service) as client:
+        async with anybody(service) as client:
             for scheme in ("Bearer", "bearer", "BEARER"):
                 response = await client.get("/api/me", headers={"Authorization": f"{scheme} {token}"})
                 assert (response.status_code, response.json()["user_id"]) == (200, user_id)
 
     async def test_is_taken_within_a_small_leeway(self, service: str) -> None:
-        async with httpx.AsyncClient(base_url=service) as client:
+        async with anybody(service) as client:
             for name, seconds in (("exp", -5), ("nbf", 5)):
                 claims: dict[str, Any] = {name: time.time() + seconds}
                 response = await client.get(
@@ -80,7 +79,7 @@ class TestToken:
 
     async def test_issuer_and_audience_hold_when_configured(self, empty_database_url: str) -> None:
         settings = settings_for(empty_database_url, jwt_issuer="https://auth", jwt_audience="chat")
-        async with serve(settings) as url, httpx.AsyncClient(base_url=url) as client:
+        async with serve(settings) as url, anybody(url) as client:
             expected = {
                 signed(iss="https://auth", aud="chat"): 200,
                 signed(iss="https://auth", aud=["other", "chat"]): 200,
@@ -114,7 +113,7 @@ class TestPath:
 class TestDemoMode:
     async def test_acts_as_demo_without_a_token_and_as_nobody_else(self, empty_database_url: str) -> None:
         settings = settings_for(empty_database_url, demo_mode=True)
-        async with serve(settings) as url, httpx.AsyncClient(base_url=url) as client:
+        async with serve(settings) as url, anybody(url) as client:
             assert (await client.get("/api/me")).json() == {
                 "user_id": "demo",
                 "expires_at": None,
@@ -128,7 +127,7 @@ class TestDemoMode:
             assert (good.json()["user_id"], good.json()["demo"]) == ("alice", False)
 
     async def test_is_off_by_default(self, service: str) -> None:
-        async with httpx.AsyncClient(base_url=service) as client:
+        async with anybody(service) as client:
             assert (await client.get("/api/demo/tasks")).status_code == 401
 
 

@@ -108,7 +108,7 @@ async def test_a_backup_under_load_is_restored_whole(places: tuple[Place, Place]
     running = f'call add_task {{"title": "eggs"}}\ngate {names[0]}\nsay Done.'
 
     async with (
-        serve(settings_for(source.url)) as url,
+        serve(settings_for(source.url, rate_limit_chat="off")) as url,  # a backup may take long
         Client(url, "alice") as alice,
         Client(url, "bob") as bob,
     ):

@@ -7,8 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from chatapi.web import server
 from tests.support.agents import CommandedAgent
-from tests.support.serving import Client, serve, settings_for, token_for
+from tests.support.serving import Client, anybody, serve, settings_for, token_for
 
 SITE = "https://app.example.com"
 EXPOSED = {"X-Request-ID", "Idempotent-Replayed", "Retry-After", "RateLimit", "RateLimit-Policy", "Location"}
@@ -61,7 +62,7 @@ class TestCors:
             assert "Access-Control-Allow-Credentials" not in response.headers
 
     async def test_a_preflight_needs_no_token_and_counts_for_nobody(self, open_to_site: Client) -> None:
-        async with httpx.AsyncClient(base_url=open_to_site.base_url) as browser:
+        async with anybody(open_to_site.base_url) as browser:
             for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
                 for _ in range(3):
                     response = await browser.options(
@@ -145,13 +146,18 @@ class TestSecurityHeaders:
             (31_536_000, "https", "max-age=31536000"),
         ):
             settings = settings_for(f"sqlite+aiosqlite:///{tmp_path / 'chatapi.db'}", hsts_max_age=seconds)
-            async with serve(settings) as url, httpx.AsyncClient(base_url=url) as client:
+            async with serve(settings) as url, anybody(url) as client:
                 response = await client.get("/health/live", headers={"X-Forwarded-Proto": scheme})
                 assert response.headers.get("Strict-Transport-Security") == expected
 
 
 class TestHead:
     """The request line and the headers."""
+
+    @pytest.fixture(autouse=True)
+    def lingers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """For as long as a slow machine takes to send what is not read; who has the answer does not wait for it."""
+        monkeypatch.setattr(server, "LINGER_SECONDS", 60.0)
 
     async def test_up_to_the_bound_is_read(self, alice: Client) -> None:
         response = await alice.get("/api/me", headers={"X-Long": "x" * 60_000})
@@ -173,14 +179,14 @@ class TestHead:
         """What is sent after the refusal is neither kept nor parsed."""
         answer = await send(service, b"GET /health HTTP/1.1\r\nX-Long: " + b"x" * 4 * 1024 * 1024)
         assert answer.startswith(b"HTTP/1.1 431 ")
-        async with httpx.AsyncClient(base_url=service) as client:
+        async with anybody(service) as client:
             assert (await client.get("/health")).status_code == 200
 
     async def test_that_is_no_http_is_400(self, service: str) -> None:
         assert (await send(service, b"milk\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
 
     async def test_with_a_token_over_its_bound_is_401_or_431(self, service: str) -> None:
-        async with httpx.AsyncClient(base_url=service) as client:
+        async with anybody(service) as client:
             for size, status in ((17_000, 401), (134_000, 431)):
                 response = await client.get("/api/me", headers={"Authorization": "Bearer " + "x" * size})
                 assert response.status_code == status

@@ -3,20 +3,20 @@
 import asyncio
 
 import asyncpg
-import httpx
 import pytest
 
 from chatapi.db import config, resilience
+from chatapi.db.schema import upgrade
 from tests.support.metrics import scrape
 from tests.support.postgres import ROLE, Postgres
 from tests.support.proxy import proxy
-from tests.support.serving import Client, serve, settings_for
+from tests.support.serving import Client, anybody, serve, settings_for
 
 NOBODY_THERE = "postgresql://postgres@127.0.0.1:9/chatapi"  # the discard port: nothing listens
 
 
 async def test_health_tells_the_database_and_the_version(service: str) -> None:
-    async with httpx.AsyncClient(base_url=service) as client:
+    async with anybody(service) as client:
         response = await client.get("/health")
         assert response.status_code == 200
         assert response.json() == {"status": "ok", "database": "connected", "version": "0.1.0"}
@@ -63,15 +63,16 @@ async def test_a_database_that_comes_late_is_migrated_when_it_does(postgres: Pos
     async with serve(settings) as url, Client(url, "alice") as client:
         assert (await client.get("/health/ready")).status_code == 503
         await postgres.execute(f"CREATE DATABASE comes_late OWNER {ROLE}")
-        for _ in range(100):
-            if (await client.get("/health/ready")).status_code == 200:
-                break
+        while (await client.get("/health/ready")).status_code != 200:  # noqa: ASYNC110 - until it has tried again
             await asyncio.sleep(0.1)
         assert (await client.get("/api/alice/tasks")).status_code == 200
 
 
 class TestWhileAllConnectionsAreAtWork:
-    async def test_a_database_that_answers_is_ready(self, postgres: Postgres) -> None:
+    async def test_a_database_that_answers_is_ready(
+        self, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(config, "STATEMENT_TIMEOUT", 60.0)  # so long may the test take to look
         name = await asyncio.to_thread(postgres.new_database)
         settings = settings_for(postgres.url(name), db_pool_size=1)
         async with serve(settings) as url, Client(url, "alice") as alice:
@@ -80,9 +81,7 @@ class TestWhileAllConnectionsAreAtWork:
             async with other.transaction():
                 await other.execute("LOCK TABLE tasks")
                 waiting = asyncio.create_task(alice.get(alice.mine("/tasks")))
-                for _ in range(200):
-                    if await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-                        break
+                while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
                 assert (await alice.get("/health/ready")).json() == {"status": "ready"}
                 assert (await alice.get("/health")).json()["database"] == "connected"
@@ -93,19 +92,21 @@ class TestWhileAllConnectionsAreAtWork:
     async def test_a_database_that_does_not_answer_is_found_out(
         self, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(config, "STATEMENT_TIMEOUT", 0.2)
-        monkeypatch.setattr(config, "CONNECT_TIMEOUT", 0.2)
-        monkeypatch.setattr(resilience, "PROBE_TIMEOUT", 0.2)
         name = await asyncio.to_thread(postgres.new_database)
+        await asyncio.to_thread(
+            upgrade, settings_for(postgres.url(name))
+        )  # which takes longer than is given below
+        monkeypatch.setattr(config, "STATEMENT_TIMEOUT", 1.0)
+        monkeypatch.setattr(config, "CONNECT_TIMEOUT", 1.0)
+        monkeypatch.setattr(resilience, "PROBE_TIMEOUT", 1.0)
         async with proxy(postgres.port) as between:
-            settings = settings_for(postgres.url(name, port=between.port), db_pool_size=1)
+            settings = settings_for(postgres.url(name, port=between.port), db_pool_size=1, migrate="off")
             async with serve(settings) as url, Client(url, "alice") as alice:
-                assert (await alice.get(alice.mine("/tasks"))).status_code == 200
+                while (await alice.get(alice.mine("/tasks"))).status_code != 200:  # noqa: ASYNC110 - on a slow machine
+                    await asyncio.sleep(0.1)
                 between.blackhole()
                 waiting = [asyncio.create_task(alice.get(alice.mine("/tasks"))) for _ in range(8)]
-                for _ in range(200):
-                    if (await scrape(url)).get("database_breaker_open") == 1:
-                        break
+                while (await scrape(url)).get("database_breaker_open") != 1:  # noqa: ASYNC110 - nothing else tells
                     await asyncio.sleep(0.05)
                 assert (await alice.get("/health/ready")).status_code == 503
                 assert {(await each).status_code for each in waiting} == {503}

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.agents import CommandedAgent, Gate
 from tests.support.postgres import Postgres
-from tests.support.serving import Client, execute, serve, settings_for, two_replicas
+from tests.support.serving import DIES, Client, execute, serve, settings_for, two_replicas
 
 
 def key(value: str | None = None) -> dict[str, Any]:
@@ -200,7 +200,7 @@ class TestAbandonedTurn:
         async with two_replicas(empty_database_url) as (a, b):
             left_behind = asyncio.create_task(a.chat(message, **sent))
             await gate.reached.wait()
-            await execute(empty_database_url, "DELETE FROM workers")
+            await execute(empty_database_url, DIES)
             answer = await b.said_with(sent, message)
             assert answer["response"] == "add_task: done. Done."
             gate.opened.set()
@@ -222,7 +222,7 @@ class TestAbandonedTurn:
                 a.chat(f'gate {name}\ncall add_task {{"title": "milk"}}', conversation_id)
             )
             await gate.reached.wait()
-            await execute(empty_database_url, "DELETE FROM workers")
+            await execute(empty_database_url, DIES)
             assert (await b.said("history", conversation_id))[
                 "response"
             ] == '[["user", "say 0"], ["assistant", "0"]]'

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.support.agents import CommandedAgent
 from tests.support.logs import heard
-from tests.support.serving import SECRET, Client, Process, execute, serve, settings_for, token_for
+from tests.support.serving import SECRET, Client, Process, anybody, execute, serve, settings_for, token_for
 
 COMMANDED = "tests.support.agents:CommandedAgent"
 CANARY = "canary-7f3a"
@@ -60,7 +59,7 @@ class TestARequest:
 
     async def test_has_one_line_whoever_answers_it(self, talkative: Client) -> None:
         with heard("chatapi.access") as messages:
-            async with httpx.AsyncClient(base_url=talkative.base_url) as nobody:
+            async with anybody(talkative.base_url) as nobody:
                 await nobody.get("/nowhere")
                 await nobody.head("/health")
                 await nobody.request("PURGE", "/health")
@@ -143,7 +142,7 @@ async def test_nothing_that_a_user_wrote_is_in_the_output_of_a_process(
 async def test_for_reading_a_line_is_no_json(directory: Path) -> None:
     async with Process(directory, {"LOG_FORMAT": "console", "CHAT_MODEL": COMMANDED}) as process:
         url = await process.ready()
-        async with httpx.AsyncClient(base_url=url) as nobody:
+        async with anybody(url) as nobody:
             await nobody.get("/api/me")
         process.terminate()
         *_, audit, line = [text for text in await process.lines() if "/api/me" in text]

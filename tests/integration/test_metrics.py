@@ -19,7 +19,7 @@ from tests.support.issuer import issuing
 from tests.support.metrics import Samples, scrape
 from tests.support.postgres import Postgres
 from tests.support.proxy import proxy
-from tests.support.serving import SECRET, Client, Process, execute, serve, settings_for, token_for
+from tests.support.serving import SECRET, Client, Process, anybody, execute, serve, settings_for, token_for
 from tests.support.sse import STREAM
 
 PARTS = ("history_load", "turn_model", "turn_tools", "turn_store")
@@ -45,7 +45,7 @@ async def alice(url: str) -> AsyncIterator[Client]:
 
 
 async def until(true: Callable[[], Awaitable[bool]]) -> None:
-    for _ in range(600):
+    for _ in range(1_200):
         if await true():
             return
         await asyncio.sleep(0.05)
@@ -127,7 +127,7 @@ class TestDatabase:
         async with database.engine.connect():
             assert (seen("in_use"), seen("wait_seconds_count")) == (1, 1)
             waiting = asyncio.create_task(database.ping())
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.5)
             assert not waiting.done()
         await waiting
         assert seen("in_use") == 0
@@ -165,7 +165,7 @@ class TestDatabase:
 async def test_fetches_of_keys_are_counted(database_file: str) -> None:
     async with issuing() as issuer:
         settings = settings_for(database_file, better_auth_url=issuer.url, better_auth_secret=None)
-        async with serve(settings) as url, httpx.AsyncClient(base_url=url) as client:
+        async with serve(settings) as url, anybody(url) as client:
             issuer.sends("nothing of use", "500 Internal Server Error")
             headers = {"Authorization": f"Bearer {issuer.token()}"}
             assert (await client.get("/api/me", headers=headers)).status_code == 503
@@ -213,7 +213,7 @@ class TestExposition:
             assert (await scrape(url)).get("defects_total") == 1
 
     async def test_is_text_or_openmetrics_as_the_scraper_asks(self, url: str) -> None:
-        async with httpx.AsyncClient(base_url=url) as prometheus:
+        async with anybody(url) as prometheus:
             text = await prometheus.get("/metrics")
             assert text.headers["content-type"].startswith("text/plain; version=0.0.4")
             accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
@@ -224,13 +224,13 @@ class TestExposition:
     async def test_is_not_there_when_it_is_off(self, database_file: str) -> None:
         async with (
             serve(settings_for(database_file, metrics="off")) as url,
-            httpx.AsyncClient(base_url=url) as prometheus,
+            anybody(url) as prometheus,
         ):
             assert (await prometheus.get("/metrics")).status_code == 404
 
     async def test_asks_for_its_token_and_takes_no_user_s(self, database_file: str) -> None:
         settings = settings_for(database_file, metrics_token="a-token-for-metrics")
-        async with serve(settings) as url, httpx.AsyncClient(base_url=url) as prometheus:
+        async with serve(settings) as url, anybody(url) as prometheus:
             nothing = await prometheus.get("/metrics")
             assert (nothing.status_code, nothing.headers["www-authenticate"]) == (401, "Bearer")
             for wrong in ("a-token", token_for("alice"), "\u00e9".encode().decode("latin-1")):
@@ -243,9 +243,9 @@ class TestExposition:
     async def test_says_what_is_running(self, database_file: str) -> None:
         async with (
             serve(settings_for(database_file, chatapi_build="abc1234")) as url,
-            httpx.AsyncClient(base_url=url) as anybody,
+            anybody(url) as somebody,
         ):
-            health = (await anybody.get("/health")).json()
+            health = (await somebody.get("/health")).json()
             assert health["build"] == "abc1234"
             assert (await scrape(url)).get("build_info", version=health["version"], build="abc1234") == 1
 
@@ -269,11 +269,11 @@ class TestSeveralWorkers:
             await until(lambda: answers(url))
             pids: set[int] = set()
             turns = 0
-            while len(pids) < 2 and turns < 300:  # each on a connection of its own, which either may take
+            while len(pids) < 2:  # each on a connection of its own, which either may take once it has started
                 async with Client(url, "alice") as alice:
                     pids.add(int((await alice.said("pid"))["response"]))
                 turns += 1
-            assert len(pids) == 2
+            await until(lambda: requests_counted(url, turns))  # the last one is when its answer has gone out
             for _ in range(5):
                 seen = await scrape(url)
                 assert seen.get("turn_seconds_count", outcome="completed") == turns
@@ -304,10 +304,14 @@ class TestSeveralWorkers:
 
 async def answers(url: str) -> bool:
     try:
-        async with httpx.AsyncClient(base_url=url) as anybody:
-            return (await anybody.get("/health/ready")).status_code == 200
+        async with anybody(url) as somebody:
+            return (await somebody.get("/health/ready")).status_code == 200
     except httpx.TransportError:
         return False
+
+
+async def requests_counted(url: str, count: int) -> bool:
+    return (await scrape(url)).get("requests_total", **CHAT, status=200) == count
 
 
 async def turns_active(url: str, count: int) -> bool:

@@ -139,6 +139,18 @@ async def test_waits_for_another_upgrade_for_longer_than_a_statement_may_take(
     assert await tables(settings) == TABLES
 
 
+@pytest.mark.slow
+async def test_waits_for_another_upgrade_on_sqlite_too(directory: Path) -> None:
+    file = directory / "chatapi.db"
+    database = Database(database_config(settings_for(f"sqlite:///{file}")))
+    async with database.transaction(None):
+        upgrading = asyncio.create_task(asyncio.to_thread(upgrade, f"sqlite:///{file}", directory))
+        await asyncio.sleep(10)  # a statement waits for five seconds
+        assert not upgrading.done()
+    assert (await upgrading).returncode == 0
+    await database.close()
+
+
 async def test_does_not_queue_for_a_table_with_everybody_behind(postgres: Postgres, directory: Path) -> None:
     """As while `pg_dump` reads: a turn would wait for the migration, which waits for the dump."""
     name = await asyncio.to_thread(postgres.new_database)

@@ -177,7 +177,7 @@ class TestColdStart:
                 told = await alice.chat("say Hello.", headers=headers)
                 assert (told.status_code, int(told.headers["Retry-After"]) >= 1) == (503, True)
                 between.heal()
-                for _ in range(200):
+                for _ in range(600):
                     answer = await alice.chat("say Hello.", headers=headers)
                     if answer.status_code == 200:
                         break

@@ -1,6 +1,7 @@
 """Streams read from another process than the one that runs the turn, or later."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from chatapi.db.config import EVERYONE, Database, database_config
 from chatapi.db.models import TurnChunk
 from chatapi.errors import Restarting
 from tests.support.agents import CommandedAgent, Gate
-from tests.support.serving import SECRET, Client, Process, execute, settings_for, two_replicas
+from tests.support.serving import DIES, SECRET, Client, Process, execute, settings_for, two_replicas
 from tests.support.sse import STREAM, Chunk, chunks_of, resumed, streamed, text_of, types_of
 
 
@@ -144,7 +145,7 @@ class TestResume:
             await waits.reached.wait()
             async with reading(there, "GET", "/chat/1/stream") as chunks:
                 await until_text(chunks, "done. ")
-                await execute(empty_database_url, "DELETE FROM workers")
+                await execute(empty_database_url, DIES)
                 *_, last = [chunk async for chunk in chunks]
             assert last["problem"]["type"] == "urn:chatapi:problem:interrupted"
             again = await streamed(there, message, headers=key)
@@ -189,7 +190,7 @@ class TestResume:
             await waits.reached.wait()
             await made[1].drain(0)  # as at a SIGTERM, which a process hears and not a part of one
             told = asyncio.create_task(resumed(there, 1))
-            done, _ = await asyncio.wait([told], timeout=10)
+            done, _ = await asyncio.wait([told], timeout=60)
             waits.opened.set()
             assert done
             assert told.result()[-1]["problem"]["type"] == "urn:chatapi:problem:restarting"
@@ -249,12 +250,14 @@ class TestCost:
 
         monkeypatch.setattr(stored, "write", counted)
         name, waits = gate()
+        began = time.monotonic()
         turn = asyncio.create_task(streamed(alice, f"words 5000\nsay end\ngate {name}"))
         await waits.reached.wait()
         (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
         while not writes or await position_of(database_url, alice.user_id) < 0:  # noqa: ASYNC110 - its tick
             await asyncio.sleep(0.05)
-        assert len(writes) < 50  # of 5,001 pieces
+        # Of 5,001 pieces, however long the machine takes to say them.
+        assert len(writes) <= 2 + (time.monotonic() - began) / WATCH_SECONDS
         waits.opened.set()
         await turn
         assert await position_of(database_url, alice.user_id) == -1
@@ -270,7 +273,21 @@ class TestCost:
     async def test_nothing_is_asked_of_the_database_for_turns_that_nobody_follows(
         self, replicas: tuple[Client, Client], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        asked = asyncio.Event()
+        asked: list[int] = []
+        poll = following.Following._poll
+
+        async def noticed(followed: following.Following, turns: list[Any]) -> None:
+            asked.append(len(turns))
+            await poll(followed, turns)
+
+        read = stored.read
+
+        async def noticed_too(session: object, places: list[stored.Place]) -> object:
+            asked.append(len(places))
+            return await read(session, places)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(following.Following, "_poll", noticed)
+        monkeypatch.setattr(stored, "read", noticed_too)
         here, there = replicas
         name, waits = gate()
         turn = asyncio.create_task(here.said(f"say Hel\ngate {name}"))
@@ -278,17 +295,11 @@ class TestCost:
         (conversation,) = (await there.get(there.mine("/conversations"))).json()["items"]
         async with reading(there, "GET", f"/chat/{conversation['id']}/stream") as chunks:
             await until_text(chunks, "Hel")
+        assert any(asked)
         monkeypatch.setattr(following, "UNREAD_POLLS", 1)
-        await asyncio.sleep(following.POLL_SECONDS * 4)
-        read = stored.read
-
-        async def noticed(session: object, places: list[stored.Place]) -> object:
-            asked.set()
-            return await read(session, places)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(stored, "read", noticed)
-        await asyncio.sleep(following.POLL_SECONDS * 4)
-        assert not asked.is_set()
+        # Sooner or later, several times in each process that there is: those of the test, and one that all tests share.
+        while len(asked) < 20 or any(asked[-20:]):  # noqa: ASYNC110 - its tick
+            await asyncio.sleep(0.05)
         waits.opened.set()
         await turn
 
@@ -331,7 +342,7 @@ async def position_of(database_url: str, user_id: str) -> int:
 class TestShutdown:
     async def test_tells_open_streams_to_resume_and_ends_their_turns(self, directory: Path) -> None:
         environ = {
-            "CHAT_MODEL": "tests.support.agents:CommandedAgent",
+            "CHAT_MODEL": "tests.support.gated:GatedAgent",
             "BETTER_AUTH_SECRET": SECRET,
             "DATABASE_URL": f"sqlite+aiosqlite:///{directory / 'chatapi.db'}",
         }
@@ -341,7 +352,7 @@ class TestShutdown:
             Client(await process.ready(), "alice") as alice,
             Client(await other.ready(), "alice") as elsewhere,
             reading(
-                alice, "POST", "/chat", json={"message": "say Hel\nsleep 9\nsay lo."}, headers=STREAM
+                alice, "POST", "/chat", json={"message": "say Hel\ngate end\nsay lo."}, headers=STREAM
             ) as chunks,
         ):
             ids = (await anext(chunks))["messageMetadata"]
@@ -349,5 +360,11 @@ class TestShutdown:
             *_, last = [chunk async for chunk in chunks]
             assert last["problem"]["type"] == "urn:chatapi:problem:restarting"
             assert {name: last["problem"][name] for name in ids} == ids
-            assert text_of(await resumed(elsewhere, **ids)) == "Hello."
+            async with reading(
+                elsewhere, "GET", f"/chat/{ids['conversation_id']}/stream", params={"turn_id": ids["turn_id"]}
+            ) as rest:
+                seen = await until_text(rest, "Hel")
+                (directory / "end.open").touch()
+                seen += [chunk async for chunk in rest]
+            assert text_of(seen) == "Hello."
             assert await process.wait() == 0

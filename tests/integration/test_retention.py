@@ -14,7 +14,7 @@ from chatapi.chat import retention
 from chatapi.db.config import EVERYONE, Database, database_config
 from chatapi.db.models import Conversation
 from tests.support.agents import CommandedAgent
-from tests.support.serving import Client, command, execute, serve, settings_for
+from tests.support.serving import DIES, Client, command, execute, serve, settings_for
 
 
 def run(directory: Path, url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -83,7 +83,7 @@ async def test_a_turn_under_way_keeps_its_conversation_and_an_abandoned_one_does
         dead = CommandedAgent.gates[other := uuid4().hex]
         abandoned = asyncio.create_task(alice.chat(f"gate {other}", conversation["id"]))
         await dead.reached.wait()
-        await execute(url, "UPDATE turns SET worker_id = 'one that died' WHERE status = 'running'")
+        await execute(url, DIES)
         await age(url, conversation["id"], 91)
         gone = await asyncio.to_thread(run, directory, url, "--older-than", "90d")
         assert (gone.returncode, gone.stderr.rsplit(": ", 1)[1]) == (0, "1\n")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from chatapi.chat import worker
 from tests.support.postgres import ROLE, Postgres
 from tests.support.serving import Client, serve, settings_for
 from tests.support.statements import sent_for_requests
@@ -67,7 +68,9 @@ async def side(
     else:
         name = await asyncio.to_thread(postgres.new_database)
         url = postgres.url(name, role=ROLE if request.param == "guarded" else "postgres")
-    with sent_for_requests() as sent:
+    with sent_for_requests() as sent, pytest.MonkeyPatch.context() as patch:
+        # Where a heartbeat is late, as on a slow machine, a turn renews the lease itself.
+        patch.setattr(worker, "LEASE_SECONDS", 3_600)
         async with serve(settings_for(url)) as base_url, Client(base_url, "alice") as alice:
             await alice.said_with({"headers": FIRST}, "say 0")
             await alice.said("say 0")

@@ -31,7 +31,7 @@ async def refused(send: Callable[[], Awaitable[httpx.Response]]) -> httpx.Respon
 
 async def taken(send: Callable[[], Awaitable[httpx.Response]], problem: str) -> httpx.Response:
     """Send until it is taken; meanwhile it may be this problem, or still under way."""
-    for _ in range(200):
+    for _ in range(600):
         response = await send()
         if response.status_code == 200:
             return response
@@ -74,7 +74,7 @@ async def tells_and_recovers(
 class TestFull:
     async def test_sqlite(self) -> None:
         with small_disk("4m") as disk:
-            settings = settings_for(f"sqlite:///{disk.path / 'chatapi.db'}")
+            settings = settings_for(f"sqlite:///{disk.path / 'chatapi.db'}", rate_limit_chat="off")
             async with serve(settings) as base, Client(base, "alice") as alice:
                 await tells_and_recovers(
                     alice,
@@ -92,7 +92,10 @@ class TestFull:
             await postgres.execute(f"CREATE TABLESPACE {name} LOCATION '{space}'")
             await postgres.execute(f"CREATE DATABASE {name} OWNER {ROLE} TABLESPACE {name}")
             try:
-                async with serve(settings_for(postgres.url(name))) as base, Client(base, "alice") as alice:
+                async with (
+                    serve(settings_for(postgres.url(name), rate_limit_chat="off")) as base,
+                    Client(base, "alice") as alice,
+                ):
                     await tells_and_recovers(
                         alice,
                         lambda: asyncio.to_thread(disk.fill),
@@ -118,7 +121,10 @@ class TestReadOnly:
         async def end() -> None:
             await postgres.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
 
-        async with serve(settings_for(postgres.url(name))) as base, Client(base, "alice") as alice:
+        async with (
+            serve(settings_for(postgres.url(name), rate_limit_chat="off")) as base,
+            Client(base, "alice") as alice,
+        ):
             await tells_and_recovers(alice, begin, end, READ_ONLY)
 
     async def test_sqlite(self, directory: Path) -> None:

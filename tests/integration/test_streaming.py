@@ -210,7 +210,7 @@ class TestHangUp:
         self, alice: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(server, "STALL_SECONDS", 0.2)
-        body = json.dumps({"message": "flood 20000"}).encode()
+        body = json.dumps({"message": "flood 2000"}).encode()
         async with idle_reader(
             alice, "POST /api/chat", body, "Accept: text/event-stream", "Content-Type: application/json"
         ) as reader:
@@ -233,7 +233,7 @@ class TestSlowReaders:
     ) -> None:
         """However much of it there is already: here, all of it, as one piece of text."""
         paused = waiting(monkeypatch)
-        ids = (await streamed(alice, "flood 20000"))[0]["messageMetadata"]
+        ids = (await streamed(alice, "flood 2000"))[0]["messageMetadata"]
         path = f"GET /api/chat/{ids['conversation_id']}/stream?turn_id={ids['turn_id']}"
         async with AsyncExitStack() as readers:
             for _ in range(3):
@@ -248,7 +248,7 @@ class TestSlowReaders:
     ) -> None:
         """Here the looks at them are the test's, so that no clock decides; the answer is one piece, and no stream."""
         paused = waiting(monkeypatch)
-        conversation_id = (await streamed(alice, "flood 20000"))[0]["messageMetadata"]["conversation_id"]
+        conversation_id = (await streamed(alice, "flood 2000"))[0]["messageMetadata"]["conversation_id"]
         async with idle_reader(
             alice, f"GET {alice.mine(f'/conversations/{conversation_id}/messages')}"
         ) as reader:
@@ -269,6 +269,7 @@ class TestSlowReaders:
 
 def waiting(monkeypatch: pytest.MonkeyPatch) -> list[server.BoundedHttp]:
     """The connections whose clients do not take what is sent, as they come to that."""
+    monkeypatch.setattr(server, "STALL_SECONDS", 300.0)  # none is hung up on while the test looks
     paused: list[server.BoundedHttp] = []
     pause = server.BoundedHttp.pause_writing
 

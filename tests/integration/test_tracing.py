@@ -18,7 +18,7 @@ from tests.support.logs import heard
 from tests.support.otlp import Collector, Span, collecting
 from tests.support.postgres import Postgres
 from tests.support.proxy import proxy
-from tests.support.serving import Client, execute, serve, settings_for
+from tests.support.serving import Client, anybody, execute, serve, settings_for
 
 CANARY = "canary-9b1c"
 CHAT = "POST /api/{user_id}/chat"
@@ -193,7 +193,7 @@ class TestARequest:
     async def test_has_none_that_nobody_asked_for(self, empty_database_url: str) -> None:
         async with serve(settings_for(empty_database_url, log_level="INFO")) as url:
             with heard("chatapi.access") as messages:
-                async with httpx.AsyncClient(base_url=url) as nobody:
+                async with anybody(url) as nobody:
                     await nobody.get("/health")
         assert "trace_id" not in messages[0]
 
@@ -239,7 +239,7 @@ async def test_a_collector_that_does_not_answer_does_not_hold_up_the_shutdown(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
     async with serve(settings_for(f"sqlite:///{tmp_path / 'chatapi.db'}")) as url:
-        async with httpx.AsyncClient(base_url=url) as nobody:
+        async with anybody(url) as nobody:
             await nobody.get("/health")
         began = time.monotonic()
     assert held

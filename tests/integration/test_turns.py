@@ -14,7 +14,7 @@ from chatapi.db.config import Database, database_config
 from chatapi.db.models import Worker
 from tests.support.agents import CommandedAgent
 from tests.support.logs import heard
-from tests.support.serving import SECRET, Client, Process, execute, serve, settings_for, two_replicas
+from tests.support.serving import DIES, SECRET, Client, Process, execute, serve, settings_for, two_replicas
 
 
 class TestCancel:
@@ -59,7 +59,7 @@ class TestCancel:
             (conversation,) = (await b.get(b.mine("/conversations"))).json()["items"]
             (running,) = await b.messages(conversation["id"])
             assert (await b.post(b.mine(f"/turns/{running['turn_id']}/cancel"))).status_code == 202
-            assert (await asyncio.wait_for(turn, 10)).status_code == 409
+            assert (await asyncio.wait_for(turn, 60)).status_code == 409
 
     async def test_of_a_turn_that_has_ended_is_409(self, alice: Client) -> None:
         answer = await alice.said("say Hello.")
@@ -111,7 +111,7 @@ class TestCancel:
                 async for line in response.aiter_lines():  # what is read there was written down
                     if "add_task: done" in line:
                         break
-            await execute(empty_database_url, "DELETE FROM workers")
+            await execute(empty_database_url, DIES)
             assert (await there.post(there.mine("/turns/1/cancel"))).status_code == 202
             question, answer = await there.messages(1)
             assert question["status"] == answer["status"] == "cancelled"
@@ -169,7 +169,7 @@ class TestDefect:
                 await asyncio.sleep(0.01)
         # A cancel would be followed by a look of its own; this is left to the watch.
         await alice.delete(alice.mine(f"/conversations/{conversation['id']}"))
-        told = await asyncio.wait_for(turn, 10)
+        told = await asyncio.wait_for(turn, 60)
         assert told.json()["type"] == "urn:chatapi:problem:turn-cancelled"
 
     async def test_at_a_turns_end_does_not_leave_it_running(
@@ -180,11 +180,11 @@ class TestDefect:
             for module, function in ((at_once, "finish"), (store, "finish"), (store, "fail")):
                 broken.setattr(module, function, defect)
             assert (await alice.chat("say 1", conversation_id)).status_code == 500
-        for _ in range(200):
+        for _ in range(50):  # each counts against the limit of sixty a minute
             response = await alice.chat("say 2", conversation_id)
             if response.status_code == 200:
                 break
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.5)
         assert response.status_code == 200
         statuses = [message["status"] for message in await alice.messages(conversation_id)]
         assert statuses == ["completed", "completed", "failed", "completed", "completed"]
@@ -210,15 +210,22 @@ async def defect(*_: object, **__: object) -> None:
     raise RuntimeError("a defect")
 
 
+async def begun(alice: Client) -> None:
+    """Wait until Alice's first turn has."""
+    while not (await alice.get(alice.mine("/conversations"))).json()["items"]:  # noqa: ASYNC110 - nothing else tells
+        await asyncio.sleep(0.05)
+
+
 @pytest.mark.slow
 class TestShutdown:
-    @pytest.mark.parametrize("wait", [0.2])
-    async def test_lets_a_short_turn_finish(self, directory: Path, wait: float) -> None:
-        environ = {"CHAT_MODEL": "tests.support.agents:CommandedAgent", "BETTER_AUTH_SECRET": SECRET}
+    async def test_lets_a_short_turn_finish(self, directory: Path) -> None:
+        environ = {"CHAT_MODEL": "tests.support.gated:GatedAgent", "BETTER_AUTH_SECRET": SECRET}
         async with Process(directory, environ) as process, Client(await process.ready(), "alice") as alice:
-            turn = asyncio.create_task(alice.chat("sleep 1\nsay Done."))
-            await asyncio.sleep(wait)
+            turn = asyncio.create_task(alice.chat("gate end\nsay Done."))
+            await begun(alice)
             process.terminate()
+            await asyncio.sleep(0.5)  # so that it ends after that is heard
+            (directory / "end.open").touch()
             response = await turn
             assert (response.status_code, response.json()["response"]) == (200, "Done.")
             assert await process.wait() == 0
@@ -229,10 +236,10 @@ class TestShutdown:
             "BETTER_AUTH_SECRET": SECRET,
         }
         headers = {"Idempotency-Key": "k"}
-        message = 'call add_task {"title": "milk"}\nonce sleep 30\nsay Done.'
+        message = 'call add_task {"title": "milk"}\nonce gate never\nsay Done.'
         async with Process(directory, environ) as process, Client(await process.ready(), "alice") as alice:
             turn = asyncio.create_task(alice.chat(message, headers=headers))
-            await asyncio.sleep(0.5)
+            await begun(alice)
             process.terminate()
             response = await turn
             assert (response.status_code, response.json()["type"]) == (503, "urn:chatapi:problem:interrupted")

@@ -23,7 +23,7 @@ class Gate:
 class CommandedAgent:
     """Does what the message says, a command a line, so that a test can write what a model would do.
 
-    `say TEXT`, `think TEXT`, `words N` (says so many), `flood N` (half a kilobyte each), `sleep SECONDS`, `gate NAME` (waits there), `call TOOL {JSON}`,
+    `say TEXT`, `think TEXT`, `words N` (says so many), `flood N` (five kilobytes each), `sleep SECONDS`, `gate NAME` (waits there), `call TOOL {JSON}`,
     `history` (says the history as JSON), `pid`, `fail`, `crash`, `silence`.
     Any other line is echoed. `once` before a command: it is done the first time that this user says so, and not again.
     """
@@ -53,7 +53,7 @@ class CommandedAgent:
                         await asyncio.sleep(0)
                 case "flood":
                     for _ in range(int(rest)):
-                        yield TextDelta("x" * 500)
+                        yield TextDelta("x" * 5_000)
                         await asyncio.sleep(0)
                 case "sleep":
                     await asyncio.sleep(float(rest))

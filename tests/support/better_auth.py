@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import httpx
 
+from tests.support import npm
 from tests.support.serving import REPOSITORY, SECRET
 
 PROJECT = REPOSITORY / "tests" / "better_auth"
@@ -21,8 +22,8 @@ NODE = 20
 
 def missing() -> str | None:
     """Why Better Auth cannot run here; None if it can."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
+    node = shutil.which("node")
+    if node is None or shutil.which("npm") is None:
         return f"real Better Auth left out: it needs Node {NODE} or newer and npm on PATH"
     version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     match = re.match(r"v(\d+)", version)
@@ -32,14 +33,7 @@ def missing() -> str | None:
 
 
 def install() -> None:
-    """What package-lock.json says, unless it is there; raises with npm's own words if it cannot be had."""
-    installed = PROJECT / "node_modules" / ".package-lock.json"
-    lock = PROJECT / "package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-        done = subprocess.run(["npm", "ci"], cwd=PROJECT, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"npm ci in {PROJECT} failed:\n{done.stderr}")
-        installed.touch()
+    npm.install(PROJECT)
 
 
 @asynccontextmanager

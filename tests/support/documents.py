@@ -37,7 +37,7 @@ def run_commands(commands: list[str], directory: Path, environ: Mapping[str, str
         env={**clean_environ(), **environ},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
     assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"

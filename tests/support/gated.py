@@ -1,11 +1,19 @@
-"""The commanded agent for a process of its own, whose gates are files in its working directory."""
+"""The commanded agent for a process of its own, whose gates are files in its working directory.
+
+Such a process has patience: what it does, a test decides by its gates, and not the machine by being slow.
+"""
 
 import asyncio
 from collections import defaultdict
 from pathlib import Path
 from typing import ClassVar
 
+from chatapi import app
+from chatapi.web import limits
 from tests.support.agents import CommandedAgent, Gate
+
+app.DRAIN_SECONDS = 120.0  # for a gate that is opened after SIGTERM
+limits.REDIS_SECONDS = 60.0
 
 
 class File:

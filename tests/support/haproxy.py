@@ -1,5 +1,6 @@
 """A real HAProxy before replicas, from deploy/haproxy.cfg."""
 
+import asyncio
 import re
 import shutil
 import socket
@@ -32,6 +33,10 @@ class HAProxy:
             flags=re.MULTILINE,
         )
         assert (binds, servers) == (1, len(replicas) * 2)  # in each backend
+        self._stats = free_port()
+        config = config.replace(
+            "global\n", f"global\n    stats socket ipv4@127.0.0.1:{self._stats} level user\n", 1
+        )
         file = directory / "haproxy.cfg"
         file.write_text(config)
         self._process = subprocess.Popen(
@@ -40,6 +45,19 @@ class HAProxy:
         while not self._listens():
             assert self._process.poll() is None, "haproxy ended"
             time.sleep(0.02)
+
+    async def has_up(self, count: int) -> None:
+        """Wait until it takes so many replicas for ready."""
+        while await self._up() < count:  # noqa: ASYNC110 - nothing else tells
+            await asyncio.sleep(0.05)
+
+    async def _up(self) -> int:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._stats)
+        writer.write(b"show servers state replicas\n")
+        lines = (await reader.read()).decode().splitlines()
+        writer.close()
+        # Of the line of a server, the sixth value is its state; a line before them names them, one more the format.
+        return sum(line.split()[5] == "2" for line in lines if "127.0.0.1" in line)
 
     def close(self) -> None:
         self._process.kill()

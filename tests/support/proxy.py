@@ -19,6 +19,19 @@ class Proxy:
         self._cut_for_good = False
         self._writers: set[asyncio.StreamWriter] = set()
 
+    async def gone(self, connections: frozenset[asyncio.StreamWriter]) -> None:
+        """Wait until these, which somebody else breaks, are known to be broken to both sides."""
+        while connections & self.connections:  # noqa: ASYNC110 - nothing else tells
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(
+            0.1
+        )  # the service, in this process and loop, hears of it by then, however slow it is
+
+    @property
+    def connections(self) -> frozenset[asyncio.StreamWriter]:
+        """Those there are now."""
+        return frozenset(self._writers)
+
     def blackhole(self) -> None:
         """Swallow everything: connections stay open and nothing comes."""
         self._passing.clear()
@@ -45,11 +58,11 @@ class Proxy:
             return
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
         self._writers |= {writer, there_writer}
-        cutting = asyncio.Event()
+        cutting, answered = asyncio.Event(), asyncio.Event()
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._pass_queries(reader, there_writer, cutting))
-                both.create_task(self._pass_answers(there_reader, writer, cutting))
+                both.create_task(self._pass_queries(reader, there_writer, cutting, answered))
+                both.create_task(self._pass_answers(there_reader, writer, cutting, answered))
         except* OSError:
             pass
         finally:
@@ -58,7 +71,11 @@ class Proxy:
                 each.transport.abort()
 
     async def _pass_queries(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cutting: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        cutting: asyncio.Event,
+        answered: asyncio.Event,
     ) -> None:
         while data := await reader.read(65_536):
             await self._passing.wait()
@@ -68,19 +85,25 @@ class Proxy:
             writer.write(data)
             await writer.drain()
             if cutting.is_set():
-                await asyncio.sleep(0.1)  # long enough for the database to have done it
+                await answered.wait()  # the database has done it
                 if self._cut_for_good:
                     self.cut()
                 raise ConnectionAbortedError
         raise ConnectionAbortedError  # one side closed: the other goes with it
 
     async def _pass_answers(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cutting: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        cutting: asyncio.Event,
+        answered: asyncio.Event,
     ) -> None:
         while data := await reader.read(65_536):
             await self._passing.wait()
             await asyncio.sleep(self.delay)
-            if not cutting.is_set():
+            if cutting.is_set():
+                answered.set()
+            else:
                 writer.write(data)
                 await writer.drain()
         raise ConnectionAbortedError

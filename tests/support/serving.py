@@ -26,6 +26,9 @@ from tests.support.agents import CommandedAgent
 
 REPOSITORY = Path(__file__).parents[2]
 SECRET = "a-secret-for-tests-that-is-long-enough"
+# What becomes of running turns whose process dies. To take its lease would not do: it lives, and its next heartbeat takes
+# another.
+DIES = "UPDATE turns SET worker_id = 'one that died' WHERE status = 'running'"
 
 
 def settings_for(database_url: str, **changes: Any) -> Settings:
@@ -43,6 +46,11 @@ def settings_for(database_url: str, **changes: Any) -> Settings:
 def token_for(user_id: str) -> str:
     settings = settings_for("sqlite:///unused")
     return TokenVerifier(settings).mint(user_id, timedelta(hours=1))
+
+
+def anybody(base_url: str | httpx.URL, **options: Any) -> httpx.AsyncClient:
+    """A client of nobody in particular, who is as patient as a user's: httpx's own 5 s may be too few here."""
+    return httpx.AsyncClient(base_url=base_url, **{"timeout": 60, **options})
 
 
 async def execute(database_url: str, statement: str, **values: Any) -> None:
@@ -97,7 +105,14 @@ async def serve(settings: Settings, agent: Agent | None = None) -> AsyncIterator
     """The service in this process; yields its base URL."""
     app = create_app(settings, agent or CommandedAgent())
     server = uvicorn.Server(
-        uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1, http=BoundedHttp)
+        uvicorn.Config(
+            app,
+            port=0,
+            log_level="warning",
+            timeout_graceful_shutdown=1,
+            timeout_keep_alive=300,  # clients let go of a connection before, and never use one that is just closed
+            http=BoundedHttp,
+        )
     )
     serving = asyncio.create_task(server.serve())
     while not server.started:
@@ -167,7 +182,7 @@ class Process:
 
     async def ready(self) -> str:
         """Wait until it listens; its base URL."""
-        for _ in range(600):
+        for _ in range(1_200):
             ended = self._process.poll() is not None
             if match := re.search(r"running on (http://[^\s\"]+)", self._said()):
                 return match[1]

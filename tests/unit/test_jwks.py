@@ -261,7 +261,7 @@ TROUBLE: dict[str, Callable[[Issuer], None]] = {
 
 def misbehave(issuer: Issuer, jwks: JWKS, how: str) -> None:
     TROUBLE[how](issuer)
-    jwks._fetch_seconds = 0.2 if how in {"drips", "hangs"} else A_MINUTE
+    jwks._fetch_seconds = 1.0 if how in {"drips", "hangs"} else A_MINUTE
 
 
 async def recover(issuer: Issuer, jwks: JWKS) -> None:

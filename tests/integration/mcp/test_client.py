@@ -14,11 +14,11 @@ from chatapi.agent.tools import TASK_TOOLS
 from chatapi.app import create_app
 from chatapi.mcp import client as mcp_client
 from chatapi.mcp.config import HttpServer, read_servers
-from chatapi.settings import SettingsError
-from tests.support import mcp_server
+from chatapi.settings import Settings, SettingsError
+from tests.support import mcp_server, serving
 from tests.support.agents import CommandedAgent
 from tests.support.mcp_server import free_port, weather_over_http
-from tests.support.serving import REPOSITORY, Client, serve, settings_for
+from tests.support.serving import REPOSITORY, Client, serve
 
 STDIO = {
     "command": sys.executable,
@@ -35,6 +35,11 @@ class WatchedAgent(CommandedAgent):
     def reply(self, prompt: Any, tools: Any) -> Any:
         self.offered = tuple(tools.specs)
         return super().reply(prompt, tools)
+
+
+def settings_for(database_url: str, **changes: Any) -> Settings:
+    """Who waits for a server asks for it again and again, more often than sixty times a minute."""
+    return serving.settings_for(database_url, **{"rate_limit_chat": "off", **changes})
 
 
 def servers_file(directory: Path, **servers: Any) -> str:
@@ -77,6 +82,7 @@ class TestServers:
         self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("CHATAPI_TEST_GIVEN", "a-value")
+        monkeypatch.setattr(mcp_client, "CONNECT_SECONDS", 60.0)
         agent = WatchedAgent()
         async with weather_over_http() as (url, listener):
             http = {"type": "http", "url": url, "headers": {"Authorization": "Bearer ${CHATAPI_TEST_GIVEN}"}}
@@ -125,6 +131,7 @@ class TestServers:
         self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("CHATAPI_TEST_GIVEN", "x")
+        monkeypatch.setattr(mcp_client, "CONNECT_SECONDS", 60.0)
         monkeypatch.setattr(mcp_client, "RETRY_SECONDS", (0.1, 0.1))
         settings = settings_for(empty_database_url, mcp_servers=servers_file(tmp_path, near=STDIO))
         async with serve(settings) as base_url, Client(base_url, "alice") as alice:
@@ -181,7 +188,7 @@ class TestServers:
     async def test_a_silent_one_is_given_up(
         self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(mcp_client, "CONNECT_SECONDS", 0.2)
+        monkeypatch.setattr(mcp_client, "CONNECT_SECONDS", 2.0)  # enough to be heard by it
         held: list[asyncio.StreamWriter] = []
         silent = await asyncio.start_server(lambda _, writer: held.append(writer), "127.0.0.1", 0)
         port = silent.sockets[0].getsockname()[1]

@@ -18,7 +18,7 @@ from chatapi.tasks.service import TaskService
 from tests.integration.test_database_trouble import behind_proxy
 from tests.support.mcp_clients import connected, headers_for, message
 from tests.support.postgres import Postgres
-from tests.support.serving import Client, serve, settings_for, token_for
+from tests.support.serving import Client, anybody, serve, settings_for, token_for
 
 MODES = ["legacy", "2026-07-28", "auto"]
 
@@ -230,7 +230,7 @@ class TestProtocol:
 class TestWhoMayCall:
     @pytest.mark.parametrize("path", ["/mcp", "/mcp/", "//mcp", "/mcp//", "/./mcp", "/mcp?x=1"])
     async def test_nobody_without_a_token(self, service: str, path: str) -> None:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             for method in ("GET", "POST", "HEAD", "OPTIONS", "DELETE", "PUT", "TRACE"):
                 answer = await client.request(
                     method, f"{service}{path}", headers={"MCP-Protocol-Version": "2026-07-28"}
@@ -243,7 +243,7 @@ class TestWhoMayCall:
                     assert answer.json()["type"] == "urn:chatapi:problem:unauthenticated"
 
     async def test_nobody_with_a_bad_token(self, service: str) -> None:
-        async with httpx.AsyncClient(base_url=service) as client:
+        async with anybody(service) as client:
             answer = await client.post("/mcp", headers={"Authorization": "Bearer nonsense"})
         assert answer.status_code == 401
         told = answer.headers["www-authenticate"]
@@ -258,7 +258,7 @@ class TestWhoMayCall:
 
     async def test_the_metadata_says_where_to_go(self, empty_database_url: str) -> None:
         settings = settings_for(empty_database_url, jwt_issuer="https://auth.example.com")
-        async with serve(settings) as url, httpx.AsyncClient(base_url=url) as client:
+        async with serve(settings) as url, anybody(url) as client:
             document = (await client.get("/.well-known/oauth-protected-resource/mcp")).json()
             assert document == {
                 "resource": f"{url}/mcp",
@@ -268,14 +268,14 @@ class TestWhoMayCall:
             }
 
     async def test_without_an_issuer_the_metadata_names_no_server(self, service: str) -> None:
-        async with httpx.AsyncClient(base_url=service) as client:
+        async with anybody(service) as client:
             document = (await client.get("/.well-known/oauth-protected-resource/mcp")).json()
         assert "authorization_servers" not in document
 
     async def test_in_demo_mode_the_demo_user(self, empty_database_url: str) -> None:
         async with (
             serve(settings_for(empty_database_url, demo_mode=True)) as url,
-            httpx.AsyncClient(base_url=url) as client,
+            anybody(url) as client,
         ):
             body = message("tools/call", {"name": "add_task", "arguments": {"title": "milk"}})
             answer = await client.post("/mcp", json=body, headers=headers_for("tools/call", "add_task"))
@@ -311,7 +311,7 @@ class TestHosts:
     async def test_those_that_are_allowed_are_served(self, tmp_path: Path, allowed: str) -> None:
         settings = settings_for(f"sqlite:///{tmp_path}/unused", mcp_allowed_hosts=allowed, migrate="off")
         bearer = {"Authorization": f"Bearer {token_for('alice')}"}
-        async with serve(settings) as url, httpx.AsyncClient(base_url=url, headers=bearer) as client:
+        async with serve(settings) as url, anybody(url, headers=bearer) as client:
             for host, origin, status in HOSTS[allowed]:
                 headers = {"Host": host, **headers_for("tools/list")} | ({"Origin": origin} if origin else {})
                 answer = await client.post("/mcp", json=message("tools/list"), headers=headers)
@@ -348,10 +348,10 @@ class TestTwoUsersAtOnce:
 
 
 async def until_answered(alice: Client) -> None:
-    for _ in range(200):
+    for _ in range(500):
         if (await alice.get(alice.mine("/tasks"))).status_code == 200:
             return
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.1)
     raise AssertionError("the database stayed away")
 
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import httpx
 import pytest
 from pydantic_ai.direct import model_request
 from pydantic_ai.messages import ModelRequest, TextPart
@@ -10,7 +9,7 @@ from pydantic_ai.models import ModelRequestParameters, create_async_httpx2_clien
 
 from chatapi.agent.llm.providers import model_of
 from tests.support.providers.server import Providers
-from tests.support.serving import settings_for
+from tests.support.serving import anybody, settings_for
 
 CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
 GEMINI = "/v1beta/models/gemini-3-pro:generateContent"
@@ -66,7 +65,7 @@ async def test_what_a_vendor_refuses_is_refused(
     }
     if path == MESSAGES:
         del headers["authorization"]
-    async with httpx.AsyncClient(base_url=providers.base_url, headers=headers) as client:
+    async with anybody(providers.base_url, headers=headers) as client:
         response = await client.post(path, json={"model": "m", **body})
     assert response.status_code == 400
     assert reason in response.text
