@@ -70,15 +70,15 @@ class Brain:
 
     `say TEXT` and `think TEXT` are said, `call TOOL {JSON}` is called, calls that stand together at once. After
     calls, the lines below are for the next request; the last says "Done." if nothing is left. `sleep SECONDS` holds
-    the response back, and `gather NUMBER` until so many are held back at once. `status CODE [DELAY] [xTIMES]` refuses (so many times); `only MODEL COMMAND` holds for one
+    the response back. `status CODE [DELAY] [xTIMES]` refuses (so many times); `only MODEL COMMAND` holds for one
     model. `end HOW` ends the response in one of the ways of `Finish`, `silent TIMES` without a word. `again TOOL` calls it for ever, `broken TOOL`
     with half of a JSON. Anything else is echoed.
     """
 
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
     calls: int = 0
-    gathered: int = 0
-    complete: asyncio.Event = field(default_factory=asyncio.Event)
+    asleep: int = 0
+    most_asleep: int = 0
 
     async def reply(self, asked: Asked) -> Reply:
         pieces: list[Thought | Text | Call] = []
@@ -87,9 +87,12 @@ class Brain:
             command, _, rest = line.partition(" ")
             match command:
                 case "sleep":
-                    await asyncio.sleep(float(rest))
-                case "gather":
-                    await self._gather(int(rest))
+                    self.asleep += 1
+                    self.most_asleep = max(self.most_asleep, self.asleep)
+                    try:
+                        await asyncio.sleep(float(rest))
+                    finally:
+                        self.asleep -= 1
                 case "status":
                     self._refuse(asked, rest)
                 case "silent":
@@ -105,12 +108,6 @@ class Brain:
         if finish == "stop" and any(isinstance(piece, Call) for piece in pieces):
             finish = "calls"
         return Reply(tuple(pieces), finish)
-
-    async def _gather(self, number: int) -> None:
-        self.gathered += 1
-        if self.gathered == number:
-            self.complete.set()
-        await self.complete.wait()
 
     def _piece(self, asked: Asked, command: str, rest: str) -> Thought | Text | Call:
         match command:
