@@ -143,7 +143,8 @@ async def test_waits_for_another_upgrade_for_longer_than_a_statement_may_take(
 async def test_waits_for_another_upgrade_on_sqlite_too(directory: Path) -> None:
     file = directory / "chatapi.db"
     database = Database(database_config(settings_for(f"sqlite:///{file}")))
-    async with database.transaction(None):
+    async with database.transaction(None) as session:
+        await session.connection()  # which begins, and takes the lock
         upgrading = asyncio.create_task(asyncio.to_thread(upgrade, f"sqlite:///{file}", directory))
         await asyncio.sleep(10)  # a statement waits for five seconds
         assert not upgrading.done()
