@@ -141,14 +141,16 @@ async def test_waits_for_another_upgrade_for_longer_than_a_statement_may_take(
 
 @pytest.mark.slow
 async def test_waits_for_another_upgrade_on_sqlite_too(directory: Path) -> None:
-    file = directory / "chatapi.db"
-    database = Database(database_config(settings_for(f"sqlite:///{file}")))
-    async with database.transaction(None):
-        upgrading = asyncio.create_task(asyncio.to_thread(upgrade, f"sqlite:///{file}", directory))
-        await asyncio.sleep(10)  # a statement waits for five seconds
+    settings = settings_for(f"sqlite:///{directory / 'chatapi.db'}")
+    database = Database(database_config(settings))
+    async with database.transaction(None) as session:
+        await session.connection()  # which begins, and takes the lock
+        upgrading = asyncio.create_task(alembic(settings, "upgrade"))
+        await asyncio.sleep(8)  # a statement waits for five seconds
         assert not upgrading.done()
-    assert (await upgrading).returncode == 0
+    await upgrading
     await database.close()
+    assert await tables(settings) == TABLES
 
 
 async def test_does_not_queue_for_a_table_with_everybody_behind(postgres: Postgres, directory: Path) -> None:
