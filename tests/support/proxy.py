@@ -23,9 +23,7 @@ class Proxy:
         """Wait until these, which somebody else breaks, are known to be broken to both sides."""
         while connections & self.connections:  # noqa: ASYNC110 - nothing else tells
             await asyncio.sleep(0.01)
-        await asyncio.sleep(
-            0.1
-        )  # the service, in this process and loop, hears of it by then, however slow it is
+        await asyncio.sleep(0.1)  # the service, in this loop, hears of it by then, however slow it is
 
     @property
     def connections(self) -> frozenset[asyncio.StreamWriter]:
@@ -57,6 +55,10 @@ class Proxy:
             writer.transport.abort()
             return
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        if self._refusing:  # since then: left as it is, it would go on through a way that is cut
+            writer.transport.abort()
+            there_writer.transport.abort()
+            return
         self._writers |= {writer, there_writer}
         cutting, answered = asyncio.Event(), asyncio.Event()
         try:
