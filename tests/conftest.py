@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest_asyncio.plugin import PytestAsyncioFunction
@@ -21,10 +22,16 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         return (yield)
     except pytest.fail.Exception as failure:
         if isinstance(pyfuncitem, PytestAsyncioFunction) and "Timeout" in str(failure):
-            loop = asyncio.get_event_loop()
+            loop: Any = pyfuncitem.funcargs["loop"]
             failure.add_note(where_tasks_wait(loop))
             end(pyfuncitem.originalname, loop)
         raise
+
+
+@pytest.fixture(scope="session", autouse=True)
+async def loop() -> asyncio.AbstractEventLoop:
+    """The one that all tests run on. (`asyncio.run` in a test that is no coroutine leaves none to be got.)"""
+    return asyncio.get_running_loop()
 
 
 @pytest.fixture(scope="session", autouse=True)
