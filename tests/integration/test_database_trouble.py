@@ -90,6 +90,7 @@ async def test_connections_killed_under_way_are_taken_anew_by_turns(postgres: Po
             for _ in range(4):
                 await postgres.execute(TERMINATE)
                 await asyncio.sleep(0.3)
+                await until(200, alice)  # with its connections taken anew, before these are killed, too
 
         turns = [
             alice.chat(f'sleep {number * 0.04}\ncall add_task {{"title": "{number}"}}\nsleep 0.1')
@@ -98,7 +99,7 @@ async def test_connections_killed_under_way_are_taken_anew_by_turns(postgres: Po
         responses, _ = await asyncio.gather(asyncio.gather(*turns), disturb())
         done = [response for response in responses if response.status_code == 200]
         assert {response.status_code for response in responses} <= {200, 503}
-        assert done  # how many is a matter of the machine's speed
+        assert len(done) >= 15
         titles = [task["title"] for task in (await alice.get(alice.mine("/tasks?limit=100"))).json()["items"]]
         assert len(titles) == len(set(titles))
         told = {call["arguments"]["title"] for response in done for call in response.json()["tool_calls"]}
