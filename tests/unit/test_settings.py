@@ -151,7 +151,7 @@ class TestFromEnv:
         [
             "auth.example.org",
             "ftp://auth.example.org",
-            "file:///etc/passwd",
+            "file:///some/file",
             "https://",
             "https:///jwks",
             "https://[::1",
