@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from chatapi.chat import worker
+from chatapi.chat import service, worker
 from tests.support.postgres import ROLE, Postgres
 from tests.support.serving import Client, serve, settings_for
 from tests.support.statements import sent_for_requests
@@ -71,6 +71,8 @@ async def side(
     with sent_for_requests() as sent, pytest.MonkeyPatch.context() as patch:
         # Where a heartbeat is late, as on a slow machine, a turn renews the lease itself.
         patch.setattr(worker, "LEASE_SECONDS", 3_600)
+        # And one that is under way for so long is written down, and then has something to forget.
+        patch.setattr(service, "WATCH_SECONDS", 3_600)
         async with serve(settings_for(url)) as base_url, Client(base_url, "alice") as alice:
             await alice.said_with({"headers": FIRST}, "say 0")
             await alice.said("say 0")
