@@ -7,13 +7,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 import stamina
 from advanced_alchemy.config import AsyncSessionConfig
 from advanced_alchemy.extensions.litestar import AlembicAsyncConfig, EngineConfig, SQLAlchemyAsyncConfig
-from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, event, func, make_url, select, text, true
+from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, TextClause, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -231,6 +232,13 @@ def is_behind_pooler(connect_args: dict[str, Any]) -> bool:
     return "statement_cache_size" in connect_args
 
 
+@cache
+def set_local(*names: str) -> TextClause:
+    """Sets these until the transaction ends, so that a pooler in transaction mode cannot pass them on."""
+    calls = (f"set_config('{name}', :value_{number}, true)" for number, name in enumerate(names))
+    return text(f"SELECT {', '.join(calls)}")
+
+
 class Database:
     """Short transactions on one engine. Nothing else in the package opens a session."""
 
@@ -267,9 +275,8 @@ class Database:
             settings = await self._settings(owner)
             async with self._sessions.begin() as session:
                 if settings:
-                    await session.execute(
-                        select(*(func.set_config(name, value, true()) for name, value in settings.items()))
-                    )
+                    values = {f"value_{number}": value for number, value in enumerate(settings.values())}
+                    await session.execute(set_local(*settings), values)
                 yield session
 
     async def run(
@@ -283,8 +290,9 @@ class Database:
         """A whole transaction, tried a few times while the database's trouble is of the kind that passes.
 
         `at_once` is the same as one statement, which sets its owner itself, for a database that can do that; where it
-        gives None it has changed nothing, and `work` is done. What was cut off may have happened: a COMMIT, or such a statement. On a second try
-        `recover` is therefore asked before `work`: it gives what the earlier try wrote, or None when that was lost.
+        gives None it has changed nothing, and `work` is done. What was cut off may have happened: a COMMIT, or such a
+        statement. On a second try `recover` is therefore asked before `work`: it gives what the earlier try wrote, or
+        None when that was lost.
         Raises `DatabaseUnavailable` when the trouble lasts.
         """
         try:
@@ -320,7 +328,7 @@ class Database:
             return await work(session)
 
     async def _settings(self, owner: Owner) -> dict[str, str]:
-        """What is set for a transaction, and no longer, so that a pooler in transaction mode cannot pass it on."""
+        """What is set for a transaction, by name."""
         settings = {BITMAPS: "off"} if self._is_behind_pooler else {}
         if owner is not None and await self._is_guarded():
             settings |= {"chatapi.everyone": "on"} if owner is EVERYONE else {"chatapi.user_id": owner}
