@@ -1,4 +1,4 @@
-"""The load of a time, made by wrk where it is installed: it takes a tenth of the CPU that `benchmarks.load` takes."""
+"""The load of a time, made by wrk where it is installed, so that it is not we who say how fast requests can be sent."""
 
 import os
 import shutil
