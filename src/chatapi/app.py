@@ -37,10 +37,10 @@ from chatapi.tasks.controllers import TaskController
 from chatapi.tracing import tracing_from
 from chatapi.web.auditing import audit_act
 from chatapi.web.browsers import cors_config, protect
-from chatapi.web.dependencies import provide_admit, provide_chat, provide_session
+from chatapi.web.dependencies import provide_chat, provide_session
 from chatapi.web.docs import openapi_config, swagger_assets, tell_the_truth
 from chatapi.web.health import HealthController
-from chatapi.web.limits import Limiter, RefusedTokens, within_limits
+from chatapi.web.limits import Limiter, LimitOfMessages, RefusedTokens, within_limits
 from chatapi.web.me import me
 from chatapi.web.observability import metrics_route, observe
 from chatapi.web.problems import handle_exception
@@ -74,7 +74,14 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     verifier = TokenVerifier(settings, telemetry.metrics)
     external = external_tools(settings)
     chat = ChatService(
-        database, agent, TASK_TOOLS, worker, settings, external or no_external_tools, telemetry
+        database,
+        agent,
+        TASK_TOOLS,
+        worker,
+        settings,
+        external or no_external_tools,
+        LimitOfMessages(limiter),
+        telemetry,
     )
     mcp = MCPEndpoint(database, schema, TASK_TOOLS, settings, max_body_bytes=MAX_BODY_BYTES)
 
@@ -143,7 +150,6 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
         dependencies={
             "db_session": Provide(provide_session),
             "chat": Provide(provide_chat, sync_to_thread=False),
-            "admit": Provide(provide_admit, sync_to_thread=False),
         },
         exception_handlers={HTTPException: handle_exception, Exception: handle_exception},
         before_send=[add_headers, protect, audit_act],

@@ -133,6 +133,25 @@ class TestLimitOfChat:
                 assert (await alice.post("/api/chat", json={"message": ""})).status_code == 422
             assert (await alice.chat("say Hello.")).status_code == 200
 
+    async def test_counts_no_message_that_is_sent_again(self, sqlite_url: str) -> None:
+        async with limited(sqlite_url, rate_limit_chat="2/minute") as (alice, _):
+            await expect_only_new_messages_to_count(alice)
+
+
+async def expect_only_new_messages_to_count(alice: Client) -> None:
+    """With a limit of two. What is sent again is answered also when nothing is left."""
+    keys = [{"Idempotency-Key": str(number)} for number in range(3)]
+    for left in (1, 0):
+        answered = await alice.chat("say Hello.", headers=keys[left])
+        assert answered.headers["RateLimit"].startswith(f'"chat";r={left};')
+        for _ in range(3):
+            again = await alice.chat("say Hello.", headers=keys[left])
+            assert (again.status_code, again.content) == (200, answered.content)
+            assert again.headers["Idempotent-Replayed"] == "true"
+            assert (await alice.chat("say Something else.", headers=keys[left])).status_code == 422
+    refused = await alice.chat("say Hello.", headers=keys[2])
+    assert (refused.status_code, refused.json()["policy"]) == (429, "chat")
+
 
 class TestLimitOfAddresses:
     async def test_counts_refused_tokens_and_spares_good_ones(self, sqlite_url: str) -> None:
@@ -215,6 +234,10 @@ class TestWithRedis:
                 await bob.get("/api/me")
             ).status_code == 200  # the shared windows know nothing of the outage
             assert len(messages) == 1
+
+    async def test_counts_no_message_that_is_sent_again(self, redis: Redis, sqlite_url: str) -> None:
+        async with limited(sqlite_url, redis_url=redis.url, rate_limit_chat="2/hour") as (alice, _):
+            await expect_only_new_messages_to_count(alice)
 
     async def test_away_from_the_start_is_no_defect(self, redis: Redis, sqlite_url: str) -> None:
         redis.stop()

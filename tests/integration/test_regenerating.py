@@ -142,6 +142,8 @@ class TestRegenerate:
         assert len((await alice.get(alice.mine("/tasks"))).json()["items"]) == 2
         other = await regenerate(alice, old["turn_id"], "say x", **key)
         assert other.status_code == 422
+        await alice.said("say next", old["conversation_id"])
+        assert (await regenerate(alice, old["turn_id"], **key)).content == first.content
 
     async def test_with_a_key_that_failed_runs_again_as_the_same_turn(self, alice: Client) -> None:
         old = await alice.said("say old")

@@ -33,7 +33,7 @@ ROUTES: dict[str, tuple[str, str, dict[str, Any], Sends]] = {
         "POST",
         "/chat",
         {"json": {"message": "say Hello."}, "headers": {"Idempotency-Key": "second"}},
-        Sends(16, 3, 3),
+        Sends(13, 2, 2),
     ),
     "a replay": ("POST", "/chat", {"json": {"message": "say 0"}, "headers": FIRST}, Sends(4, 5, 6)),
     "a turn with a tool call": (

@@ -59,6 +59,24 @@ class TestOwnWindows:
         windows.hit("alice")
         assert len(windows) == 2
 
+    def test_take_the_last_hit_for_none(self, clock: Clock) -> None:
+        windows = OwnWindows(parse("2/minute"))
+        windows.hit("alice")
+        clock.now += 20
+        windows.hit("alice")
+        windows.give_back("alice")
+        again = windows.hit("alice")
+        assert (again.allowed, again.remaining, again.reset) == (True, 0, 40)
+
+    def test_know_nobody_who_has_no_hit(self, clock: Clock) -> None:
+        windows = OwnWindows(parse("2/minute"))
+        windows.hit("alice")
+        windows.give_back("alice")
+        windows.give_back("alice")
+        assert len(windows) == 0
+        clock.now += 61
+        assert windows.hit("bob").allowed
+
     def test_cost_the_same_with_many_callers(self) -> None:
         windows = OwnWindows(parse("600/minute"))
         for number in range(20_000):

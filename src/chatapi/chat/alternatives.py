@@ -16,6 +16,8 @@ async def begin(
 
     The turn that is answered anew stays as it is: which of several answers counts is seen from their order.
     """
+    if (again := await store.begin_again(session, user_id, key, claim)) is not None:
+        return again
     of_user = Turn.user_id == user_id
     turn = await session.scalar(select(Turn).where(Turn.id == request.turn_id, of_user))
     if turn is None:
@@ -35,7 +37,7 @@ async def begin(
             conversation_id=turn.conversation_id,
         )
     message = request.message or await store.message_of(session, turn)
-    return await store.begin(
+    return await store.begin_new(
         session,
         user_id,
         ChatRequest(message=message, conversation_id=turn.conversation_id),

@@ -124,11 +124,6 @@ async def finish(
     return Done(store.to_answer(run, rows[0][0], response, tool_calls, usage)) if rows else None
 
 
-async def seen(connection: Connection, user_id: str, key: store.Key) -> Done[ChatAnswer | None] | None:
-    """As `store.seen`, for a key that was not."""
-    return None if await SEEN.run(connection, {"user_id": user_id, "key": key.value}) else Done(None)
-
-
 def to_json(value: Any) -> str | None:
     return None if value is None else msgspec.json.encode(value).decode()
 
@@ -302,4 +297,3 @@ def finish_turn() -> Statement:
 
 BEGIN_FIRST = begin_first()
 FINISH = finish_turn()
-SEEN = Statement(select(Turn.id).where(OWNER_IS_SET, Turn.user_id == USER_ID, Turn.idempotency_key == KEY))

@@ -17,7 +17,7 @@ from chatapi.auth.tokens import Identity
 from chatapi.chat import stream
 from chatapi.chat.events import TurnLog
 from chatapi.chat.schemas import AnswerAnew, ChatAnswer, ChatRequest, RegenerateRequest
-from chatapi.chat.service import Admit, ChatService
+from chatapi.chat.service import ChatService
 from chatapi.openapi import EVENT_STREAM, StreamOperation, StreamOrJSONOperation, problems
 
 IdempotencyKey = Annotated[
@@ -60,7 +60,6 @@ class ChatController(Controller):
         self,
         request: ChatConnection,
         chat: NamedDependency[ChatService],
-        admit: NamedDependency[Admit],
         data: JSONBody[ChatRequest],
         idempotency_key: IdempotencyKey = None,
     ) -> Response[ChatAnswer]:
@@ -69,7 +68,7 @@ class ChatController(Controller):
         With `Accept: text/event-stream` the turn is streamed as it happens, in the AI SDK's UI message stream. The
         message is stored before the model is asked, and kept whatever becomes of the answer.
         """
-        return await answered(request, chat, data, idempotency_key, admit)
+        return await answered(request, chat, data, idempotency_key)
 
     @get(
         "/{conversation_id:int}/stream",
@@ -126,7 +125,6 @@ class TurnController(Controller):
         request: ChatConnection,
         turn_id: FromPath[int],
         chat: NamedDependency[ChatService],
-        admit: NamedDependency[Admit],
         data: JSONBody[RegenerateRequest | None] = None,
         idempotency_key: IdempotencyKey = None,
     ) -> Response[ChatAnswer]:
@@ -135,21 +133,17 @@ class TurnController(Controller):
         The old answer is kept as an alternative. What its tools did stays done.
         """
         anew = AnswerAnew(turn_id=turn_id, message=data.message if data else None)
-        return await answered(request, chat, anew, idempotency_key, admit)
+        return await answered(request, chat, anew, idempotency_key)
 
 
 async def answered(
-    request: ChatConnection,
-    chat: ChatService,
-    asked: ChatRequest | AnswerAnew,
-    key: str | None,
-    admit: Admit,
+    request: ChatConnection, chat: ChatService, asked: ChatRequest | AnswerAnew, key: str | None
 ) -> Response[ChatAnswer]:
     """The answer in the form that is asked for: all at once, unless a stream is preferred."""
     user_id = request.user.user_id
     if request.accept.best_match(["application/json", EVENT_STREAM]) == EVENT_STREAM:
-        return streamed(chat, await chat.start_or_join(user_id, asked, key, admit))
-    log = await chat.start(user_id, asked, key, admit)
+        return streamed(chat, await chat.start_or_join(user_id, asked, key))
+    log = await chat.start(user_id, asked, key)
     return Response(await log.answer(), headers=replay_headers(log))
 
 

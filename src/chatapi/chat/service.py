@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from uuid import uuid4
 
 import msgspec
@@ -23,7 +23,15 @@ from chatapi.chat.running import End, RunningTurn, failed, ids_of, interrupted
 from chatapi.chat.schemas import AnswerAnew, ChatAnswer, ChatRequest
 from chatapi.chat.worker import Worker
 from chatapi.db.config import EVERYONE, Database
-from chatapi.errors import AppError, DatabaseUnavailable, KeyInProgress, Restarting, TurnCancelled
+from chatapi.errors import (
+    AppError,
+    DatabaseUnavailable,
+    KeyInProgress,
+    KeyReused,
+    RateLimited,
+    Restarting,
+    TurnCancelled,
+)
 from chatapi.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -35,8 +43,17 @@ WATCH_SECONDS = 0.5
 SETTLE_SECONDS = 1.0  # between tries to write a turn's end while the database is away
 STREAM_GRACE_SECONDS = 5.0  # a turn that ends within these of a SIGTERM ends for its reader, too
 
-Admit: TypeAlias = Callable[[str], Awaitable[None]]  # counts a user's message; raises `RateLimited`
 Begun: TypeAlias = "asyncio.Future[TurnLog]"
+
+
+class MessageLimit(Protocol):
+    """How many messages a user may send."""
+
+    async def count(self, user_id: str) -> None:
+        """Count one; raises `RateLimited` when it is one too many."""
+
+    async def give_back(self, user_id: str) -> None:
+        """The one that was just counted was none."""
 
 
 class ChatService:
@@ -50,6 +67,7 @@ class ChatService:
         worker: Worker,
         settings: Settings,
         external: ExternalToolSource,
+        limit: MessageLimit,
         telemetry: Telemetry,
     ) -> None:
         self._database = database
@@ -57,6 +75,7 @@ class ChatService:
         self.telemetry = telemetry
         self._tools = {tool.name: tool for tool in tools}
         self._external = external
+        self._limit = limit
         self._worker = worker
         self._timeout = settings.chat_timeout
         self._history_turns = settings.chat_history_limit // MESSAGES_PER_TURN
@@ -66,30 +85,27 @@ class ChatService:
         self._following = Following(database)
         self._is_draining = False
 
-    async def start(
-        self, user_id: str, request: ChatRequest | AnswerAnew, key: str | None, admit: Admit
-    ) -> TurnLog:
+    async def start(self, user_id: str, request: ChatRequest | AnswerAnew, key: str | None) -> TurnLog:
         """Begin a turn and give its log; with an idempotency key that was answered before, the log of that answer.
 
-        `admit` is asked before a turn begins or runs again, and not for what was answered before. Raises what it
-        raises, and what `store.begin` and `alternatives.begin` raise. Once the turn has begun, its log ends with the
-        answer or with `ModelFailed`, `ModelTooSlow`, `TurnCancelled`, `Interrupted` or `DatabaseUnavailable`, each
-        with `turn_id` and `conversation_id`.
+        Raises `RateLimited`, but not for what was answered before, and what `store.begin` and `alternatives.begin`
+        raise. Once the turn has begun, its log ends with the answer or with `ModelFailed`, `ModelTooSlow`,
+        `TurnCancelled`, `Interrupted` or `DatabaseUnavailable`, each with `turn_id` and `conversation_id`.
         """
         begun: Begun = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(
-            self.telemetry.turn(self._turn, user_id, request, fingerprint(key, request), admit, begun)
+            self.telemetry.turn(self._turn, user_id, request, fingerprint(key, request), begun)
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(begun)
 
     async def start_or_join(
-        self, user_id: str, request: ChatRequest | AnswerAnew, key: str | None, admit: Admit
+        self, user_id: str, request: ChatRequest | AnswerAnew, key: str | None
     ) -> TurnLog:
         """As `start`, but a turn of the same key that is still running is joined, and not refused."""
         try:
-            return await self.start(user_id, request, key, admit)
+            return await self.start(user_id, request, key)
         except KeyInProgress as running:
             turn_id: int = running.members["turn_id"]
             joined = await self.resume(user_id, running.members["conversation_id"], turn_id)
@@ -183,12 +199,11 @@ class ChatService:
         user_id: str,
         request: ChatRequest | AnswerAnew,
         key: store.Key | None,
-        admit: Admit,
         begun: Begun,
     ) -> None:
         """From begin to end. The client is given the log at the beginning, and is not needed for the rest."""
         try:
-            started = await self._open(user_id, request, key, admit)
+            started = await self._open(user_id, request, key)
         except Exception as error:  # noqa: BLE001 - it is the client's to see
             begun.set_exception(error)
             begun.exception()  # seen here, since the client that would see it may be gone
@@ -203,14 +218,26 @@ class ChatService:
                 await self._run(started)
 
     async def _open(
-        self, user_id: str, request: ChatRequest | AnswerAnew, key: store.Key | None, admit: Admit
+        self, user_id: str, request: ChatRequest | AnswerAnew, key: store.Key | None
     ) -> RunningTurn | TurnLog:
-        """Begin the turn, unless its answer was given before."""
-        if key is not None and (earlier := await self._seen(user_id, key)) is not None:
-            return TurnLog.of(earlier, replayed=True)
-        await admit(user_id)
-        run = await self._begin(user_id, request, key)
+        """Begin the turn, unless its answer was given before.
+
+        A request that is sent again counts against no limit; but to look for its key first would cost each new one a
+        round trip. So it is counted and given back, and where nothing is left, looked for.
+        """
+        try:
+            await self._limit.count(user_id)
+        except RateLimited:
+            if key is not None and (earlier := await self._seen(user_id, key)) is not None:
+                return TurnLog.of(earlier, replayed=True)
+            raise
+        try:
+            run = await self._begin(user_id, request, key)
+        except (KeyReused, KeyInProgress, TurnCancelled):
+            await self._limit.give_back(user_id)
+            raise
         if isinstance(run, ChatAnswer):
+            await self._limit.give_back(user_id)
             return TurnLog.of(run, replayed=True)
         tools: dict[str, Tool[Any] | ExternalTool] = {**self._external(), **self._tools}
         turn = RunningTurn(run, self._database, tools)
@@ -236,11 +263,7 @@ class ChatService:
             del self._running[turn.run.run_id]
 
     async def _seen(self, user_id: str, key: store.Key) -> ChatAnswer | None:
-        return await self._database.run(
-            user_id,
-            lambda session: store.seen(session, user_id, key),
-            at_once=lambda connection: at_once.seen(connection, user_id, key),
-        )
+        return await self._database.run(user_id, lambda session: store.seen(session, user_id, key))
 
     @measured("store")
     async def _begin(

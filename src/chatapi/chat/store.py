@@ -68,12 +68,7 @@ class Key(Struct, frozen=True, kw_only=True):
 
 
 async def begin(
-    session: AsyncSession,
-    user_id: str,
-    request: ChatRequest,
-    key: Key | None,
-    claim: Claim,
-    alternative_of: int | None = None,
+    session: AsyncSession, user_id: str, request: ChatRequest, key: Key | None, claim: Claim
 ) -> Run | ChatAnswer:
     """Own the conversation or make it, claim its one active turn, store the user's message, read the history.
 
@@ -81,8 +76,27 @@ async def begin(
     answer is given. Raises `ConversationNotFound`, `TurnInProgress`, and for keys `KeyReused`, `KeyInProgress`,
     `TurnSuperseded` and `TurnCancelled`.
     """
-    if key is not None and (turn := await _turn_of_key(session, user_id, key)) is not None:
-        return await _again(session, turn, key, claim)
+    again = await begin_again(session, user_id, key, claim)
+    return again or await begin_new(session, user_id, request, key, claim)
+
+
+async def begin_again(
+    session: AsyncSession, user_id: str, key: Key | None, claim: Claim
+) -> Run | ChatAnswer | None:
+    """As `begin`, for a key that was seen before; None for another."""
+    turn = None if key is None else await _turn_of_key(session, user_id, key)
+    return None if key is None or turn is None else await _again(session, turn, key, claim)
+
+
+async def begin_new(
+    session: AsyncSession,
+    user_id: str,
+    request: ChatRequest,
+    key: Key | None,
+    claim: Claim,
+    alternative_of: int | None = None,
+) -> Run:
+    """As `begin`, for a key that was not seen before."""
     if request.conversation_id is None:
         conversation_id = await _new_conversation(session, user_id)
     else:

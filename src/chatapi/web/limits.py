@@ -9,7 +9,7 @@ import math
 import time
 from collections import OrderedDict, deque
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import Literal
+from typing import Any, Literal
 
 from limits import RateLimitItem
 from limits.aio.storage import RedisStorage
@@ -33,6 +33,7 @@ CONNECTIONS = 8  # to Redis; a command takes a fraction of a millisecond, and op
 # One that is well answers in a millisecond, but the wait for one's turn in a busy event loop counts, too.
 REDIS_SECONDS = 1.0
 COOL_DOWN_SECONDS = 1.0  # between two looks whether Redis is back
+HEADERS = ("RateLimit-Policy", "RateLimit")
 
 
 class Quota(Struct, frozen=True):
@@ -64,6 +65,13 @@ class OwnWindows:
             window.append(now)
             self._windows.move_to_end(identity)
         return Quota(allowed, self._limit.amount - len(window), window[0] + self._seconds - now)
+
+    def give_back(self, identity: str) -> None:
+        """Take the last hit for none."""
+        if window := self._windows.get(identity):
+            window.pop()
+        if not window:
+            self._windows.pop(identity, None)
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -112,10 +120,25 @@ class SharedWindows:
                 return None
         return Quota(allowed, remaining, reset - time.time())
 
+    async def give_back(self, limit: RateLimitItem, kind: Kind, identity: str) -> None:
+        """Take the last hit for none. `limits` has no word for that; a window is a list, and begins with the last."""
+        key = self._storage.bridge.prefixed_key(limit.key_for(kind, identity))
+        async with self._connections:
+            if self._outage is not None:
+                return
+            try:
+                await self._connection.lpop(key)
+            except self._failures as error:
+                self._begin_outage(error)
+
+    @property
+    def _connection(self) -> Any:
+        return self._storage.bridge.get_connection()  # type: ignore[attr-defined] # of one of its kinds
+
     async def close(self) -> None:
         if self._outage is not None:
             self._outage.cancel()
-        await self._storage.bridge.get_connection().aclose()  # type: ignore[attr-defined]
+        await self._connection.aclose()
 
     def _begin_outage(self, error: Exception) -> None:
         if self._outage is None:
@@ -165,6 +188,17 @@ class Limiter:
                 policy=kind,
             )
 
+    async def give_back(self, kind: Kind, identity: str) -> None:
+        """Take the last request of `identity` for none, and tell nothing of the limit."""
+        if (limit := self._limits.get(kind)) is None:
+            return
+        if self._shared:
+            await self._shared.give_back(limit, kind, identity)
+        self._own[kind].give_back(identity)
+        if (request := current_request.get()) is not None:
+            for name in HEADERS:
+                request.headers.pop(name, None)
+
     async def close(self) -> None:
         if self._shared is not None:
             await self._shared.close()
@@ -172,10 +206,24 @@ class Limiter:
 
 def rate_limit_headers(kind: Kind, limit: RateLimitItem, remaining: int, seconds: int) -> dict[str, str]:
     """Structured fields (RFC 9651) as in draft-ietf-httpapi-ratelimit-headers-10, sections 3 and 4."""
+    policy, left = HEADERS
     return {
-        "RateLimit-Policy": f'"{kind}";q={limit.amount};w={limit.get_expiry()}',
-        "RateLimit": f'"{kind}";r={remaining};t={seconds}',
+        policy: f'"{kind}";q={limit.amount};w={limit.get_expiry()}',
+        left: f'"{kind}";r={remaining};t={seconds}',
     }
+
+
+class LimitOfMessages:
+    """Implements `chat.service.MessageLimit`."""
+
+    def __init__(self, limiter: Limiter) -> None:
+        self._limiter = limiter
+
+    async def count(self, user_id: str) -> None:
+        await self._limiter.hit("chat", user_id)
+
+    async def give_back(self, user_id: str) -> None:
+        await self._limiter.give_back("chat", user_id)
 
 
 def network_of(address: str | None) -> str:
