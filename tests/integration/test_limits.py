@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from chatapi.web import limits
+from tests.support.agents import CommandedAgent
 from tests.support.logs import heard
 from tests.support.redis import Redis, redis_server
 from tests.support.serving import SECRET, Client, Process, anybody, serve, settings_for
@@ -136,6 +137,17 @@ class TestLimitOfChat:
     async def test_counts_no_message_that_is_sent_again(self, sqlite_url: str) -> None:
         async with limited(sqlite_url, rate_limit_chat="2/minute") as (alice, _):
             await expect_only_new_messages_to_count(alice)
+
+    async def test_past_it_a_message_that_is_being_answered_is_told_so(self, sqlite_url: str) -> None:
+        key, name = {"Idempotency-Key": "first"}, uuid4().hex
+        async with limited(sqlite_url, rate_limit_chat="1/minute") as (alice, _):
+            turn = asyncio.create_task(alice.chat(f"gate {name}\nsay Hello.", headers=key))
+            await CommandedAgent.gates[name].reached.wait()
+            for headers, status in ((key, 409), ({}, 429)):
+                again = await alice.chat(f"gate {name}\nsay Hello.", headers=headers)
+                assert again.status_code == status
+            CommandedAgent.gates[name].opened.set()
+            assert (await turn).status_code == 200
 
 
 async def expect_only_new_messages_to_count(alice: Client) -> None:
