@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Select, and_, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, Text, and_, cast, exists, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import HistoryMessage, ProviderState, ToolCall, Usage
@@ -34,8 +34,10 @@ from chatapi.errors import (
 )
 
 KEY_RETENTION = timedelta(hours=24)  # a client that retries does so within minutes
+NO_CALLS = "[]"  # as it is stored with most messages
 ABANDONED = {"type": "interrupted", "detail": "The process that ran this turn ended."}
 
+decode_calls = msgspec.json.Decoder(list[ToolCall]).decode
 turn_is_alive = exists().where(Worker.id == Turn.worker_id, Worker.lease_until > utc_now())
 
 
@@ -173,7 +175,8 @@ async def read_history(
     answer the same anew, the last. A failed turn is never among them, and neither is half a one, so what an agent is
     given always alternates.
     """
-    rows = await session.execute(select_history(user_id, conversation_id, turns=turns, before=before))
+    history = select_history(user_id, conversation_id, turns=turns, before=before)
+    rows = await session.execute(history.order_by(Message.id))
     return to_history(row[1:] for row in rows)
 
 
@@ -183,8 +186,8 @@ def select_history(
     *,
     turns: int,
     before: int,
-) -> Select[tuple[int, str, str, list[dict[str, Any]], Any]]:
-    """The messages are found by their turns alone: the owner comes from there, too.
+) -> Select[tuple[int, str, str, str, Any]]:
+    """In no order. The messages are found by their turns alone: the owner comes from there, too.
 
     Named here again, it would be an offer to read all messages of a user whom the planner takes for new.
     """
@@ -201,20 +204,22 @@ def select_history(
         .limit(turns)
         .subquery("latest")
     )
-    return (
-        select(Message.id, Message.role, Message.content, Message.tool_calls, Message.provider_state)
-        .join(latest, and_(Message.turn_id == latest.c.id, Message.user_id == latest.c.user_id))
-        .order_by(Message.id)
-    )
+    return select(
+        Message.id,
+        Message.role,
+        Message.content,
+        cast(Message.tool_calls, Text).label("tool_calls"),
+        Message.provider_state,
+    ).join(latest, and_(Message.turn_id == latest.c.id, Message.user_id == latest.c.user_id))
 
 
 def to_history(rows: Iterable[Sequence[Any]]) -> list[HistoryMessage]:
-    """Messages of the rows of `select_history`, without their ids."""
+    """Messages of the rows of `select_history`, in their order and without their ids."""
     return [
         HistoryMessage(
             role=role,
             content=content,
-            tool_calls=msgspec.convert(calls, list[ToolCall]) if calls else [],
+            tool_calls=[] if calls == NO_CALLS else decode_calls(calls),
             provider_state=state,
         )
         for role, content, calls, state in rows
