@@ -3,10 +3,9 @@
 Below SQLAlchemy's connection, which costs as much again as such a statement, but on its pool and with its errors.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import BindParameter, Select
 from sqlalchemy.dialects.postgresql import asyncpg
@@ -15,6 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.sql.visitors import traverse
 
 from chatapi.tracing import Tracing
+
+T = TypeVar("T")
 
 
 class Connection:
@@ -54,9 +55,10 @@ class Statement:
         return await connection.fetch(sql, *(values[name] for name in names))
 
 
-@asynccontextmanager
-async def connect(engine: AsyncEngine, opening: str | None, tracing: Tracing) -> AsyncIterator[Connection]:
-    """A connection from the engine's pool, for one statement.
+async def run_alone(
+    engine: AsyncEngine, opening: str | None, tracing: Tracing, work: Callable[[Connection], Awaitable[T]]
+) -> T:
+    """Do `work`, which is one statement, on a connection from the engine's pool.
 
     Where the statement cannot stand alone, `opening` begins its transaction; it may be several statements without
     parameters, which go in one round trip. Raises what SQLAlchemy raises. A connection that anything went wrong on is
@@ -70,7 +72,7 @@ async def connect(engine: AsyncEngine, opening: str | None, tracing: Tracing) ->
     try:
         if opening is not None:
             await driver.execute(opening)
-        yield Connection(driver, tracing)
+        done = await work(Connection(driver, tracing))
         if opening is not None:
             await driver.execute("COMMIT")
     except BaseException as error:
@@ -82,6 +84,7 @@ async def connect(engine: AsyncEngine, opening: str | None, tracing: Tracing) ->
             raise DBAPIError(None, None, error, connection_invalidated=lost) from error
         raise
     pooled.close()
+    return done
 
 
 def write_value(parameter: BindParameter[Any]) -> None:

@@ -318,8 +318,7 @@ class Database:
     ) -> T:
         if at_once is not None and self._does_at_once:
             with self._watched():
-                async with alone.connect(self.engine, self._opening, self._tracing) as connection:
-                    done = await at_once(connection)
+                done = await alone.run_alone(self.engine, self._opening, self._tracing, at_once)
             if done is not None:
                 return done.result
         async with self.transaction(owner) as session:
