@@ -37,7 +37,7 @@ from chatapi.tasks.controllers import TaskController
 from chatapi.tracing import tracing_from
 from chatapi.web.auditing import audit_act
 from chatapi.web.browsers import cors_config, protect
-from chatapi.web.dependencies import provide_chat, provide_session
+from chatapi.web.dependencies import provide_session
 from chatapi.web.docs import openapi_config, swagger_assets, tell_the_truth
 from chatapi.web.health import HealthController
 from chatapi.web.limits import Limiter, LimitOfMessages, RefusedTokens, within_limits
@@ -84,6 +84,9 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
         telemetry,
     )
     mcp = MCPEndpoint(database, schema, TASK_TOOLS, settings, max_body_bytes=MAX_BODY_BYTES)
+
+    def provide_chat() -> ChatService:
+        return chat
 
     async def release() -> None:
         with suppress(DatabaseUnavailable):  # then the lease runs out
@@ -159,9 +162,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
         openapi_config=openapi_config(),
         request_class=JSONRequest,
         request_max_body_size=MAX_BODY_BYTES,
-        state=State(
-            {"database": database, "schema": schema, "chat": chat, "limiter": limiter, "settings": settings}
-        ),
+        state=State({"database": database, "schema": schema, "limiter": limiter, "settings": settings}),
     )
     access = access_log(settings.log_level, settings.log_format)
     app.asgi_handler = bind_request(answer_head(observe(app.asgi_handler, telemetry, access)))

@@ -8,7 +8,6 @@ from litestar.datastructures import State
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.auth.tokens import Identity
-from chatapi.chat.service import ChatService
 from chatapi.db.config import Database
 
 
@@ -19,8 +18,3 @@ async def provide_session(
     database: Database = state.database
     async with database.transaction(request.user.user_id) as session:
         yield session
-
-
-def provide_chat(state: State) -> ChatService:
-    chat: ChatService = state.chat
-    return chat
