@@ -5,8 +5,8 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
+from secrets import token_hex
 from typing import Any, Protocol, TypeAlias
-from uuid import uuid4
 
 import msgspec
 
@@ -98,7 +98,7 @@ class ChatService:
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(begun)
+        return await begun
 
     async def start_or_join(
         self, user_id: str, request: ChatRequest | AnswerAnew, key: str | None
@@ -205,16 +205,16 @@ class ChatService:
         try:
             started = await self._open(user_id, request, key)
         except Exception as error:  # noqa: BLE001 - it is the client's to see
-            begun.set_exception(error)
-            begun.exception()  # seen here, since the client that would see it may be gone
+            if not begun.cancelled():
+                begun.set_exception(error)
+                begun.exception()  # seen here, since the client that would see it may go before it does
         except asyncio.CancelledError:
             begun.cancel()
             raise
         else:
-            if isinstance(started, TurnLog):
-                begun.set_result(started)
-            else:
-                begun.set_result(started.log)
+            if not begun.cancelled():  # by a client that has gone
+                begun.set_result(started if isinstance(started, TurnLog) else started.log)
+            if isinstance(started, RunningTurn):
                 await self._run(started)
 
     async def _open(
@@ -271,7 +271,7 @@ class ChatService:
     ) -> store.Run | ChatAnswer:
         await self._worker.ensure_lease()
         claim = store.Claim(
-            run_id=uuid4().hex,
+            run_id=token_hex(16),
             worker_id=self._worker.id,
             model=self._agent.model,
             history=self._history_turns,

@@ -1,8 +1,8 @@
 """What holds for each request, whatever its route."""
 
 import re
+from secrets import token_hex
 from typing import Any, cast
-from uuid import uuid4
 
 import msgspec
 from litestar import Request
@@ -26,7 +26,7 @@ def request_id_of(scope: Scope) -> str:
     state = scope["state"]
     if "request_id" not in state:
         sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        state["request_id"] = sent if SANE_REQUEST_ID.fullmatch(sent) else uuid4().hex
+        state["request_id"] = sent if SANE_REQUEST_ID.fullmatch(sent) else token_hex(16)
     return str(state["request_id"])
 
 
@@ -57,9 +57,10 @@ async def add_headers(message: Message, scope: Scope) -> None:
         *message["headers"],
         *((name.lower().encode(), value.encode("latin-1")) for name, value in ours.items()),
     ]
-    headers = MutableScopeHeaders(message)
-    if scope["type"] == ScopeType.HTTP and scope["method"] == "OPTIONS" and "allow" in headers:
-        headers["Allow"] = ", ".join(sorted(methods_of(scope))) or headers["Allow"]
+    if scope["type"] == ScopeType.HTTP and scope["method"] == "OPTIONS":
+        headers = MutableScopeHeaders(message)
+        if "allow" in headers:
+            headers["Allow"] = ", ".join(sorted(methods_of(scope))) or headers["Allow"]
 
 
 def methods_of(scope: HTTPScope) -> set[str]:
