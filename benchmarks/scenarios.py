@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from statistics import median
 from typing import NamedTuple
 
 from benchmarks import servers
 from benchmarks.load import Report, Sender
-from benchmarks.servers import Server, User, load, running
+from benchmarks.servers import Server, User, cores_apart, load, running
 from tests.support.postgres import Postgres
 
 ROUNDS = 5
@@ -51,11 +52,19 @@ def ratio(ours: Sequence[Report], theirs: Sequence[Report]) -> float:
     return median(one.rate / other.rate for one, other in zip(ours, theirs, strict=True))
 
 
-def instant_turns(postgres: Postgres) -> list[Row]:
+def instant_turns(postgres: Postgres, *, apart: bool) -> list[Row]:
     """Turns a second, an instant assistant, 32 clients each in a conversation of their own."""
-    with running(
-        servers.chatapi(postgres), servers.guarded(postgres), servers.peer(postgres), servers.limit(postgres)
-    ) as (ours, guarded, peer, limit):
+    where = "a core of its own" if apart else "cores shared with PostgreSQL"
+    with (
+        running(
+            servers.chatapi(postgres),
+            servers.guarded(postgres),
+            servers.peer(postgres),
+            servers.limit(postgres),
+        ) as sides,
+        cores_apart(postgres, sides) if apart else nullcontext(),
+    ):
+        ours, guarded, peer, limit = sides
         users = {
             server: [User(f"user-{number}").begin(server) for number in range(CLIENTS)]
             for server in (ours, guarded, peer, limit)
@@ -71,7 +80,7 @@ def instant_turns(postgres: Postgres) -> list[Row]:
         )
     rows = [
         Row(
-            f"turns a second: {name}",
+            f"turns a second, {where}: {name}",
             f"{rate(reports):.0f} (p95 {p95(reports) * 1000:.0f} ms; CPU of the process {cpu(reports) * 1000:.2f} ms a turn)",
         )
         for name, reports in (
@@ -85,8 +94,8 @@ def instant_turns(postgres: Postgres) -> list[Row]:
     for name, reports in (("chatapi", plain), ("with keys", keyed), ("row-level security", second_wall)):
         of_peer, of_limit = ratio(reports, theirs), ratio(reports, by_hand)
         rows += [
-            Row(f"{name}, of FastAPI + SQLModel", f"{of_peer:.2f} x", "≥ 3", of_peer >= 3),
-            Row(f"{name}, of the limit", f"{of_limit:.2f} x", "≥ 0.35", of_limit >= 0.35),
+            Row(f"{where}: {name}, of FastAPI + SQLModel", f"{of_peer:.2f} x", "≥ 3", of_peer >= 3),
+            Row(f"{where}: {name}, of the limit", f"{of_limit:.2f} x", "≥ 0.35", of_limit >= 0.35),
         ]
     return rows
 
@@ -308,7 +317,8 @@ def start(postgres: Postgres) -> list[Row]:
 
 
 SCENARIOS: dict[str, Callable[[Postgres], list[Row]]] = {
-    "instant": instant_turns,
+    "instant": partial(instant_turns, apart=True),
+    "shared": partial(instant_turns, apart=False),
     "others": other_servers,
     "waiting": waiting_turns,
     "history": long_histories,

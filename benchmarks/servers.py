@@ -168,6 +168,31 @@ def running(*servers: Server) -> Iterator[tuple[Server, ...]]:
             server.close()
 
 
+@contextmanager
+def cores_apart(postgres: Postgres, servers: Sequence[Server]) -> Iterator[None]:
+    """One core for the servers, which take turns, and the rest for PostgreSQL and the load; needs two, and Linux.
+
+    Left alone, the kernel wakes PostgreSQL's processes on the core of whoever has sent them something: a server that
+    keeps them busy waits for its core while another one idles.
+    """
+    cores = os.sched_getaffinity(0)
+    ours = {min(cores)}
+    for server in servers:
+        keep_to(ours, server.pid)
+    keep_to(cores - ours, os.getpid(), *postgres.pids)
+    try:
+        yield
+    finally:
+        keep_to(cores, os.getpid(), *postgres.pids)
+
+
+def keep_to(cores: set[int], *pids: int) -> None:
+    """These processes with all of their threads, and what they start from now on."""
+    for pid in pids:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), cores)
+
+
 class User:
     """A user of one server with a token and a conversation."""
 

@@ -33,6 +33,12 @@ class Postgres:
         return int((self._server.pgdata / "postmaster.pid").read_text().splitlines()[0])
 
     @property
+    def pids(self) -> list[int]:
+        """Its own and those of its processes, one for each connection among them."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [self.pid, *map(int, children.split())]
+
+    @property
     def programs(self) -> Path:
         """Where psql, pg_dump and pg_restore are, of the server's own version."""
         return Path(self._server.bin_path)
