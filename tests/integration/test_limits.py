@@ -11,6 +11,8 @@ from uuid import uuid4
 
 import pytest
 
+from chatapi.chat import store
+from chatapi.chat.schemas import ChatAnswer
 from chatapi.web import limits
 from tests.support.agents import CommandedAgent
 from tests.support.logs import heard
@@ -250,6 +252,26 @@ class TestWithRedis:
     async def test_counts_no_message_that_is_sent_again(self, redis: Redis, sqlite_url: str) -> None:
         async with limited(sqlite_url, redis_url=redis.url, rate_limit_chat="2/hour") as (alice, _):
             await expect_only_new_messages_to_count(alice)
+
+    async def test_away_no_message_counts_that_is_sent_again(self, redis: Redis, sqlite_url: str) -> None:
+        async with limited(sqlite_url, redis_url=redis.url, rate_limit_chat="2/hour") as (alice, _):
+            redis.stop()
+            await expect_only_new_messages_to_count(alice)
+
+    async def test_away_while_a_message_is_looked_for_is_no_defect(
+        self, redis: Redis, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        key = {"Idempotency-Key": "first"}
+        async with limited(sqlite_url, redis_url=redis.url, rate_limit_chat="2/hour") as (alice, _):
+            answered = await alice.chat("say Hello.", headers=key)
+            begin_again = store.begin_again
+
+            async def stop_redis(*arguments: Any) -> store.Run | ChatAnswer | None:
+                redis.stop()
+                return await begin_again(*arguments)
+
+            monkeypatch.setattr(store, "begin_again", stop_redis)
+            assert (await alice.chat("say Hello.", headers=key)).content == answered.content
 
     async def test_away_from_the_start_is_no_defect(self, redis: Redis, sqlite_url: str) -> None:
         redis.stop()

@@ -86,8 +86,9 @@ async def begin_again(
     session: AsyncSession, user_id: str, key: Key | None, claim: Claim
 ) -> Run | ChatAnswer | None:
     """As `begin`, for a key that was seen before; None for another."""
-    turn = None if key is None else await _turn_of_key(session, user_id, key)
-    return None if key is None or turn is None else await _again(session, turn, key, claim)
+    if key is None or (turn := await _turn_of_key(session, user_id, key)) is None:
+        return None
+    return await _again(session, turn, key, claim)
 
 
 async def begin_new(

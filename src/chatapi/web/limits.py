@@ -120,16 +120,21 @@ class SharedWindows:
                 return None
         return Quota(allowed, remaining, reset - time.time())
 
-    async def give_back(self, limit: RateLimitItem, kind: Kind, identity: str) -> None:
-        """Take the last hit for none. `limits` has no word for that; a window is a list, and begins with the last."""
+    async def give_back(self, limit: RateLimitItem, kind: Kind, identity: str) -> bool:
+        """Take the last hit for none, unless Redis is away: whether it was there.
+
+        `limits` has no word for that; a window is a list in Redis, and begins with the last hit.
+        """
         key = self._storage.bridge.prefixed_key(limit.key_for(kind, identity))
         async with self._connections:
             if self._outage is not None:
-                return
+                return False
             try:
                 await self._connection.lpop(key)
             except self._failures as error:
                 self._begin_outage(error)
+                return False
+        return True
 
     @property
     def _connection(self) -> Any:
@@ -192,9 +197,8 @@ class Limiter:
         """Take the last request of `identity` for none, and tell nothing of the limit."""
         if (limit := self._limits.get(kind)) is None:
             return
-        if self._shared:
-            await self._shared.give_back(limit, kind, identity)
-        self._own[kind].give_back(identity)
+        if not (self._shared and await self._shared.give_back(limit, kind, identity)):
+            self._own[kind].give_back(identity)
         if (request := current_request.get()) is not None:
             for name in HEADERS:
                 request.headers.pop(name, None)
