@@ -1,6 +1,7 @@
 """What is measured. Each scenario compares within one run, a short round of each server in turn, and gives medians."""
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -55,6 +56,8 @@ def ratio(ours: Sequence[Report], theirs: Sequence[Report]) -> float:
 def instant_turns(postgres: Postgres, *, apart: bool) -> list[Row]:
     """Turns a second, an instant assistant, 32 clients each in a conversation of their own."""
     where = "a core of its own" if apart else "cores shared with PostgreSQL"
+    if apart and len(os.sched_getaffinity(0)) == 1:
+        return [Row(where, "left out: there is only one")]
     with (
         running(
             servers.chatapi(postgres),
