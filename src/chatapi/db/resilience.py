@@ -164,12 +164,17 @@ class Breaker:
             self._probing = None
 
     async def _answers(self) -> bool:
-        try:
-            async with asyncio.timeout(PROBE_TIMEOUT):
-                await self._probe()
-        except Exception as error:
-            self._cause = error
-            if not is_transient(error):
-                log.exception("The database answers with an error")
-            return False
-        return True
+        """Asked again, on another connection, when the one that it was asked on is lost: others were killed, too."""
+        for _ in range(FAILURES_TO_ASK):
+            try:
+                async with asyncio.timeout(PROBE_TIMEOUT):
+                    await self._probe()
+            except Exception as error:
+                self._cause = error
+                if not is_transient(error):
+                    log.exception("The database answers with an error")
+                if not (isinstance(error, DBAPIError) and is_outage(error)):
+                    return False
+            else:
+                return True
+        return False
