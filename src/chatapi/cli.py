@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
@@ -30,7 +30,7 @@ from chatapi.errors import AppError
 from chatapi.metrics import MULTIPROCESS
 from chatapi.settings import Settings, SettingsError
 from chatapi.web.checks import ask_all
-from chatapi.web.server import BoundedHttp
+from chatapi.web.server import BoundedHttp, Server
 
 APP = "chatapi.app:create_app"
 WORKER = "chatapi.cli:settled_app"
@@ -82,22 +82,24 @@ def run(app: Litestar, host: str | None, port: int | None, workers: int) -> None
     """Run the service."""
     settings = Settings.from_env()
     signal.signal(signal.SIGTERM, end_well)
-    with shared_metrics() if workers > 1 and settings.metrics == "on" else nullcontext():
-        if workers == 1:
-            settle()
-        uvicorn.run(
-            app if workers == 1 else WORKER,
-            factory=workers > 1,
-            host=host or settings.host,
-            port=settings.port if port is None else port,
-            workers=workers,
-            log_config=None,  # the app's holds for the server, too; what the server would say of requests, it says
-            access_log=False,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-            timeout_worker_healthcheck=ANSWER_SECONDS,
-            server_header=False,
-            http=BoundedHttp,
-        )
+    options: dict[str, Any] = {
+        "host": host or settings.host,
+        "port": settings.port if port is None else port,
+        "workers": workers,
+        "log_config": None,  # the app's holds for the server, too; what the server would say of requests, it says
+        "access_log": False,
+        "timeout_graceful_shutdown": GRACE_SECONDS,
+        "timeout_worker_healthcheck": ANSWER_SECONDS,
+        "server_header": False,
+        "http": BoundedHttp,
+    }
+    if workers == 1:
+        settle()
+        with suppress(KeyboardInterrupt):
+            Server(uvicorn.Config(app, **options)).run()
+        return
+    with shared_metrics() if settings.metrics == "on" else nullcontext():
+        uvicorn.run(WORKER, factory=True, **options)
 
 
 def settled_app() -> Litestar:

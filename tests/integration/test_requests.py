@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable
 
 import pytest
@@ -150,6 +151,25 @@ class TestClient:
         assert (await reader.readline()).split()[1] == b"200"
         writer.close()
         await serving
+
+    async def test_that_the_kernel_has_taken_is_answered_when_the_service_stops(
+        self, empty_database_url: str
+    ) -> None:
+        """They wait for the event loop, which comes to the stop first."""
+        app = create_app(settings_for(empty_database_url), CommandedAgent())
+        config = uvicorn.Config(app, port=0, log_level="warning", http=server.BoundedHttp)
+        config.load()
+        running = server.Server(config)
+        running.lifespan = config.lifespan_class(config)
+        await running.startup()
+        address = running.servers[0].sockets[0].getsockname()
+        clients = [socket.create_connection(address) for _ in range(5)]
+        for client in clients:
+            client.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        await running.shutdown()
+        for client in clients:
+            assert client.recv(12) == b"HTTP/1.1 200"
+            client.close()
 
 
 async def until(true: Callable[[], bool]) -> None:

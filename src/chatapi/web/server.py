@@ -1,4 +1,4 @@
-"""Uvicorn's HTTP protocol with two bounds: on the head of a request, and on waiting for a client that does not read.
+"""Uvicorn with two bounds, on the head of a request and on waiting for a client that does not read, and an end for all.
 
 Its parser has no bound, and joins a long header piece by piece: 100 MiB in one took the memory and half a minute of
 CPU, in which the process answered nobody. And a stream to a client that never reads would be held for ever. When it
@@ -6,8 +6,13 @@ stops, it closes connections that have just been opened, too, and a proxy may no
 """
 
 import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
+import uvicorn
 from msgspec import json
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -33,6 +38,38 @@ REFUSAL = json.encode(
         "detail": "The request line and the headers have 64 KiB together at the most.",
     }
 )
+
+
+class Server(uvicorn.Server):
+    """Stops listening without losing a connection that the kernel has taken for it.
+
+    Closed with its socket, such a connection is reset. On a busy machine it waits for the event loop as all else does.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        taken: list[socket.socket] = []
+        for server in self.servers:
+            for listening in server.sockets:
+                taken += accept_all(listening)
+            server.close()
+        for connection in taken:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """As Uvicorn makes it for each connection."""
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
+
+def accept_all(listening: socket.socket) -> Iterator[socket.socket]:
+    """What waits to be accepted. By a descriptor of our own: an event loop's sockets accept nothing themselves."""
+    with socket.socket(fileno=os.dup(listening.fileno())) as ours, suppress(BlockingIOError):
+        ours.settimeout(0)
+        while True:
+            yield ours.accept()[0]
 
 
 class HeadTooLarge(Exception):
