@@ -1,34 +1,45 @@
 """When a database is taken to be away."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 from chatapi.db import resilience
+from chatapi.db.config import PINGS, Database, database_config
 from chatapi.db.resilience import FAILURES_TO_ASK, Breaker
 from chatapi.errors import DatabaseUnavailable
+from tests.support.serving import settings_for
 
 KILLED = DBAPIError(None, None, Exception(), connection_invalidated=True)
 REFUSED = ConnectionRefusedError()
 
 
-class Probe:
-    """Fails as it is told, and then answers."""
-
-    def __init__(self, *failures: Exception) -> None:
-        self._failures: Iterator[Exception] = iter(failures)
-
-    async def __call__(self) -> None:
-        if (failure := next(self._failures, None)) is not None:
-            raise failure
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    database = Database(database_config(settings_for(f"sqlite+aiosqlite:///{tmp_path / 'chatapi.db'}")))
+    yield database
+    await database.close()
 
 
-async def states_of(probe: Probe) -> list[float]:
-    """What is told while it asks after as many failures as make it."""
+def fail(database: Database, *failures: Exception) -> None:
+    """Have the next statements fail so."""
+    left = list(failures)
+
+    @event.listens_for(database.engine.sync_engine, "before_cursor_execute")
+    def listen(*_: object) -> None:
+        if left:
+            raise left.pop(0)
+
+
+async def states_of(database: Database, *failures: Exception) -> list[float]:
+    """What is told while it asks after as many failures as make it, and is answered so."""
+    fail(database, *failures)
     told: list[float] = []
-    breaker = Breaker(probe, told.append)
+    breaker = Breaker(database.ping, told.append)
     for _ in range(FAILURES_TO_ASK):
         breaker.failed()
     while breaker._probing is not None:
@@ -45,21 +56,26 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resilience, "PROBE_SECONDS", 0)
 
 
-async def test_connections_that_were_killed_are_no_outage() -> None:
+async def test_connections_that_were_killed_are_no_outage(database: Database) -> None:
     """The pool may hand out one that was killed with the others, and is not known to be."""
-    assert await states_of(Probe(KILLED, KILLED)) == [0]
+    assert await states_of(database, KILLED, KILLED) == [0]
 
 
-async def test_a_database_that_lets_nobody_in_is_away_until_it_does() -> None:
-    assert await states_of(Probe(REFUSED)) == [1, 0]
+async def test_nor_do_they_make_a_service_unready(database: Database) -> None:
+    fail(database, KILLED, KILLED)
+    await database.check()
 
 
-async def test_a_database_on_which_every_connection_is_lost_is_away() -> None:
-    assert await states_of(Probe(*[KILLED] * FAILURES_TO_ASK)) == [1, 0]
+async def test_a_database_that_lets_nobody_in_is_away_until_it_does(database: Database) -> None:
+    assert await states_of(database, REFUSED) == [1, 0]
+
+
+async def test_a_database_on_which_every_connection_is_lost_is_away(database: Database) -> None:
+    assert await states_of(database, *[KILLED] * PINGS["attempts"]) == [1, 0]
 
 
 async def test_an_error_of_another_kind_is_logged_and_counts_as_away(
-    caplog: pytest.LogCaptureFixture,
+    database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert await states_of(Probe(ZeroDivisionError())) == [1, 0]
+    assert await states_of(database, ZeroDivisionError()) == [1, 0]
     assert "The database answers with an error" in caplog.text

@@ -22,7 +22,14 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from chatapi.db import alone
 from chatapi.db.pool import measured_pool
-from chatapi.db.resilience import Breaker, is_outage, is_read_only, is_transient, unavailable
+from chatapi.db.resilience import (
+    Breaker,
+    is_lost_connection,
+    is_outage,
+    is_read_only,
+    is_transient,
+    unavailable,
+)
 from chatapi.metrics import Metrics
 from chatapi.settings import Settings, SettingsError
 from chatapi.tracing import Tracing
@@ -70,6 +77,7 @@ RETRIES: dict[str, Any] = {
     "wait_max": 1.0,
     "wait_jitter": 0.1,
 }
+PINGS: dict[str, Any] = {"attempts": 3, "timeout": None, "wait_initial": 0, "wait_max": 0, "wait_jitter": 0}
 # Off, PostgreSQL finds what is the latest by walking an index in its order. On, it may take all of a conversation and
 # sort it for ten turns: it expects two, because it multiplies how rare the owner is and how rare the conversation.
 BITMAPS = "enable_bitmapscan"
@@ -367,9 +375,14 @@ class Database:
         return self._guarded
 
     async def ping(self) -> None:
-        """Ask the database something; raises what the driver raises when it does not answer."""
-        async with self.engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
+        """Ask the database something; raises what the driver raises when it does not answer.
+
+        A connection that is lost is no answer: it may have been killed with others, and the next one hold.
+        """
+        async for attempt in stamina.retry_context(on=is_lost_connection, **PINGS):
+            with attempt:
+                async with self.engine.connect() as connection:
+                    await connection.execute(text("SELECT 1"))
 
     async def check(self) -> None:
         """Raises what the driver raises, or `DatabaseUnavailable`, when the database does not answer.

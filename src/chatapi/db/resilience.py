@@ -56,6 +56,11 @@ def is_outage(error: BaseException) -> bool:
     )
 
 
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether a connection that there was is gone, which says nothing of the next one."""
+    return isinstance(error, DBAPIError) and is_outage(error)
+
+
 def is_read_only(error: BaseException) -> bool:
     """Whether the database answers and takes no writes."""
     return isinstance(error, DBAPIError) and (
@@ -164,17 +169,12 @@ class Breaker:
             self._probing = None
 
     async def _answers(self) -> bool:
-        """Asked again, on another connection, when the one that it was asked on is lost: others were killed, too."""
-        for _ in range(FAILURES_TO_ASK):
-            try:
-                async with asyncio.timeout(PROBE_TIMEOUT):
-                    await self._probe()
-            except Exception as error:
-                self._cause = error
-                if not is_transient(error):
-                    log.exception("The database answers with an error")
-                if not (isinstance(error, DBAPIError) and is_outage(error)):
-                    return False
-            else:
-                return True
-        return False
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                await self._probe()
+        except Exception as error:
+            self._cause = error
+            if not is_transient(error):
+                log.exception("The database answers with an error")
+            return False
+        return True
