@@ -8,8 +8,9 @@ import logging
 import math
 import time
 from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from limits import RateLimitItem
 from limits.aio.storage import RedisStorage
@@ -26,6 +27,8 @@ from chatapi.metrics import Metrics
 from chatapi.settings import Settings
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Kind = Literal["default", "chat", "address"]
 PREFIX = "chatapi"  # of every key in Redis
@@ -109,32 +112,35 @@ class SharedWindows:
 
     async def hit(self, limit: RateLimitItem, kind: Kind, identity: str) -> Quota | None:
         """None while Redis is away: found out once, by time-out, and then known until it answers again."""
-        async with self._connections:
-            if self._outage is not None:
-                return None
-            try:
-                allowed = await self._windows.hit(limit, kind, identity)
-                reset, remaining = await self._windows.get_window_stats(limit, kind, identity)
-            except self._failures as error:
-                self._begin_outage(error)
-                return None
-        return Quota(allowed, remaining, reset - time.time())
+
+        async def hit() -> Quota:
+            allowed = await self._windows.hit(limit, kind, identity)
+            reset, remaining = await self._windows.get_window_stats(limit, kind, identity)
+            return Quota(allowed, remaining, reset - time.time())
+
+        return await self._unless_away(hit)
 
     async def give_back(self, limit: RateLimitItem, kind: Kind, identity: str) -> bool:
         """Take the last hit for none, unless Redis is away: whether it was there.
 
         `limits` has no word for that; a window is a list in Redis, and begins with the last hit.
         """
-        key = self._storage.bridge.prefixed_key(limit.key_for(kind, identity))
+
+        async def take_out() -> bool:
+            await self._connection.lpop(self._storage.bridge.prefixed_key(limit.key_for(kind, identity)))
+            return True
+
+        return await self._unless_away(take_out) or False
+
+    async def _unless_away(self, command: Callable[[], Awaitable[T]]) -> T | None:
         async with self._connections:
             if self._outage is not None:
-                return False
+                return None
             try:
-                await self._connection.lpop(key)
+                return await command()
             except self._failures as error:
                 self._begin_outage(error)
-                return False
-        return True
+                return None
 
     @property
     def _connection(self) -> Any:
