@@ -151,7 +151,7 @@ class TestFromEnv:
         [
             "auth.example.org",
             "ftp://auth.example.org",
-            "file:///some/file",
+            Path(__file__).as_uri(),
             "https://",
             "https:///jwks",
             "https://[::1",

@@ -163,7 +163,7 @@ class TestResources:
             f"chatapi://conversations/{theirs}",
             "chatapi://conversations/9999999999999999999",
             "chatapi://tasks/1",
-            "file:///some/file",
+            Path(__file__).as_uri(),
         ):
             with pytest.raises(MCPError) as raised:
                 await mcp.read_resource(uri)
