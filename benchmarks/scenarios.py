@@ -131,7 +131,8 @@ def other_servers(postgres: Postgres) -> list[Row]:
                     found[server].append(report)
     return [
         Row(
-            f"turns a second: {server.name}", f"{rate(reports):.0f} (CPU {cpu(reports) * 1000:.1f} ms a turn)"
+            f"turns a second, five a conversation: {server.name}",
+            f"{rate(reports):.0f} (CPU {cpu(reports) * 1000:.1f} ms a turn)",
         )
         for server, reports in found.items()
     ] + [
