@@ -14,10 +14,13 @@ from chatapi.conversations.schemas import ToolCall
 __all__ = [
     "Agent",
     "AgentEvent",
+    "Finish",
+    "FinishReason",
     "HistoryMessage",
     "Prompt",
     "ProviderState",
     "ReasoningDelta",
+    "StepStart",
     "TextDelta",
     "ToolCall",
     "ToolError",
@@ -94,11 +97,31 @@ class ReasoningDelta(Struct, frozen=True, tag=True):
     text: str
 
 
-class Usage(Struct, frozen=True, kw_only=True):
-    """Tokens of the whole turn, all model calls added up."""
+class StepStart(Struct, frozen=True):
+    """The model is asked once more: what it says and calls from here to the next one is one step of the answer.
+
+    Optional: an agent that never yields it has a step begin with the first text after a call.
+    """
+
+
+FinishReason: TypeAlias = Literal["stop", "length", "tool-calls", "content-filter", "error", "other"]
+
+
+class Finish(Struct, frozen=True):
+    """Why the answer ended, in the AI SDK's words; without it the reason is `stop`.
+
+    `length`: the model's limit cut the answer off, and what was said until then is the answer.
+    """
+
+    reason: FinishReason
+
+
+class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Tokens of the whole turn, all model calls added up. Cached input is part of the input."""
 
     input_tokens: int
     output_tokens: int
+    cached_input_tokens: int = 0
 
 
 class ProviderState(Struct, frozen=True, kw_only=True):
@@ -111,7 +134,7 @@ class ProviderState(Struct, frozen=True, kw_only=True):
     data: Any | None = None
 
 
-AgentEvent: TypeAlias = TextDelta | ReasoningDelta | Usage | ProviderState
+AgentEvent: TypeAlias = TextDelta | ReasoningDelta | StepStart | Finish | Usage | ProviderState
 
 
 @runtime_checkable
