@@ -74,6 +74,20 @@ class TestResume:
         assert types_of(seen) == types_of(whole)
         assert (seen[0], seen[-1], text_of(seen)) == (whole[0], whole[-1], text_of(whole))
 
+    async def test_at_another_replica_has_the_same_steps(self, replicas: tuple[Client, Client]) -> None:
+        here, there = replicas
+        name, waits = gate()
+        step = "step\nmute list_tasks {}\nmute list_tasks {}\n"
+        message = f"{step * 2}step\nsay One\nstep\nsay two\ngate {name}\nstep\nsay three."
+        turn = asyncio.create_task(streamed(here, message))
+        await waits.reached.wait()
+        (conversation,) = (await there.get(there.mine("/conversations"))).json()["items"]
+        async with reading(there, "GET", f"/chat/{conversation['id']}/stream") as chunks:
+            seen = await until_text(chunks, "two")
+        waits.opened.set()
+        assert types_of(await turn)[: len(types_of(seen))] == types_of(seen)
+        assert types_of(seen).count("start-step") == 4
+
     async def test_of_a_turn_that_nobody_streams_works_too(self, replicas: tuple[Client, Client]) -> None:
         here, there = replicas
         name, waits = gate()

@@ -56,6 +56,29 @@ class TestStream:
         assert called["toolCallId"] == returned["toolCallId"] == stored["id"]
         assert returned["output"] == stored["result"]
 
+    async def test_has_a_step_for_each_answer_of_the_model(self, alice: Client) -> None:
+        calls = ("tool-input-start", "tool-input-available", "tool-output-available")
+        words = ("text-start", "text-delta", "text-end")
+        chunks = await streamed(
+            alice,
+            "step\nthink Hm.\nmute list_tasks {}\nmute list_tasks {}\nstep\nmute list_tasks {}\n"
+            "step\nstep\nmute list_tasks {}\nmute list_tasks {}\nstep\nsay One.\nstep\nsay Two.\nstep",
+        )
+        assert types_of(chunks) == [
+            "start",
+            *("start-step", "reasoning-start", "reasoning-delta", "reasoning-end", *calls * 2, "finish-step"),
+            *("start-step", *calls, "finish-step"),
+            *("start-step", *calls * 2, "finish-step"),
+            *("start-step", *words, "finish-step"),
+            *("start-step", *words, "finish-step"),
+            "finish",
+        ]
+
+    async def test_of_calls_at_once_has_them_in_one_step(self, alice: Client) -> None:
+        """An agent that says nothing of steps has one begin with the first text after a call."""
+        chunks = await streamed(alice, "mute list_tasks {}\nmute list_tasks {}\nsay Done.")
+        assert types_of(chunks).count("start-step") == 2
+
     async def test_of_a_call_in_error_says_so_and_goes_on(self, alice: Client) -> None:
         chunks = await streamed(alice, 'call delete_task {"task_id": 999999999}')
         (failed,) = (chunk for chunk in chunks if chunk["type"] == "tool-output-error")

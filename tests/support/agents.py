@@ -7,7 +7,15 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import ClassVar
 
-from chatapi.agent.ports import AgentEvent, Prompt, ReasoningDelta, TextDelta, Tools, Usage
+from chatapi.agent.ports import (
+    AgentEvent,
+    Prompt,
+    ReasoningDelta,
+    StepStart,
+    TextDelta,
+    Tools,
+    Usage,
+)
 from chatapi.errors import ModelFailed
 
 
@@ -24,6 +32,7 @@ class CommandedAgent:
     """Does what the message says, a command a line, so that a test can write what a model would do.
 
     `say TEXT`, `think TEXT`, `words N` (says so many), `flood N` (five kilobytes each), `sleep SECONDS`, `gate NAME` (waits there), `call TOOL {JSON}`,
+    `mute TOOL {JSON}` (calls it without a word), `step` (an answer of the model begins),
     `history` (says the history as JSON), `pid`, `fail`, `crash`, `silence`.
     Any other line is echoed. `once` before a command: it is done the first time that this user says so, and not again.
     """
@@ -65,6 +74,11 @@ class CommandedAgent:
                     name, _, arguments = rest.partition(" ")
                     call = await tools.call(name, json.loads(arguments))
                     yield TextDelta(f"{name}: {call.error or 'done'}. ")
+                case "mute":
+                    name, _, arguments = rest.partition(" ")
+                    await tools.call(name, json.loads(arguments))
+                case "step":
+                    yield StepStart()
                 case "history":
                     yield TextDelta(
                         json.dumps([[message.role, message.content] for message in prompt.history])

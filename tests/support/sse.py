@@ -94,6 +94,7 @@ class Checked:
         type_ = chunk["type"]
         assert (self._last == "") == (type_ == "start"), f"{type_} after {self._last}"
         assert self._last not in LAST, f"{type_} after {self._last}"
+        assert (self._last, type_) != ("start-step", "finish-step")
         self._last = type_
         kind, _, what = type_.rpartition("-")
         match kind, what:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import cast
 
 from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools
+from chatapi.chat.events import TextAdded
 from chatapi.chat.running import RunningTurn
 from chatapi.chat.store import Run
 from chatapi.db.config import Database
@@ -17,16 +18,16 @@ def test_a_write_that_may_have_been_done_is_repeated_as_it_was() -> None:
     """Whoever reads elsewhere may have gone on from it: with more in it, the rest would never be read."""
     turn = RunningTurn(RUN, NO_DATABASE, {})
     assert turn.unwritten() is None
-    turn.log.add(TextDelta("One"))
+    turn.log.add(TextAdded("One"))
     first = turn.unwritten()
     assert first is not None
-    assert (first.position, list(first.events)) == (0, [TextDelta("One")])
-    turn.log.add(TextDelta("two"))
+    assert (first.position, list(first.events)) == (0, [TextAdded("One")])
+    turn.log.add(TextAdded("two"))
     assert turn.unwritten() == first
     turn.wrote()
     second = turn.unwritten()
     assert second is not None
-    assert (second.position, list(second.events)) == (1, [TextDelta("two")])
+    assert (second.position, list(second.events)) == (1, [TextAdded("two")])
     turn.wrote()
     assert turn.unwritten() is None
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import and_, delete, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import ReasoningDelta, TextDelta
-from chatapi.chat.events import TurnEvent
+from chatapi.chat.events import ReasoningAdded, TextAdded, TurnEvent
 from chatapi.db.models import RUNNING, Turn, TurnChunk
 from chatapi.db.services import insert_unless_there
 
@@ -71,7 +71,7 @@ async def read(session: AsyncSession, places: Collection[Place]) -> Sequence[Chu
 async def said(session: AsyncSession, run: Place) -> str:
     """The run's answer from there on, as far as it was stored."""
     events = [event for chunk in await read(session, [run]) for event in chunk.events]
-    return "".join(event.text for event in events if isinstance(event, TextDelta))
+    return "".join(event.text for event in events if isinstance(event, TextAdded))
 
 
 async def drop(session: AsyncSession, user_id: str, turn_id: int) -> None:
@@ -87,12 +87,16 @@ def row_of(chunk: Chunk) -> dict[str, Any]:
 
 
 def joined(events: Sequence[TurnEvent]) -> list[TurnEvent]:
-    """The same with the deltas that follow each other as one."""
+    """The same with the deltas of a step that follow each other as one."""
     result: list[TurnEvent] = []
     for event in events:
         last = result[-1] if result else None
-        if isinstance(event, TextDelta | ReasoningDelta) and type(event) is type(last):
-            result[-1] = type(event)(last.text + event.text)
+        if (
+            isinstance(event, TextAdded | ReasoningAdded)
+            and type(event) is type(last)
+            and not event.begins_step
+        ):
+            result[-1] = replace(last, text=last.text + event.text)
         else:
             result.append(event)
     return result

@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from chatapi.agent.ports import ReasoningDelta, TextDelta, ToolCall
+from chatapi.agent.ports import ToolCall
 from chatapi.chat.schemas import ChatAnswer
 from chatapi.errors import AppError
 
@@ -16,19 +17,38 @@ BATCH_CHARACTERS = 16 * 1024
 DELTA_OVERHEAD = 64  # characters that a delta is longer by when it is sent
 
 
-class ToolStarted(Struct, frozen=True, kw_only=True, tag=True):
+# The events as JSON are stored (`chat.chunks`) and read by replicas of the version before: they know these tags and no
+# others, and leave members alone that they do not know. `begins_step`: the event is the first of an answer of the model.
+
+
+class TextAdded(Struct, frozen=True, tag="TextDelta", omit_defaults=True):
+    """The next piece of the answer."""
+
+    text: str
+    begins_step: bool = False
+
+
+class ReasoningAdded(Struct, frozen=True, tag="ReasoningDelta", omit_defaults=True):
+    """The next piece of what the model thinks on its way there."""
+
+    text: str
+    begins_step: bool = False
+
+
+class ToolStarted(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     """A tool is being called; its `ToolEnded` has the same `id`."""
 
     id: str
     name: str
     arguments: dict[str, Any]
+    begins_step: bool = False
 
 
 class ToolEnded(Struct, frozen=True, tag=True):
     call: ToolCall
 
 
-TurnEvent: TypeAlias = TextDelta | ReasoningDelta | ToolStarted | ToolEnded
+TurnEvent: TypeAlias = TextAdded | ReasoningAdded | ToolStarted | ToolEnded
 
 
 class TurnLog:
@@ -45,6 +65,7 @@ class TurnLog:
         self.events: list[TurnEvent] = []
         self.outcome: ChatAnswer | AppError | None = None
         self.readers = 0
+        self._step_begins = False
         self._parting: AppError | None = None
         self._news = asyncio.Event()
         self._over = asyncio.Event()
@@ -59,12 +80,16 @@ class TurnLog:
     @property
     def text(self) -> str:
         """The answer as far as it has been said."""
-        return "".join(event.text for event in self.events if isinstance(event, TextDelta))
+        return "".join(event.text for event in self.events if isinstance(event, TextAdded))
 
     @property
     def ended(self) -> ChatAnswer | AppError | None:
         """How it ends for a stream that has come to the last event; None while it goes on."""
         return self.outcome or self._parting
+
+    def begin_step(self) -> None:
+        """The next text, thought or call that is added is the first of a step; a step without any is none."""
+        self._step_begins = True
 
     def add(self, *events: TurnEvent) -> None:
         self._append(*events)
@@ -87,7 +112,7 @@ class TurnLog:
                 if call.id not in ended:
                     self._append(ToolEnded(call))
             if rest := stored.response.removeprefix(self.text):
-                self._append(TextDelta(rest))
+                self._append(TextAdded(rest))
         if (outcome := failure or stored) is not None:
             self.end(outcome)
 
@@ -129,8 +154,12 @@ class TurnLog:
             self.readers -= 1
 
     def _append(self, *events: TurnEvent) -> None:
-        for event in events:
-            if isinstance(event, TextDelta | ReasoningDelta) and len(event.text) > BATCH_CHARACTERS:
+        for each in events:
+            event = each
+            if self._step_begins and not isinstance(event, ToolEnded):
+                event = replace(event, begins_step=True)
+                self._step_begins = False
+            if isinstance(event, TextAdded | ReasoningAdded) and len(event.text) > BATCH_CHARACTERS:
                 self.events += pieces_of(event)
             else:
                 self.events.append(event)
@@ -148,15 +177,15 @@ class TurnLog:
             self._news = asyncio.Event()
 
 
-def pieces_of(delta: TextDelta | ReasoningDelta) -> Iterator[TurnEvent]:
+def pieces_of(delta: TextAdded | ReasoningAdded) -> Iterator[TurnEvent]:
     for start in range(0, len(delta.text), BATCH_CHARACTERS):
-        yield type(delta)(delta.text[start : start + BATCH_CHARACTERS])
+        yield type(delta)(delta.text[start : start + BATCH_CHARACTERS], delta.begins_step and start == 0)
 
 
 def size_of(event: TurnEvent) -> int:
     """Of a tool call it is not known, so it is the last of its batch."""
     return (
         len(event.text) + DELTA_OVERHEAD
-        if isinstance(event, TextDelta | ReasoningDelta)
+        if isinstance(event, TextAdded | ReasoningAdded)
         else BATCH_CHARACTERS
     )

@@ -7,10 +7,19 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import Agent, Prompt, ProviderState, ReasoningDelta, TextDelta, Usage
+from chatapi.agent.ports import (
+    Agent,
+    AgentEvent,
+    Prompt,
+    ProviderState,
+    ReasoningDelta,
+    StepStart,
+    TextDelta,
+    Usage,
+)
 from chatapi.agent.tools import ExternalTool, Tool
 from chatapi.chat import at_once, chunks, store
-from chatapi.chat.events import TurnLog
+from chatapi.chat.events import ReasoningAdded, TextAdded, TurnLog
 from chatapi.chat.schemas import ChatAnswer
 from chatapi.chat.tools import TurnTools
 from chatapi.db.alone import Connection
@@ -116,21 +125,26 @@ class RunningTurn:
         try:
             async with limit:
                 async for event in agent.reply(prompt, self.tools):
-                    match event:
-                        case TextDelta(text=text):
-                            self.log.add(TextDelta(storable(text)))
-                        case ReasoningDelta(text=text):
-                            self.log.add(ReasoningDelta(storable(text)))
-                        case Usage():
-                            self.usage = event
-                        case ProviderState():
-                            self.state = event
+                    self._hear(event)
         except TimeoutError as error:
             if limit.expired():
                 raise ModelTooSlow(f"The answer took longer than {seconds:g} s.") from error
             raise
         if not self.log.text.strip():
             raise ModelEmpty("The model gave an empty answer.")
+
+    def _hear(self, event: AgentEvent) -> None:
+        match event:
+            case TextDelta(text=text):
+                self.log.add(TextAdded(storable(text)))
+            case ReasoningDelta(text=text):
+                self.log.add(ReasoningAdded(storable(text)))
+            case StepStart():
+                self.log.begin_step()
+            case Usage():
+                self.usage = event
+            case ProviderState():
+                self.state = event
 
 
 class End(NamedTuple):

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 from prometheus_client import Gauge
 
-from chatapi.agent.ports import ReasoningDelta, TextDelta, ToolCall
-from chatapi.chat.events import ToolEnded, ToolStarted, TurnEvent, TurnLog
+from chatapi.agent.ports import ToolCall
+from chatapi.chat.events import ReasoningAdded, TextAdded, ToolEnded, ToolStarted, TurnEvent, TurnLog
 from chatapi.chat.schemas import ChatAnswer
 from chatapi.errors import AppError, TurnCancelled
 
@@ -62,15 +62,16 @@ class UIMessageChunks:
         self._step_acted = False
 
     def of(self, event: TurnEvent) -> Iterator[Chunk]:
+        if not isinstance(event, ToolEnded) and event.begins_step:
+            yield from self._end_step()
         match event:
-            case TextDelta(text=text):
+            case TextAdded(text=text):
                 yield from self._delta("text", text)
-            case ReasoningDelta(text=text):
+            case ReasoningAdded(text=text):
                 yield from self._delta("reasoning", text)
             case ToolStarted():
-                if not self._in_step:
-                    yield from self._step()
                 yield from self._close()
+                yield from self._begin_step()
                 call = {"toolCallId": event.id, "toolName": event.name, "dynamic": True}
                 yield {"type": "tool-input-start", **call}
                 yield {"type": "tool-input-available", **call, "input": event.arguments}
@@ -79,9 +80,7 @@ class UIMessageChunks:
                 yield outcome_of(ended)
 
     def at_end(self, outcome: ChatAnswer | AppError | None) -> Iterator[Chunk]:
-        yield from self._close()
-        if self._in_step:
-            yield {"type": "finish-step"}
+        yield from self._end_step()
         match outcome:
             case ChatAnswer():
                 yield {"type": "finish", "messageMetadata": metadata_of(outcome)}
@@ -92,8 +91,12 @@ class UIMessageChunks:
 
     def _delta(self, kind: str, text: str) -> Iterator[Chunk]:
         if self._open != kind:
-            yield from self._step()
             yield from self._close()
+            if (
+                self._step_acted
+            ):  # and of what comes after calls in an answer of its own, not every agent says so
+                yield from self._end_step()
+            yield from self._begin_step()
             self._open = kind
             self._parts += 1
             yield {"type": f"{kind}-start", "id": str(self._parts)}
@@ -104,15 +107,17 @@ class UIMessageChunks:
             yield {"type": f"{self._open}-end", "id": str(self._parts)}
             self._open = None
 
-    def _step(self) -> Iterator[Chunk]:
-        """A step is one answer of the model with the calls that it asks for; what comes after those is the next."""
-        if self._in_step and not self._step_acted:
-            return
+    def _begin_step(self) -> Iterator[Chunk]:
+        """A step is one answer of the model with the calls that it asks for."""
+        if not self._in_step:
+            self._in_step = True
+            yield {"type": "start-step"}
+
+    def _end_step(self) -> Iterator[Chunk]:
+        yield from self._close()
         if self._in_step:
+            self._in_step = self._step_acted = False
             yield {"type": "finish-step"}
-        self._in_step = True
-        self._step_acted = False
-        yield {"type": "start-step"}
 
 
 def outcome_of(call: ToolCall) -> Chunk:
