@@ -43,6 +43,7 @@ class TestFromEnv:
             ("PORT", "many"),
             ("CHAT_HISTORY_LIMIT", "-1"),
             ("CHAT_TIMEOUT", "0"),
+            ("CHAT_MAX_TOKENS", "0"),
             ("DEMO_MODE", "perhaps"),
             ("DB_POOL_SIZE", "0"),
             ("MIGRATE", "always"),
