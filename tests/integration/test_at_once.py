@@ -27,6 +27,7 @@ PICTURE = {
     "conversations": "SELECT title, updated_at > created_at - interval '1 day' AS recent FROM conversations WHERE user_id = :user ORDER BY id",
     "turns": (
         "SELECT status, worker_id, cancel_requested, idempotency_key, request_hash, model, error::text, usage::text, "
+        "finish_reason, "
         "finished_at IS NULL AS open, conversation_id = (SELECT min(id) FROM conversations WHERE user_id = :user) "
         "FROM turns WHERE user_id = :user ORDER BY id"
     ),
@@ -84,6 +85,15 @@ class Turns:
         )
         return answer
 
+    async def fail(self, run: store.Run | ChatAnswer, response: str) -> None:
+        """As `cancel`."""
+        assert isinstance(run, store.Run)
+        error = {"type": "model-failed", "detail": "It failed."}
+        await self._database.run(
+            self.user_id,
+            lambda session: store.fail(session, run, error, response=response, usage=None),
+        )
+
     async def cancel(self, run: store.Run | ChatAnswer, response: str) -> None:
         """There is no other form of it than the plain one."""
         assert isinstance(run, store.Run)
@@ -130,6 +140,18 @@ async def first_and_next(turns: Turns) -> Any:
     assert isinstance(fourth, store.Run)
     assert [message.content for message in fourth.history] == ["two", "", "three", "stopped"]
     return fourth.history
+
+
+async def a_turn_failed(turns: Turns) -> Any:
+    first = await turns.begin("one")
+    await turns.finish(first, "answ", finish_reason="length")
+    second = await turns.begin("two", first.conversation_id, key="k")
+    await turns.fail(second, "half")
+    again = await turns.begin("two", first.conversation_id, key="k")
+    await turns.fail(again, "half again")
+    third = await turns.begin("three", first.conversation_id)
+    assert isinstance(third, store.Run)
+    return third.history
 
 
 async def an_end_is_activity(turns: Turns) -> Any:
@@ -195,6 +217,7 @@ async def deleted(turns: Turns) -> Any:
 # With how many of its transactions are one statement: the rest is out of the ordinary.
 SITUATIONS = {
     first_and_next: 6,
+    a_turn_failed: 4,
     an_end_is_activity: 2,
     a_turn_is_running: 1,
     a_turn_was_abandoned: 1,

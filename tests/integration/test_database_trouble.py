@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from chatapi.chat.lost import LostRuns
 from chatapi.db.config import EVERYONE, Database, database_config
-from chatapi.db.models import Conversation, Turn, User
+from chatapi.db.models import Conversation, Message, Turn, TurnChunk, User
 from chatapi.db.schema import upgrade
 from tests.support.agents import CommandedAgent
 from tests.support.postgres import ROLE, Postgres
@@ -217,6 +217,7 @@ class TestLostBegin:
             session.add(User(id="alice"))
             await session.flush()
             for number, run_id in enumerate(("lost", "other"), start=1):
+                events = [{"type": "TextDelta", "text": "Half"}]
                 session.add(Conversation(id=number, user_id="alice"))
                 await session.flush()
                 session.add(
@@ -229,10 +230,17 @@ class TestLostBegin:
                         model="m",
                     )
                 )
+                await session.flush()
+                session.add(
+                    TurnChunk(turn_id=number, run_id=run_id, user_id="alice", position=0, events=events)
+                )
         await lost.fail()
         async with database.transaction(EVERYONE) as session:
             statuses = await session.execute(select(Turn.run_id, Turn.status))
             assert {tuple(row) for row in statuses} == {("lost", "failed"), ("other", "running")}
+            kept = await session.execute(select(Message.turn_id, Message.role, Message.content))
+            assert [tuple(row) for row in kept] == [(1, "assistant", "Half")]
+            assert (await session.scalars(select(TurnChunk.run_id))).all() == ["other"]
         await database.close()
 
 

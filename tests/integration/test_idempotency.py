@@ -1,6 +1,7 @@
 """Idempotency-Key: a turn that is sent again is not run again."""
 
 import asyncio
+import json
 from typing import Any
 from uuid import uuid4
 
@@ -153,7 +154,7 @@ class TestFailedTurn:
         again = (await alice.chat(message, conversation_id, **sent)).json()
         assert (first["status"], again["status"]) == (502, 502)
         assert again["turn_id"] == first["turn_id"]
-        assert len(await alice.messages(conversation_id)) == 3
+        assert len(await alice.messages(conversation_id)) == 4
         assert len((await alice.get(alice.mine("/tasks"))).json()["items"]) == 1
 
     async def test_that_succeeds_the_second_time_answers_and_tells_all_it_did(self, alice: Client) -> None:
@@ -179,6 +180,52 @@ class TestFailedTurn:
         assert (await alice.chat(message, **sent)).status_code == 502
         answer = await alice.said_with(sent, message)
         assert ["error" in call for call in answer["tool_calls"]] == [True, True]
+
+    async def test_has_its_answer_in_the_place_of_what_the_failed_run_had_said(self, alice: Client) -> None:
+        sent, name = key(), uuid4().hex
+        message = f"once say Half {name}\nonce fail {name}\ngate {name}\nsay Whole."
+        failed = (await alice.chat(message, **sent)).json()
+        question, half = await alice.messages(failed["conversation_id"])
+        assert (half["status"], half["content"]) == ("failed", f"Half {name}")
+        again = asyncio.create_task(alice.said_with(sent, message))
+        await CommandedAgent.gates[name].reached.wait()
+        assert [each["id"] for each in await alice.messages(failed["conversation_id"])] == [question["id"]]
+        CommandedAgent.gates[name].opened.set()
+        answer = await again
+        assert [
+            (each["id"], each["status"], each["content"])
+            for each in await alice.messages(failed["conversation_id"])
+        ] == [
+            (question["id"], "completed", message),
+            (answer["message_id"], "completed", "Whole."),
+        ]
+        assert answer["message_id"] > half["id"]
+        assert (await alice.said_with(sent, message)) == answer
+
+    async def test_that_fails_again_keeps_what_the_last_run_had_said(self, alice: Client) -> None:
+        sent, name = key(), uuid4().hex
+        message = f"once say First {name}\nsay Always\nfail"
+        for said in (f"First {name}Always", "Always"):
+            failed = (await alice.chat(message, **sent)).json()
+            _, half = await alice.messages(failed["conversation_id"])
+            assert (half["status"], half["content"]) == ("failed", said)
+
+    async def test_that_a_replica_of_the_version_before_has_run_again_has_one_answer(
+        self, empty_database_url: str
+    ) -> None:
+        """It knows nothing of what the failed run had said, and leaves it beside its answer."""
+        sent = key()
+        async with serve(settings_for(empty_database_url)) as url, Client(url, "alice") as alice:
+            await alice.chat("say Half\nfail", **sent)
+            await execute(empty_database_url, "UPDATE turns SET status = 'completed', error = NULL")
+            await execute(
+                empty_database_url,
+                "INSERT INTO messages (user_id, conversation_id, turn_id, role, content, tool_calls, created_at) "
+                "VALUES ('alice', 1, 1, 'assistant', 'Whole.', '[]', '2026-01-01 00:00:00+00:00')",
+            )
+            assert (await alice.said_with(sent, "say Half\nfail"))["response"] == "Whole."
+            told = (await alice.said("history", 1))["response"]
+            assert json.loads(told) == [["user", "say Half\nfail"], ["assistant", "Whole."]]
 
     async def test_that_the_conversation_has_left_behind_is_409(self, alice: Client) -> None:
         conversation_id = (await alice.said("say 0"))["conversation_id"]

@@ -98,8 +98,9 @@ class TestRegenerate:
         assert contents(await alice.messages(old["conversation_id"])) == ["history", "[]"]
 
     async def test_of_a_failed_turn_answers_it(self, alice: Client) -> None:
-        failed = (await alice.chat(f"once fail {alice.user_id}\nsay Hi.")).json()
+        failed = (await alice.chat(f"once say Half\nonce fail {alice.user_id}\nsay Hi.")).json()
         assert failed["status"] == 502
+        assert contents(await alice.messages(failed["conversation_id"]))[1] == "Half"
         answer = await answered_anew(alice, failed["turn_id"])
         assert answer["response"] == "Hi."
         assert [message["status"] for message in await alice.messages(answer["conversation_id"])] == [

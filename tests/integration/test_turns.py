@@ -1,6 +1,7 @@
 """Cancelling a turn, and what a shutdown does to one."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from chatapi.db.models import Worker
 from tests.support.agents import CommandedAgent
 from tests.support.logs import heard
 from tests.support.serving import DIES, SECRET, Client, Process, execute, serve, settings_for, two_replicas
+from tests.support.sse import resumed, streamed, text_of
 
 
 class TestCancel:
@@ -154,6 +156,106 @@ class TestCancel:
         assert [call["result"]["id"] for call in answer["tool_calls"]] == [task["id"]]
 
 
+class TestFailure:
+    async def test_keeps_what_was_said_and_done_and_shows_it_to_no_model(self, alice: Client) -> None:
+        conversation_id = (await alice.said("say 0"))["conversation_id"]
+        response = await alice.chat(
+            'say Once upon a time\ncall add_task {"title": "milk"}\nfail', conversation_id
+        )
+        assert (response.status_code, response.json()["type"]) == (502, "urn:chatapi:problem:model-failed")
+        *_, question, half = await alice.messages(conversation_id)
+        assert (question["status"], half["status"]) == ("failed", "failed")
+        assert half["turn_id"] == question["turn_id"] == response.json()["turn_id"]
+        assert (half["role"], half["content"]) == ("assistant", "Once upon a timeadd_task: done. ")
+        assert [call["result"]["title"] for call in half["tool_calls"]] == ["milk"]
+        told = (await alice.said("history", conversation_id))["response"]
+        assert told == '[["user", "say 0"], ["assistant", "0"]]'
+        exported = (await alice.get(alice.mine("/export"))).text.splitlines()
+        records = [json.loads(line) for line in exported]
+        assert [
+            (each["content"], each["status"])
+            for each in records
+            if each.get("id") == half["id"] and "role" in each
+        ] == [(half["content"], "failed")]
+
+    async def test_by_a_call_alone_keeps_the_call(self, alice: Client) -> None:
+        failed = (await alice.chat('mute add_task {"title": "milk"}\nfail')).json()
+        _, half = await alice.messages(failed["conversation_id"])
+        assert (half["content"], [call["name"] for call in half["tool_calls"]]) == ("", ["add_task"])
+
+    @pytest.mark.parametrize("message", ["fail", "silence", "think Hm.\nfail"])
+    async def test_without_a_word_leaves_the_question_alone(self, alice: Client, message: str) -> None:
+        failed = (await alice.chat(message)).json()
+        assert failed["status"] == 502
+        (question,) = await alice.messages(failed["conversation_id"])
+        assert question["status"] == "failed"
+
+    async def test_by_a_defect_of_the_agent_keeps_what_was_said(self, alice: Client) -> None:
+        failed = (await alice.chat("say Half\ncrash")).json()
+        _, half = await alice.messages(failed["conversation_id"])
+        assert (half["status"], half["content"]) == ("failed", "Half")
+
+    async def test_by_time_keeps_what_was_said(self, empty_database_url: str) -> None:
+        settings = settings_for(empty_database_url, chat_timeout=0.1)
+        async with serve(settings) as url, Client(url, "alice") as alice:
+            late = await alice.chat(f"say Half\ngate {empty_database_url}")
+            assert (late.status_code, late.json()["type"]) == (504, "urn:chatapi:problem:model-too-slow")
+            _, half = await alice.messages(1)
+            assert (half["status"], half["content"]) == ("failed", "Half")
+
+    async def test_of_the_process_keeps_what_was_written_down(self, empty_database_url: str) -> None:
+        async with two_replicas(empty_database_url) as (here, there):
+            message = f'say Once upon a time\ncall add_task {{"title": "milk"}}\ngate {empty_database_url}'
+            left_behind = asyncio.create_task(here.chat(message))
+            await CommandedAgent.gates[empty_database_url].reached.wait()
+            async with there.stream("GET", there.mine("/chat/1/stream")) as response:
+                async for line in response.aiter_lines():  # what is read there was written down
+                    if "add_task: done" in line:
+                        break
+            await execute(empty_database_url, DIES)
+            assert (await there.said("history", 1))["response"] == "[]"
+            question, half, *_ = await there.messages(1)
+            assert question["status"] == half["status"] == "failed"
+            assert half["content"] == "Once upon a timeadd_task: done. "
+            assert [call["result"]["title"] for call in half["tool_calls"]] == ["milk"]
+            CommandedAgent.gates[empty_database_url].opened.set()
+            assert (await left_behind).json()["type"] == "urn:chatapi:problem:turn-cancelled"
+            assert len(await there.messages(1)) == 4
+
+    async def test_is_streamed_again_with_what_was_said(self, alice: Client) -> None:
+        told = await streamed(alice, 'say Half\ncall add_task {"title": "milk"}\nfail')
+        again = await resumed(alice, **told[0]["messageMetadata"])
+        assert (again[0], again[-1], text_of(again)) == (told[0], told[-1], text_of(told))
+        assert again[-1]["type"] == "error"
+        outputs = [[c for c in chunks if c["type"] == "tool-output-available"] for chunks in (told, again)]
+        assert outputs[0] == outputs[1] != []
+
+
+class TestFinish:
+    async def test_by_the_models_limit_is_an_answer_that_says_so_each_time(self, alice: Client) -> None:
+        headers = {"Idempotency-Key": "cut-" + alice.user_id}
+        message = "say Once upon a\nfinish length"
+        cut = await alice.chat(message, headers=headers)
+        answer = cut.json()
+        assert (cut.status_code, answer["response"]) == (200, "Once upon a")
+        assert answer["finish_reason"] == "length"
+        assert (await alice.chat(message, headers=headers)).content == cut.content
+        ids = {name: answer[name] for name in ("conversation_id", "turn_id")}
+        for chunks in (await streamed(alice, message, headers=headers), await resumed(alice, **ids)):
+            assert (chunks[-1]["type"], chunks[-1]["finishReason"]) == ("finish", "length")
+            assert text_of(chunks) == "Once upon a"
+        assert [each["status"] for each in await alice.messages(ids["conversation_id"])] == ["completed"] * 2
+        told = (await alice.said("history", ids["conversation_id"]))["response"]
+        assert "Once upon a" in json.loads(told)[1]
+
+    @pytest.mark.parametrize("message", ["say Done.", "say Done.\nfinish stop"])
+    async def test_by_itself_is_the_rule(self, alice: Client, message: str) -> None:
+        told = await streamed(alice, message)
+        again = await resumed(alice, **told[0]["messageMetadata"])
+        assert told[-1]["finishReason"] == again[-1]["finishReason"] == "stop"
+        assert "finish_reason" not in await alice.said(message)
+
+
 class TestDefect:
     """What nobody has thought of: here, an exception that is none of the database's."""
 
@@ -246,5 +348,6 @@ class TestShutdown:
             assert int(response.headers["Retry-After"]) >= 1
             assert await process.wait() == 0
         async with Process(directory, environ) as process, Client(await process.ready(), "alice") as alice:
-            (question,) = await alice.messages(response.json()["conversation_id"])
-            assert question["status"] == "failed"
+            question, half = await alice.messages(response.json()["conversation_id"])
+            assert question["status"] == half["status"] == "failed"
+            assert half["content"] == "add_task: done. "

@@ -7,8 +7,12 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import ClassVar
 
+import msgspec
+
 from chatapi.agent.ports import (
     AgentEvent,
+    Finish,
+    FinishReason,
     Prompt,
     ReasoningDelta,
     StepStart,
@@ -32,7 +36,7 @@ class CommandedAgent:
     """Does what the message says, a command a line, so that a test can write what a model would do.
 
     `say TEXT`, `think TEXT`, `words N` (says so many), `flood N` (five kilobytes each), `sleep SECONDS`, `gate NAME` (waits there), `call TOOL {JSON}`,
-    `mute TOOL {JSON}` (calls it without a word), `step` (an answer of the model begins),
+    `mute TOOL {JSON}` (calls it without a word), `step` (an answer of the model begins), `finish REASON`,
     `history` (says the history as JSON), `pid`, `fail`, `crash`, `silence`.
     Any other line is echoed. `once` before a command: it is done the first time that this user says so, and not again.
     """
@@ -79,6 +83,8 @@ class CommandedAgent:
                     await tools.call(name, json.loads(arguments))
                 case "step":
                     yield StepStart()
+                case "finish":
+                    yield Finish(msgspec.convert(rest, FinishReason))
                 case "history":
                     yield TextDelta(
                         json.dumps([[message.role, message.content] for message in prompt.history])

@@ -13,6 +13,8 @@ from tests.support.serving import Client
 Chunk = dict[str, Any]
 STREAM = {"Accept": "text/event-stream"}
 LAST = {"finish", "error", "abort"}
+# Another reason ends the AI SDK's client with an error.
+REASONS = {"stop", "length", "content-filter", "tool-calls", "error", "other"}
 
 
 async def chunks_of(response: httpx.Response) -> AsyncIterator[Chunk]:
@@ -95,6 +97,7 @@ class Checked:
         assert (self._last == "") == (type_ == "start"), f"{type_} after {self._last}"
         assert self._last not in LAST, f"{type_} after {self._last}"
         assert (self._last, type_) != ("start-step", "finish-step")
+        assert type_ != "finish" or chunk["finishReason"] in REASONS
         self._last = type_
         kind, _, what = type_.rpartition("-")
         match kind, what:

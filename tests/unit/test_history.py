@@ -23,7 +23,14 @@ from chatapi.errors import AppError
 from tests.support.serving import settings_for
 
 Fate = Literal[
-    "success", "failure", "crash", "crash and retry", "cancel", "cancel in silence", "cancel after a call"
+    "success",
+    "failure",
+    "failure and retry",
+    "crash",
+    "crash and retry",
+    "cancel",
+    "cancel in silence",
+    "cancel after a call",
 ]
 FATES: tuple[Fate, ...] = Fate.__args__  # type: ignore[attr-defined]
 HISTORY_TURNS = 3
@@ -51,6 +58,9 @@ class Driver:
             if fate == "crash":
                 return
             run = await self._begin(request, key)
+        if fate == "failure and retry":
+            await self._end(run, "failure", await self._call(run, calls))
+            run = await self._begin(request, key)
         tools = await self._call(
             run, 0 if fate == "cancel in silence" else max(calls, fate == "cancel after a call")
         )
@@ -77,7 +87,10 @@ class Driver:
     async def _end(self, run: store.Run, fate: Fate, calls: list[ToolCall]) -> None:
         if fate == "failure":
             await self._database.run(
-                self.user_id, lambda session: store.fail(session, run, {"type": "x", "detail": "x"})
+                self.user_id,
+                lambda session: store.fail(
+                    session, run, {"type": "x", "detail": "x"}, response="half an answ", usage=None
+                ),
             )
             return
         response = "" if fate in {"cancel in silence", "cancel after a call"} else f"answer to {run.message}"
@@ -164,7 +177,9 @@ def test_a_run_that_was_taken_over_can_write_nothing(
         tools = TurnTools(database, zombie, {tool.name: tool for tool in TASK_TOOLS}, tell=lambda _: None)
         for attempt in (
             tools.call("add_task", {"title": "from the grave"}),
-            database.run(driver.user_id, lambda session: store.fail(session, zombie, {})),
+            database.run(
+                driver.user_id, lambda session: store.fail(session, zombie, {}, response="boo", usage=None)
+            ),
             database.run(
                 driver.user_id,
                 lambda session: store.finish(session, zombie, response="boo", tool_calls=[], usage=None),

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.expression import CTE
 
-from chatapi.agent.ports import ProviderState, ToolCall, Usage
+from chatapi.agent.ports import FinishReason, ProviderState, ToolCall, Usage
 from chatapi.chat import store
 from chatapi.chat.measures import measured
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
@@ -103,6 +103,7 @@ async def finish(
     response: str,
     tool_calls: Sequence[ToolCall],
     usage: Usage | None,
+    finish_reason: FinishReason | None = None,
     state: ProviderState | None = None,
 ) -> Done[ChatAnswer | None] | None:
     """As `store.finish`, for a turn that is still ours."""
@@ -114,6 +115,7 @@ async def finish(
             "turn_id": run.turn_id,
             "run_id": run.run_id,
             "usage": to_json(usage),
+            "finish_reason": finish_reason,
             "model": None if state is None else state.model,
             "content": response,
             "tool_calls": to_json(tool_calls),
@@ -121,7 +123,9 @@ async def finish(
             "now": now(),
         },
     )
-    return Done(store.to_answer(run, rows[0][0], response, tool_calls, usage)) if rows else None
+    if not rows:
+        return None
+    return Done(store.to_answer(run, rows[0][0], response, tool_calls, usage, finish_reason))
 
 
 def to_json(value: Any) -> str | None:
@@ -270,6 +274,7 @@ def finish_turn() -> Statement:
         .values(
             status=literal_column("'completed'"),
             usage=bindparam("usage", None, type_=JSON()),
+            finish_reason=bindparam("finish_reason", None, type_=Text()),
             model=func.coalesce(MODEL, Turn.model),
             finished_at=NOW,
         )

@@ -152,7 +152,7 @@ async def ending(session: AsyncSession, place: Place) -> Ending:
     if turn.run_id != place.run_id or turn.status == "running":
         return Ending(None, restored(store.ABANDONED, **ids))
     if turn.status == "failed" and turn.error is not None:
-        return Ending(None, restored(turn.error, **ids))
+        return Ending(await store.answer_of(session, turn), restored(turn.error, **ids))
     return Ending(
         await store.answer_of(session, turn),
         TurnCancelled(**ids) if turn.status == "cancelled" else None,

@@ -10,6 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chatapi.agent.ports import (
     Agent,
     AgentEvent,
+    Finish,
+    FinishReason,
     Prompt,
     ProviderState,
     ReasoningDelta,
@@ -42,6 +44,7 @@ class RunningTurn:
         self._written = 0  # events that are in the database
         self._writing: chunks.Chunk | None = None  # which may be there, too
         self.usage: Usage | None = None
+        self.finish_reason: FinishReason | None = None  # none is `stop`
         self.state: ProviderState | None = None
         self.stopped: Literal["cancelled", "interrupted"] | None = None
         self._reply: asyncio.Task[None] | None = None
@@ -102,12 +105,19 @@ class RunningTurn:
         await store.finish_cancelled(session, self.run, response=self.log.text, usage=self.usage)
         await self.forget(session)
 
+    async def fail(self, session: AsyncSession, failure: AppError) -> None:
+        """Store what was said and done, and end the turn as failed; see `store.fail`."""
+        error = {"type": failure.type, "detail": failure.detail}
+        await store.fail(session, self.run, error, response=self.log.text, usage=self.usage)
+        await self.forget(session)
+
     @property
     def _outcome(self) -> dict[str, Any]:
         return {
             "response": self.log.text,
             "tool_calls": self.tools.calls,
             "usage": self.usage,
+            "finish_reason": self.finish_reason,
             "state": self.state,
         }
 
@@ -141,6 +151,8 @@ class RunningTurn:
                 self.log.add(ReasoningAdded(storable(text)))
             case StepStart():
                 self.log.begin_step()
+            case Finish(reason=reason):
+                self.finish_reason = None if reason == "stop" else reason
             case Usage():
                 self.usage = event
             case ProviderState():
@@ -175,11 +187,7 @@ def failed(turn: RunningTurn, error: BaseException) -> End:
         failure = ModelFailed("The model failed to answer.")
     failure.members |= ids_of(turn.run)
 
-    async def write(session: AsyncSession) -> None:
-        await store.fail(session, turn.run, {"type": failure.type, "detail": failure.detail})
-        await turn.forget(session)
-
-    return End(write, None, failure)
+    return End(lambda session: turn.fail(session, failure), None, failure)
 
 
 def interrupted(run: store.Run) -> Interrupted:

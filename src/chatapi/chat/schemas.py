@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from chatapi.agent.ports import Usage
+from chatapi.agent.ports import FinishReason, Usage
 from chatapi.conversations.schemas import ToolCall
 from chatapi.text import NOT_BLANK
 
@@ -34,7 +34,10 @@ class AnswerAnew(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class ChatAnswer(Struct, frozen=True, kw_only=True):
-    """The answer to a message. `message_id` is the stored answer's; `usage` is there when the model tells it."""
+    """The answer to a message. `message_id` is the stored answer's; `usage` is there when the model tells it.
+
+    `finish_reason` is there when the answer ended otherwise than by itself: `length` when the model's limit cut it off.
+    """
 
     conversation_id: int
     response: Annotated[str, Meta(examples=['Added "milk" and "bread".'])]
@@ -42,3 +45,4 @@ class ChatAnswer(Struct, frozen=True, kw_only=True):
     message_id: int
     turn_id: int
     usage: Usage | UnsetType = UNSET
+    finish_reason: FinishReason | UnsetType = UNSET

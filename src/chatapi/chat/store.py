@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Select, Text, and_, cast, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, Text, and_, cast, delete, exists, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import HistoryMessage, ProviderState, ToolCall, Usage
+from chatapi.agent.ports import FinishReason, HistoryMessage, ProviderState, ToolCall, Usage
 from chatapi.chat import chunks
 from chatapi.chat.measures import measured
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
@@ -105,7 +105,10 @@ async def begin_new(
     else:
         conversation_id = request.conversation_id
         await touch_conversation(session, user_id, conversation_id)
-        await _fail_abandoned(session, user_id, conversation_id)
+        # A running turn whose process has died blocks nobody.
+        await _fail_abandoned(
+            session, Turn.user_id == user_id, Turn.conversation_id == conversation_id, ~turn_is_alive
+        )
 
     turn_id = await session.scalar(
         insert_unless_there(
@@ -215,16 +218,23 @@ def select_history(
 
 
 def to_history(rows: Iterable[Sequence[Any]]) -> list[HistoryMessage]:
-    """Messages of the rows of `select_history`, in their order and without their ids."""
-    return [
-        HistoryMessage(
-            role=role,
-            content=content,
-            tool_calls=[] if calls == NO_CALLS else decode_calls(calls),
-            provider_state=state,
+    """Messages of the rows of `select_history`, in their order and without their ids.
+
+    A turn has two answers where a replica of the version before 0006 has run a failed one again: the last one counts.
+    """
+    messages: list[HistoryMessage] = []
+    for role, content, calls, state in rows:
+        if messages and messages[-1].role == role == "assistant":
+            messages.pop()
+        messages.append(
+            HistoryMessage(
+                role=role,
+                content=content,
+                tool_calls=[] if calls == NO_CALLS else decode_calls(calls),
+                provider_state=state,
+            )
         )
-        for role, content, calls, state in rows
-    ]
+    return messages
 
 
 async def hold(session: AsyncSession, run: Run) -> None:
@@ -272,6 +282,7 @@ async def finish(
     response: str,
     tool_calls: Sequence[ToolCall],
     usage: Usage | None,
+    finish_reason: FinishReason | None = None,
     state: ProviderState | None = None,
 ) -> ChatAnswer:
     """Store the answer and end the turn; raises `TurnCancelled` when it is no longer ours."""
@@ -280,6 +291,7 @@ async def finish(
         run,
         status="completed",
         usage=None if usage is None else msgspec.to_builtins(usage),
+        finish_reason=finish_reason,
         **({} if state is None else {"model": state.model}),
     )
     message_id = await _store_answer(
@@ -291,7 +303,7 @@ async def finish(
         turn_id=run.turn_id,
         provider_state=None if state is None else state.data,
     )
-    return to_answer(run, message_id, response, tool_calls, usage)
+    return to_answer(run, message_id, response, tool_calls, usage, finish_reason)
 
 
 async def finish_cancelled(session: AsyncSession, run: Run, *, response: str, usage: Usage | None) -> None:
@@ -301,7 +313,12 @@ async def finish_cancelled(session: AsyncSession, run: Run, *, response: str, us
 
 
 def to_answer(
-    run: Run, message_id: int, response: str, tool_calls: Sequence[ToolCall], usage: Usage | None
+    run: Run,
+    message_id: int,
+    response: str,
+    tool_calls: Sequence[ToolCall],
+    usage: Usage | None,
+    finish_reason: FinishReason | None,
 ) -> ChatAnswer:
     """The answer that was stored just now as this message."""
     return ChatAnswer(
@@ -311,6 +328,7 @@ def to_answer(
         message_id=message_id,
         turn_id=run.turn_id,
         usage=msgspec.UNSET if usage is None else usage,
+        finish_reason=msgspec.UNSET if finish_reason is None else finish_reason,
     )
 
 
@@ -322,23 +340,26 @@ async def finished(session: AsyncSession, run: Run) -> ChatAnswer | None:
     return None if turn is None else await answer_of(session, turn)
 
 
-async def fail(session: AsyncSession, run: Run, error: dict[str, Any]) -> None:
-    """End the turn as failed; its user's message stays and is shown, and no model ever sees it."""
-    await _end(session, run, status="failed", error=error)
+async def fail(
+    session: AsyncSession, run: Run, error: dict[str, Any], *, response: str, usage: Usage | None
+) -> None:
+    """End the turn as failed; raises `TurnCancelled` as `finish` does.
+
+    Its user's message stays, and so does what it had said and done: both are shown, and no model ever sees them.
+    """
+    await _end(
+        session,
+        run,
+        status="failed",
+        error=error,
+        usage=None if usage is None else msgspec.to_builtins(usage),
+    )
+    await _keep(session, run.user_id, run.conversation_id, run.turn_id, response)
 
 
 async def fail_runs(session: AsyncSession, run_ids: Sequence[str]) -> set[str]:
     """End the turns that are these runs' as abandoned; gives the runs that had one."""
-    failed = await session.execute(
-        update(Turn)
-        .where(Turn.run_id.in_(run_ids), Turn.status == RUNNING)
-        .values(status="failed", error=ABANDONED, finished_at=now())
-        .returning(Turn.run_id, Turn.user_id, Turn.id)
-    )
-    ended = failed.all()
-    for _, user_id, turn_id in ended:
-        await chunks.drop(session, user_id, turn_id)
-    return {run_id for run_id, _, _ in ended}
+    return await _fail_abandoned(session, Turn.run_id.in_(run_ids))
 
 
 async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> None:
@@ -369,11 +390,7 @@ async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> N
         .returning(Turn.run_id)
     )
     if abandoned is not None:
-        run = chunks.Place(
-            turn_id=turn_id, conversation_id=turn.conversation_id, run_id=abandoned, position=0
-        )
-        await _keep(session, user_id, turn.conversation_id, turn_id, await chunks.said(session, run))
-        await chunks.drop(session, user_id, turn_id)
+        await _keep_written(session, user_id, turn.conversation_id, turn_id, abandoned)
 
 
 async def runs_to_stop(session: AsyncSession, run_ids: Sequence[str]) -> set[str]:
@@ -433,6 +450,7 @@ async def _again(session: AsyncSession, turn: Turn, key: Key, claim: Claim) -> R
             cancel_requested=False,
             model=claim.model,
             error=None,
+            usage=None,
             finished_at=None,
         )
         .returning(Turn.id)
@@ -440,6 +458,12 @@ async def _again(session: AsyncSession, turn: Turn, key: Key, claim: Claim) -> R
     if taken is None:
         raise _key_in_progress(turn)
     await chunks.drop(session, turn.user_id, turn.id)
+    # What the failed run had said: the new run's answer takes its place.
+    await session.execute(
+        delete(Message).where(
+            Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "assistant"
+        )
+    )
     return await _run_of(session, turn, claim)
 
 
@@ -484,12 +508,13 @@ async def message_of(session: AsyncSession, turn: Turn) -> str:
 
 
 async def answer_of(session: AsyncSession, turn: Turn) -> ChatAnswer | None:
-    """What is stored of its answer; None when a cancelled turn had said and done nothing."""
-    message = await session.scalar(
-        select(Message).where(
-            Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "assistant"
-        )
+    """What is stored of its answer, the last one as in `to_history`; None when it had said and done nothing."""
+    messages = await session.scalars(
+        select(Message)
+        .where(Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "assistant")
+        .order_by(Message.id)
     )
+    *_, message = [None, *messages]
     if message is None:
         return None
     return ChatAnswer(
@@ -499,6 +524,9 @@ async def answer_of(session: AsyncSession, turn: Turn) -> ChatAnswer | None:
         message_id=message.id,
         turn_id=turn.id,
         usage=msgspec.UNSET if turn.usage is None else msgspec.convert(turn.usage, Usage),
+        finish_reason=msgspec.UNSET
+        if turn.finish_reason is None
+        else msgspec.convert(turn.finish_reason, FinishReason),
     )
 
 
@@ -554,21 +582,18 @@ async def _new_conversation(session: AsyncSession, user_id: str) -> int:
     ).scalar_one()
 
 
-async def _fail_abandoned(session: AsyncSession, user_id: str, conversation_id: int) -> None:
-    """A running turn whose process has died blocks nobody."""
-    abandoned = await session.scalar(
+async def _fail_abandoned(session: AsyncSession, *which: ColumnElement[bool]) -> set[str]:
+    """End those running turns as failed, and keep what was written down of them; gives their runs."""
+    failed = await session.execute(
         update(Turn)
-        .where(
-            Turn.user_id == user_id,
-            Turn.conversation_id == conversation_id,
-            Turn.status == RUNNING,
-            ~turn_is_alive,
-        )
+        .where(Turn.status == RUNNING, *which)
         .values(status="failed", error=ABANDONED, finished_at=now())
-        .returning(Turn.id)
+        .returning(Turn.user_id, Turn.conversation_id, Turn.id, Turn.run_id)
     )
-    if abandoned is not None:
-        await chunks.drop(session, user_id, abandoned)
+    ended = failed.all()
+    for user_id, conversation_id, turn_id, run_id in ended:
+        await _keep_written(session, user_id, conversation_id, turn_id, run_id)
+    return {run_id for *_, run_id in ended}
 
 
 async def _end(session: AsyncSession, run: Run, **values: Any) -> None:
@@ -586,16 +611,25 @@ async def _end(session: AsyncSession, run: Run, **values: Any) -> None:
 async def _keep(
     session: AsyncSession, user_id: str, conversation_id: int, turn_id: int, response: str
 ) -> None:
-    """Store what a cancelled turn had said and done, if it had.
+    """Store what a turn that ended without an answer had said and done, if it had.
 
-    What it had done is in its journal alone: it may have been cancelled during the COMMIT of a call. And there is no
-    provider's state: of an answer that broke off they have nothing to go on from.
+    What it had done is in its journal alone: it may have ended during the COMMIT of a call. And there is no provider's
+    state: of an answer that broke off they have nothing to go on from.
     """
     calls = await read_journal(session, user_id, turn_id)
-    if response or calls:
+    if response.strip() or calls:
         await _store_answer(
             session, response, calls, user_id=user_id, conversation_id=conversation_id, turn_id=turn_id
         )
+
+
+async def _keep_written(
+    session: AsyncSession, user_id: str, conversation_id: int, turn_id: int, run_id: str
+) -> None:
+    """As `_keep`, for a run whose process is dead: of what it said there is what it wrote down."""
+    run = chunks.Place(turn_id=turn_id, conversation_id=conversation_id, run_id=run_id, position=0)
+    await _keep(session, user_id, conversation_id, turn_id, await chunks.said(session, run))
+    await chunks.drop(session, user_id, turn_id)
 
 
 async def _store_answer(

@@ -83,7 +83,8 @@ class UIMessageChunks:
         yield from self._end_step()
         match outcome:
             case ChatAnswer():
-                yield {"type": "finish", "messageMetadata": metadata_of(outcome)}
+                reason = outcome.finish_reason or "stop"
+                yield {"type": "finish", "finishReason": reason, "messageMetadata": metadata_of(outcome)}
             case TurnCancelled():
                 yield {"type": "abort"}
             case AppError():

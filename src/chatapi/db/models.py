@@ -1,6 +1,7 @@
 """All tables. Every one carries `user_id` and is indexed for how it is read, owner first.
 
-Ids are identities and never reused; rows of `messages` and `tool_calls` are never rewritten.
+Ids are identities and never reused; rows of `messages` and `tool_calls` are never rewritten. What a failed run had said
+is deleted when its turn is run again.
 """
 
 from datetime import UTC, datetime
@@ -63,6 +64,7 @@ class Turn(IdentityBase):
     `worker_id` names the process that runs it (see `Worker`). `run_id` is made anew each time it is run: whoever
     writes to a running turn names its run, so that a process taken for dead cannot write over its successor.
     A turn that answers an earlier one anew has the id of the first of them in `alternative_of`.
+    `finish_reason` says why a completed turn's answer ended, if not by itself (`agent.ports.FinishReason`).
     """
 
     __tablename__ = "turns"
@@ -78,6 +80,7 @@ class Turn(IdentityBase):
     model: Mapped[str] = mapped_column(Text)
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     usage: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    finish_reason: Mapped[str | None] = mapped_column(Text)
     alternative_of: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), default=now)
     finished_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
