@@ -223,6 +223,14 @@ class ModelMisconfigured(ModelFailed):
     title = "The model is not set up rightly"
 
 
+class MessageTooLong(AppError):
+    """The model does not take the message, even without any history."""
+
+    status = 422
+    type = "message-too-long"
+    title = "The message is too long for the model"
+
+
 class ModelBusy(AppError):
     """The provider is overloaded or limits the service; `Retry-After` is its own delay where it tells one."""
 

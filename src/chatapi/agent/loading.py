@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from chatapi.agent.ports import Agent
+from chatapi.agent.ports import Agent, Prompt
+from chatapi.agent.providers import PROVIDERS
 from chatapi.settings import Settings, SettingsError
 
-# What stands before the colon of a model's name, and the extra that brings its provider's SDK.
-EXTRAS = {"google": "google", "openai": "openai", "openai-responses": "openai", "anthropic": "anthropic"}
+OTHERS = "pydantic-ai"  # CHAT_MODEL=pydantic-ai:bedrock:…, for providers that pydantic-ai knows and we do not
 
 
 def load_agent(settings: Settings) -> Agent:
@@ -19,33 +19,40 @@ def load_agent(settings: Settings) -> Agent:
     working directory is importable. Raises `SettingsError`.
     """
     chat_model = settings.chat_model
+    prefix, _, name = chat_model.partition(":")
     if chat_model == "offline":
         from chatapi.agent.offline import OfflineAgent
 
         return OfflineAgent()
-    if "," in chat_model or chat_model.partition(":")[0] in EXTRAS:
-        return models(settings)
+    if "," in chat_model or prefix in PROVIDERS:
+        from chatapi.agent.llm import LLMAgent
+
+        return LLMAgent(chat_model, settings=settings)
+    if prefix == OTHERS:
+        return other(chat_model, name, settings)
     return own(chat_model)
 
 
-def models(settings: Settings) -> Agent:
-    first = settings.chat_model.partition(":")[0]
+def other(chat_model: str, name: str, settings: Settings) -> Agent:
     try:
-        from chatapi.agent.llm import LLMAgent
+        from pydantic_ai import Agent as Pydantic
+
+        from chatapi.agent.llm import INSTRUCTIONS
+        from chatapi.agent.pydantic_ai import PydanticAgent
+
+        instructions = settings.chat_instructions or INSTRUCTIONS
+        return PydanticAgent(Pydantic(name, deps_type=Prompt, instructions=instructions))
     except ImportError as error:
-        raise extra_missing(settings.chat_model, EXTRAS.get(first, "all")) from error
-    return LLMAgent(settings.chat_model, settings=settings)
-
-
-def extra_missing(chat_model: str, extra: str) -> SettingsError:
-    return SettingsError(f'CHAT_MODEL: {chat_model} needs: pip install "chatapi[{extra}]"')
+        raise SettingsError(f'CHAT_MODEL: {chat_model} needs: pip install "chatapi[pydantic-ai]"') from error
+    except Exception as error:
+        raise SettingsError(f"CHAT_MODEL: {chat_model} cannot be loaded: {error}") from error
 
 
 def own(chat_model: str) -> Agent:
     module_name, _, attribute = chat_model.partition(":")
     if not attribute:
         raise SettingsError(
-            f"CHAT_MODEL: is neither offline nor provider:model ({', '.join(EXTRAS)}) nor module:attribute"
+            f"CHAT_MODEL: is neither offline nor provider:model ({', '.join(PROVIDERS)}) nor module:attribute"
         )
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
@@ -55,7 +62,7 @@ def own(chat_model: str) -> Agent:
         if callable(found) and (isinstance(found, type) or not is_assistant(found)):
             found = found()
         if is_pydantic_agent(found):
-            from chatapi.agent.llm import PydanticAgent
+            from chatapi.agent.pydantic_ai import PydanticAgent
 
             return PydanticAgent(found)
     except SettingsError:

@@ -22,6 +22,7 @@ __all__ = [
     "ReasoningDelta",
     "StepStart",
     "TextDelta",
+    "TextWasReasoning",
     "ToolCall",
     "ToolError",
     "ToolSpec",
@@ -97,6 +98,13 @@ class ReasoningDelta(Struct, frozen=True, tag=True):
     text: str
 
 
+class TextWasReasoning(Struct, frozen=True, tag=True):
+    """The text of this step so far was what the model thought, and is no part of the answer.
+
+    Some servers tell only by the `</think>` at its end. It has been streamed as text by then, and stays that for readers.
+    """
+
+
 class StepStart(Struct, frozen=True):
     """The model is asked once more: what it says and calls from here to the next one is one step of the answer.
 
@@ -134,7 +142,9 @@ class ProviderState(Struct, frozen=True, kw_only=True):
     data: Any | None = None
 
 
-AgentEvent: TypeAlias = TextDelta | ReasoningDelta | StepStart | Finish | Usage | ProviderState
+AgentEvent: TypeAlias = (
+    TextDelta | ReasoningDelta | TextWasReasoning | StepStart | Finish | Usage | ProviderState
+)
 
 
 @runtime_checkable

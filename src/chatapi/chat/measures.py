@@ -24,6 +24,7 @@ from chatapi.agent.ports import (
     ToolSpec,
     Usage,
 )
+from chatapi.agent.providers import PROVIDERS
 from chatapi.context import current_request
 from chatapi.metrics import Metrics
 from chatapi.text import storable
@@ -32,9 +33,6 @@ from chatapi.tracing import Tracing, fail
 P = ParamSpec("P")
 T = TypeVar("T")
 Part: TypeAlias = Literal["history", "store", "model", "tools"]
-
-# What OpenTelemetry calls them: https://opentelemetry.io/docs/specs/semconv/gen-ai/
-PROVIDERS = {"google": "gcp.gemini", "openai-responses": "openai"}
 
 
 class Telemetry(NamedTuple):
@@ -186,13 +184,14 @@ class ModelCall:
         self.usage: Usage | None = None
         self.answered_by = model
         self._metrics = metrics
-        provider, _, name = model.partition(",")[0].partition(":")
+        prefix, _, name = model.partition(",")[0].partition(":")
+        provider = PROVIDERS[prefix].telemetry if prefix in PROVIDERS else prefix
         self._span = tracing.begin(
-            f"chat {name or provider}",
+            f"chat {name or prefix}",
             {
                 "gen_ai.operation.name": "chat",
-                "gen_ai.provider.name": PROVIDERS.get(provider, provider),
-                "gen_ai.request.model": name or provider,
+                "gen_ai.provider.name": provider,
+                "gen_ai.request.model": name or prefix,
                 "gen_ai.conversation.id": str(conversation_id),
             },
         )

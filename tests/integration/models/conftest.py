@@ -1,4 +1,4 @@
-"""The fakes of the providers, and services that talk to them by the real SDKs."""
+"""The fakes of the providers, and services that talk to them."""
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chatapi.agent.llm import turn
+from chatapi.agent import llm
 from chatapi.agent.loading import load_agent
 from tests.support.providers.server import Providers, serve_providers
 from tests.support.serving import Client, serve, settings_for
@@ -23,7 +23,7 @@ WIRES = [
 @pytest.fixture(scope="session", autouse=True)
 def _short_pauses() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(turn, "PAUSE_SECONDS", 0.01)
+        patch.setattr(llm, "PAUSE_SECONDS", 0.01)
         yield
 
 

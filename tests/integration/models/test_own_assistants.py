@@ -106,12 +106,11 @@ async def test_a_model_that_guesses_at_users_is_given_none(
     (examples / "careless.py").write_text(
         textwrap.dedent(
             """
-            from pydantic_ai import RunContext
             from chatapi.agent.llm import LLMAgent
             from chatapi.agent.ports import Prompt
 
-            def orders(ctx: RunContext[Prompt], user_id: str) -> list[str]:
-                return [user_id, ctx.deps.user_id]
+            def orders(prompt: Prompt, user_id: str) -> list[str]:
+                return [user_id, prompt.user_id]
 
             agent = LLMAgent("google:gemini-3-pro", tools=[orders])
             """

@@ -13,7 +13,12 @@ from tests.support.serving import clean_environ, settings_for
 # Not pydantic: Litestar imports it where it is installed.
 MODEL_LIBRARIES = ("pydantic_ai", "openai", "google.genai", "anthropic", "httpx2")
 BLOCKED = "import sys; sys.modules.update(dict.fromkeys({blocked!r})); "
-CHECK_CONFIG = "sys.argv = ['chatapi', 'run']; from chatapi.cli import main; main()"
+START = "sys.argv = ['chatapi', 'run']; from chatapi.cli import main; main()"
+LOADED = (
+    "from chatapi.agent.loading import load_agent; from chatapi.settings import Settings;"
+    "print(load_agent(Settings.from_env()).model)"
+)
+MODELS = ["google:gemini-3-pro", "openai:gpt-5-mini", "openai-responses:gpt-5-mini", "anthropic:claude-test"]
 
 
 def python(directory: Path, code: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -37,35 +42,32 @@ def test_the_offline_assistant_imports_no_model_library(directory: Path) -> None
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
 
 
-def test_one_provider_imports_no_other(directory: Path) -> None:
-    code = (
-        "import sys; from chatapi.app import create_app; create_app();"
-        f"print([name for name in {MODEL_LIBRARIES!r} if name in sys.modules])"
-    )
-    done = python(directory, code, CHAT_MODEL="anthropic:claude-test", ANTHROPIC_API_KEY="key")
-    assert done.returncode == 0, done.stderr
-    assert "openai" not in done.stdout
-    assert "google" not in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("model", "blocked", "extra"),
-    [
-        ("google:gemini-3-pro", ["google.genai"], "google"),
-        ("openai:gpt-5-mini", ["openai"], "openai"),
-        ("openai-responses:gpt-5-mini", ["openai"], "openai"),
-        ("anthropic:claude-test", ["anthropic"], "anthropic"),
-        ("google:gemini-3-pro", ["pydantic_ai"], "google"),
-        ("openai-responses:gpt-5-mini", ["pydantic_ai"], "openai"),
-    ],
-)
-def test_a_missing_extra_is_one_line_that_installs_it(
-    directory: Path, model: str, blocked: list[str], extra: str
-) -> None:
+@pytest.mark.parametrize("model", MODELS)
+def test_the_four_formats_need_no_extra(directory: Path, model: str) -> None:
     keys = {"GEMINI_API_KEY": "key", "OPENAI_API_KEY": "key", "ANTHROPIC_API_KEY": "key"}
-    done = python(directory, BLOCKED.format(blocked=blocked) + CHECK_CONFIG, CHAT_MODEL=model, **keys)
+    code = BLOCKED.format(blocked=list(MODEL_LIBRARIES)) + LOADED
+    done = python(directory, code, CHAT_MODEL=model, **keys)
+    assert (done.stdout.strip(), done.returncode) == (model, 0), done.stderr
+
+
+def test_a_missing_extra_is_one_line_that_installs_it(directory: Path) -> None:
+    code = BLOCKED.format(blocked=["pydantic_ai"]) + START
+    done = python(directory, code, CHAT_MODEL="pydantic-ai:mistral:mistral-large-latest")
     assert done.returncode == 1
-    assert done.stderr.strip() == f'chatapi: CHAT_MODEL: {model} needs: pip install "chatapi[{extra}]"'
+    assert done.stderr.strip() == (
+        "chatapi: CHAT_MODEL: pydantic-ai:mistral:mistral-large-latest needs: "
+        'pip install "chatapi[pydantic-ai]"'
+    )
+
+
+def test_any_provider_of_pydantic_ai_is_named_behind_it() -> None:
+    agent = load_agent(settings_for("sqlite:///unused", chat_model="pydantic-ai:test"))
+    assert agent.model == "test:test"
+
+
+def test_a_provider_that_pydantic_ai_does_not_know_is_said() -> None:
+    with pytest.raises(SettingsError, match="^CHAT_MODEL: pydantic-ai:nobody:x cannot be loaded: "):
+        load_agent(settings_for("sqlite:///unused", chat_model="pydantic-ai:nobody:x"))
 
 
 @pytest.mark.parametrize(
@@ -82,11 +84,29 @@ def test_a_missing_key_names_its_variable(model: str, variable: str) -> None:
         load_agent(settings_for("sqlite:///unused", chat_model=model))
 
 
-def test_a_server_of_ones_own_needs_no_key() -> None:
-    local = settings_for(
-        "sqlite:///unused", chat_model="openai:llama3.2", openai_base_url="http://localhost:11434/v1"
-    )
-    assert load_agent(local).model == "openai:llama3.2"
+@pytest.mark.parametrize(
+    ("model", "variable"),
+    [
+        ("google:gemini-3-pro", "gemini_base_url"),
+        ("openai:llama3.2", "openai_base_url"),
+        ("openai-responses:llama3.2", "openai_base_url"),
+        ("anthropic:llama3.2", "anthropic_base_url"),
+    ],
+)
+def test_a_server_of_ones_own_needs_no_key(model: str, variable: str) -> None:
+    local = settings_for("sqlite:///unused", chat_model=model, **{variable: "http://localhost:11434"})
+    assert load_agent(local).model == model
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("HTTPS_PROXY", "https://proxy:3128"), ("http_proxy", "socks5://proxy:1080")]
+)
+def test_a_proxy_that_would_be_passed_by_in_silence_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"^{name}: is not an http:// proxy"):
+        load_agent(settings_for("sqlite:///unused", chat_model="openai:a", openai_api_key="key"))
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from pydantic_ai.direct import model_request
-from pydantic_ai.messages import ModelRequest, TextPart
-from pydantic_ai.models import ModelRequestParameters, create_async_httpx2_client
 
-from chatapi.agent.llm.providers import model_of
+from chatapi.agent.providers import candidate
+from chatapi.agent.wire.formats import CallIds, Question
+from chatapi.agent.wire.http import ModelClient
+from chatapi.agent.wire.speech import Speech
 from tests.support.providers.server import Providers
 from tests.support.serving import anybody, settings_for
 
@@ -72,14 +72,24 @@ async def test_what_a_vendor_refuses_is_refused(
 
 
 async def test_an_answer_may_come_whole(wire: str, providers: Providers) -> None:
-    async with create_async_httpx2_client() as http:
-        model = model_of(wire, settings_for("sqlite:///unused", **providers.settings), http)
-        response = await model_request(
-            model,
-            [ModelRequest.user_text_prompt('think Hm.\nsay One moment.\ncall f {"a": 1}')],
-            model_request_parameters=ModelRequestParameters(),
-        )
-    (call,) = response.tool_calls
-    text = "".join(part.content for part in response.parts if isinstance(part, TextPart))
-    assert (text, call.tool_name, call.args_as_dict()) == ("One moment.", "f", {"a": 1})
-    assert (response.usage.input_tokens, response.usage.output_tokens) == (10, 5)
+    model = candidate(wire, settings_for("sqlite:///unused", **providers.settings))
+    message = 'think Hm.\nsay One moment.\ncall f {"a": 1}'
+    question = Question(
+        model=model.model,
+        instructions="Answer.",
+        messages=[model.format.user(message)],
+        tools=[],
+        max_tokens=None,
+        stream=False,
+    )
+    reader = model.format.reader(speech := Speech())
+    async with ModelClient() as client:
+        asked = client.ask(model.base_url, model.format.request(question), model.format, reader)
+        assert [said async for said in asked]
+    assert list(speech.end()) == []
+    answer = reader.answer(CallIds())
+    (call,) = answer.calls
+    assert (answer.text, call.name, call.arguments) == ("One moment.", "f", {"a": 1})
+    assert answer.usage is not None
+    assert (answer.usage.input_tokens, answer.usage.output_tokens) == (10, 5)
+    assert providers.requests[-1].body.get("stream") is None

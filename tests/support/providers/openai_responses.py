@@ -19,6 +19,7 @@ USAGE = {
 class Api:
     def __init__(self) -> None:
         self._issued: dict[str, dict[str, Any]] = {}  # items by their ids
+        self._sealed: set[str] = set()  # reasoning that was handed out, as it comes back
 
     def read(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> Asked:
         if headers.get("authorization") != "Bearer key-of-openai":
@@ -27,7 +28,7 @@ class Api:
         calls: set[str] = set()
         for item in body["input"]:
             kind = item.get("type", "message")
-            if "id" in item and item["id"] not in self._issued:
+            if "id" in item and (body.get("store") is False or item["id"] not in self._issued):
                 raise Refused(400, f"Item with id {item['id']!r} not found")
             match kind:
                 case "message" if item["role"] == "user":
@@ -39,7 +40,7 @@ class Api:
                     if item["call_id"] not in calls:
                         raise Refused(400, f"No tool call found for call_id {item['call_id']}")
                     calls.remove(item["call_id"])
-                case "reasoning" if item != self._issued[item["id"]]:
+                case "reasoning" if item.get("encrypted_content") not in self._sealed:
                     raise Refused(400, "The encrypted content could not be verified")
             called = kind == "function_call"
         if calls:
@@ -114,6 +115,8 @@ class Api:
                     "status": "completed",
                 }
         self._issued[item["id"]] = item
+        if item["type"] == "reasoning":
+            self._sealed.add(item["encrypted_content"])
         return item
 
 

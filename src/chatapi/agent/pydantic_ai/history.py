@@ -1,8 +1,7 @@
 """Earlier turns as pydantic-ai's messages: the very ones, as long as those who wrote them are asked again."""
 
 import logging
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import pydantic
@@ -14,7 +13,6 @@ from pydantic_ai.messages import (
     ModelResponse,
     RetryFeedbackPart,
     TextPart,
-    ThinkingPart,
     ToolCallPart,
     ToolReturnPart,
     UserPromptPart,
@@ -22,6 +20,7 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import Model
 
 from chatapi.agent.ports import HistoryMessage, ToolCall
+from chatapi.agent.wire.formats import INTERRUPTED, CallIds
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +35,6 @@ UNSENT = {
     "timestamp",
     "usage",
 }
-
-# For a turn that was cancelled before its first word: APIs refuse empty answers, and two questions in a row.
-INTERRUPTED = "(I was interrupted.)"
 
 
 def provider_of(model: Model) -> str:
@@ -61,42 +57,43 @@ def _kept(message: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def messages_of(history: Sequence[HistoryMessage], providers: Collection[str]) -> list[ModelMessage]:
-    """The history for any of `providers`."""
-    return [message for each in history for message in _messages(each, providers)]
+def messages_of(history: Sequence[HistoryMessage], provider: str | None) -> list[ModelMessage]:
+    """The history for `provider`, or, with None, for one that is not known."""
+    ids = CallIds()
+    return [message for each in history for message in _messages(each, provider, ids)]
 
 
-def _messages(message: HistoryMessage, providers: Collection[str]) -> Sequence[ModelMessage]:
+def _messages(message: HistoryMessage, provider: str | None, ids: CallIds) -> Sequence[ModelMessage]:
     if message.role == "user":
         return [ModelRequest(parts=[UserPromptPart(message.content)])]
     state = message.provider_state
-    if isinstance(state, dict) and state.get("provider") in providers:
+    if isinstance(state, dict) and provider is not None and state.get("provider") == provider:
         try:
             return ModelMessagesTypeAdapter.validate_python(state["messages"])
         except (KeyError, pydantic.ValidationError):
             log.warning(
                 "What a provider had said is not understood any more; its plain text is used", exc_info=True
             )
-    return _plain(message)
+    return _plain(message, ids)
 
 
-def _plain(message: HistoryMessage) -> list[ModelMessage]:
-    """The message without anything of a provider's: calls and results in pairs, then what was said."""
+def _plain(message: HistoryMessage, ids: CallIds) -> list[ModelMessage]:
+    """The message without anything of a provider's: each call with its result, then what was said."""
     plain: list[ModelMessage] = []
-    if message.tool_calls:
-        calls = [ToolCallPart(call.name, call.arguments, tool_call_id=call.id) for call in message.tool_calls]
-        plain = [
-            ModelResponse(parts=calls),
-            ModelRequest(parts=[_result(call) for call in message.tool_calls]),
+    for call in message.tool_calls:
+        id_ = ids.make(call.id)
+        plain += [
+            ModelResponse(parts=[ToolCallPart(call.name, call.arguments, tool_call_id=id_)]),
+            ModelRequest(parts=[_result(call, id_)]),
         ]
     plain.append(ModelResponse(parts=[TextPart(message.content if message.content.strip() else INTERRUPTED)]))
     return plain
 
 
-def _result(call: ToolCall) -> ToolReturnPart:
+def _result(call: ToolCall, id_: str) -> ToolReturnPart:
     if call.error is UNSET:
-        return ToolReturnPart(call.name, call.result, tool_call_id=call.id)
-    return ToolReturnPart(call.name, call.error, tool_call_id=call.id, outcome="failed")
+        return ToolReturnPart(call.name, call.result, tool_call_id=id_)
+    return ToolReturnPart(call.name, call.error, tool_call_id=id_, outcome="failed")
 
 
 def without_silence(messages: Sequence[ModelMessage]) -> list[ModelMessage]:
@@ -114,13 +111,3 @@ def without_silence(messages: Sequence[ModelMessage]) -> list[ModelMessage]:
         if not silent:
             kept.append(message)
     return kept
-
-
-def for_model(messages: Sequence[ModelMessage], model: Model) -> list[ModelMessage]:
-    """The messages without what another provider's model thought, which would reach `model` as things said."""
-    return [
-        replace(message, parts=[part for part in message.parts if not isinstance(part, ThinkingPart)])
-        if isinstance(message, ModelResponse) and message.provider_name not in {model.system, None}
-        else message
-        for message in without_silence(messages)
-    ]

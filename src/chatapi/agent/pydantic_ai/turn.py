@@ -1,35 +1,20 @@
 """One turn, as pydantic-ai's run sees it: its tools, its second tries, and what counts as an answer."""
 
-import asyncio
-import random
-from collections.abc import Sequence
 from typing import Any
 
 from pydantic_ai import ModelResponse, RunContext, ToolDefinition
 from pydantic_ai.capabilities import AbstractCapability
-from pydantic_ai.exceptions import (
-    ModelAPIError,
-    RetryModelRequest,
-    ToolFailed,
-    ToolFailedError,
-    ToolRetryError,
-)
+from pydantic_ai.exceptions import ToolFailed, ToolFailedError, ToolRetryError
 from pydantic_ai.messages import ToolCallPart
-from pydantic_ai.models import Model, ModelRequestContext
+from pydantic_ai.models import ModelRequestContext
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 from pydantic_core import SchemaValidator, core_schema, to_jsonable_python
 
-from chatapi.agent.llm.failures import FILTERED, TRUNCATED, is_busy, is_slow, passes
-from chatapi.agent.llm.history import for_model
-from chatapi.agent.llm.providers import Candidate
 from chatapi.agent.ports import ToolCall, ToolError, Tools
+from chatapi.agent.pydantic_ai.failures import FILTERED, TRUNCATED
+from chatapi.agent.pydantic_ai.history import without_silence
 from chatapi.errors import ModelFailed, ModelFiltered, ModelTruncated
 
-ROUNDS = 3  # how often the list of models is gone through in a turn
-PAUSE_SECONDS = 0.25  # before the second round, doubled before the third
-LONGEST_PAUSE_SECONDS = (
-    2.0  # a provider that wants more is not waited for: the client is told how long it takes
-)
 ARGUMENT_TRIES = 3  # how often a model may call a tool with what is not a JSON object
 ANY_OBJECT = SchemaValidator(core_schema.dict_schema(core_schema.str_schema()))
 
@@ -81,18 +66,11 @@ def result_of(call: ToolCall) -> Any:
 class Turn(AbstractCapability[Any]):
     """Made anew for each turn. `began` says whether the answer under way has begun to arrive."""
 
-    def __init__(self, tools: Tools, candidates: Sequence[Candidate], *, task_tools: bool) -> None:
+    def __init__(self, tools: Tools, *, task_tools: bool) -> None:
         self._tools = tools
         self._toolset = TurnToolset(tools) if task_tools else None
-        self._candidates = candidates
-        self._asked = 0
-        self._failures: list[ModelAPIError] = []
         self.began = False
-
-    @property
-    def name(self) -> str | None:
-        """Who is being asked, if it is for us to choose."""
-        return self._candidates[self._asked].name if self._candidates else None
+        self.was_cut = False  # by the model's limit of length
 
     def get_toolset(self) -> AbstractToolset[Any] | None:
         return self._toolset
@@ -100,48 +78,24 @@ class Turn(AbstractCapability[Any]):
     async def before_model_request(
         self, ctx: RunContext[Any], request_context: ModelRequestContext
     ) -> ModelRequestContext:
-        """A turn that had to go on to another model stays with it."""
         self.began = False
-        if self._candidates:
-            request_context.model = self._candidates[self._asked].model
         return request_context
 
     async def prepare_model_request(
         self, ctx: RunContext[Any], request_context: ModelRequestContext
     ) -> ModelRequestContext:
-        request_context.messages = for_model(request_context.messages, request_context.model)
+        request_context.messages = without_silence(request_context.messages)
         return request_context
-
-    async def on_model_request_error(
-        self, ctx: RunContext[Any], *, request_context: ModelRequestContext, error: Exception
-    ) -> ModelResponse:
-        """Called only as long as nothing of the answer has arrived: ask again, or the next."""
-        if not isinstance(error, ModelAPIError) or not passes(error) or not self._candidates:
-            raise error
-        raise RetryModelRequest(await self._next(error))
-
-    async def _next(self, error: ModelAPIError) -> Model:
-        """Whom to ask instead; raises the failure that says most when all have been asked often enough."""
-        self._failures.append(error)
-        count = len(self._candidates)
-        rounds, place = divmod(len(self._failures), count)
-        if place == 0:
-            failure = next((each for each in self._failures if is_busy(each)), error)
-            pause = PAUSE_SECONDS * 2 ** (rounds - 1) * random.uniform(0.5, 1)  # noqa: S311 - to keep callers apart
-            pause = max(pause, failure.retry_after or 0)
-            if rounds >= ROUNDS or pause > LONGEST_PAUSE_SECONDS or is_slow(error):
-                raise failure
-            await asyncio.sleep(pause)
-        self._asked = (self._asked + 1) % count
-        return self._candidates[self._asked].model
 
     async def after_model_request(
         self, ctx: RunContext[Any], *, request_context: ModelRequestContext, response: ModelResponse
     ) -> ModelResponse:
         """An answer is one that has come to its end; what has not must not pass for one, nor its calls be made."""
         match response.finish_reason:
-            case "length":
+            case "length" if response.tool_calls or not (response.text or "").strip():
                 raise ModelTruncated(TRUNCATED)
+            case "length":
+                self.was_cut = True
             case "content_filter":
                 raise ModelFiltered(FILTERED)
             case "error":

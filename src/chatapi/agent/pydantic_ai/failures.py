@@ -38,7 +38,7 @@ BUSY = {429, 503, 529}  # 529 is Anthropic's "overloaded"
 PASSING = {408, 409, 429}  # of the statuses below 500, those of which a later try may think differently
 BUSY_SECONDS = 5  # when the provider tells no delay
 
-TRUNCATED = "The model's answer broke off; nothing of it was kept."
+TRUNCATED = "The model's answer broke off."
 FILTERED = "The model's provider refused to answer this message."
 
 

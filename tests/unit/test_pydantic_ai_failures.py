@@ -13,7 +13,7 @@ from pydantic_ai.exceptions import (
     UnexpectedModelBehavior,
 )
 
-from chatapi.agent.llm.failures import failure_of
+from chatapi.agent.pydantic_ai.failures import failure_of
 
 QUOTA = ModelHTTPError.for_category(
     ModelQuotaExceededError, status_code=429, model_name="m", body="secret", retry_after=3_600.2

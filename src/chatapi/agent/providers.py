@@ -1,0 +1,108 @@
+"""The table of providers, and from a name such as `google:gemini-2.5-flash` to a model that can be asked."""
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from chatapi.agent.wire.anthropic import Messages
+from chatapi.agent.wire.chat_completions import ChatCompletions
+from chatapi.agent.wire.formats import Format
+from chatapi.agent.wire.gemini import GenerateContent
+from chatapi.agent.wire.responses import Responses
+from chatapi.settings import Settings, SettingsError
+
+
+class Provider(Struct, frozen=True, kw_only=True):
+    """`prefix` stands before the colon in `CHAT_MODEL`; `telemetry` is its name in OpenTelemetry's conventions.
+
+    `key` and `base_url` are the settings' names; at an address of the operator's own no key is needed. `models` is the
+    path that lists the models of a server. `format` makes the wire format for a model, a key, and whether the address
+    is the provider's own.
+    """
+
+    prefix: str
+    telemetry: str
+    key: str
+    base_url: str
+    address: str
+    models: str
+    format: Callable[[str, str | None, bool], Format]
+
+
+OPENAI = "https://api.openai.com/v1"
+PROVIDERS = {
+    provider.prefix: provider
+    for provider in (
+        Provider(
+            prefix="google",
+            telemetry="gcp.gemini",
+            key="gemini_api_key",
+            base_url="gemini_base_url",
+            address="https://generativelanguage.googleapis.com",
+            models="/v1beta/models",
+            format=lambda _, key, __: GenerateContent(key),
+        ),
+        Provider(
+            prefix="openai",
+            telemetry="openai",
+            key="openai_api_key",
+            base_url="openai_base_url",
+            address=OPENAI,
+            models="/models",
+            format=lambda _, key, is_own: ChatCompletions(key, is_openai=is_own),
+        ),
+        Provider(
+            prefix="openai-responses",
+            telemetry="openai",
+            key="openai_api_key",
+            base_url="openai_base_url",
+            address=OPENAI,
+            models="/models",
+            format=lambda model, key, _: Responses(model, key),
+        ),
+        Provider(
+            prefix="anthropic",
+            telemetry="anthropic",
+            key="anthropic_api_key",
+            base_url="anthropic_base_url",
+            address="https://api.anthropic.com",
+            models="/v1/models",
+            format=lambda _, key, __: Messages(key),
+        ),
+    )
+}
+
+
+class Candidate:
+    """A model that may be asked. `origin` says whose words its messages are: the API and the address.
+
+    `thinks_first` is what this process has learned of it: its answers begin with thoughts that nothing opens.
+    """
+
+    def __init__(self, name: str, provider: Provider, settings: Settings) -> None:
+        address: str | None = getattr(settings, provider.base_url)
+        key: str | None = getattr(settings, provider.key)
+        if key is None and address is None:
+            raise SettingsError(f"{provider.key.upper()}: is needed for CHAT_MODEL={name}")
+        self.name = name
+        self.provider = provider
+        self.model = name.partition(":")[2]
+        self.base_url = (address or provider.address).rstrip("/")
+        self.format = provider.format(self.model, key, address is None)
+        self.origin = f"wire {provider.prefix} {self.base_url}"
+        self.secrets = [key] if key else []
+        self.thinks_first = False
+
+
+def candidates(names: str, settings: Settings) -> list[Candidate]:
+    """The models of a comma-separated list, the first choice first; raises `SettingsError`."""
+    return [candidate(name, settings) for each in names.split(",") if (name := each.strip())]
+
+
+def candidate(name: str, settings: Settings) -> Candidate:
+    prefix, _, model = name.partition(":")
+    if prefix not in PROVIDERS or not model:
+        raise SettingsError(
+            f"CHAT_MODEL: {name} is not a provider ({', '.join(PROVIDERS)}) and a model's name"
+        )
+    return Candidate(name, PROVIDERS[prefix], settings)

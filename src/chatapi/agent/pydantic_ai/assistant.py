@@ -1,0 +1,151 @@
+"""A pydantic-ai agent at work for one turn after the other."""
+
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic_ai import Agent, AgentRun, UsageLimits
+from pydantic_ai.agent import AbstractAgent
+from pydantic_ai.exceptions import AgentRunError, FallbackExceptionGroup
+from pydantic_ai.messages import (
+    AgentStreamEvent,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+    ThinkingPart,
+    ThinkingPartDelta,
+)
+from pydantic_ai.models import Model
+
+from chatapi.agent.llm import MODEL_REQUESTS
+from chatapi.agent.ports import (
+    AgentEvent,
+    Finish,
+    Prompt,
+    ProviderState,
+    ReasoningDelta,
+    StepStart,
+    TextDelta,
+    Tools,
+    Usage,
+)
+from chatapi.agent.pydantic_ai.failures import failure_of
+from chatapi.agent.pydantic_ai.history import dumped, messages_of, provider_of
+from chatapi.agent.pydantic_ai.turn import Turn
+from chatapi.settings import SettingsError
+
+
+class PydanticAgent:
+    """A pydantic-ai agent as an assistant of the service.
+
+    `deps` makes the dependencies of a run from its prompt; by default they are the prompt, so that a tool that takes
+    `RunContext[Prompt]` knows whose turn it is. `task_tools` says whether the service's own tools are offered, too.
+    """
+
+    def __init__(
+        self,
+        agent: AbstractAgent[Any, Any],
+        *,
+        deps: Callable[[Prompt], Any] = lambda prompt: prompt,
+        task_tools: bool = True,
+    ) -> None:
+        if agent.model is None:
+            raise SettingsError("CHAT_MODEL: names a pydantic-ai agent that has no model")
+        if agent.output_type is not str:
+            raise SettingsError(
+                "CHAT_MODEL: names a pydantic-ai agent that answers with something else than text"
+            )
+        os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")  # a server's log is no place for it
+        self._agent = agent
+        self._deps = deps
+        self._task_tools = task_tools
+        self._open = AsyncExitStack()
+
+    @property
+    def model(self) -> str:
+        model = self._agent.model
+        return model.model_id if isinstance(model, Model) else str(model)
+
+    async def __aenter__(self) -> Self:
+        await self._open.enter_async_context(self._agent)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._open.__aexit__(kind, error, traceback)
+
+    async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:
+        turn = Turn(tools, task_tools=self._task_tools)
+        try:
+            async with self._agent.iter(
+                prompt.message,
+                message_history=messages_of(prompt.history, self._provider),
+                deps=self._deps(prompt),
+                capabilities=[turn],
+                usage_limits=UsageLimits(request_limit=MODEL_REQUESTS),
+                infer_name=False,
+            ) as run:
+                async for delta in _said(run, turn):
+                    yield delta
+                for event in self._told_at_the_end(run, turn):
+                    yield event
+        except (AgentRunError, FallbackExceptionGroup) as error:
+            raise failure_of(error, self.model, began=turn.began) from error
+
+    @property
+    def _provider(self) -> str | None:
+        return provider_of(self._agent.model) if isinstance(self._agent.model, Model) else None
+
+    def _told_at_the_end(self, run: AgentRun[Any, Any], turn: Turn) -> Sequence[AgentEvent]:
+        _, *messages = run.new_messages()  # the first is the user's, which is stored as such
+        used = run.usage
+        state = ProviderState(model=self.model, data=dumped(messages, provider_of(run.ctx.deps.model)))
+        told: list[AgentEvent] = [Finish("length")] if turn.was_cut else []
+        if used.has_values() and used.total_tokens:  # some compatible servers don't count
+            told.append(
+                Usage(
+                    input_tokens=used.input_tokens,
+                    output_tokens=used.output_tokens,
+                    cached_input_tokens=used.cache_read_tokens,
+                )
+            )
+        return [*told, state]
+
+
+async def _said(run: AgentRun[Any, Any], turn: Turn) -> AsyncIterator[TextDelta | ReasoningDelta | StepStart]:
+    """The answer piece by piece; what is said before and after tool calls are paragraphs of it."""
+    parting = ""
+    async for node in run:
+        if not Agent.is_model_request_node(node):
+            continue
+        yield StepStart()
+        said = False
+        async with node.stream(run.ctx) as stream:
+            async for event in stream:
+                turn.began = True
+                delta = _delta_of(event)
+                if isinstance(delta, TextDelta) and not said:
+                    delta = TextDelta(parting + delta.text)
+                    said = True
+                if delta is not None:
+                    yield delta
+        parting = "\n\n" if said or parting else ""
+
+
+def _delta_of(event: AgentStreamEvent) -> TextDelta | ReasoningDelta | None:
+    match event:
+        case (
+            PartStartEvent(part=TextPart(content=text))
+            | PartDeltaEvent(delta=TextPartDelta(content_delta=text))
+        ) if text:
+            return TextDelta(text)
+        case (
+            PartStartEvent(part=ThinkingPart(content=text))
+            | PartDeltaEvent(delta=ThinkingPartDelta(content_delta=text))
+        ) if text:  # some providers give a signature alone
+            return ReasoningDelta(text)
+    return None

@@ -1,0 +1,277 @@
+"""What a wire format is: how a request is written, and how an answer is read.
+
+A conversation goes to a server as a list of the format's own messages (JSON objects). Those that the server itself
+wrote are kept and go back as they were; for those of anybody else there is a plain form, which a format makes of text and calls.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from chatapi.agent.ports import FinishReason, ToolCall, ToolSpec, Usage
+from chatapi.agent.wire.speech import Said, Speech, mended
+from chatapi.agent.wire.trouble import Trouble
+
+JSONObject: TypeAlias = dict[str, Any]
+T = TypeVar("T")
+
+# For a turn that was cancelled before its first word: APIs refuse empty answers, and two questions in a row.
+INTERRUPTED = "(I was interrupted.)"
+NO_OBJECT = "The arguments are not a JSON object. Make the call again with valid JSON."
+ID_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+ID_LENGTH = 9  # letters and digits, exactly: what Mistral's templates ask for, and every other server takes
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    """A call that a model asks for. None as `arguments`: they are no JSON object.
+
+    `id` is the provider's where it gives one that is unique in what is sent, else ours.
+    """
+
+    id: str
+    name: str
+    arguments: JSONObject | None
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """One answer of a model, whole. `messages` are the format's own, as they go back to the same server."""
+
+    text: str
+    calls: Sequence[Call]
+    reason: FinishReason
+    messages: Sequence[JSONObject]
+    usage: Usage | None
+
+
+class Question(Struct, frozen=True, kw_only=True):
+    """What is asked of a model, in the format's own messages."""
+
+    model: str
+    instructions: str
+    messages: Sequence[JSONObject]
+    tools: Sequence[ToolSpec]
+    max_tokens: int | None
+    stream: bool
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """`path` follows the provider's base URL; `headers` are those that the format asks for, the key's included."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: JSONObject
+
+
+class Reader(Protocol):
+    """Reads one answer.
+
+    `began` once a piece of it has come; `is_whole` once the format's own end has, without which a stream that ends has
+    broken off; `is_over` once nothing more will come.
+    """
+
+    @property
+    def began(self) -> bool: ...
+
+    @property
+    def is_whole(self) -> bool: ...
+
+    @property
+    def is_over(self) -> bool: ...
+
+    def event(self, data: bytes) -> Iterator[Said]:
+        """The `data` of one event of the stream; raises `Trouble`."""
+        ...
+
+    def whole(self, body: bytes) -> Iterator[Said]:
+        """The body of an answer that was not streamed; raises `Trouble`."""
+        ...
+
+    def answer(self, ids: "CallIds", /) -> Answer:
+        """What was read, after its end; raises `Trouble` if it is no answer."""
+        ...
+
+
+class Format(Protocol):
+    """One API. An object serves one model at one address."""
+
+    def request(self, question: Question) -> Request: ...
+
+    def reader(self, speech: Speech) -> Reader: ...
+
+    def user(self, text: str) -> JSONObject: ...
+
+    def said(self, text: str) -> JSONObject:
+        """An assistant's message of text alone."""
+        ...
+
+    def called(self, calls: Sequence[Call]) -> Sequence[JSONObject]:
+        """An assistant's message, or messages, that ask for calls; in the plain form."""
+        ...
+
+    def results(self, results: Sequence[tuple[Call, ToolCall]]) -> Sequence[JSONObject]:
+        """The outcomes of all calls of one answer."""
+        ...
+
+    def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Trouble: ...
+
+    def adapt(self, trouble: Trouble, /) -> bool:
+        """Learn from a refusal; True if the next request will differ, so that it is worth sending."""
+        ...
+
+
+class CallIds:
+    """Ids of calls for one conversation as it is sent: each is nine letters and digits, and is given once.
+
+    They follow from what they are made of, so that the same history makes the same messages, which providers cache.
+    """
+
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+
+    def take(self, id_: str) -> bool:
+        """Whether an id may stay as it is: it is there, and no call before has it."""
+        if not id_ or id_ in self._given:
+            return False
+        self._given.add(id_)
+        return True
+
+    def note(self, messages: Iterable[JSONObject]) -> None:
+        """Take the ids that messages of a format's own have."""
+        for message in messages:
+            content = message.get("content")
+            blocks = content if isinstance(content, list) else []
+            calls = [*(message.get("tool_calls") or []), *blocks]
+            self._given |= {str(call["id"]) for call in calls if isinstance(call, dict) and "id" in call}
+            if "call_id" in message:
+                self._given.add(str(message["call_id"]))
+
+    def make(self, source: str) -> str:
+        number = 0
+        while True:
+            digest = blake2b(f"{source} {number}".encode("utf-8", "replace"), digest_size=ID_LENGTH).digest()
+            id_ = "".join(ID_LETTERS[byte % len(ID_LETTERS)] for byte in digest)
+            if self.take(id_):
+                return id_
+            number += 1
+
+    def of(self, id_: str, source: str) -> str:
+        return id_ if self.take(id_) else self.make(f"{id_} {source}")
+
+
+def plain(format_: Format, text: str, calls: Sequence[ToolCall], ids: CallIds) -> Iterator[JSONObject]:
+    """What an assistant said and did, without anything of a provider's.
+
+    Each call and its result are a pair of messages of its own: some models' templates take no two calls in one.
+    """
+    for made in calls:
+        call = Call(id=ids.make(made.id), name=made.name, arguments=made.arguments)
+        yield from format_.called([call])
+        yield from format_.results([(call, made)])
+    yield format_.said(text if text.strip() else INTERRUPTED)
+
+
+def decoded(decode: Callable[[bytes], T], kind: type[T], data: bytes) -> T:
+    """JSON as a struct; raises `Trouble`, for a known member of a wrong type as well.
+
+    msgspec refuses half a surrogate pair and half a character, which servers send; the standard library takes them.
+    """
+    try:
+        return decode(data)
+    except msgspec.ValidationError as error:
+        raise Trouble("broken", str(error)) from error
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    try:
+        return msgspec.convert(json.loads(data.decode("utf-8", "replace")), kind)
+    except (ValueError, msgspec.ValidationError, RecursionError) as error:
+        raise Trouble("broken", type(error).__name__) from error
+
+
+def arguments_of(text: str) -> JSONObject | None:
+    """A call's arguments; none at all are an empty object."""
+    if not text.strip():
+        return {}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def outcome(call: ToolCall) -> Any:
+    """What a model is told of a call: its result, or what was wrong."""
+    return call.error if call.error is not UNSET else call.result
+
+
+def outcome_text(call: ToolCall) -> str:
+    value = outcome(call)
+    return value if isinstance(value, str) else to_text(value)
+
+
+def to_text(value: Any) -> str:
+    try:
+        return msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:
+        return json.dumps(clean(value), ensure_ascii=False)
+
+
+def clean(value: Any) -> Any:
+    """The JSON value without what a database's text cannot hold: U+0000, and halves of surrogate pairs."""
+    match value:
+        case str():
+            return mended(value).replace("\0", "\ufffd")
+        case dict():
+            return {clean(name): clean(each) for name, each in value.items()}
+        case list() | tuple():
+            return [clean(each) for each in value]
+    return value
+
+
+def error_words(body: bytes) -> tuple[list[str], str, Any]:
+    """An error response's codes, its sentence, and the whole as JSON: all APIs nest them alike."""
+    try:
+        value = json.loads(body.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return [], body[:500].decode("utf-8", "replace"), None
+    if isinstance(value, list) and value:
+        value = value[0]
+    return *words_of_error(value), value
+
+
+def words_of_error(value: Any) -> tuple[list[str], str]:
+    described = value.get("error", value) if isinstance(value, dict) else value
+    if isinstance(described, str):
+        return [], described
+    if not isinstance(described, dict):
+        return [], ""
+    inner = described.get("innererror")
+    codes = [described.get(name) for name in ("type", "status", "code")]
+    codes.append(inner.get("code") if isinstance(inner, dict) else None)
+    sentence = described.get("message") or described.get("detail") or ""
+    return [str(code) for code in codes if isinstance(code, str | int)], str(sentence)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds: `retry-after-ms` of OpenAI, `Retry-After` (RFC 9110, 10.2.3), and LiteLLM's name for the latter."""
+    for name, factor in (("retry-after-ms", 0.001), ("retry-after", 1.0), ("llm_provider-retry-after", 1.0)):
+        try:
+            return float(headers[name]) * factor
+        except (KeyError, ValueError):
+            continue
+    return None
+
+
+def added(usages: Iterable[Usage | None]) -> Usage | None:
+    """The tokens of several answers; None if no answer told any, as of some compatible servers."""
+    told = [usage for usage in usages if usage is not None]
+    if not any(usage.input_tokens or usage.output_tokens for usage in told):
+        return None
+    return Usage(
+        input_tokens=sum(usage.input_tokens for usage in told),
+        output_tokens=sum(usage.output_tokens for usage in told),
+        cached_input_tokens=sum(usage.cached_input_tokens for usage in told),
+    )

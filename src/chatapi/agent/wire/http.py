@@ -1,0 +1,159 @@
+"""The one place that sends requests to models: one aiohttp session a process, one request an answer.
+
+What aiohttp does as a reader of event streams decides much here: it takes the end of a connection for the end of a
+body, closes a response only by its block, and never sends a POST again.
+"""
+
+import asyncio
+import os
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+from urllib.request import getproxies
+
+import msgspec
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, TCPConnector
+from aiohttp.http_exceptions import HttpProcessingError
+
+from chatapi import __version__
+from chatapi.agent.wire.formats import Format, Reader, Request, to_text
+from chatapi.agent.wire.speech import Said
+from chatapi.agent.wire.sse import EventSplitter, EventTooLong
+from chatapi.agent.wire.trouble import Trouble
+from chatapi.settings import SettingsError
+
+CONNECT_SECONDS = 5.0  # a connection that does not come about by then never will
+KEEP_ALIVE_SECONDS = 30.0  # below what providers' balancers keep one for
+DNS_SECONDS = 60  # an address is asked for once in these, and not for each call
+REST_SECONDS = 1.0  # for the end of a body whose answer is whole, so that its connection is used again
+MAX_BODY_BYTES = 32 * 1024 * 1024
+MAX_ERROR_BYTES = 64 * 1024
+
+
+class ModelClient:
+    """An asynchronous context manager; requests go through the environment's proxy (`HTTPS_PROXY`, `NO_PROXY`).
+
+    Certificates are checked by the system's authorities, or those of `SSL_CERT_FILE`.
+    """
+
+    def __init__(self) -> None:
+        check_proxies(getproxies())
+        self._session: ClientSession | None = None
+        self._resting: dict[ClientResponse, asyncio.Task[None]] = {}
+
+    async def __aenter__(self) -> Self:
+        connector = TCPConnector(
+            limit=0,  # as many as there are turns
+            keepalive_timeout=KEEP_ALIVE_SECONDS,
+            ttl_dns_cache=DNS_SECONDS,
+            ssl=ssl.create_default_context(),
+        )
+        self._session = ClientSession(
+            connector=connector,
+            timeout=ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),  # reading: the turn's own time
+            headers={"User-Agent": f"chatapi/{__version__}"},
+            trust_env=True,
+        )
+        return self
+
+    async def __aexit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        for rest in list(self._resting.values()):
+            rest.cancel()
+        if self._session is not None:
+            await self._session.close()
+
+    async def ask(
+        self, base_url: str, request: Request, format_: Format, reader: Reader
+    ) -> AsyncIterator[Said]:
+        """Send a request and read its answer into `reader`, as it comes; raises `Trouble`."""
+        if self._session is None:
+            raise RuntimeError("the client is not open")
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **request.headers}
+        try:
+            response = await self._session.post(
+                base_url + request.path, data=encoded(request.body), headers=headers, allow_redirects=False
+            )
+            try:
+                async for said in self._read(response, format_, reader):
+                    yield said
+                self._leave_connection(response)
+            finally:
+                if response not in self._resting:
+                    response.close()  # nothing else closes it, or the place that it has in the pool
+        except (ClientError, HttpProcessingError, TimeoutError, OSError) as error:
+            if not reader.is_whole:
+                raise Trouble("away", type(error).__name__) from error
+
+    async def get(self, url: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """The status and the body of what a server says of itself; raises `Trouble`."""
+        if self._session is None:
+            raise RuntimeError("the client is not open")
+        try:
+            async with self._session.get(url, headers=headers, allow_redirects=False) as response:
+                return response.status, await limited(response, MAX_BODY_BYTES)
+        except (ClientError, HttpProcessingError, TimeoutError, OSError) as error:
+            raise Trouble("away", type(error).__name__) from error
+
+    async def _read(self, response: ClientResponse, format_: Format, reader: Reader) -> AsyncIterator[Said]:
+        if response.status != 200:
+            body = await limited(response, MAX_ERROR_BYTES)
+            raise format_.refusal(response.status, response.headers, body)
+        if response.content_type == "application/json":  # asked for, or by a server that cannot stream
+            for said in reader.whole(await limited(response, MAX_BODY_BYTES)):
+                yield said
+            return
+        splitter, had_events = EventSplitter(), False
+        try:
+            async for piece in response.content.iter_any():
+                for data in splitter.feed(piece):
+                    had_events = True
+                    for said in reader.event(data):
+                        yield said
+                    if reader.is_over:
+                        return
+        except EventTooLong as error:
+            raise Trouble("broken", "an event without end") from error
+        if not had_events:
+            raise Trouble("no-events")
+
+    def _leave_connection(self, response: ClientResponse) -> None:
+        """Read to the end of a body whose answer is whole, so that the next request finds the connection open."""
+        if not response.content.at_eof():
+            self._resting[response] = rest = asyncio.create_task(self._read_rest(response))
+            rest.add_done_callback(lambda _: self._resting.pop(response))
+
+    async def _read_rest(self, response: ClientResponse) -> None:
+        with suppress(ClientError, TimeoutError, OSError):
+            async with asyncio.timeout(REST_SECONDS):
+                await response.content.read()
+        response.close()
+
+
+async def limited(response: ClientResponse, size: int) -> bytes:
+    """The body, if it has no more bytes than `size`; raises `Trouble`."""
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > size:
+            raise Trouble("broken", f"a body of more than {size} bytes", status=response.status)
+    return bytes(body)
+
+
+def encoded(body: Mapping[str, object]) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError:  # half a surrogate pair, from a row of an earlier version
+        return to_text(body).encode()
+
+
+def check_proxies(proxies: Mapping[str, str]) -> None:
+    """Raises `SettingsError` for a proxy that aiohttp would pass by in silence, or speak to wrongly."""
+    for scheme in ("http", "https"):
+        proxy = proxies.get(scheme, "")
+        if proxy and not proxy.startswith("http://"):
+            name = f"{scheme.upper()}_PROXY" if f"{scheme.upper()}_PROXY" in os.environ else f"{scheme}_proxy"
+            raise SettingsError(f"{name}: is not an http:// proxy, which is the one kind that is spoken to")

@@ -1,0 +1,259 @@
+"""OpenAI's Responses API: https://platform.openai.com/docs/api-reference/responses
+
+Nothing is stored there (`store: false`): items go back whole, without their ids, and reasoning sealed.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from chatapi.agent.ports import FinishReason, ToolCall, Usage
+from chatapi.agent.wire.formats import (
+    Answer,
+    Call,
+    CallIds,
+    JSONObject,
+    Question,
+    Request,
+    arguments_of,
+    decoded,
+    error_words,
+    outcome_text,
+    retry_after,
+    to_text,
+    words_of_error,
+)
+from chatapi.agent.wire.speech import Said, Speech, mended
+from chatapi.agent.wire.trouble import Trouble, refusal, told_in_stream
+
+REASONING_MODEL = re.compile(r"^(ft:)?(o\d|gpt-[5-9](?!.*-chat)|codex)")
+SEALED = "reasoning.encrypted_content"
+THOUGHTS = {"response.reasoning_summary_text.delta", "response.reasoning_text.delta"}
+WORDS = {"response.output_text.delta", "response.refusal.delta"}
+ENDS = {"response.completed", "response.incomplete", "response.failed"}
+
+
+class InputDetails(Struct):
+    cached_tokens: int | None = None
+
+
+class Tokens(Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: InputDetails | None = None
+
+
+class Incomplete(Struct):
+    reason: str | None = None
+
+
+class Response(Struct):
+    status: str | None = None
+    output: list[JSONObject] | None = None
+    usage: Tokens | None = None
+    error: Any = None
+    incomplete_details: Incomplete | None = None
+
+
+class Event(Struct):
+    """One event of a stream. Members of an `error` event stand in it, or in its `error`."""
+
+    type: str
+    delta: Any = None
+    output_index: int | None = None
+    item: JSONObject | None = None
+    response: Response | None = None
+    error: Any = None
+    code: Any = None
+    message: str | None = None
+
+
+decode_event = msgspec.json.Decoder(Event).decode
+decode_response = msgspec.json.Decoder(Response).decode
+
+
+class Responses:
+    """Implements `formats.Format`."""
+
+    def __init__(self, model: str, key: str | None) -> None:
+        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._seals = REASONING_MODEL.match(model) is not None
+
+    def request(self, question: Question) -> Request:
+        body: JSONObject = {
+            "model": question.model,
+            "instructions": question.instructions,
+            "input": list(question.messages),
+            "store": False,
+        }
+        if self._seals:
+            body["include"] = [SEALED]
+        if question.stream:
+            body["stream"] = True
+        if question.max_tokens is not None:
+            body["max_output_tokens"] = question.max_tokens
+        if question.tools:
+            body["tools"] = [
+                {
+                    "type": "function",
+                    "name": tool.name,
+                    "description": tool.description,
+                    "parameters": tool.parameters,
+                    "strict": False,
+                }
+                for tool in question.tools
+            ]
+        return Request(path="/responses", headers=self._headers, body=body)
+
+    def reader(self, speech: Speech) -> "ResponseReader":
+        return ResponseReader(speech)
+
+    def user(self, text: str) -> JSONObject:
+        return {"role": "user", "content": text}
+
+    def said(self, text: str) -> JSONObject:
+        content = [{"type": "output_text", "text": text, "annotations": []}]
+        return {"type": "message", "role": "assistant", "status": "completed", "content": content}
+
+    def called(self, calls: Sequence[Call]) -> Sequence[JSONObject]:
+        return [
+            {
+                "type": "function_call",
+                "call_id": call.id,
+                "name": call.name,
+                "arguments": to_text(call.arguments or {}),
+            }
+            for call in calls
+        ]
+
+    def results(self, results: Sequence[tuple[Call, ToolCall]]) -> Sequence[JSONObject]:
+        return [
+            {"type": "function_call_output", "call_id": call.id, "output": outcome_text(made)}
+            for call, made in results
+        ]
+
+    def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Trouble:
+        codes, sentence, _ = error_words(body)
+        return refusal(status, codes, sentence, retry_after(headers))
+
+    def adapt(self, trouble: Trouble) -> bool:
+        """Models that do not reason refuse to seal what they have not."""
+        if self._seals and "Encrypted content is not supported" in trouble.sentence:
+            self._seals = False
+            return True
+        return False
+
+
+class ResponseReader:
+    def __init__(self, speech: Speech) -> None:
+        self.began = False
+        self.is_whole = False
+        self._speech = speech
+        self._items: dict[int, JSONObject] = {}
+        self._response: Response | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.is_whole
+
+    def event(self, data: bytes) -> Iterator[Said]:
+        event = decoded(decode_event, Event, data)
+        if event.type in WORDS:
+            self.began = True
+            yield from self._speech.say(text_of(event.delta))
+        elif event.type in THOUGHTS:
+            self.began = True
+            yield from self._speech.think(text_of(event.delta))
+        elif event.type == "response.output_item.added":
+            self.began = self.began or (event.item or {}).get("type") == "function_call"
+        elif event.type == "response.output_item.done" and event.item is not None:
+            index = len(self._items) if event.output_index is None else event.output_index
+            self._items[index] = event.item
+        elif event.type in ENDS and event.response is not None:
+            self.is_whole = True
+            self._take(event.response)
+        elif event.type == "error":
+            described = event.error or {"code": event.code, "message": event.message}
+            codes, sentence = words_of_error({"error": described})
+            raise told_in_stream(codes, sentence, began=self.began)
+
+    def whole(self, body: bytes) -> Iterator[Said]:
+        response = decoded(decode_response, Response, body)
+        self.is_whole = True
+        self._items = dict(enumerate(response.output or []))
+        self._take(response)
+        for item in self._items.values():
+            for part in item.get("summary") or []:
+                yield from self._speech.think(text_of(part.get("text")))
+            for part in item.get("content") or []:
+                if part.get("type") in {"output_text", "refusal"}:
+                    yield from self._speech.say(text_of(part.get("text") or part.get("refusal")))
+
+    def _take(self, response: Response) -> None:
+        self._response = response
+        if response.status == "failed" or response.error is not None:
+            codes, sentence = words_of_error({"error": response.error})
+            raise told_in_stream(codes, sentence, began=self.began)
+
+    def answer(self, ids: CallIds) -> Answer:
+        if self._response is None:
+            raise Trouble("broken", "no response.completed")
+        reason = reason_of(self._response)
+        if reason == "content-filter":
+            raise Trouble("filtered")
+        calls: list[Call] = []
+        messages: list[JSONObject] = []
+        for _, item in sorted(self._items.items()):
+            kept = {name: value for name, value in item.items() if name != "id"}
+            if item.get("type") == "function_call":
+                call = call_of(item, ids, len(calls))
+                calls.append(call)
+                kept |= {"call_id": call.id, "arguments": to_text(call.arguments or {})}
+            if item.get("type") != "reasoning" or item.get("encrypted_content"):
+                messages.append(kept)
+        return Answer(
+            text=self._speech.text,
+            calls=calls,
+            reason="tool-calls" if calls and reason == "stop" else reason,
+            messages=messages,
+            usage=used(self._response.usage),
+        )
+
+
+def text_of(value: Any) -> str:
+    if not isinstance(value, str):
+        raise Trouble("broken", "a delta is no text")
+    return value
+
+
+def call_of(item: JSONObject, ids: CallIds, place: int) -> Call:
+    name, arguments = item.get("name"), item.get("arguments") or ""
+    if not isinstance(name, str) or not isinstance(arguments, str):
+        raise Trouble("broken", "a function_call without a name")
+    id_ = ids.of(str(item.get("call_id") or ""), f"{place} {name} {arguments}")
+    return Call(id=id_, name=name, arguments=arguments_of(mended(arguments)))
+
+
+def reason_of(response: Response) -> FinishReason:
+    if response.status != "incomplete":
+        return "stop"
+    match response.incomplete_details and response.incomplete_details.reason:
+        case "max_output_tokens":
+            return "length"
+        case "content_filter":
+            return "content-filter"
+    return "other"
+
+
+def used(tokens: Tokens | None) -> Usage | None:
+    if tokens is None:
+        return None
+    details = tokens.input_tokens_details
+    return Usage(
+        input_tokens=tokens.input_tokens or 0,
+        output_tokens=tokens.output_tokens or 0,
+        cached_input_tokens=(details and details.cached_tokens) or 0,
+    )

@@ -1,0 +1,156 @@
+"""Why a model gave no answer, and what the caller is told of it. What the provider said goes to the log at most."""
+
+import re
+from collections.abc import Sequence
+from math import ceil
+from typing import Literal, TypeAlias
+
+from chatapi.errors import (
+    AppError,
+    MessageTooLong,
+    ModelBusy,
+    ModelEmpty,
+    ModelFailed,
+    ModelFiltered,
+    ModelMisconfigured,
+    ModelTooSlow,
+    ModelTruncated,
+)
+
+Kind: TypeAlias = Literal[
+    "busy",  # limited or overloaded
+    "down",  # another error of the provider's own
+    "away",  # no connection, or one that broke
+    "slow",  # no answer within the time that this model has
+    "broken",  # an answer that cannot be read, or without its end
+    "no-events",  # a stream that ended before its first event
+    "unusable",  # an answer that is none: a malformed call, no candidate, an error in the place of its beginning
+    "empty",  # no word and no call
+    "too-long",  # the history and the message are more than the model takes
+    "filtered",
+    "refused",  # the request or the key is wrong
+]
+# The same request may succeed with another model, or later.
+PASSING: frozenset[Kind] = frozenset({"busy", "down", "away", "slow", "broken"})
+# The same request may succeed at once: models are no functions.
+MAY_DIFFER: frozenset[Kind] = frozenset({"no-events", "unusable", "empty"})
+
+BUSY_STATUS = {429, 503, 529}  # 529 is Anthropic's "overloaded"
+PASSING_STATUS = {408, 409}  # of those below 500
+BUSY_SECONDS = 5  # when the provider tells no delay
+SENTENCE_CHARACTERS = 200
+QUOTED_CHARACTERS = 12  # so many of the user's in a row are a quotation
+
+TOO_LONG_CODES = {"context_length_exceeded", "exceed_context_size_error", "request_too_large"}
+TOO_LONG_WORDS = re.compile(
+    r"context (length|window|size)|maximum context|n_ctx|prompt is too long|input is too long"
+    r"|too many (input |prompt )?tokens|(input|prompt) token count.*exceeds|exceeds the (maximum|max|model)",
+    re.IGNORECASE,
+)
+FILTER_CODES = {"content_filter", "ResponsibleAIPolicyViolation", "content_policy_violation"}
+
+
+class Trouble(Exception):
+    """A model gave no answer. `codes` and `sentence` are the provider's own words, for the log.
+
+    `status` is that of the HTTP response, if it was one that refused; `retry_after` is in seconds.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        sentence: str = "",
+        *,
+        status: int | None = None,
+        codes: Sequence[str] = (),
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(kind)
+        self.kind: Kind = kind
+        self.sentence = sentence
+        self.status = status
+        self.codes = tuple(codes)
+        self.retry_after = retry_after
+
+    def words(self, secrets: Sequence[str], said: Sequence[str]) -> str:
+        """What the provider says, for the log: without `secrets`, and without what is quoted from `said`."""
+        sentence = " ".join(self.sentence.split())
+        for secret in secrets:
+            sentence = sentence.replace(secret, "…")
+        sentence = without_quotations(sentence, said)[:SENTENCE_CHARACTERS]
+        parts = [str(self.status) if self.status else self.kind, *self.codes, sentence]
+        return " ".join(part for part in parts if part)
+
+
+def without_quotations(sentence: str, said: Sequence[str]) -> str:
+    """The sentence with `…` in the place of each run of characters that stands in one of the texts, too."""
+    texts = [" ".join(text.split()) for text in said]
+    for short in sorted({text for text in texts if 0 < len(text) < QUOTED_CHARACTERS}, key=len, reverse=True):
+        sentence = re.sub(rf"(?<!\w){re.escape(short)}(?!\w)", "…", sentence)
+    kept, position = "", 0
+    while position < len(sentence):
+        window = sentence[position : position + QUOTED_CHARACTERS]
+        source = next((text for text in texts if len(window) == QUOTED_CHARACTERS and window in text), None)
+        if source is None:
+            kept += sentence[position]
+            position += 1
+            continue
+        end = position + QUOTED_CHARACTERS
+        while end < len(sentence) and sentence[position : end + 1] in source:
+            end += 1
+        kept += "…"
+        position = end
+    return kept
+
+
+def refusal(status: int, codes: Sequence[str], sentence: str, retry_after: float | None) -> Trouble:
+    """The trouble that an error response tells, in whichever format."""
+    kind: Kind
+    if FILTER_CODES & set(codes):
+        kind = "filtered"
+    elif status in BUSY_STATUS:
+        kind = "busy"
+    elif status in {400, 413, 422} and (TOO_LONG_CODES & set(codes) or TOO_LONG_WORDS.search(sentence)):
+        kind = "too-long"
+    elif status >= 500 or status in PASSING_STATUS:
+        kind = "down"
+    else:
+        kind = "refused"
+    return Trouble(kind, sentence, status=status, codes=codes, retry_after=retry_after)
+
+
+def told_in_stream(codes: Sequence[str], sentence: str, *, began: bool) -> Trouble:
+    """The trouble that an error object tells in the place of a further event."""
+    kind: Kind
+    if FILTER_CODES & set(codes):
+        kind = "filtered"
+    elif any(code.partition("_")[0] in {"overloaded", "rate", "429", "529"} for code in codes):
+        kind = "busy"
+    elif TOO_LONG_CODES & set(codes):
+        kind = "too-long"
+    else:
+        kind = "down" if began else "unusable"
+    return Trouble(kind, sentence, codes=codes)
+
+
+def failure_of(trouble: Trouble, *, began: bool) -> AppError:
+    """The error that a client sees; `began` says whether a piece of the answer had arrived."""
+    if trouble.kind == "busy":
+        delay = BUSY_SECONDS if trouble.retry_after is None else max(1, ceil(trouble.retry_after))
+        return ModelBusy("The model is busy; try again shortly.", retry_after=delay)
+    if began and trouble.kind in {"away", "broken"}:
+        return ModelTruncated("The model's answer broke off.")
+    kind, detail = FAILURES.get(trouble.kind, UNUSABLE)
+    return kind(detail)
+
+
+UNUSABLE: tuple[type[AppError], str] = (ModelFailed, "The model gave an answer that cannot be used.")
+FAILURES: dict[Kind, tuple[type[AppError], str]] = {
+    "away": (ModelFailed, "The model could not be reached."),
+    "down": (ModelFailed, "The model failed to answer."),
+    "slow": (ModelTooSlow, "The model did not answer in time."),
+    "empty": (ModelEmpty, "The model gave an empty answer."),
+    "too-long": (MessageTooLong, "The message is longer than the model takes; send a shorter one."),
+    "filtered": (ModelFiltered, "The model's provider refused to answer this message."),
+    "refused": (ModelMisconfigured, "The model's provider refused the service's request."),
+}
