@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse
 
-from chatapi.agent.pydantic_ai.history import messages_of
 from chatapi.agent.ports import HistoryMessage, ToolCall
+from chatapi.agent.pydantic_ai.history import messages_of
 
 USER = HistoryMessage(role="user", content="Hello")
 CALL = ToolCall(id="c1", name="add_task", arguments={"title": "milk"}, result={"id": 1})

@@ -66,7 +66,7 @@ def test_any_provider_of_pydantic_ai_is_named_behind_it() -> None:
 
 
 def test_a_provider_that_pydantic_ai_does_not_know_is_said() -> None:
-    with pytest.raises(SettingsError, match="^CHAT_MODEL: pydantic-ai:nobody:x cannot be loaded: "):
+    with pytest.raises(SettingsError, match=r"^CHAT_MODEL: pydantic-ai:nobody:x cannot be loaded: "):
         load_agent(settings_for("sqlite:///unused", chat_model="pydantic-ai:nobody:x"))
 
 

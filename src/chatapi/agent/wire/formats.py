@@ -183,7 +183,7 @@ def decoded(decode: Callable[[bytes], T], kind: type[T], data: bytes) -> T:
         return decode(data)
     except msgspec.ValidationError as error:
         raise Trouble("broken", str(error)) from error
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     try:
         return msgspec.convert(json.loads(data.decode("utf-8", "replace")), kind)
