@@ -60,7 +60,6 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     anthropic_api_key: Text | None = None
     anthropic_base_url: HttpUrl | None = None
     chat_history_limit: Annotated[int, Meta(ge=0, le=200)] = 20  # bounds tokens a turn
-    chat_max_tokens: Annotated[int, Meta(ge=1)] | None = None
     chat_timeout: Annotated[float, Meta(gt=0, le=3_600)] = 60.0
     chat_max_tokens: Annotated[int, Meta(ge=1)] | None = None  # of each answer of a model
     rate_limit: Text = "600/minute"

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import cast
 
-from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools
+from chatapi.agent.ports import AgentEvent, Prompt, StepStart, TextDelta, TextWasReasoning, Tools
 from chatapi.chat.events import TextAdded
-from chatapi.chat.running import RunningTurn
+from chatapi.chat.running import RunningTurn, failed
 from chatapi.chat.store import Run
+from chatapi.chat.stream import UIMessageChunks
 from chatapi.db.config import Database
+from chatapi.errors import ModelBusy
 
 RUN = Run(turn_id=1, run_id="run", user_id="alice", conversation_id=1, message="Hello", history=[])
 NO_DATABASE = cast("Database", None)
@@ -30,6 +32,25 @@ def test_a_write_that_may_have_been_done_is_repeated_as_it_was() -> None:
     assert (second.position, list(second.events)) == (1, [TextAdded("two")])
     turn.wrote()
     assert turn.unwritten() is None
+
+
+def test_text_that_turns_out_to_be_reasoning_is_no_part_of_the_answer() -> None:
+    turn = RunningTurn(RUN, NO_DATABASE, {})
+    for event in (StepStart(), TextDelta("First."), StepStart(), TextDelta("Hm"), TextWasReasoning()):
+        turn._hear(event)
+    assert turn.log.text == "First."
+    turn._hear(TextDelta("Yes."))
+    assert turn.log.text == "First.Yes."
+    chunks = [chunk for event in turn.log.events for chunk in UIMessageChunks().of(event)]
+    assert "" not in [chunk["delta"] for chunk in chunks if chunk["type"] == "text-delta"]
+
+
+async def test_a_turn_that_is_stopped_for_a_restart_is_interrupted_whatever_its_agent_makes_of_it() -> None:
+    turn = RunningTurn(RUN, NO_DATABASE, {})
+    turn.stopped = "interrupted"
+    failure = failed(turn, ModelBusy("The model is busy.")).failure
+    assert failure is not None
+    assert failure.type == "interrupted"
 
 
 class Tidy:

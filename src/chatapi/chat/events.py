@@ -22,10 +22,11 @@ DELTA_OVERHEAD = 64  # characters that a delta is longer by when it is sent
 
 
 class TextAdded(Struct, frozen=True, tag="TextDelta", omit_defaults=True):
-    """The next piece of the answer."""
+    """The next piece of the answer. `was_reasoning`: the step's text before it was none (`ports.TextWasReasoning`)."""
 
     text: str
     begins_step: bool = False
+    was_reasoning: bool = False
 
 
 class ReasoningAdded(Struct, frozen=True, tag="ReasoningDelta", omit_defaults=True):
@@ -80,7 +81,16 @@ class TurnLog:
     @property
     def text(self) -> str:
         """The answer as far as it has been said."""
-        return "".join(event.text for event in self.events if isinstance(event, TextAdded))
+        pieces: list[str] = []
+        before_step = 0
+        for event in self.events:
+            if not isinstance(event, ToolEnded) and event.begins_step:
+                before_step = len(pieces)
+            if isinstance(event, TextAdded):
+                if event.was_reasoning:
+                    del pieces[before_step:]
+                pieces.append(event.text)
+        return "".join(pieces)
 
     @property
     def ended(self) -> ChatAnswer | AppError | None:

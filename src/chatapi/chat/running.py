@@ -17,6 +17,7 @@ from chatapi.agent.ports import (
     ReasoningDelta,
     StepStart,
     TextDelta,
+    TextWasReasoning,
     Usage,
 )
 from chatapi.agent.tools import ExternalTool, Tool
@@ -149,6 +150,8 @@ class RunningTurn:
                 self.log.add(TextAdded(storable(text)))
             case ReasoningDelta(text=text):
                 self.log.add(ReasoningAdded(storable(text)))
+            case TextWasReasoning():
+                self.log.add(TextAdded("", was_reasoning=True))
             case StepStart():
                 self.log.begin_step()
             case Finish(reason=reason):
@@ -178,10 +181,10 @@ def cancelled(turn: RunningTurn) -> End:
 
 def failed(turn: RunningTurn, error: BaseException) -> End:
     """What the client may not be told of the error is logged."""
-    if isinstance(error, AppError):
+    if turn.stopped:  # whatever the agent made of it
+        failure: AppError = interrupted(turn.run)
+    elif isinstance(error, AppError):
         failure = error
-    elif isinstance(error, asyncio.CancelledError) and turn.stopped:
-        failure = interrupted(turn.run)
     else:
         log.error("The agent failed in turn %s", turn.run.turn_id, exc_info=error)
         failure = ModelFailed("The model failed to answer.")

@@ -65,6 +65,8 @@ class UIMessageChunks:
         if not isinstance(event, ToolEnded) and event.begins_step:
             yield from self._end_step()
         match event:
+            case TextAdded(was_reasoning=True):
+                yield from self._close()
             case TextAdded(text=text):
                 yield from self._delta("text", text)
             case ReasoningAdded(text=text):

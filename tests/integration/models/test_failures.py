@@ -28,7 +28,8 @@ CASES = [
     ("say Half an\nend cut", 502, TRUNCATED, 1),
     ("say Half an\nend drop", 502, TRUNCATED, 1),
     ("say Half an\nend garbage", 502, TRUNCATED, 1),
-    ("say Half an\nend length", 502, TRUNCATED, 1),
+    ('call add_task {"title": "never"}\nend length', 502, TRUNCATED, 1),
+    ("end length", 502, TRUNCATED, 1),
     ('call add_task {"title": "never"}\nend cut', 502, TRUNCATED, 1),
     ("silent 9", 502, EMPTY, 2),
     ("end filter", 502, FILTERED, 1),
@@ -66,12 +67,23 @@ class TestFailure:
         assert ("Retry-After" in response.headers) == (status == 503)
         assert not any(secret in response.text for secret in SECRETS)
         assert tried(providers, mark) == tries
-        *_, last = await talker.messages(conversation_id)
-        assert (last["role"], last["content"], last["status"]) == ("user", message, "failed")
+        kept = [("user", message, "failed")]
+        if command.startswith("say "):
+            kept.append(("assistant", "Half an", "failed"))
+        _, _, *turn = await talker.messages(conversation_id)
+        if command.startswith("again "):
+            assert len(turn.pop()["tool_calls"]) == tries
+        assert [(each["role"], each["content"], each["status"]) for each in turn] == kept
         assert (await talker.get(talker.mine("/tasks"))).json()["items"] == []
         assert (await talker.said("say On we go.", conversation_id))["response"] == "On we go."
         assert tried(providers, mark) == tries  # the failed turn is not in the next one's history
         assert providers.requests[-1].refused is None
+
+    async def test_is_not_what_a_limit_of_length_is(self, talker: Client, providers: Providers) -> None:
+        answer = await talker.said("say Half an\nend length")
+        assert (answer["response"], answer["finish_reason"]) == ("Half an", "length")
+        assert (await talker.said("say On.", answer["conversation_id"]))["response"] == "On."
+        assert "Half an" in json.dumps(providers.requests[-1].body)
 
     async def test_tells_the_providers_delay(self, talker: Client) -> None:
         response = await talker.chat("status 429 7")
@@ -113,6 +125,16 @@ async def test_slowness_is_504_within_the_time_out(
         wire_service, "alice"
     ) as alice:  # which has more patience, so that the machine may be slow
         assert (await alice.said("say Quick.", problem["conversation_id"]))["response"] == "Quick."
+
+
+async def test_slowness_of_a_limited_model_is_503(sqlite_url: str, providers: Providers) -> None:
+    async with (
+        serving(sqlite_url, "openai:gpt-5-mini", providers, chat_timeout=1.5) as url,
+        Client(url, "alice") as alice,
+    ):
+        response = await alice.chat("status 429 1 x1\nsleep 20")
+        assert (response.status_code, problem_of(response)["type"]) == (503, "model-busy")
+        assert response.headers["Retry-After"] == "1"
 
 
 @pytest.fixture
