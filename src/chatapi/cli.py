@@ -156,17 +156,26 @@ def version() -> None:
 
 
 @click.command(name="check-config")
-@click.option("--connect", is_flag=True, help="Ask the database, the issuer of keys and Redis, too.")
+@click.option(
+    "--connect", is_flag=True, help="Ask the database, the issuer of keys, Redis and the models, too."
+)
 def check_config(*, connect: bool) -> None:
     """Say what is configured; without secrets. What is wrong is said, and ends with status 1."""
+    from chatapi.agent.reports import report_on_models
+
     settings = Settings.from_env()
     for name, value in settings.public().items():
         click.echo(f"{name}={value}")
     if not connect:
         return
-    wrong = {name: trouble for name, trouble in asyncio.run(ask_all(settings)).items() if trouble}
-    for name, trouble in wrong.items():
-        click.echo(f"{name}: {trouble}", err=True)
+    wrong = [f"{name}: {trouble}" for name, trouble in asyncio.run(ask_all(settings)).items() if trouble]
+    for model in asyncio.run(report_on_models(settings)):
+        if model.trouble is not None:
+            wrong.append(f"CHAT_MODEL: {model.name}: {model.trouble}")
+        elif model.context is not None:
+            click.echo(f"{model.name} takes {model.context} tokens.", err=True)
+    for line in wrong:
+        click.echo(line, err=True)
     if wrong:
         sys.exit(1)
     click.echo("Everything that is configured answers.", err=True)

@@ -24,7 +24,9 @@ from chatapi.agent.ports import (
     ToolCall,
     Usage,
 )
+from chatapi.agent.reports import ModelReport, report_on_models
 from chatapi.errors import AppError
+from chatapi.settings import Settings
 from tests.support.providers.scripted import (
     Scripted,
     ScriptedServer,
@@ -99,14 +101,17 @@ class Answered:
         self.state = next(event for event in events if isinstance(event, ProviderState))
 
 
-def agent_on(*servers: ScriptedServer, model: str = LOCAL, **changes: Any) -> LLMAgent:
+def settings_on(*servers: ScriptedServer, model: str = LOCAL, **changes: Any) -> Settings:
     first = servers[0].base_url
     addresses = {"openai_base_url": f"{first}/v1", "anthropic_base_url": first, "gemini_base_url": first}
     if len(servers) > 1:
         addresses["gemini_base_url"] = servers[1].base_url
     keys = {"openai_api_key": "key-of-openai", "gemini_api_key": "key", "anthropic_api_key": "key"}
-    settings = settings_for("sqlite:///unused", chat_model=model, **keys, **addresses, **changes)
-    return LLMAgent(model, settings=settings)
+    return settings_for("sqlite:///unused", chat_model=model, **keys, **addresses, **changes)
+
+
+def agent_on(*servers: ScriptedServer, model: str = LOCAL, **changes: Any) -> LLMAgent:
+    return LLMAgent(model, settings=settings_on(*servers, model=model, **changes))
 
 
 async def ask(
@@ -551,6 +556,55 @@ class TestLog:
         (logged,) = caplog.messages
         assert "Bad key …. You said: '…'. Earlier: …." in logged
         assert len(logged) < 300
+
+
+class TestReport:
+    """`chatapi check-config --connect`."""
+
+    LIST = whole({"object": "list", "data": [{"id": "local", "meta": {"n_ctx_train": 8192}}]})
+    PROPS = whole({"default_generation_settings": {"n_ctx": 1024}})
+
+    async def report(self, *replies: Scripted, model: str = LOCAL) -> tuple[ModelReport, ScriptedServer]:
+        async with serve_scripted(*replies) as server:
+            (report,) = await report_on_models(settings_on(server, model=model))
+            assert server.replies == []
+        return report, server
+
+    async def test_says_that_a_model_takes_our_tools_and_how_long_its_context_is(self) -> None:
+        report, server = await self.report(self.LIST, said("Hi.", finish="length"), self.PROPS)
+        assert report == ModelReport(name=LOCAL, trouble=None, context=1024)
+        assert len(server.bodies[1]["tools"]) == 5
+
+    async def test_of_a_server_with_another_model_names_that(self) -> None:
+        """llama-server answers whatever the name is."""
+        report, _ = await self.report(whole({"data": [{"id": "smollm2"}]}))
+        assert report.trouble == "the server does not know it; it has smollm2"
+
+    async def test_has_the_servers_own_words_for_what_it_refuses(self) -> None:
+        error = {
+            "error": {"code": 400, "message": "failed to parse grammar", "type": "invalid_request_error"}
+        }
+        report, _ = await self.report(self.LIST, refused(400, error))
+        assert report.trouble == "400 invalid_request_error 400 failed to parse grammar"
+
+    async def test_does_without_a_list_where_there_is_none(self) -> None:
+        models = whole({"models": [{"name": "models/a", "inputTokenLimit": 1_048_576}]})
+        answer = streamed(
+            {"candidates": [{"content": {"parts": [{"text": "Hi."}]}, "finishReason": "STOP"}]}, done=False
+        )
+        report, _ = await self.report(models, answer, model="google:a")
+        assert (report.trouble, report.context) == (None, 1_048_576)
+        report, _ = await self.report(refused(404, {}), said("Hi."), Scripted(pieces=(b"<html>",)))
+        assert (report.trouble, report.context) == (None, None)
+
+    async def test_of_nobody_at_the_address_says_so(self) -> None:
+        async with serve_scripted() as server:
+            pass
+        (report,) = await report_on_models(settings_on(server))
+        assert "away" in str(report.trouble)
+
+    async def test_is_none_of_an_assistant_that_is_no_provider(self) -> None:
+        assert await report_on_models(settings_for("sqlite:///unused")) == []
 
 
 class TestReuse:

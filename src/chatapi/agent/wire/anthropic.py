@@ -93,7 +93,9 @@ class Messages:
     """Implements `formats.Format`."""
 
     def __init__(self, key: str | None) -> None:
-        self._headers = {"anthropic-version": VERSION} | ({} if key is None else {"x-api-key": key})
+        self.headers: Mapping[str, str] = {"anthropic-version": VERSION} | (
+            {} if key is None else {"x-api-key": key}
+        )
         self._limit = MAX_TOKENS
 
     def request(self, question: Question) -> Request:
@@ -110,7 +112,7 @@ class Messages:
                 {"name": tool.name, "description": tool.description, "input_schema": tool.parameters}
                 for tool in question.tools
             ]
-        return Request(path="/v1/messages", headers=self._headers, body=body)
+        return Request(path="/v1/messages", headers=self.headers, body=body)
 
     def reader(self, speech: Speech) -> "MessageReader":
         return MessageReader(speech)

@@ -96,7 +96,7 @@ class ChatCompletions:
     """Implements `formats.Format`. `is_openai`: the API of OpenAI itself, and not one that is compatible with it."""
 
     def __init__(self, key: str | None, *, is_openai: bool) -> None:
-        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self.headers: Mapping[str, str] = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._limit = "max_completion_tokens" if is_openai else "max_tokens"
 
     def request(self, question: Question) -> Request:
@@ -118,7 +118,7 @@ class ChatCompletions:
                 }
                 for tool in question.tools
             ]
-        return Request(path="/chat/completions", headers=self._headers, body=body)
+        return Request(path="/chat/completions", headers=self.headers, body=body)
 
     def reader(self, speech: Speech) -> "ChatCompletionReader":
         return ChatCompletionReader(speech)

@@ -96,7 +96,10 @@ class Reader(Protocol):
 
 
 class Format(Protocol):
-    """One API. An object serves one model at one address."""
+    """One API. An object serves one model at one address; `headers` are those of every request, with the key."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
 
     def request(self, question: Question) -> Request: ...
 

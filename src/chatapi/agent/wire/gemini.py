@@ -91,7 +91,7 @@ class GenerateContent:
     """Implements `formats.Format`."""
 
     def __init__(self, key: str | None) -> None:
-        self._headers = {} if key is None else {"x-goog-api-key": key}
+        self.headers: Mapping[str, str] = {} if key is None else {"x-goog-api-key": key}
 
     def request(self, question: Question) -> Request:
         body: JSONObject = {
@@ -112,7 +112,7 @@ class GenerateContent:
             body["tools"] = [{"functionDeclarations": declarations}]
         method = "streamGenerateContent?alt=sse" if question.stream else "generateContent"
         path = f"/v1beta/models/{question.model}:{method}"
-        return Request(path=path, headers=self._headers, body=body)
+        return Request(path=path, headers=self.headers, body=body)
 
     def reader(self, speech: Speech) -> "ContentReader":
         return ContentReader(speech)

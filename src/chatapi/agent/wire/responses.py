@@ -79,7 +79,7 @@ class Responses:
     """Implements `formats.Format`."""
 
     def __init__(self, model: str, key: str | None) -> None:
-        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self.headers: Mapping[str, str] = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._seals = REASONING_MODEL.match(model) is not None
 
     def request(self, question: Question) -> Request:
@@ -106,7 +106,7 @@ class Responses:
                 }
                 for tool in question.tools
             ]
-        return Request(path="/responses", headers=self._headers, body=body)
+        return Request(path="/responses", headers=self.headers, body=body)
 
     def reader(self, speech: Speech) -> "ResponseReader":
         return ResponseReader(speech)
