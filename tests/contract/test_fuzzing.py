@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from chatapi.agent.offline import OfflineAgent
+from chatapi.offline import OfflineAgent
 from tests.support.serving import serve, settings_for, token_for
 
 pytestmark = pytest.mark.slow

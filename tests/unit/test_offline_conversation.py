@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec import UNSET, Struct
 
-from chatapi.agent.offline import OfflineAgent
 from chatapi.agent.ports import HistoryMessage, Prompt, TextDelta, ToolCall, ToolSpec
 from chatapi.agent.tools import AddTask, ListTasks, OneTask, UpdateTask
+from chatapi.offline import OfflineAgent
 from chatapi.text import path_and_message
 
 HISTORY_LIMIT = 20

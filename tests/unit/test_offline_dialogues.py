@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from chatapi.agent.offline import OfflineAgent
 from chatapi.agent.ports import Agent, HistoryMessage, Prompt, ToolCall
+from chatapi.offline import OfflineAgent
 from tests.unit.test_offline_conversation import Conversation, FakeTools
 
 DESTRUCTIVE = {"delete_task", "update_task", "complete_task"}

@@ -9,6 +9,7 @@ from chatapi.agent.ports import Agent, Prompt
 from chatapi.agent.providers import PROVIDERS
 from chatapi.settings import Settings, SettingsError
 
+OFFLINE = "chatapi.offline:OfflineAgent"
 OTHERS = "pydantic-ai"  # CHAT_MODEL=pydantic-ai:bedrock:…, for providers that pydantic-ai knows and we do not
 
 
@@ -21,15 +22,15 @@ def load_agent(settings: Settings) -> Agent:
     chat_model = settings.chat_model
     prefix, _, name = chat_model.partition(":")
     if chat_model == "offline":
-        from chatapi.agent.offline import OfflineAgent
-
-        return OfflineAgent()
+        return own(OFFLINE)
     if "," in chat_model or prefix in PROVIDERS:
         from chatapi.agent.llm import LLMAgent
 
         return LLMAgent(chat_model, settings=settings)
     if prefix == OTHERS:
         return other(chat_model, name, settings)
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
     return own(chat_model)
 
 
@@ -54,8 +55,6 @@ def own(chat_model: str) -> Agent:
         raise SettingsError(
             f"CHAT_MODEL: is neither offline nor provider:model ({', '.join(PROVIDERS)}) nor module:attribute"
         )
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
     try:
         found = getattr(importlib.import_module(module_name), attribute)
         # A class has the protocol's members too, so it is told apart by being one.

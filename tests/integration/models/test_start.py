@@ -42,6 +42,12 @@ def test_the_offline_assistant_imports_no_model_library(directory: Path) -> None
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
 
 
+def test_the_offline_assistant_is_loaded_by_its_name_like_any_other() -> None:
+    by_name = load_agent(settings_for("sqlite:///unused", chat_model="chatapi.offline:OfflineAgent"))
+    assert type(load_agent(settings_for("sqlite:///unused", chat_model="offline"))) is type(by_name)
+    assert by_name.model == "offline"
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_the_four_formats_need_no_extra(directory: Path, model: str) -> None:
     keys = {"GEMINI_API_KEY": "key", "OPENAI_API_KEY": "key", "ANTHROPIC_API_KEY": "key"}

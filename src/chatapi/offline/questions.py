@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from chatapi.agent.offline.intents import Verb
-from chatapi.agent.offline.known import KnownTask
-from chatapi.agent.offline.text import numbered, quote
+from chatapi.offline.intents import Verb
+from chatapi.offline.known import KnownTask
+from chatapi.offline.text import numbered, quote
 
 ALONE = "- "  # before a task shown by itself, which must not renumber the list that the user has in mind
 SHOWN = 20  # lines of a list: what is longer is not read

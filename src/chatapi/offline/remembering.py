@@ -2,9 +2,9 @@
 
 import re
 
-from chatapi.agent.offline.intents import Recall, RecallTouched
-from chatapi.agent.offline.recollection import Recollection
-from chatapi.agent.offline.text import clean, counted, in_words, quote
+from chatapi.offline.intents import Recall, RecallTouched
+from chatapi.offline.recollection import Recollection
+from chatapi.offline.text import clean, counted, in_words, quote
 
 MOST_QUOTED = 10  # of the user's messages, when asked for all of them
 _NAME = re.compile(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from chatapi.agent.offline.intents import (
+from chatapi.offline.intents import (
     Add,
     Change,
     CountTasks,
@@ -24,9 +24,9 @@ from chatapi.agent.offline.intents import (
     Unknown,
     Yes,
 )
-from chatapi.agent.offline.phrasings import AFTER_LISTING, BEFORE_LISTING, Phrasing
-from chatapi.agent.offline.targets import DONE, OPEN
-from chatapi.agent.offline.text import clean, tidy
+from chatapi.offline.phrasings import AFTER_LISTING, BEFORE_LISTING, Phrasing
+from chatapi.offline.targets import DONE, OPEN
+from chatapi.offline.text import clean, tidy
 
 MOST_COMMANDS = (
     20  # in one message; what holds more is not a chat message, and each costs a pass over its text

@@ -4,11 +4,11 @@ from typing import Any
 
 from msgspec import UNSET, Struct
 
-from chatapi.agent.offline.intents import Status
-from chatapi.agent.offline.known import KnownTask, task_of, tasks_of
-from chatapi.agent.offline.questions import Action
-from chatapi.agent.offline.text import quote
 from chatapi.agent.ports import ToolCall, Tools
+from chatapi.offline.intents import Status
+from chatapi.offline.known import KnownTask, task_of, tasks_of
+from chatapi.offline.questions import Action
+from chatapi.offline.text import quote
 
 MOST_PAGES = 5  # of 100 tasks: more than anyone talks about, and bounds what a turn reads
 

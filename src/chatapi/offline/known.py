@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, Struct
 
-from chatapi.agent.offline.text import one_line
 from chatapi.agent.ports import ToolCall
+from chatapi.offline.text import one_line
 
 T = TypeVar("T")
 CHANGING = frozenset({"add_task", "complete_task", "delete_task", "update_task"})

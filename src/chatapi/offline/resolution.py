@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from chatapi.agent.offline.desk import Desk
-from chatapi.agent.offline.intents import Everything, It, Named, Nothing, Position, Target, Them, TheOther
-from chatapi.agent.offline.known import KnownTask
-from chatapi.agent.offline.matching import matches, suggestions
-from chatapi.agent.offline.questions import Action, ask_if_meant, ask_which
-from chatapi.agent.offline.recollection import Recollection
-from chatapi.agent.offline.targets import parse_targets
-from chatapi.agent.offline.text import counted, is_quoted, quote, unglue, words
+from chatapi.offline.desk import Desk
+from chatapi.offline.intents import Everything, It, Named, Nothing, Position, Target, Them, TheOther
+from chatapi.offline.known import KnownTask
+from chatapi.offline.matching import matches, suggestions
+from chatapi.offline.questions import Action, ask_if_meant, ask_which
+from chatapi.offline.recollection import Recollection
+from chatapi.offline.targets import parse_targets
+from chatapi.offline.text import counted, is_quoted, quote, unglue, words
 
 WHOLE_LIST_HINT = 'Say "show my tasks" to see them.'
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-from chatapi.agent.offline.intents import (
+from chatapi.offline.intents import (
     Add,
     Change,
     Correct,
@@ -21,10 +21,10 @@ from chatapi.agent.offline.intents import (
     Unknown,
     Verb,
 )
-from chatapi.agent.offline.targets import parse_targets
-from chatapi.agent.offline.text import is_quoted, tidy
-from chatapi.agent.offline.titles import VERBS, Context, split_titles
-from chatapi.agent.offline.vocabulary import NOTE, TASK
+from chatapi.offline.targets import parse_targets
+from chatapi.offline.text import is_quoted, tidy
+from chatapi.offline.titles import VERBS, Context, split_titles
+from chatapi.offline.vocabulary import NOTE, TASK
 
 Found: TypeAlias = re.Match[str]
 Build: TypeAlias = Callable[[Found], Intent | None]  # None: the row does not fit after all

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from chatapi.agent.offline.desk import Desk, Outcome
-from chatapi.agent.offline.intents import (
+from chatapi.agent.ports import ToolCall
+from chatapi.offline.desk import Desk, Outcome
+from chatapi.offline.intents import (
     Add,
     Change,
     Correct,
@@ -17,14 +18,13 @@ from chatapi.agent.offline.intents import (
     Them,
     Verb,
 )
-from chatapi.agent.offline.known import KnownTask
-from chatapi.agent.offline.matching import matches
-from chatapi.agent.offline.questions import SHOWN, Action, Question, ask_if_meant, ask_to_delete, ask_which
-from chatapi.agent.offline.recollection import Recollection
-from chatapi.agent.offline.resolution import Resolver, Unclear, matches_all
-from chatapi.agent.offline.targets import parse_positions, parse_targets
-from chatapi.agent.offline.text import counted, in_words, one_line, quote, words
-from chatapi.agent.ports import ToolCall
+from chatapi.offline.known import KnownTask
+from chatapi.offline.matching import matches
+from chatapi.offline.questions import SHOWN, Action, Question, ask_if_meant, ask_to_delete, ask_which
+from chatapi.offline.recollection import Recollection
+from chatapi.offline.resolution import Resolver, Unclear, matches_all
+from chatapi.offline.targets import parse_positions, parse_targets
+from chatapi.offline.text import counted, in_words, one_line, quote, words
 
 MOST_ADDED = 50  # with one command: longer lists are pasted by accident
 NO_ALARMS = "I keep the list but can't ring at a time, so look in on it."

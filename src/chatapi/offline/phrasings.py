@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from chatapi.agent.offline.building import (
+from chatapi.offline.building import (
     Build,
     always,
     how_to,
@@ -27,7 +27,7 @@ from chatapi.agent.offline.building import (
     to_remind_later,
     to_show,
 )
-from chatapi.agent.offline.intents import (
+from chatapi.offline.intents import (
     Change,
     HowTo,
     LeaveAlone,
@@ -43,9 +43,9 @@ from chatapi.agent.offline.intents import (
     Unknown,
     Yes,
 )
-from chatapi.agent.offline.small_talk import TOPICS
-from chatapi.agent.offline.targets import DONE, OPEN
-from chatapi.agent.offline.vocabulary import ADVERBS, I_HAVE, LIST, NOTE, TASK
+from chatapi.offline.small_talk import TOPICS
+from chatapi.offline.targets import DONE, OPEN
+from chatapi.offline.vocabulary import ADVERBS, I_HAVE, LIST, NOTE, TASK
 
 Phrasing: TypeAlias = tuple[re.Pattern[str], Build]
 Rows: TypeAlias = tuple[tuple[str, Build], ...]

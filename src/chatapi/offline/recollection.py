@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from chatapi.agent.offline.known import KnownTask, listings_of, tasks_of, touched_by
-from chatapi.agent.offline.questions import ALONE, Question, last_question, read_list
 from chatapi.agent.ports import HistoryMessage, ToolCall
+from chatapi.offline.known import KnownTask, listings_of, tasks_of, touched_by
+from chatapi.offline.questions import ALONE, Question, last_question, read_list
 
 
 class Recollection:

@@ -4,8 +4,8 @@ import itertools
 import re
 from typing import Literal, TypeAlias
 
-from chatapi.agent.offline.text import is_quoted, tidy
-from chatapi.agent.offline.vocabulary import LIST
+from chatapi.offline.text import is_quoted, tidy
+from chatapi.offline.vocabulary import LIST
 
 # How sure it is that the words are a list. "list" ("add … to my list", "add …"): short things fall apart at "and".
 # "phrase" ("remind me to …"): one task, unless it is a row of errands with commas.

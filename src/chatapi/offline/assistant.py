@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from chatapi.agent.offline.changes import Changes
-from chatapi.agent.offline.desk import CannotRead, Desk
-from chatapi.agent.offline.intents import (
+from chatapi.agent.ports import HistoryMessage, Prompt, TextDelta, Tools
+from chatapi.offline.changes import Changes
+from chatapi.offline.desk import CannotRead, Desk
+from chatapi.offline.intents import (
     Add,
     Change,
     Correct,
@@ -30,16 +31,15 @@ from chatapi.agent.offline.intents import (
     Unknown,
     Yes,
 )
-from chatapi.agent.offline.known import touched_by
-from chatapi.agent.offline.questions import Action, ask_to_add, last_question
-from chatapi.agent.offline.recollection import Recollection
-from chatapi.agent.offline.remembering import Remembering
-from chatapi.agent.offline.showing import Showing
-from chatapi.agent.offline.small_talk import ANSWERS, HOW_TO, NOT_ANSWERED, NOT_UNDERSTOOD, SUPPOSED
-from chatapi.agent.offline.targets import parse_targets
-from chatapi.agent.offline.text import pieces, quote, tidy
-from chatapi.agent.offline.understanding import MOST_COMMANDS, Clause, TooMuch, understand
-from chatapi.agent.ports import HistoryMessage, Prompt, TextDelta, Tools
+from chatapi.offline.known import touched_by
+from chatapi.offline.questions import Action, ask_to_add, last_question
+from chatapi.offline.recollection import Recollection
+from chatapi.offline.remembering import Remembering
+from chatapi.offline.showing import Showing
+from chatapi.offline.small_talk import ANSWERS, HOW_TO, NOT_ANSWERED, NOT_UNDERSTOOD, SUPPOSED
+from chatapi.offline.targets import parse_targets
+from chatapi.offline.text import pieces, quote, tidy
+from chatapi.offline.understanding import MOST_COMMANDS, Clause, TooMuch, understand
 
 NO_ANSWER = "I couldn't take that as an answer to my question, so I changed nothing."
 NOTHING_DONE = "OK, I changed nothing."

@@ -5,6 +5,6 @@ out through the tools and tells what really came of it. What "it", "the second o
 history it is given (`recollection`, `questions`), for it has no other memory.
 """
 
-from chatapi.agent.offline.assistant import OfflineAgent
+from chatapi.offline.assistant import OfflineAgent
 
 __all__ = ["OfflineAgent"]

@@ -2,7 +2,7 @@
 
 import re
 
-from chatapi.agent.offline.intents import (
+from chatapi.offline.intents import (
     Everything,
     It,
     Named,
@@ -13,7 +13,7 @@ from chatapi.agent.offline.intents import (
     Them,
     TheOther,
 )
-from chatapi.agent.offline.text import is_quoted
+from chatapi.offline.text import is_quoted
 
 _CARDINALS_TEXT = "one two three four five six seven eight nine ten eleven twelve"
 _CARDINALS = _CARDINALS_TEXT.split()

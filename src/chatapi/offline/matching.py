@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from chatapi.agent.offline.known import KnownTask
-from chatapi.agent.offline.text import is_quoted, one_line, tidy, words
+from chatapi.offline.known import KnownTask
+from chatapi.offline.text import is_quoted, one_line, tidy, words
 
 ALIKE = 0.75  # of difflib's ratio: one wrong letter in four, which is what typos make of short words
 _MOST_SUGGESTIONS = 3

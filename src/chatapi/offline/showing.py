@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from chatapi.agent.offline.desk import Desk
-from chatapi.agent.offline.intents import (
+from chatapi.offline.desk import Desk
+from chatapi.offline.intents import (
     CountTasks,
     Everything,
     FindTasks,
@@ -13,12 +13,12 @@ from chatapi.agent.offline.intents import (
     Position,
     ShowTask,
 )
-from chatapi.agent.offline.known import KnownTask
-from chatapi.agent.offline.matching import suggestions
-from chatapi.agent.offline.questions import ALONE, Action, list_lines
-from chatapi.agent.offline.recollection import Recollection
-from chatapi.agent.offline.resolution import WHOLE_LIST_HINT, Resolver, Unclear, matches_all
-from chatapi.agent.offline.text import counted, in_words, quote
+from chatapi.offline.known import KnownTask
+from chatapi.offline.matching import suggestions
+from chatapi.offline.questions import ALONE, Action, list_lines
+from chatapi.offline.recollection import Recollection
+from chatapi.offline.resolution import WHOLE_LIST_HINT, Resolver, Unclear, matches_all
+from chatapi.offline.text import counted, in_words, quote
 
 _OF_STATUS = {"all": "task", "pending": "open task", "completed": "completed task"}
 _NONE = {
