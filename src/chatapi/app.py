@@ -25,7 +25,7 @@ from chatapi.chat.measures import Telemetry
 from chatapi.chat.service import ChatService
 from chatapi.chat.worker import Worker
 from chatapi.conversations.controllers import ConversationController
-from chatapi.db.config import Database, database_config
+from chatapi.db.database import Database
 from chatapi.db.schema import Schema
 from chatapi.errors import DatabaseUnavailable
 from chatapi.logs import access_log, configure_logging
@@ -66,9 +66,8 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     configure_logging(settings.log_level, settings.log_format)
     telemetry = Telemetry(Metrics(__version__, settings.chatapi_build), tracing_from())
     agent = agent or load_agent(settings)
-    config = database_config(settings, telemetry.metrics)
     limiter = Limiter(settings, telemetry.metrics)
-    database = Database(config, telemetry.metrics, telemetry.tracing)
+    database = Database(settings, telemetry.metrics, telemetry.tracing)
     schema = Schema(database, settings)
     worker = Worker(database, turn_seconds=settings.chat_timeout + OVERTIME_SECONDS)
     verifier = TokenVerifier(settings, telemetry.metrics)
@@ -149,7 +148,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
             *([metrics_route(telemetry.metrics, settings)] if settings.metrics == "on" else []),
             swagger_assets(),
         ],
-        plugins=[SQLAlchemyPlugin(config)],
+        plugins=[SQLAlchemyPlugin(database.config)],
         dependencies={
             "db_session": Provide(provide_session),
             "chat": Provide(provide_chat, sync_to_thread=False),

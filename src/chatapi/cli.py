@@ -23,12 +23,13 @@ from chatapi import __version__
 from chatapi.app import create_app
 from chatapi.auth.tokens import TokenVerifier
 from chatapi.chat.retention import expire
-from chatapi.db.config import Database, database_config
-from chatapi.db.resilience import cause_of, is_transient
+from chatapi.db.database import Database
+from chatapi.db.failures import cause_of, is_transient
 from chatapi.db.schema import Schema
 from chatapi.errors import AppError
-from chatapi.metrics import MULTIPROCESS
+from chatapi.metrics import MULTIPROCESS, Metrics
 from chatapi.settings import Settings, SettingsError
+from chatapi.tracing import Tracing
 from chatapi.web.checks import ask_all
 from chatapi.web.server import BoundedHttp, Server
 
@@ -146,7 +147,9 @@ def end_well(*_: object) -> NoReturn:
 )
 def token(user_id: str, expires: timedelta) -> None:
     """Print a development token for USER_ID, signed with BETTER_AUTH_SECRET."""
-    click.echo(TokenVerifier(Settings.from_env()).mint(user_id, expires))
+    settings = Settings.from_env()
+    verifier = TokenVerifier(settings, Metrics(__version__, settings.chatapi_build))
+    click.echo(verifier.mint(user_id, expires))
 
 
 @click.command()
@@ -206,7 +209,7 @@ def retention(*, older_than: timedelta, dry_run: bool) -> None:
 
 
 async def expire_in(settings: Settings, before: datetime, *, dry_run: bool) -> int:
-    database = Database(database_config(settings))
+    database = Database(settings, Metrics(__version__, settings.chatapi_build), Tracing())
     try:
         await Schema(database, settings).ensure_current()
         return await expire(database, before, dry_run=dry_run)

@@ -24,7 +24,7 @@ Live: TypeAlias = Literal["livesum", "livemax"]
 
 
 class Metrics:
-    """One app's, in a registry of their own. What runs beside an app, as a migration does, has none."""
+    """One app's, in a registry of their own. A command that is no app has some, too, which nobody asks for."""
 
     def __init__(self, version: str, build: str | None) -> None:
         # A second series for each, which says nothing that a drop to zero does not.

@@ -12,8 +12,10 @@ from sqlalchemy import func, insert, select
 
 from chatapi.account import service as account
 from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools
-from chatapi.db.config import EVERYONE, Database, database_config
+from chatapi.db.database import Database
 from chatapi.db.models import Conversation, Message, Turn, TurnChunk, User
+from chatapi.db.owner import EVERYONE
+from tests.support.databases import open_database
 from tests.support.logs import heard
 from tests.support.serving import Client, serve, settings_for
 
@@ -44,7 +46,7 @@ class GatedAgent:
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_config(settings_for(database_url)))
+    database = open_database(settings_for(database_url))
     yield database
     await database.close()
 

@@ -12,9 +12,11 @@ from sqlalchemy import text
 from chatapi.agent.ports import HistoryMessage, ProviderState, ToolCall, Usage
 from chatapi.chat import at_once, store
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
-from chatapi.db.config import EVERYONE, Database, database_config
+from chatapi.db.database import Database
+from chatapi.db.owner import EVERYONE
 from chatapi.db.schema import upgrade
 from chatapi.errors import AppError
+from tests.support.databases import open_database
 from tests.support.postgres import ROLE, Postgres
 from tests.support.serving import settings_for
 
@@ -44,7 +46,7 @@ async def database(request: pytest.FixtureRequest, postgres: Postgres) -> AsyncI
     """As a role that row-level security holds for, and as one that it does not."""
     url = postgres.url(await asyncio.to_thread(postgres.new_database), role=request.param)
     await asyncio.to_thread(upgrade, settings_for(url))
-    opened = Database(database_config(settings_for(url)))
+    opened = open_database(settings_for(url))
     async with opened.transaction(EVERYONE) as session:
         await session.execute(
             text("INSERT INTO workers (id, lease_until) VALUES ('alive', 'infinity'::timestamptz)")

@@ -11,8 +11,9 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
-from chatapi.db.config import EVERYONE, Database, database_config
+from chatapi.db.owner import EVERYONE
 from tests.support.agents import CommandedAgent
+from tests.support.databases import open_database
 from tests.support.documents import commands_under, looks_installed, run_commands
 from tests.support.postgres import Postgres
 from tests.support.serving import SECRET, Client, execute, serve, settings_for
@@ -62,7 +63,7 @@ def places(request: pytest.FixtureRequest, directory: Path) -> tuple[Place, Plac
 
 
 async def rows(url: str, statement: str) -> list[Any]:
-    database = Database(database_config(settings_for(url)))
+    database = open_database(settings_for(url))
     async with database.transaction(EVERYONE) as session:
         found = [tuple(row) for row in await session.execute(text(statement))]
     await database.close()

@@ -12,10 +12,11 @@ import pytest
 from sqlalchemy import select
 
 from chatapi.chat.lost import LostRuns
-from chatapi.db.config import EVERYONE, Database, database_config
 from chatapi.db.models import Conversation, Message, Turn, TurnChunk, User
+from chatapi.db.owner import EVERYONE
 from chatapi.db.schema import upgrade
 from tests.support.agents import CommandedAgent
+from tests.support.databases import open_database
 from tests.support.postgres import ROLE, Postgres
 from tests.support.proxy import Proxy, proxy
 from tests.support.serving import Client, serve, settings_for
@@ -209,7 +210,7 @@ class TestLostBegin:
     ) -> None:
         settings = settings_for(empty_database_url)
         await asyncio.to_thread(upgrade, settings)
-        database = Database(database_config(settings))
+        database = open_database(settings)
         lost = LostRuns(database)
         lost.add("lost")
         await lost.fail()

@@ -5,7 +5,8 @@ import asyncio
 import asyncpg
 import pytest
 
-from chatapi.db import config, resilience
+from chatapi.db import breaker
+from chatapi.db import url as database_url
 from chatapi.db.schema import upgrade
 from tests.support.metrics import scrape
 from tests.support.postgres import ROLE, Postgres
@@ -72,7 +73,7 @@ class TestWhileAllConnectionsAreAtWork:
     async def test_a_database_that_answers_is_ready(
         self, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(config, "STATEMENT_TIMEOUT", 60.0)  # so long may the test take to look
+        monkeypatch.setattr(database_url, "STATEMENT_TIMEOUT", 60.0)  # so long may the test take to look
         name = await asyncio.to_thread(postgres.new_database)
         settings = settings_for(postgres.url(name), db_pool_size=1)
         async with serve(settings) as url, Client(url, "alice") as alice:
@@ -96,9 +97,9 @@ class TestWhileAllConnectionsAreAtWork:
         await asyncio.to_thread(
             upgrade, settings_for(postgres.url(name))
         )  # which takes longer than is given below
-        monkeypatch.setattr(config, "STATEMENT_TIMEOUT", 1.0)
-        monkeypatch.setattr(config, "CONNECT_TIMEOUT", 1.0)
-        monkeypatch.setattr(resilience, "PROBE_TIMEOUT", 1.0)
+        monkeypatch.setattr(database_url, "STATEMENT_TIMEOUT", 1.0)
+        monkeypatch.setattr(database_url, "CONNECT_TIMEOUT", 1.0)
+        monkeypatch.setattr(breaker, "PROBE_TIMEOUT", 1.0)
         async with proxy(postgres.port) as between:
             settings = settings_for(postgres.url(name, port=between.port), db_pool_size=1, migrate="off")
             async with serve(settings) as url, Client(url, "alice") as alice:

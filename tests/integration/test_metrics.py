@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from chatapi import __version__
-from chatapi.db.config import Database, database_config
+from chatapi.db.database import Database
 from chatapi.metrics import Metrics
+from chatapi.tracing import Tracing
 from tests.support.agents import CommandedAgent
 from tests.support.issuer import issuing
 from tests.support.metrics import Samples, scrape
@@ -118,7 +119,7 @@ class TestDatabase:
     async def test_says_what_of_its_pool_is_in_use(self, empty_database_url: str) -> None:
         metrics = Metrics("1.0", None)
         settings = settings_for(empty_database_url, db_pool_size=1)
-        database = Database(database_config(settings, metrics), metrics)
+        database = Database(settings, metrics, Tracing())
 
         def seen(name: str) -> float:
             return Samples(metrics.render("")[0].decode()).get(f"database_pool_{name}")

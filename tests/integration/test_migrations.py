@@ -13,9 +13,10 @@ from advanced_alchemy.alembic.commands import AlembicCommands
 from sqlalchemy import inspect
 from sqlalchemy.exc import DBAPIError
 
-from chatapi.db import config
-from chatapi.db.config import Database, database_config
+from chatapi.db import url
+from chatapi.db.engine import database_config
 from chatapi.settings import Settings
+from tests.support.databases import open_database
 from tests.support.postgres import Postgres
 from tests.support.serving import SECRET, clean_environ, command, settings_for
 
@@ -33,7 +34,7 @@ TABLES = {
 
 
 async def tables(settings: Settings) -> set[str]:
-    database = Database(database_config(settings))
+    database = open_database(settings)
     async with database.engine.connect() as connection:
         found = await connection.run_sync(lambda sync: set(inspect(sync).get_table_names()))
     await database.close()
@@ -64,7 +65,7 @@ async def test_the_models_and_the_migrations_agree(empty_database_url: str) -> N
 
 async def test_a_migration_that_fails_leaves_nothing_behind(empty_database_url: str) -> None:
     settings = settings_for(empty_database_url)
-    database = Database(database_config(settings))
+    database = open_database(settings)
     async with database.transaction(None) as session:
         connection = await session.connection()
         await connection.exec_driver_sql(
@@ -126,7 +127,7 @@ async def somebody_waits(connection: asyncpg.Connection, name: str) -> None:
 async def test_waits_for_another_upgrade_for_longer_than_a_statement_may_take(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(config, "STATEMENT_TIMEOUT", 0.1)
+    monkeypatch.setattr(url, "STATEMENT_TIMEOUT", 0.1)
     name = await asyncio.to_thread(postgres.new_database)
     settings = settings_for(postgres.url(name))
     async with holding(settings.database_url, f"SELECT pg_advisory_xact_lock({0x63686174})") as other:
@@ -142,7 +143,7 @@ async def test_waits_for_another_upgrade_for_longer_than_a_statement_may_take(
 @pytest.mark.slow
 async def test_waits_for_another_upgrade_on_sqlite_too(directory: Path) -> None:
     settings = settings_for(f"sqlite:///{directory / 'chatapi.db'}")
-    database = Database(database_config(settings))
+    database = open_database(settings)
     async with database.transaction(None) as session:
         await session.connection()  # which begins, and takes the lock
         upgrading = asyncio.create_task(alembic(settings, "upgrade"))

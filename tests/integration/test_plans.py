@@ -13,12 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chatapi.chat.at_once import CONVERSATION_ID, USER_ID, begin_next
 from chatapi.chat.store import select_history
 from chatapi.conversations.service import ConversationService
-from chatapi.db.alone import Connection, Statement
-from chatapi.db.config import BITMAPS, EVERYONE, Database, Done, database_config
+from chatapi.db.autocommit import Connection, Statement
+from chatapi.db.database import Done
+from chatapi.db.engine import BITMAPS
 from chatapi.db.models import now
+from chatapi.db.owner import EVERYONE
 from chatapi.db.paging import MAX_ID
 from chatapi.db.schema import upgrade
 from chatapi.tracing import Tracing
+from tests.support.databases import open_database
 from tests.support.postgres import ROLE, Postgres
 from tests.support.serving import settings_for
 
@@ -172,7 +175,7 @@ class TestOfAUserWhoHasSaidMuch:
         self, connection: asyncpg.Connection, plan: str, order: Literal["asc", "desc"]
     ) -> None:
         sent: list[tuple[str, Sequence[Any]]] = []
-        database = Database(database_config(settings_for(url_of(connection))))
+        database = open_database(settings_for(url_of(connection)))
         event.listen(
             database.engine.sync_engine,
             "before_cursor_execute",
@@ -194,7 +197,7 @@ async def test_no_transaction_takes_what_is_not_in_order(
 ) -> None:
     """Behind a pooler for as long as the transaction takes: the connection is another's after it."""
     name = await asyncio.to_thread(postgres.new_database)
-    database = Database(database_config(settings_for(postgres.url(name, role=role) + pooler)))
+    database = open_database(settings_for(postgres.url(name, role=role) + pooler))
     show = f"SHOW {BITMAPS}"
 
     async def ask(session: AsyncSession) -> str:

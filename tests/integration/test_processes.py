@@ -14,7 +14,9 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from chatapi.db.config import EVERYONE, Database, database_config
+from chatapi.db.database import Database
+from chatapi.db.owner import EVERYONE
+from tests.support.databases import open_database
 from tests.support.serving import SECRET, Client, Process, anybody, clean_environ, settings_for, two_replicas
 
 pytestmark = pytest.mark.slow
@@ -65,7 +67,7 @@ async def test_several_workers_share_the_work_and_end_well(
         chatapi, "database", "upgrade", "--no-prompt", cwd=directory, **environ
     )
     assert migrated.returncode == 0, migrated.stderr
-    database = Database(database_config(settings_for(environ["DATABASE_URL"])))
+    database = open_database(settings_for(environ["DATABASE_URL"]))
     async with Process(directory, environ, arguments=["--workers", "2"]) as process:
         url = await process.ready()
         async with Client(url, "alice") as alice:

@@ -15,10 +15,11 @@ from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools
 from chatapi.chat import chunks as stored
 from chatapi.chat import following
 from chatapi.chat.service import WATCH_SECONDS, ChatService
-from chatapi.db.config import EVERYONE, Database, database_config
 from chatapi.db.models import TurnChunk
+from chatapi.db.owner import EVERYONE
 from chatapi.errors import Restarting
 from tests.support.agents import CommandedAgent, Gate
+from tests.support.databases import open_database
 from tests.support.serving import DIES, SECRET, Client, Process, execute, settings_for, two_replicas
 from tests.support.sse import STREAM, Chunk, chunks_of, resumed, streamed, text_of, types_of
 
@@ -326,7 +327,7 @@ class TestCost:
         turn = asyncio.create_task(alice.said(f"gate {name}\nsay Hi."))
         await waits.reached.wait()
         (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
-        database = Database(database_config(settings_for(database_url)))
+        database = open_database(settings_for(database_url))
         async with database.transaction(EVERYONE) as session:
             found = await following.find(session, alice.user_id, conversation["id"], None)
         assert found is not None
@@ -345,7 +346,7 @@ class TestCost:
 
 async def position_of(database_url: str, user_id: str) -> int:
     """The last chunk's of the user's turns; -1 if there is none."""
-    database = Database(database_config(settings_for(database_url)))
+    database = open_database(settings_for(database_url))
     async with database.transaction(EVERYONE) as session:
         last = await session.scalar(select(func.max(TurnChunk.position)).where(TurnChunk.user_id == user_id))
     await database.close()

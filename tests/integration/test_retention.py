@@ -11,9 +11,10 @@ import pytest
 from sqlalchemy import select, update
 
 from chatapi.chat import retention
-from chatapi.db.config import EVERYONE, Database, database_config
 from chatapi.db.models import Conversation
+from chatapi.db.owner import EVERYONE
 from tests.support.agents import CommandedAgent
+from tests.support.databases import open_database
 from tests.support.serving import DIES, Client, command, execute, serve, settings_for
 
 
@@ -23,7 +24,7 @@ def run(directory: Path, url: str, *arguments: str) -> subprocess.CompletedProce
 
 async def age(url: str, conversation_id: int, days: int) -> None:
     """Let a conversation's last activity be this long ago."""
-    database = Database(database_config(settings_for(url)))
+    database = open_database(settings_for(url))
     async with database.transaction(EVERYONE) as session:
         await session.execute(
             update(Conversation)
@@ -98,7 +99,7 @@ async def test_turns_go_on_while_much_is_deleted_in_small_pieces(
     for name, value in {"WINDOW": 7, "BATCH": 3, "TURNS": 2}.items():
         monkeypatch.setattr(retention, name, value)
     url = empty_database_url
-    database = Database(database_config(settings_for(url)))
+    database = open_database(settings_for(url))
     async with serve(settings_for(url, rate_limit_chat="off")) as base, Client(base, "alice") as alice:
         kept = (await alice.said("say kept"))["conversation_id"]
         for _ in range(20):
@@ -119,7 +120,7 @@ async def test_turns_go_on_while_much_is_deleted_in_small_pieces(
 
 async def test_a_conversation_that_was_gone_on_with_since_is_left_alone(empty_database_url: str) -> None:
     url = empty_database_url
-    database = Database(database_config(settings_for(url)))
+    database = open_database(settings_for(url))
     async with serve(settings_for(url)) as base, Client(base, "alice") as alice:
         ids = [(await alice.said("say 1"))["conversation_id"] for _ in range(2)]
         before = datetime.now(UTC)

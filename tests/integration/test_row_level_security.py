@@ -10,7 +10,9 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import ProgrammingError
 
 from chatapi.db import models
-from chatapi.db.config import EVERYONE, Database, database_config
+from chatapi.db.database import Database
+from chatapi.db.owner import EVERYONE
+from tests.support.databases import open_database
 from tests.support.postgres import Postgres
 from tests.support.serving import Client, serve, settings_for
 
@@ -30,7 +32,7 @@ async def name(postgres: Postgres) -> str:
 
 @pytest.fixture
 async def database(postgres: Postgres, name: str) -> AsyncIterator[Database]:
-    opened = Database(database_config(settings_for(postgres.url(name))))
+    opened = open_database(settings_for(postgres.url(name)))
     yield opened
     await opened.close()
 

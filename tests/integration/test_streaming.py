@@ -18,6 +18,7 @@ from chatapi.auth.tokens import TokenVerifier
 from chatapi.chat import stream
 from chatapi.web import server
 from tests.support.agents import CommandedAgent, Gate
+from tests.support.databases import unread_metrics
 from tests.support.serving import REPOSITORY, Client, serve, settings_for, token_for
 from tests.support.sse import STREAM, chunks_of, cut_short, resumed, streamed, text_of, types_of
 
@@ -198,7 +199,9 @@ class TestStream:
         """It runs out when the stream has begun, however long that takes."""
         monkeypatch.setattr(tokens, "LEEWAY", timedelta(hours=1))
         name, waits = gate()
-        short = TokenVerifier(settings_for("sqlite:///unused")).mint(alice.user_id, timedelta(seconds=1))
+        short = TokenVerifier(settings_for("sqlite:///unused"), unread_metrics()).mint(
+            alice.user_id, timedelta(seconds=1)
+        )
         alice.headers["Authorization"] = f"Bearer {short}"
         async with alice.stream(
             "POST", alice.mine("/chat"), json={"message": f"gate {name}\nsay Hi."}, headers=STREAM

@@ -11,9 +11,10 @@ from sqlalchemy import func, select
 from chatapi.chat import at_once, store
 from chatapi.chat.service import WATCH_SECONDS
 from chatapi.chat.tools import TurnTools
-from chatapi.db.config import Database, database_config
+from chatapi.db.database import Database
 from chatapi.db.models import Worker
 from tests.support.agents import CommandedAgent
+from tests.support.databases import open_database
 from tests.support.logs import heard
 from tests.support.serving import DIES, SECRET, Client, Process, execute, serve, settings_for, two_replicas
 from tests.support.sse import resumed, streamed, text_of
@@ -302,7 +303,7 @@ class TestDefect:
         settings = settings_for(empty_database_url)
         async with serve(settings, Unclosable()) as url, Client(url, "alice") as alice:
             await alice.said("say Hello.")
-        database = Database(database_config(settings))
+        database = open_database(settings)
         async with database.transaction(None) as session:
             assert await session.scalar(select(func.count()).select_from(Worker)) == 0
         await database.close()

@@ -19,10 +19,11 @@ from sqlalchemy import text
 from chatapi.agent.ports import Agent
 from chatapi.app import create_app
 from chatapi.auth.tokens import TokenVerifier
-from chatapi.db.config import EVERYONE, Database, database_config
+from chatapi.db.owner import EVERYONE
 from chatapi.settings import Settings
 from chatapi.web.server import BoundedHttp
 from tests.support.agents import CommandedAgent
+from tests.support.databases import open_database, unread_metrics
 
 REPOSITORY = Path(__file__).parents[2]
 SECRET = "a-secret-for-tests-that-is-long-enough"
@@ -45,7 +46,7 @@ def settings_for(database_url: str, **changes: Any) -> Settings:
 
 def token_for(user_id: str) -> str:
     settings = settings_for("sqlite:///unused")
-    return TokenVerifier(settings).mint(user_id, timedelta(hours=1))
+    return TokenVerifier(settings, unread_metrics()).mint(user_id, timedelta(hours=1))
 
 
 def anybody(base_url: str | httpx.URL, **options: Any) -> httpx.AsyncClient:
@@ -55,7 +56,7 @@ def anybody(base_url: str | httpx.URL, **options: Any) -> httpx.AsyncClient:
 
 async def execute(database_url: str, statement: str, **values: Any) -> None:
     """Run one statement behind the service's back."""
-    database = Database(database_config(settings_for(database_url)))
+    database = open_database(settings_for(database_url))
     async with database.transaction(EVERYONE) as session:
         await session.execute(text(statement), values)
     await database.close()

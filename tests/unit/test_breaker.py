@@ -8,10 +8,11 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from chatapi.db import resilience
-from chatapi.db.config import PINGS, Database, database_config
-from chatapi.db.resilience import FAILURES_TO_ASK, Breaker
+from chatapi.db import breaker
+from chatapi.db.breaker import FAILURES_TO_ASK, Breaker
+from chatapi.db.database import PINGS, Database
 from chatapi.errors import DatabaseUnavailable
+from tests.support.databases import open_database
 from tests.support.serving import settings_for
 
 KILLED = DBAPIError(None, None, Exception(), connection_invalidated=True)
@@ -20,7 +21,7 @@ REFUSED = ConnectionRefusedError()
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = Database(database_config(settings_for(f"sqlite+aiosqlite:///{tmp_path / 'chatapi.db'}")))
+    database = open_database(settings_for(f"sqlite+aiosqlite:///{tmp_path / 'chatapi.db'}"))
     yield database
     await database.close()
 
@@ -53,7 +54,7 @@ async def states_of(database: Database, *failures: Exception) -> list[float]:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resilience, "PROBE_SECONDS", 0)
+    monkeypatch.setattr(breaker, "PROBE_SECONDS", 0)
 
 
 async def test_connections_that_were_killed_are_no_outage(database: Database) -> None:

@@ -4,7 +4,7 @@ import ssl
 
 import pytest
 
-from chatapi.db.config import engine_url
+from chatapi.db.url import engine_url
 from chatapi.settings import SettingsError
 
 

@@ -16,10 +16,11 @@ from chatapi.agent.tools import TASK_TOOLS
 from chatapi.chat import at_once, store
 from chatapi.chat.schemas import ChatRequest
 from chatapi.chat.tools import TurnTools
-from chatapi.db.config import Database, database_config
+from chatapi.db.database import Database
 from chatapi.db.models import Worker
 from chatapi.db.schema import upgrade
 from chatapi.errors import AppError
+from tests.support.databases import open_database
 from tests.support.serving import settings_for
 
 Fate = Literal[
@@ -130,7 +131,7 @@ def loop() -> Iterator[asyncio.Runner]:
 def database(loop: asyncio.Runner, new_database: Callable[[], str]) -> Iterator[Database]:
     configured = settings_for(new_database())
     upgrade(configured)
-    opened = Database(database_config(configured))
+    opened = open_database(configured)
     yield opened
     loop.run(opened.close())
 

@@ -20,6 +20,7 @@ from chatapi.auth.jwks import (
 )
 from chatapi.auth.keys import MAX_KEYS, BadKeySet, parse_key_set
 from chatapi.errors import JWKSUnavailable
+from tests.support.databases import unread_metrics
 from tests.support.issuer import ALGORITHMS, Issuer, SigningKey, issuing
 
 LOGGER = "chatapi.auth.jwks"
@@ -36,7 +37,7 @@ class Clock:
 
 @asynccontextmanager
 async def keys_of(issuer: Issuer, clock: Clock) -> AsyncIterator[JWKS]:
-    jwks = JWKS(f"{issuer.url}/jwks", clock=clock, fetch_seconds=A_MINUTE)
+    jwks = JWKS(f"{issuer.url}/jwks", unread_metrics(), clock=clock, fetch_seconds=A_MINUTE)
     try:
         yield jwks
     finally:
@@ -222,7 +223,7 @@ class TestFind:
 
     async def test_closing_ends_a_fetch_under_way(self, issuer: Issuer, clock: Clock) -> None:
         issuer.answer = issuer.hangs
-        jwks = JWKS(f"{issuer.url}/jwks", clock=clock, fetch_seconds=A_MINUTE)
+        jwks = JWKS(f"{issuer.url}/jwks", unread_metrics(), clock=clock, fetch_seconds=A_MINUTE)
         caller = asyncio.create_task(has(jwks, issuer.keys[0]))
         await issuer.asked.wait()
         await jwks.close()

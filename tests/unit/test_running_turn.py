@@ -9,7 +9,7 @@ from chatapi.chat.events import TextAdded
 from chatapi.chat.running import RunningTurn, failed
 from chatapi.chat.store import Run
 from chatapi.chat.stream import UIMessageChunks
-from chatapi.db.config import Database
+from chatapi.db.database import Database
 from chatapi.errors import ModelBusy
 
 RUN = Run(turn_id=1, run_id="run", user_id="alice", conversation_id=1, message="Hello", history=[])

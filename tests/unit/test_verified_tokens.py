@@ -10,6 +10,7 @@ from chatapi.auth import tokens
 from chatapi.auth.jwks import JWKS, STALE_SECONDS
 from chatapi.auth.tokens import StrictJWT, TokenVerifier
 from chatapi.errors import Unauthenticated
+from tests.support.databases import unread_metrics
 from tests.support.issuer import SigningKey, issuing
 from tests.support.serving import settings_for
 
@@ -33,7 +34,7 @@ def counting(verifier: TokenVerifier) -> CountingJWT:
 
 @pytest.fixture
 def verifier() -> TokenVerifier:
-    return TokenVerifier(settings_for("sqlite:///unused"))
+    return TokenVerifier(settings_for("sqlite:///unused"), unread_metrics())
 
 
 async def test_a_good_token_is_checked_once(verifier: TokenVerifier) -> None:
@@ -77,8 +78,10 @@ async def test_a_token_is_refused_once_it_has_expired(
 async def test_a_token_is_refused_once_its_key_was_taken_back() -> None:
     async with issuing(old := SigningKey("EdDSA", number=1), new := SigningKey("EdDSA", number=2)) as issuer:
         clock = {"now": 0.0}
-        verifier = TokenVerifier(settings_for("sqlite:///unused", better_auth_url=issuer.url))
-        verifier._jwks = JWKS(f"{issuer.url}/api/auth/jwks", clock=lambda: clock["now"])
+        verifier = TokenVerifier(
+            settings_for("sqlite:///unused", better_auth_url=issuer.url), unread_metrics()
+        )
+        verifier._jwks = JWKS(f"{issuer.url}/api/auth/jwks", unread_metrics(), clock=lambda: clock["now"])
         counter = counting(verifier)
         of_old, of_new = issuer.token(old), issuer.token(new)
         for token in (of_old, of_new, of_old, of_new):

@@ -9,7 +9,7 @@ from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
 from chatapi.account.service import erase, export
-from chatapi.db.config import Database
+from chatapi.db.database import Database
 from chatapi.errors import Invalid
 from chatapi.openapi import problems
 

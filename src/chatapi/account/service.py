@@ -8,7 +8,7 @@ from sqlalchemy import FromClause, Select, delete, select, tuple_, update
 
 from chatapi.audit import Outcome, audit
 from chatapi.db.clock import utc_now
-from chatapi.db.config import Database
+from chatapi.db.database import Database
 from chatapi.db.models import RUNNING, Conversation, Message, Task, ToolCallEntry, Turn, User
 
 VERSION = 1

@@ -34,10 +34,10 @@ class JWKS:
     def __init__(
         self,
         url: str,
+        metrics: Metrics,
         *,
         clock: Callable[[], float] = time.monotonic,
         fetch_seconds: float = FETCH_SECONDS,
-        metrics: Metrics | None = None,
     ) -> None:
         self._url = url
         self._metrics = metrics
@@ -127,8 +127,7 @@ class JWKS:
             self._count("success")
 
     def _count(self, outcome: str) -> None:
-        if self._metrics is not None:
-            self._metrics.jwks_fetches.labels(outcome).inc()
+        self._metrics.jwks_fetches.labels(outcome).inc()
 
     async def _download(self) -> bytes:
         async with (

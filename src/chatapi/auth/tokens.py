@@ -72,10 +72,10 @@ class TokenVerifier:
     set that was fetched anew has other key objects, so that a token of a key that was taken back is checked again.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._secret = secret_key(settings.better_auth_secret) if settings.better_auth_secret else None
-        self._jwks = JWKS(settings.keys_url, metrics=metrics) if settings.keys_url else None
+        self._jwks = JWKS(settings.keys_url, metrics) if settings.keys_url else None
         self._claims = StrictJWT()
         self._verified: OrderedDict[bytes, Verified] = (
             OrderedDict()

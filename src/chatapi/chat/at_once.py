@@ -30,8 +30,8 @@ from chatapi.agent.ports import FinishReason, ProviderState, ToolCall, Usage
 from chatapi.chat import store
 from chatapi.chat.measures import measured
 from chatapi.chat.schemas import ChatAnswer, ChatRequest
-from chatapi.db.alone import Connection, Statement
-from chatapi.db.config import Done
+from chatapi.db.autocommit import Connection, Statement
+from chatapi.db.database import Done
 from chatapi.db.models import RUNNING, Conversation, Message, Turn, User, now
 from chatapi.db.paging import MAX_ID
 

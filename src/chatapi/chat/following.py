@@ -13,8 +13,9 @@ from chatapi.chat.chunks import Chunk, Place
 from chatapi.chat.events import TurnLog
 from chatapi.chat.periodic import every
 from chatapi.chat.schemas import ChatAnswer
-from chatapi.db.config import EVERYONE, Database
+from chatapi.db.database import Database
 from chatapi.db.models import RUNNING, Turn
+from chatapi.db.owner import EVERYONE
 from chatapi.db.paging import MAX_ID
 from chatapi.errors import (
     AppError,

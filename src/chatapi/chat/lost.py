@@ -1,7 +1,8 @@
 """Runs that the database may take for running and that nobody runs: they are failed as soon as it answers."""
 
 from chatapi.chat import store
-from chatapi.db.config import EVERYONE, Database
+from chatapi.db.database import Database
+from chatapi.db.owner import EVERYONE
 
 # How often a run is looked for, twice a second while the database answers: a COMMIT that it was sent before it was away,
 # or that waits for its disk, may take effect after its first answer.

@@ -25,8 +25,8 @@ from chatapi.chat import at_once, chunks, store
 from chatapi.chat.events import ReasoningAdded, TextAdded, TurnLog
 from chatapi.chat.schemas import ChatAnswer
 from chatapi.chat.tools import TurnTools
-from chatapi.db.alone import Connection
-from chatapi.db.config import AtOnce, Database, Done
+from chatapi.db.autocommit import Connection
+from chatapi.db.database import AtOnce, Database, Done
 from chatapi.errors import AppError, Interrupted, ModelEmpty, ModelFailed, ModelTooSlow, TurnCancelled
 from chatapi.text import storable
 

@@ -22,7 +22,8 @@ from chatapi.chat.periodic import every
 from chatapi.chat.running import End, RunningTurn, failed, ids_of, interrupted
 from chatapi.chat.schemas import AnswerAnew, ChatAnswer, ChatRequest
 from chatapi.chat.worker import Worker
-from chatapi.db.config import EVERYONE, Database
+from chatapi.db.database import Database
+from chatapi.db.owner import EVERYONE
 from chatapi.errors import (
     AppError,
     DatabaseUnavailable,

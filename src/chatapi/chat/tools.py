@@ -15,7 +15,7 @@ from chatapi.agent.tools import ExternalTool, Tool
 from chatapi.audit import audit
 from chatapi.chat import store
 from chatapi.chat.events import ToolEnded, ToolStarted
-from chatapi.db.config import Database
+from chatapi.db.database import Database
 from chatapi.text import storable
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chatapi.chat.periodic import every
 from chatapi.db import models
 from chatapi.db.clock import LEASE_SECONDS, lease_end, utc_now
-from chatapi.db.config import Database
+from chatapi.db.database import Database
 
 HEARTBEAT_SECONDS = LEASE_SECONDS / 3
 

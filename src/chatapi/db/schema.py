@@ -8,7 +8,8 @@ from advanced_alchemy.alembic.commands import AlembicCommands
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, column, inspect, select, table
 
-from chatapi.db.config import MIGRATIONS, Database, database_config
+from chatapi.db.database import Database
+from chatapi.db.engine import MIGRATIONS, database_config
 from chatapi.errors import SchemaOutdated
 from chatapi.settings import Settings
 

@@ -18,7 +18,7 @@ class Service(SQLAlchemyAsyncRepositoryService[ModelT, RepositoryT]):
     """An Advanced Alchemy service that lets database errors through as they are.
 
     Advanced Alchemy would turn each into an IntegrityError and so into 409, a dead connection included;
-    `db.resilience` tells them apart by SQLSTATE instead. Values are complete after a flush, so nothing is re-read.
+    `db.failures` tells them apart by SQLSTATE instead. Values are complete after a flush, so nothing is re-read.
     """
 
     def __init__(self, session: AsyncSession, **options: Any) -> None:

@@ -12,7 +12,7 @@ from litestar.handlers import ASGIRouteHandler
 from litestar.types import Guard, Middleware, Receive, Scope, Send
 
 from chatapi.agent.tools import Tool
-from chatapi.db.config import Database
+from chatapi.db.database import Database
 from chatapi.db.schema import Schema
 from chatapi.errors import Unauthenticated
 from chatapi.settings import Settings

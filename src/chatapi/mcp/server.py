@@ -30,9 +30,9 @@ from chatapi.audit import Outcome, audit
 from chatapi.auth.tokens import Identity
 from chatapi.conversations.schemas import Conversation, Message
 from chatapi.conversations.service import ConversationService
-from chatapi.db.config import Database, Work
+from chatapi.db.database import Database, Work
+from chatapi.db.failures import is_transient, unavailable
 from chatapi.db.paging import MAX_ID
-from chatapi.db.resilience import is_transient, unavailable
 from chatapi.db.schema import Schema
 from chatapi.errors import PROBLEM_TYPE_PREFIX, AppError, ConversationNotFound, DatabaseUnavailable, Invalid
 

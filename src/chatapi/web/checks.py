@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from chatapi import __version__
 from chatapi.auth.jwks import JWKS
-from chatapi.db.config import Database, database_config
-from chatapi.db.resilience import cause_of
+from chatapi.db.database import Database
+from chatapi.db.failures import cause_of
 from chatapi.db.schema import Schema
+from chatapi.metrics import Metrics
 from chatapi.settings import Settings
+from chatapi.tracing import Tracing
 
 PATIENCE_SECONDS = 15.0  # a database that sleeps takes a few to wake
 
@@ -33,7 +36,7 @@ async def trouble(ask: Callable[[Settings], Awaitable[None]], settings: Settings
 
 async def ask_database(settings: Settings) -> None:
     """It answers, and its schema is this version's."""
-    database = Database(database_config(settings))
+    database = Database(settings, Metrics(__version__, settings.chatapi_build), Tracing())
     try:
         await database.ping()
         await Schema(database, settings).ensure_current()
@@ -43,7 +46,7 @@ async def ask_database(settings: Settings) -> None:
 
 async def ask_issuer(settings: Settings) -> None:
     """It publishes keys."""
-    jwks = JWKS(settings.keys_url or "")
+    jwks = JWKS(settings.keys_url or "", Metrics(__version__, settings.chatapi_build))
     try:
         await jwks.find(None, "EdDSA")  # any: what counts is that a set of keys comes
     finally:

@@ -8,7 +8,7 @@ from litestar.datastructures import State
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.auth.tokens import Identity
-from chatapi.db.config import Database
+from chatapi.db.database import Database
 
 
 async def provide_session(

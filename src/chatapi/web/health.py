@@ -10,8 +10,8 @@ from litestar.openapi import ResponseSpec
 from msgspec import UNSET, Struct, UnsetType
 
 from chatapi import __version__
-from chatapi.db.config import Database
-from chatapi.db.resilience import is_transient
+from chatapi.db.database import Database
+from chatapi.db.failures import is_transient
 from chatapi.db.schema import Schema
 from chatapi.openapi import problem
 from chatapi.settings import Settings

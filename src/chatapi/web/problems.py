@@ -10,7 +10,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, InternalServerException
 
 from chatapi.context import current_request
-from chatapi.db.resilience import is_transient, unavailable
+from chatapi.db.failures import is_transient, unavailable
 from chatapi.errors import PROBLEM_TYPE_PREFIX, AppError
 from chatapi.logs import text_of
 from chatapi.openapi import PROBLEM_MEDIA_TYPE

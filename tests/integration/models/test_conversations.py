@@ -11,10 +11,10 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from chatapi.db import config
-from chatapi.db.config import Database, database_config
+from chatapi.db import engine
 from chatapi.db.models import Message, Turn
 from tests.integration.models.conftest import WIRES, serving
+from tests.support.databases import open_database
 from tests.support.providers.server import Providers, Request
 from tests.support.serving import Client, settings_for, token_for
 
@@ -36,7 +36,7 @@ def sent(request: Request) -> list[Any]:
 
 async def stored(database_url: str, user_id: str, turn_id: int) -> tuple[str, Any]:
     """The turn's model, and what its provider wants back."""
-    database = Database(database_config(settings_for(database_url)))
+    database = open_database(settings_for(database_url))
     async with database.transaction(user_id) as session:
         found = await session.execute(
             select(Turn.model, Message.provider_state)
@@ -164,7 +164,7 @@ class TestLoad:
         self, new_database: Callable[[], str], providers: Providers, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Held while the model thinks, five connections would let no more than five think at once."""
-        monkeypatch.setattr(config, "POOL_TIMEOUT", 60)  # the machine that runs the tests may be slow
+        monkeypatch.setattr(engine, "POOL_TIMEOUT", 60)  # the machine that runs the tests may be slow
         database_url = await asyncio.to_thread(new_database)
         # SQLite keeps its own two: five that wait for its one writer's place do not take turns, and one may starve.
         pool_size = None if database_url.startswith("sqlite") else 5

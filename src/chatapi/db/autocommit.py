@@ -55,12 +55,12 @@ class Statement:
         return await connection.fetch(sql, *(values[name] for name in names))
 
 
-async def run_alone(
+async def run(
     engine: AsyncEngine, opening: str | None, tracing: Tracing, work: Callable[[Connection], Awaitable[T]]
 ) -> T:
     """Do `work`, which is one statement, on a connection from the engine's pool.
 
-    Where the statement cannot stand alone, `opening` begins its transaction; it may be several statements without
+    Where the statement cannot be a transaction by itself, `opening` begins its transaction; it may be several statements without
     parameters, which go in one round trip. Raises what SQLAlchemy raises. A connection that anything went wrong on is
     not used again, so that nothing is left to be undone.
     """

@@ -1,22 +1,16 @@
-"""What is the database's trouble, what may be tried again, and how a dead database is kept from costing time-outs.
+"""Which trouble the database is in, and what may be tried again.
 
 Errors are told apart by SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html) and by type, because
 what surfaces of a lost connection is rarely an OperationalError.
 """
 
-import asyncio
-import logging
 import sqlite3
 import ssl
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from chatapi.errors import DatabaseFull, DatabaseReadOnly, DatabaseUnavailable, DatabaseUntrusted
-
-log = logging.getLogger(__name__)
 
 OUTAGE_CLASSES = ("08", "57", "58")  # connection, operator intervention, system
 OUTAGE_STATES = {
@@ -36,10 +30,6 @@ READ_ONLY = "25006"  # read_only_sql_transaction
 FULL = "53100"  # disk_full
 SQLITE_OUTAGES = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 SQLITE_CONTENTION = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-
-FAILURES_TO_ASK = 3  # one lost connection is no outage
-PROBE_SECONDS = 0.25
-PROBE_TIMEOUT = 5.0  # Neon takes a few seconds to wake
 
 
 def is_outage(error: BaseException) -> bool:
@@ -111,70 +101,3 @@ def sqlite_code_of(error: DBAPIError) -> int | None:
     """SQLite's primary result code (https://www.sqlite.org/rescode.html)."""
     code = getattr(error.orig, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
-
-
-class Breaker:
-    """A circuit breaker for the database of this process.
-
-    After a few outages in a row it asks the database itself, and opens when it gets no answer: connections that were
-    only killed are no outage. While it is open, callers are told at once, and it asks again and again, so that no
-    caller pays for the asking. The first answer closes it.
-    """
-
-    def __init__(self, probe: Callable[[], Awaitable[None]], tell: Callable[[float], None]) -> None:
-        self.is_open = False
-        self._probe = probe
-        self._tell = tell  # 1 or 0: whether it is open, whenever that changes
-        self._failures = 0
-        self._cause: Exception | None = None
-        self._probing: asyncio.Task[None] | None = None
-
-    def check(self) -> None:
-        """Raises `DatabaseUnavailable` while open."""
-        if self.is_open:
-            raise unavailable(self._cause)
-
-    def succeeded(self) -> None:
-        self._failures = 0
-
-    def failed(self) -> None:
-        self._failures += 1
-        if self._failures >= FAILURES_TO_ASK and self._probing is None:
-            self._probing = asyncio.create_task(self._ask_until_answered())
-
-    async def close(self) -> None:
-        """Stop asking; for the shutdown."""
-        if self._probing is not None:
-            self._probing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._probing
-
-    async def _ask_until_answered(self) -> None:
-        try:
-            while not await self._answers():
-                if not self.is_open:
-                    log.error(
-                        "The database is away; callers are told so until it answers: %s",
-                        self._cause.orig if isinstance(self._cause, DBAPIError) else self._cause,
-                    )
-                    self.is_open = True
-                    self._tell(1)
-                await asyncio.sleep(PROBE_SECONDS)
-            if self.is_open:
-                log.warning("The database answers again")
-        finally:
-            self.is_open = False
-            self._tell(0)
-            self._failures = 0
-            self._probing = None
-
-    async def _answers(self) -> bool:
-        try:
-            async with asyncio.timeout(PROBE_TIMEOUT):
-                await self._probe()
-        except Exception as error:
-            self._cause = error
-            if not is_transient(error):
-                log.exception("The database answers with an error")
-            return False
-        return True

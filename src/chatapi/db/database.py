@@ -1,0 +1,195 @@
+"""The one way to begin a transaction, and what is done when the database gives trouble."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+
+import stamina
+from sqlalchemy import event, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from chatapi.db import autocommit
+from chatapi.db.breaker import Breaker
+from chatapi.db.engine import BITMAPS, database_config
+from chatapi.db.failures import is_lost_connection, is_outage, is_read_only, is_transient, unavailable
+from chatapi.db.owner import BYPASSES, Owner, set_local, shown_to
+from chatapi.db.pool import measured_pool
+from chatapi.db.url import is_behind_pooler
+from chatapi.metrics import Metrics
+from chatapi.settings import Settings
+from chatapi.tracing import Tracing
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Work: TypeAlias = Callable[[AsyncSession], Awaitable[T]]
+
+
+class Done(NamedTuple, Generic[T]):
+    """What a statement came to that was a whole transaction."""
+
+    result: T
+
+
+AtOnce: TypeAlias = Callable[[autocommit.Connection], Awaitable[Done[T] | None]]
+
+RETRIES: dict[str, Any] = {
+    "attempts": 3,  # after the first
+    "timeout": 5.0,
+    "wait_initial": 0.05,
+    "wait_max": 1.0,
+    "wait_jitter": 0.1,
+}
+PINGS: dict[str, Any] = {"attempts": 3, "timeout": None, "wait_initial": 0, "wait_max": 0, "wait_jitter": 0}
+
+
+class Database:
+    """Short transactions on one engine. Nothing else in the package opens a session."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing) -> None:
+        self.config = config = database_config(settings, measured_pool(metrics))
+        self.engine: AsyncEngine = config.get_engine()
+        self._tracing = tracing
+        tracing.watch_statements(self.engine)
+        self._metrics = metrics
+        self.breaker = Breaker(self.ping, metrics.breaker_open.set)
+        options = config.engine_config
+        self._connections: int = options.pool_size + options.max_overflow  # type: ignore[operator] # both are set
+        self._does_at_once = self.engine.dialect.name == "postgresql"
+        self._is_behind_pooler = is_behind_pooler(options.connect_args)  # type: ignore[arg-type]
+        # What comes before a statement that would else be parsed at one server and run at another.
+        self._opening = f"BEGIN; SET LOCAL {BITMAPS} = off" if self._is_behind_pooler else None
+        self._guarded: bool | None = None if self._does_at_once else False
+        self._distrusted_at = float("-inf")
+        event.listen(self.engine.sync_engine, "checkout", self._replace_distrusted)
+        self._sessions: async_sessionmaker[AsyncSession] = config.create_session_maker()  # type: ignore[assignment]
+
+    @asynccontextmanager
+    async def transaction(self, owner: Owner) -> AsyncIterator[AsyncSession]:
+        """A transaction: committed when the block ends, rolled back when it raises; its connection goes back.
+
+        PostgreSQL shows and takes rows of `owner` alone, where the role that we connect as is subject to row-level
+        security: a query that forgot its owner finds nothing. With None it finds nobody's.
+
+        Raises `DatabaseUnavailable` at once while the breaker is open, and what the driver raises otherwise.
+        """
+        with self._watched():
+            settings = await self._settings(owner)
+            async with self._sessions.begin() as session:
+                if settings:
+                    values = {f"value_{number}": value for number, value in enumerate(settings.values())}
+                    await session.execute(set_local(*settings), values)
+                yield session
+
+    async def run(
+        self,
+        owner: Owner,
+        work: Work[T],
+        recover: Work[T | None] | None = None,
+        *,
+        at_once: AtOnce[T] | None = None,
+    ) -> T:
+        """A whole transaction, tried a few times while the database's trouble is of the kind that passes.
+
+        `at_once` is the same as one statement, which sets its owner itself, for a database that can do that; where it
+        gives None it has changed nothing, and `work` is done. What was cut off may have happened: a COMMIT, or such a
+        statement. On a second try `recover` is therefore asked before `work`: it gives what the earlier try wrote, or
+        None when that was lost.
+        Raises `DatabaseUnavailable` when the trouble lasts.
+        """
+        try:
+            return await self._try(owner, work, None, at_once)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+        try:
+            await asyncio.sleep(RETRIES["wait_initial"])
+            async for attempt in stamina.retry_context(on=is_transient, **RETRIES):
+                self._metrics.database_retries.inc()
+                with attempt:
+                    return await self._try(owner, work, recover, at_once)
+        except Exception as error:
+            if is_transient(error):
+                raise unavailable(error) from error
+            raise
+        raise AssertionError("stamina ends with a result or an error")
+
+    async def _try(
+        self, owner: Owner, work: Work[T], recover: Work[T | None] | None, at_once: AtOnce[T] | None
+    ) -> T:
+        if at_once is not None and self._does_at_once:
+            with self._watched():
+                done = await autocommit.run(self.engine, self._opening, self._tracing, at_once)
+            if done is not None:
+                return done.result
+        async with self.transaction(owner) as session:
+            if recover is not None and (written := await recover(session)) is not None:
+                return written
+            return await work(session)
+
+    async def _settings(self, owner: Owner) -> dict[str, str]:
+        """What is set for a transaction, by name."""
+        settings = {BITMAPS: "off"} if self._is_behind_pooler else {}
+        if owner is not None and await self._is_guarded():
+            settings |= shown_to(owner)
+        return settings
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        self.breaker.check()
+        try:
+            yield
+        except Exception as error:
+            if is_read_only(error):
+                # Connections to what was the primary, or from before the order was taken back, would refuse for ever.
+                self._distrusted_at = time.monotonic()
+            if is_outage(error):
+                self.breaker.failed()
+            raise
+        self.breaker.succeeded()
+
+    def _replace_distrusted(self, _: DBAPIConnection, record: ConnectionPoolEntry, __: Any) -> None:
+        """Give nobody a connection that is older than the last refusal to write."""
+        if record.info.setdefault("chatapi.since", time.monotonic()) < self._distrusted_at:
+            raise DisconnectionError
+
+    async def _is_guarded(self) -> bool:
+        """Whether row-level security holds for the role that we connect as; asked once."""
+        if self._guarded is None:
+            async with self.engine.connect() as connection:
+                self._guarded = not await connection.scalar(BYPASSES)
+            state = "on" if self._guarded else "off: the database's role bypasses it"
+            log.info("Row-level security is %s", state)
+        return self._guarded
+
+    async def ping(self) -> None:
+        """Ask the database something; raises what the driver raises when it does not answer.
+
+        A connection that is lost is no answer: it may have been killed with others, and the next one hold.
+        """
+        async for attempt in stamina.retry_context(on=is_lost_connection, **PINGS):
+            with attempt:
+                async with self.engine.connect() as connection:
+                    await connection.execute(text("SELECT 1"))
+
+    async def check(self) -> None:
+        """Raises what the driver raises, or `DatabaseUnavailable`, when the database does not answer.
+
+        While all connections are at work nobody asks: the question would wait behind those who wait for one, and a
+        burst would look like an outage. Whether their work gets answers, the breaker knows.
+        """
+        if self.engine.pool.checkedout() < self._connections:  # type: ignore[attr-defined] # a queue, see db.pool
+            await self.ping()
+        else:
+            self.breaker.check()
+
+    async def close(self) -> None:
+        """Close all connections. (Advanced Alchemy's plugin disposes only of the first engine of a process.)"""
+        await self.breaker.close()
+        await self.engine.dispose()

@@ -1,0 +1,122 @@
+"""The engine: its pool, and what each connection is told when it is opened."""
+
+from pathlib import Path
+from typing import Any
+
+from advanced_alchemy.config import AsyncSessionConfig
+from advanced_alchemy.extensions.litestar import AlembicAsyncConfig, EngineConfig, SQLAlchemyAsyncConfig
+from sqlalchemy import AsyncAdaptedQueuePool, Connection, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chatapi.db.url import engine_url, is_behind_pooler
+from chatapi.settings import Settings, SettingsError
+
+PACKAGE = Path(__file__).parents[1]
+# Beside the package's modules in a wheel, at the repository's root in a checkout.
+MIGRATIONS = (
+    PACKAGE / "migrations" if (PACKAGE / "migrations").is_dir() else PACKAGE.parents[1] / "migrations"
+)
+
+POOL_TIMEOUT = 15  # a burst is better kept waiting than refused; a dead database is the breaker's business
+# Off, PostgreSQL finds what is the latest by walking an index in its order. On, it may take all of a conversation and
+# sort it for ten turns: it expects two, because it multiplies how rare the owner is and how rare the conversation.
+BITMAPS = "enable_bitmapscan"
+SQLITE_POOL_SIZE = 2  # one writer at a time is all SQLite has; the second covers the hand-over
+POSTGRESQL_POOL_SIZE = 15
+
+
+def database_config(
+    settings: Settings, poolclass: type[AsyncAdaptedQueuePool] = AsyncAdaptedQueuePool
+) -> SQLAlchemyAsyncConfig:
+    """What Advanced Alchemy's plugin needs to own engine and session maker.
+
+    The plugin's own session dependency is given another key, because it would commit after, or not at all, where
+    ours commits before the response goes out (see `web.dependencies`).
+    """
+    url, connect_args = engine_url(settings.database_url)
+    if settings.sqlite and url.database:
+        make_private_file(Path(url.database))
+    default_size = SQLITE_POOL_SIZE if settings.sqlite else POSTGRESQL_POOL_SIZE
+    config = SQLAlchemyAsyncConfig(
+        connection_string=url.render_as_string(hide_password=False),
+        session_dependency_key="plugin_session",
+        session_config=AsyncSessionConfig(expire_on_commit=False),
+        engine_config=EngineConfig(
+            connect_args=connect_args,
+            poolclass=poolclass,
+            hide_parameters=True,  # what users wrote must not reach a log by way of an error
+            pool_size=settings.db_pool_size or default_size,
+            max_overflow=settings.db_max_overflow,
+            pool_timeout=POOL_TIMEOUT,
+        ),
+        alembic_config=AlembicAsyncConfig(
+            script_location=str(MIGRATIONS), compare_type=True, render_as_batch=False
+        ),
+    )
+    if settings.sqlite:
+        prepare_sqlite(config.get_engine())
+    else:
+        replace_closed_connections(config.get_engine())
+        if not is_behind_pooler(connect_args):
+            plan_for_all(config.get_engine())
+    return config
+
+
+def make_private_file(path: Path) -> None:
+    """An empty file for SQLite to fill, readable by its owner alone, as are those that SQLite puts beside it."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            path.touch(mode=0o600)
+    except OSError as error:
+        raise SettingsError(f"DATABASE_URL: {path} cannot be made: {error.strerror}") from None
+
+
+def prepare_sqlite(engine: AsyncEngine) -> None:
+    """Make SQLite behave as a database for several writers.
+
+    The driver's own transaction handling loses updates; with it off, BEGIN IMMEDIATE takes the write lock before the
+    first read, and busy_timeout waits for it (https://www.sqlite.org/lang_transaction.html).
+    """
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def configure(connection: DBAPIConnection, _: Any) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def replace_closed_connections(engine: AsyncEngine) -> None:
+    """Leave no pooled connection to a request that its server has closed meanwhile.
+
+    asyncpg knows of it without asking, so this costs no round trip, where `pool_pre_ping` costs three a checkout.
+    """
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def check(connection: DBAPIConnection, _: Any, __: Any) -> None:
+        if connection.driver_connection.is_closed():
+            raise DisconnectionError  # SQLAlchemy replaces the connection and tries again
+
+
+def plan_for_all(engine: AsyncEngine) -> None:
+    """Have PostgreSQL plan a statement once for all values, and not anew for each, and in the order of an index.
+
+    Ours are looked up by an owner's index whatever the values are, and to plan a turn's takes longer than to run it.
+    Not behind a pooler in transaction mode, where no statement is kept, and a setting would stay on a server of others.
+    """
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def configure(connection: Any, _: Any) -> None:
+        settings = f"SET plan_cache_mode = force_generic_plan; SET {BITMAPS} = off"
+        try:
+            connection.run_async(lambda driver: driver.execute(settings))
+        except Exception as error:  # of the driver, and of a server that ended meanwhile
+            raise DBAPIError(None, None, error, connection_invalidated=True) from error

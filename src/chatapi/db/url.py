@@ -1,0 +1,54 @@
+"""From `DATABASE_URL` to what SQLAlchemy and the driver are given."""
+
+from typing import Any
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from chatapi.db.tls import tls
+from chatapi.settings import SettingsError
+
+CONNECT_TIMEOUT = 10.0  # Neon wakes a sleeping database in a few seconds
+STATEMENT_TIMEOUT = 5.0  # no statement of ours is long; one that is has lost its database
+
+
+def engine_url(database_url: str) -> tuple[URL, dict[str, Any]]:
+    """The URL for SQLAlchemy's asyncpg or aiosqlite dialect, and the driver's arguments.
+
+    Takes the libpq form that Neon and others hand out: `sslmode` and `sslrootcert` become asyncpg's `ssl`,
+    `application_name` and `options` become start-up parameters, `channel_binding` is left out (asyncpg has no
+    SCRAM-PLUS to bind with).
+    Behind a pooler in transaction mode (a host with `-pooler`, or `pgbouncer=true`) no statement is kept prepared.
+    """
+    try:
+        url = make_url(database_url)
+    except ArgumentError:
+        raise SettingsError("DATABASE_URL: is not a database URL") from None
+    if url.drivername in {"sqlite", "sqlite+aiosqlite"}:
+        if url.database in {None, "", ":memory:"}:
+            raise SettingsError(
+                "DATABASE_URL: needs a file; in memory each connection would have a database of its own"
+            )
+        return url.set(drivername="sqlite+aiosqlite"), {}
+    if url.drivername not in {"postgres", "postgresql", "postgresql+asyncpg"}:
+        raise SettingsError(
+            f"DATABASE_URL: {url.drivername}:// is not supported; use postgresql:// or sqlite://"
+        )
+
+    query: dict[str, Any] = dict(url.query)
+    arguments: dict[str, Any] = {"timeout": CONNECT_TIMEOUT, "command_timeout": STATEMENT_TIMEOUT}
+    if (encryption := tls(query)) is not None:
+        arguments["ssl"] = encryption
+    query.pop("channel_binding", None)
+    start_up = {name: query.pop(name) for name in ("application_name", "options") if name in query}
+    arguments["server_settings"] = {"application_name": "chatapi", **start_up}
+    if query.pop("pgbouncer", "") == "true" or "-pooler." in (url.host or ""):
+        arguments |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+    if unknown := query.keys() - {"host", "port"}:
+        raise SettingsError(f"DATABASE_URL: the parameter {min(unknown)} is not supported")
+    return url.set(drivername="postgresql+asyncpg", query=query), arguments
+
+
+def is_behind_pooler(connect_args: dict[str, Any]) -> bool:
+    """Whether a statement's parse could be handed to one server and its run to another; see `engine_url`."""
+    return "statement_cache_size" in connect_args

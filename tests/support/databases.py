@@ -1,0 +1,14 @@
+"""A database as the service has it, for a test that looks behind the service's back."""
+
+from chatapi.db.database import Database
+from chatapi.metrics import Metrics
+from chatapi.settings import Settings
+from chatapi.tracing import Tracing
+
+
+def open_database(settings: Settings) -> Database:
+    return Database(settings, unread_metrics(), Tracing())
+
+
+def unread_metrics() -> Metrics:
+    return Metrics("1.0", None)
