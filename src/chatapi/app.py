@@ -28,6 +28,9 @@ from chatapi.conversations.controllers import ConversationController
 from chatapi.db.database import Database
 from chatapi.db.schema import Schema
 from chatapi.errors import DatabaseUnavailable
+from chatapi.limits.limiter import Limiter
+from chatapi.limits.messages import MessageLimit
+from chatapi.limits.middleware import RefusedTokens, within_limits
 from chatapi.logs import access_log, configure_logging
 from chatapi.mcp.config import external_tools
 from chatapi.mcp.endpoint import MCPEndpoint, mcp_router, metadata_route
@@ -40,7 +43,6 @@ from chatapi.web.browsers import cors_config, protect
 from chatapi.web.dependencies import provide_session
 from chatapi.web.docs import openapi_config, swagger_assets, tell_the_truth
 from chatapi.web.health import HealthController
-from chatapi.web.limits import Limiter, LimitOfMessages, RefusedTokens, within_limits
 from chatapi.web.me import me
 from chatapi.web.observability import metrics_route, observe
 from chatapi.web.problems import handle_exception
@@ -79,7 +81,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
         worker,
         settings,
         external or no_external_tools,
-        LimitOfMessages(limiter),
+        MessageLimit(limiter),
         telemetry,
     )
     mcp = MCPEndpoint(database, schema, TASK_TOOLS, settings, max_body_bytes=MAX_BODY_BYTES)

@@ -13,7 +13,8 @@ import pytest
 
 from chatapi.chat import store
 from chatapi.chat.schemas import ChatAnswer
-from chatapi.web import limits
+from chatapi.limits import memory
+from chatapi.limits import redis as shared
 from tests.support.agents import CommandedAgent
 from tests.support.logs import heard
 from tests.support.redis import Redis, redis_server
@@ -94,7 +95,7 @@ class TestLimitOfUsers:
     ) -> None:
         """By a clock that only the test moves."""
         now = 1_000.0
-        monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: now))
+        monkeypatch.setattr(memory, "time", SimpleNamespace(monotonic=lambda: now))
         async with limited(sqlite_url, rate_limit="1/second") as (alice, _):
             assert (await alice.get("/api/me")).status_code == 200
             now += 0.9
@@ -232,10 +233,10 @@ class TestWithRedis:
         self, redis: Redis, sqlite_url: str, trouble: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # What is silent costs as much; what is well must not be taken for silent on a slow machine.
-        monkeypatch.setattr(limits, "REDIS_SECONDS", 5.0 if trouble == "silent" else 60.0)
+        monkeypatch.setattr(shared, "REDIS_SECONDS", 5.0 if trouble == "silent" else 60.0)
         async with limited(sqlite_url, redis_url=redis.url, rate_limit="20/hour") as (alice, bob):
             assert (await alice.get("/api/me")).headers["RateLimit"].startswith('"default";r=19;')
-            with heard("chatapi.web.limits") as messages:
+            with heard("chatapi.limits.redis") as messages:
                 await asyncio.to_thread(redis.stop if trouble == "gone" else redis.pause)
                 responses = await asyncio.gather(*(bob.get("/api/me") for _ in range(30)))
                 assert sorted(response.status_code for response in responses) == [200] * 20 + [429] * 10

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from chatapi import app
-from chatapi.web import limits
+from chatapi.limits import redis
 from tests.support.agents import CommandedAgent, Gate
 
 app.DRAIN_SECONDS = 120.0  # for a gate that is opened after SIGTERM
-limits.REDIS_SECONDS = 60.0
+redis.REDIS_SECONDS = 60.0
 
 
 class File:

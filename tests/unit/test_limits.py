@@ -5,8 +5,9 @@ import time
 import pytest
 from limits import parse
 
-from chatapi.web import limits
-from chatapi.web.limits import OwnWindows, network_of
+from chatapi.limits import memory
+from chatapi.limits.memory import OwnWindows
+from chatapi.limits.middleware import network_of
 
 
 class Clock:
@@ -20,7 +21,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(limits, "time", clock)
+    monkeypatch.setattr(memory, "time", clock)
     return clock
 
 

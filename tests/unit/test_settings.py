@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from chatapi.limits.limiter import Limiter
 from chatapi.metrics import Metrics
 from chatapi.settings import Settings, SettingsError, local_secret
-from chatapi.web.limits import Limiter
 from tests.support.serving import REPOSITORY, SECRET
 
 POSTGRESQL = "postgresql://chat:hunter2@localhost/chat"

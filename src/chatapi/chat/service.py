@@ -4,9 +4,10 @@ import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from secrets import token_hex
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -24,15 +25,8 @@ from chatapi.chat.schemas import AnswerAnew, ChatAnswer, ChatRequest
 from chatapi.chat.worker import Worker
 from chatapi.db.database import Database
 from chatapi.db.owner import EVERYONE
-from chatapi.errors import (
-    AppError,
-    DatabaseUnavailable,
-    KeyInProgress,
-    KeyReused,
-    RateLimited,
-    Restarting,
-    TurnCancelled,
-)
+from chatapi.errors import AppError, DatabaseUnavailable, KeyInProgress, Restarting, TurnCancelled
+from chatapi.limits.messages import MessageLimit
 from chatapi.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -45,16 +39,6 @@ SETTLE_SECONDS = 1.0  # between tries to write a turn's end while the database i
 STREAM_GRACE_SECONDS = 5.0  # a turn that ends within these of a SIGTERM ends for its reader, too
 
 Begun: TypeAlias = "asyncio.Future[TurnLog]"
-
-
-class MessageLimit(Protocol):
-    """How many messages a user may send."""
-
-    async def count(self, user_id: str) -> None:
-        """Count one; raises `RateLimited` when it is one too many."""
-
-    async def give_back(self, user_id: str) -> None:
-        """The one that was just counted was none."""
 
 
 class ChatService:
@@ -221,24 +205,14 @@ class ChatService:
     async def _open(
         self, user_id: str, request: ChatRequest | AnswerAnew, key: store.Key | None
     ) -> RunningTurn | TurnLog:
-        """Begin the turn, unless its answer was given before.
-
-        A request that is sent again counts against no limit; but to look for its key first would cost each new one a
-        round trip. So it is counted and given back, and where nothing is left, looked for.
-        """
-        try:
-            await self._limit.count(user_id)
-        except RateLimited:
-            if key is not None and (earlier := await self._seen(user_id, key)) is not None:
-                return TurnLog.of(earlier, replayed=True)
-            raise
-        try:
-            run = await self._begin(user_id, request, key)
-        except (KeyReused, KeyInProgress, TurnCancelled):
-            await self._limit.give_back(user_id)
-            raise
+        """Begin the turn, unless its answer was given before."""
+        run = await self._limit.count(
+            user_id,
+            begin=partial(self._begin, user_id, request, key),
+            find=partial(self._seen, user_id, key),
+            answer=ChatAnswer,
+        )
         if isinstance(run, ChatAnswer):
-            await self._limit.give_back(user_id)
             return TurnLog.of(run, replayed=True)
         tools: dict[str, Tool[Any] | ExternalTool] = {**self._external(), **self._tools}
         turn = RunningTurn(run, self._database, tools)
@@ -263,7 +237,9 @@ class ChatService:
         finally:
             del self._running[turn.run.run_id]
 
-    async def _seen(self, user_id: str, key: store.Key) -> ChatAnswer | None:
+    async def _seen(self, user_id: str, key: store.Key | None) -> ChatAnswer | None:
+        if key is None:
+            return None
         return await self._database.run(user_id, lambda session: store.seen(session, user_id, key))
 
     @measured("store")

@@ -16,10 +16,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from chatapi.db import autocommit
 from chatapi.db.breaker import Breaker
-from chatapi.db.engine import BITMAPS, database_config
+from chatapi.db.engine import BITMAPS, database_config, measured_pool
 from chatapi.db.failures import is_lost_connection, is_outage, is_read_only, is_transient, unavailable
 from chatapi.db.owner import BYPASSES, Owner, set_local, shown_to
-from chatapi.db.pool import measured_pool
 from chatapi.db.url import is_behind_pooler
 from chatapi.metrics import Metrics
 from chatapi.settings import Settings
@@ -184,7 +183,7 @@ class Database:
         While all connections are at work nobody asks: the question would wait behind those who wait for one, and a
         burst would look like an outage. Whether their work gets answers, the breaker knows.
         """
-        if self.engine.pool.checkedout() < self._connections:  # type: ignore[attr-defined] # a queue, see db.pool
+        if self.engine.pool.checkedout() < self._connections:  # type: ignore[attr-defined] # a queue, see db.engine
             await self.ping()
         else:
             self.breaker.check()

@@ -1,5 +1,6 @@
 """The engine: its pool, and what each connection is told when it is opened."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ from sqlalchemy import AsyncAdaptedQueuePool, Connection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import PoolProxiedConnection
 
 from chatapi.db.url import engine_url, is_behind_pooler
+from chatapi.metrics import Metrics
 from chatapi.settings import Settings, SettingsError
 
 PACKAGE = Path(__file__).parents[1]
@@ -62,6 +65,33 @@ def database_config(
         if not is_behind_pooler(connect_args):
             plan_for_all(config.get_engine())
     return config
+
+
+def measured_pool(metrics: Metrics) -> type[AsyncAdaptedQueuePool]:
+    """A pool that says how large it is, how many of its connections are out, and how long callers wait.
+
+    A class, because SQLAlchemy makes the pool, and anew when it must.
+    """
+
+    class MeasuredPool(AsyncAdaptedQueuePool):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            metrics.pool_size.set(self.size())
+            event.listen(self, "checkin", self._returns)
+
+        def connect(self) -> PoolProxiedConnection:
+            began = time.perf_counter()
+            try:
+                return super().connect()
+            finally:
+                metrics.pool_wait_seconds.observe(time.perf_counter() - began)
+                metrics.pool_in_use.set(self.checkedout())
+
+        def _returns(self, *_: object) -> None:
+            metrics.pool_in_use.set(self.checkedout() - 1)  # told just before the connection is back
+
+    MeasuredPool.__module__ = AsyncAdaptedQueuePool.__module__  # after which SQLAlchemy names its logger
+    return MeasuredPool
 
 
 def make_private_file(path: Path) -> None:

@@ -2,17 +2,7 @@
 
 import re
 
-from chatapi.offline.intents import (
-    Everything,
-    It,
-    Named,
-    Nothing,
-    Position,
-    Status,
-    Target,
-    Them,
-    TheOther,
-)
+from chatapi.offline.intents import Everything, It, Named, Nothing, Position, Status, Target, Them, TheOther
 from chatapi.offline.text import is_quoted
 
 _CARDINALS_TEXT = "one two three four five six seven eight nine ten eleven twelve"

@@ -19,9 +19,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from chatapi.errors import PROBLEM_TYPE_PREFIX
 from chatapi.openapi import PROBLEM_MEDIA_TYPE
 
-MAX_HEAD_BYTES = (
-    64 * 1024
-)  # request line and headers; a token has 16 KiB at the most, and cookies may come with it
+# Request line and headers; a token has 16 KiB at the most, and cookies may come with it.
+MAX_HEAD_BYTES = 64 * 1024
 # Closed while the client still sends, the connection would be reset and the answer lost (RFC 9112, section 9.6).
 LINGER_SECONDS = 1.0
 # A client that does not take a buffer's 48 KiB of its answer within so long is dropped; the slowest link does.

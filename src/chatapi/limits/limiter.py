@@ -1,0 +1,75 @@
+"""Rate limits: moving windows, of this process alone or, with a Redis, of all replicas together.
+
+Why this algorithm, what an address is counted for, and what happens without Redis: docs/adr/0011-rate-limits.md.
+"""
+
+import math
+from typing import Literal
+
+from limits import RateLimitItem
+
+from chatapi.context import current_request
+from chatapi.errors import RateLimited
+from chatapi.limits.memory import OwnWindows
+from chatapi.limits.redis import SharedWindows
+from chatapi.metrics import Metrics
+from chatapi.settings import Settings
+
+Kind = Literal["default", "chat", "address"]
+HEADERS = ("RateLimit-Policy", "RateLimit")
+
+
+class Limiter:
+    """The limits of the settings. A kind that is off, or that is not configured, limits nobody."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._metrics = metrics
+        of_users, of_chat = settings.limits
+        self._limits = {
+            kind: limit
+            for kind, limit in (("default", of_users), ("chat", of_chat), ("address", of_users))
+            if limit is not None
+        }
+        self._own = {kind: OwnWindows(limit) for kind, limit in self._limits.items()}
+        address = settings.redis_address
+        self._shared = SharedWindows(address) if address and self._limits else None
+
+    async def hit(self, kind: Kind, identity: str) -> None:
+        """Count one request of `identity`; raises `RateLimited` when it is one too many, and tells either way."""
+        if (limit := self._limits.get(kind)) is None:
+            return
+        quota = await self._shared.hit(limit, kind, identity) if self._shared else None
+        quota = quota or self._own[kind].hit(identity)
+        self._metrics.rate_limit_hits.labels(kind, "allowed" if quota.allowed else "refused").inc()
+        seconds = max(1, math.ceil(quota.reset))
+        if (request := current_request.get()) is not None and not (kind == "address" and quota.allowed):
+            request.headers |= rate_limit_headers(kind, limit, quota.remaining, seconds)
+        if not quota.allowed:
+            raise RateLimited(
+                f"The limit is {limit.amount} requests in {limit.get_expiry()} s; come again in {seconds} s.",
+                retry_after=seconds,
+                policy=kind,
+            )
+
+    async def give_back(self, kind: Kind, identity: str) -> None:
+        """Take the last request of `identity` for none, and tell nothing of the limit."""
+        if (limit := self._limits.get(kind)) is None:
+            return
+        if not (self._shared and await self._shared.give_back(limit, kind, identity)):
+            self._own[kind].give_back(identity)
+        if (request := current_request.get()) is not None:
+            for name in HEADERS:
+                request.headers.pop(name, None)
+
+    async def close(self) -> None:
+        if self._shared is not None:
+            await self._shared.close()
+
+
+def rate_limit_headers(kind: Kind, limit: RateLimitItem, remaining: int, seconds: int) -> dict[str, str]:
+    """Structured fields (RFC 9651) as in draft-ietf-httpapi-ratelimit-headers-10, sections 3 and 4."""
+    policy, left = HEADERS
+    return {
+        policy: f'"{kind}";q={limit.amount};w={limit.get_expiry()}',
+        left: f'"{kind}";r={remaining};t={seconds}',
+    }

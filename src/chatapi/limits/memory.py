@@ -1,0 +1,56 @@
+"""Windows in this process alone."""
+
+import time
+from collections import OrderedDict, deque
+
+from limits import RateLimitItem
+from msgspec import Struct
+
+
+class Quota(Struct, frozen=True):
+    """What became of a hit; `reset` is in seconds until more is allowed."""
+
+    allowed: bool
+    remaining: int
+    reset: float
+
+
+class OwnWindows:
+    """One limit's windows in this process: exact, because nothing awaits between the look and the entry.
+
+    `limits` has such a storage too; it looks at every key on every hit (1.3 ms of CPU at 1,000 users).
+    """
+
+    def __init__(self, limit: RateLimitItem) -> None:
+        self._limit = limit
+        self._seconds = limit.get_expiry()
+        self._windows: OrderedDict[str, deque[float]] = OrderedDict()  # the one hit last is the last
+
+    def hit(self, identity: str) -> Quota:
+        now = time.monotonic()
+        self._forget(now)
+        window = self._windows.setdefault(identity, deque())
+        while window and window[0] <= now - self._seconds:
+            window.popleft()
+        if allowed := len(window) < self._limit.amount:
+            window.append(now)
+            self._windows.move_to_end(identity)
+        return Quota(allowed, self._limit.amount - len(window), window[0] + self._seconds - now)
+
+    def give_back(self, identity: str) -> None:
+        """Take the last hit for none."""
+        if window := self._windows.get(identity):
+            window.pop()
+        if not window:
+            self._windows.pop(identity, None)
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def _forget(self, now: float) -> None:
+        """Drop the windows that have run out, so that memory is bounded by the callers of the last window."""
+        while self._windows:
+            identity, window = next(iter(self._windows.items()))
+            if window[-1] > now - self._seconds:
+                break
+            del self._windows[identity]
