@@ -24,14 +24,14 @@ def main() -> None:
         asyncio.run(postgres.execute(statement))
     began = time.monotonic()
     try:
-        print(HEAD, flush=True)  # noqa: T201
+        print(HEAD, flush=True)
         for name in names:
-            print(table(SCENARIOS[name](postgres)), flush=True)  # noqa: T201
+            print(table(SCENARIOS[name](postgres)), flush=True)
     finally:
         postgres.close()
     if names == list(SCENARIOS):
         streams.main()
-    print(f"\nin {time.monotonic() - began:.0f} s")  # noqa: T201
+    print(f"\nin {time.monotonic() - began:.0f} s")
 
 
 def table(rows: list[Row]) -> str:

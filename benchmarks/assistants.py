@@ -15,7 +15,7 @@ class Assistant:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
 
-    async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:  # noqa: ARG002
+    async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:  # noqa: ARG002 - the port's
         if self._seconds:
             await asyncio.sleep(self._seconds)
         yield TextDelta(ANSWER)

@@ -131,16 +131,16 @@ async def main() -> None:
     try:
         async with service(database_url) as (process, url):
             run = await load(url, process, postgres)
-        print(f"CPU a turn: service {run.service:.1f} ms, PostgreSQL {run.postgres:.1f} ms")  # noqa: T201
-        print(f"a core of the service needs {run.postgres / run.service:.2f} of a core of PostgreSQL")  # noqa: T201
-        print(f"connections at work for {USERS} users: {run.busy:.1f} on average, {run.busiest} at most")  # noqa: T201
+        print(f"CPU a turn: service {run.service:.1f} ms, PostgreSQL {run.postgres:.1f} ms")
+        print(f"a core of the service needs {run.postgres / run.service:.2f} of a core of PostgreSQL")
+        print(f"connections at work for {USERS} users: {run.busy:.1f} on average, {run.busiest} at most")
         async with service(database_url) as (process, url):
             await converse(url, "first", 3)
             before = resident(process.pid)
             turns = [asyncio.create_task(wait_in(url, f"waiting-{n}")) for n in range(WAITING)]
             await all_wait(database_url)
             each = (resident(process.pid) - before) / WAITING
-            print(f"a process: {before / 2**20:.0f} MiB; a waiting turn: {each / 2**10:.0f} KiB")  # noqa: T201
+            print(f"a process: {before / 2**20:.0f} MiB; a waiting turn: {each / 2**10:.0f} KiB")
             process.kill()
             await asyncio.gather(*turns)
     finally:

@@ -259,7 +259,7 @@ def new_database(postgres: Postgres) -> str:
 
 
 def say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201
+    print(line, flush=True)
 
 
 def main() -> None:

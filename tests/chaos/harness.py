@@ -273,7 +273,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         report = asyncio.run(run_scenario(arguments.scenario, postgres, Path(directory), arguments.seconds))
     postgres.close()
-    print(report)  # noqa: T201
+    print(report)
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ async def send(
 async def answered_again(talks: list[Talk]) -> None:
     """Wait until each client had two answers more, so that restarts and turns meet on a slow machine as well."""
     wanted = [len(each.answered) + 2 for each in talks]
-    while any(len(each.answered) < count for each, count in zip(talks, wanted, strict=True)):  # noqa: ASYNC110
+    while any(len(each.answered) < count for each, count in zip(talks, wanted, strict=True)):  # noqa: ASYNC110 - nothing else tells
         await asyncio.sleep(0.05)
 
 
@@ -146,7 +146,7 @@ async def main(rounds: int) -> None:
     database_url = postgres.url(await asyncio.to_thread(postgres.new_database))
     await asyncio.to_thread(upgrade, settings_for(database_url))
     with tempfile.TemporaryDirectory() as directory:
-        print(await roll(Path(directory), database_url, rounds))  # noqa: T201
+        print(await roll(Path(directory), database_url, rounds))
     await asyncio.to_thread(postgres.close)
 
 

@@ -28,7 +28,7 @@ async def test_nothing_acknowledged_is_lost_or_doubled(
     own_postgres: Postgres, tmp_path: Path, scenario: str
 ) -> None:
     report = await run_scenario(scenario, own_postgres, tmp_path, SECONDS)
-    print(f"\n{report}", file=sys.stderr)  # noqa: T201
+    print(f"\n{report}", file=sys.stderr)
     assert report.disturbances >= LEAST
     assert report.acknowledged >= 24
     assert report.replayed == report.acknowledged

@@ -272,6 +272,6 @@ class TestConcurrency:
             await turn
         await asyncio.sleep(0.1)  # for the service to hear of it
         gate.opened.set()
-        while len(messages := await alice.messages(conversation_id)) < 4:  # noqa: ASYNC110
+        while len(messages := await alice.messages(conversation_id)) < 4:  # noqa: ASYNC110 - nothing else tells
             await asyncio.sleep(0.05)
         assert (messages[-1]["content"], messages[-1]["status"]) == ("Done.", "completed")

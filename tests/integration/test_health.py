@@ -82,7 +82,7 @@ class TestWhileAllConnectionsAreAtWork:
             async with other.transaction():
                 await other.execute("LOCK TABLE tasks")
                 waiting = asyncio.create_task(alice.get(alice.mine("/tasks")))
-                while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
+                while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110 - nothing else tells
                     await asyncio.sleep(0.01)
                 assert (await alice.get("/health/ready")).json() == {"status": "ready"}
                 assert (await alice.get("/health")).json()["database"] == "connected"

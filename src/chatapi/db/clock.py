@@ -5,7 +5,6 @@ from typing import Any
 
 from advanced_alchemy.types import DateTimeUTC
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 # A dead process's turns are free after this. Three heartbeats fit in, so that a slow one kills nobody.
@@ -19,7 +18,7 @@ class utc_now(FunctionElement[datetime]):  # noqa: N801 - SQL functions are writ
     inherit_cache = True
 
 
-class lease_end(FunctionElement[datetime]):  # noqa: N801
+class lease_end(FunctionElement[datetime]):  # noqa: N801 - as above
     """When a lease taken now ends."""
 
     type = DateTimeUTC(timezone=True)
@@ -27,20 +26,20 @@ class lease_end(FunctionElement[datetime]):  # noqa: N801
 
 
 @compiles(utc_now, "postgresql")
-def _(element: utc_now, compiler: SQLCompiler, **_: Any) -> str:  # noqa: ARG001
+def _(*_: Any, **__: Any) -> str:
     return "clock_timestamp()"  # and not now(): a transaction may have waited for a lock since it began
 
 
 @compiles(lease_end, "postgresql")
-def _(element: lease_end, compiler: SQLCompiler, **_: Any) -> str:  # noqa: ARG001
+def _(*_: Any, **__: Any) -> str:
     return f"(clock_timestamp() + interval '{LEASE_SECONDS} seconds')"
 
 
 @compiles(utc_now, "sqlite")
-def _(element: utc_now, compiler: SQLCompiler, **_: Any) -> str:  # noqa: ARG001
+def _(*_: Any, **__: Any) -> str:
     return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
 
 @compiles(lease_end, "sqlite")
-def _(element: lease_end, compiler: SQLCompiler, **_: Any) -> str:  # noqa: ARG001
+def _(*_: Any, **__: Any) -> str:
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', '+{LEASE_SECONDS} seconds')"

@@ -4,9 +4,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
-_STRAIGHT = str.maketrans(
-    "\u2018\u2019\u201c\u201d\u201e«»\u00a0\r", '\'\'""""" \n'
-)  # curly and angled quotes
+# Curly and angled quotes.
+_STRAIGHT = str.maketrans("\u2018\u2019\u201c\u201d\u201e«»\u00a0\r", '\'\'""""" \n')
 _BREAKS = " ,;:.!?&-"
 # Private-use characters: what a quoted title holds is swapped for these while phrasings are looked for, so that no
 # rule can split or trim inside a quotation.

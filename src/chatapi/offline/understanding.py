@@ -28,9 +28,8 @@ from chatapi.offline.phrasings import AFTER_LISTING, BEFORE_LISTING, Phrasing
 from chatapi.offline.targets import DONE, OPEN
 from chatapi.offline.text import clean, tidy
 
-MOST_COMMANDS = (
-    20  # in one message; what holds more is not a chat message, and each costs a pass over its text
-)
+# In one message; what holds more is not a chat message, and each costs a pass over its text.
+MOST_COMMANDS = 20
 
 
 class TooMuch(Exception):
@@ -56,7 +55,6 @@ _OPENER = (
     r"how|who|when|where|why|is |are |do |did |thanks|thank|hi\b|hello|hey|bye|yes|no\b|also|then|and|actually|oh|make|"
     r"note|done|remember|if |oops|sorry|help|never)"
 )
-_PAST = "(?:bought|paid|got|took|made|sent|wrote|read|met|told|did|fed)"
 _PAST = "(?:bought|paid|got|took|made|sent|wrote|read|met|told|did|fed)"
 _COURTESY_BEFORE = r"(?:(?:please|pls|also|then|now|just|can you|could you|after that|finally) )*"
 _SEPARATOR = re.compile(
@@ -84,9 +82,8 @@ def understand(message: str) -> tuple[Clause, ...]:
     if bulleted := _bulleted(text):
         return (Clause(text, bulleted),)
     whole = understand_clause(text.replace("\n", " ") if "\n" in text else text)
-    if isinstance(
-        whole, Suppose | Talk | Yes | No | Undo
-    ):  # "yes, delete all" is one answer; an "if" governs all that follows
+    # "yes, delete all" is one answer; an "if" governs all that follows.
+    if isinstance(whole, Suppose | Talk | Yes | No | Undo):
         return (Clause(text, whole),)
     clauses: list[Clause] = []
     for separator, strong, part in _parts(text):
@@ -149,7 +146,7 @@ _COURTESY = re.compile(
     r"(?:can|could|would|will) (?:you|u) (?:please |kindly |just |also |maybe |possibly )*(?:help me (?:to )?)?|"
     r"(?:i want|i'd like|i would like|i need|i wish|i'd love) you to |would you mind |go ahead and |let's |let me |"
     rf"(?:i want|i'd like|i would like|i'd love|i need|i have|i wanted|i meant|help me|you need|you should)(?: to)? (?={_OWN_COMMAND} )|"
-    r"i (?:think|guess) (?=(?:i|we) (?:should|need|have|must)\b)|i (?:think|guess) (?=(?:i|we) (?:should|need|have|must)\b)|it would be (?:great|nice) if you (?:could )?|do me a favou?r and |be so kind (?:as )?to )",
+    r"i (?:think|guess) (?=(?:i|we) (?:should|need|have|must)\b)|it would be (?:great|nice) if you (?:could )?|do me a favou?r and |be so kind (?:as )?to )",
     re.I,
 )
 _MOST_COURTESIES = 12  # bounds the passes over a text that is nothing but courtesies

@@ -76,7 +76,7 @@ HEADERS = {
 class SwaggerUI(OpenAPIRenderPlugin):
     """Swagger UI from local files; Litestar's own plugin writes its start and the whole document into the page."""
 
-    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:  # noqa: ARG002
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:  # noqa: ARG002 - Litestar's
         return PAGE.encode()
 
 
