@@ -2,10 +2,18 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.support.serving import REPOSITORY
+from website import modules as listing
 
 CODE = ("src", "tests", "benchmarks", "migrations", "website")
 
@@ -69,3 +77,108 @@ class TestLint:
         # A list of rules is opened on one line, has a reason on each, and is closed on another.
         files = [line for line in by_file[1].splitlines() if not re.fullmatch(r'"\S+" = \[|\]', line)]
         assert [line for line in files if not re.search(r'(?:\]|",)\s+# \w', line)] == []
+
+
+PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+DOCS = REPOSITORY / "docs"
+
+
+def first_cells(document: Path) -> Iterator[tuple[str, list[str]]]:
+    """The rows of a document's tables: the first cell, and the others."""
+    for line in document.read_text().splitlines():
+        if line.startswith("| ") and not line.startswith("| ---"):
+            first, *others = re.split(r"(?<!\\)\|", line.strip().strip("|"))
+            yield first.strip(), [other.strip() for other in others]
+
+
+class TestArchitecture:
+    text = (DOCS / "architecture.md").read_text()
+
+    def test_has_a_line_for_each_module_which_is_the_first_of_its_docstring(self) -> None:
+        assert self.text == listing.document(), "run: .venv/bin/python -m website.modules"
+
+    def test_has_a_row_for_each_room(self) -> None:
+        rooms = {
+            path.name.removesuffix(".py") for path in listing.PACKAGE.iterdir() if path.suffix in {"", ".py"}
+        }
+        table = self.text.partition("## The rooms")[2].partition("## ")[0]
+        cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+        assert set(re.findall(r"`(\w+)`", " ".join(cells))) == rooms - {"__init__", "__pycache__"}
+
+    def test_has_the_arrow_that_import_linter_checks(self) -> None:
+        contract = PROJECT["tool"]["importlinter"]["contracts"][0]
+        layers = [layer for layer in contract["layers"] if layer != "__main__"]
+        assert re.findall(r"```text\n(.+)\n```", self.text) == [" > ".join(layers)]
+
+    def test_sends_nobody_to_a_file_that_there_is_not(self) -> None:
+        named = set(
+            re.findall(r"`([\w/]+\.py)`", self.text.partition("## To change X")[2].partition("\n## ")[0])
+        )
+        assert len(named) >= 8
+        assert [
+            name
+            for name in named
+            if not any((root / name).exists() for root in (listing.PACKAGE, REPOSITORY))
+        ] == []
+
+
+class TestDependencies:
+    def test_have_a_row_each_that_says_what_was_passed_over(self) -> None:
+        project = PROJECT["project"]
+        groups = [
+            project["dependencies"],
+            PROJECT["build-system"]["requires"],
+            *project["optional-dependencies"].values(),
+            *PROJECT["dependency-groups"].values(),
+        ]
+        wanted = {Requirement(each).name for group in groups for each in group if isinstance(each, str)}
+        rows = {
+            name: cells
+            for first, cells in first_cells(DOCS / "dependencies.md")
+            if not first.endswith(("(npm)", "(Debian)"))
+            for name in re.findall(r"`([\w-]+)(?:\[[\w,]+\])?`", first)
+        }
+        assert set(map(canonicalize_name, rows)) == set(map(canonicalize_name, wanted - {project["name"]}))
+        assert [name for name, (_, passed_over) in rows.items() if not passed_over] == []
+
+
+class TestDecisions:
+    RECORDS = sorted(path for path in (DOCS / "adr").glob("*.md") if path.name != "README.md")
+
+    def test_are_numbered_without_a_gap(self) -> None:
+        assert [path.name[:5] for path in self.RECORDS] == [
+            f"{n:04}-" for n in range(1, len(self.RECORDS) + 1)
+        ]
+
+    @pytest.mark.parametrize("record", RECORDS, ids=lambda path: path.name[:4])
+    def test_have_the_parts_of_the_template(self, record: Path) -> None:
+        text = record.read_text()
+        head = rf"# {record.name[:4]}: .+\n\n- Status: (accepted|superseded by .+)\n- Date: \d{{4}}-\d\d-\d\d\n\n## "
+        assert re.match(head, text)
+        parts = ["Context", "Decision", "Consequences", "Passed over", "Code"]
+        assert re.findall(r"^## (.+)$", text, re.M) == parts
+
+    @pytest.mark.parametrize("record", RECORDS, ids=lambda path: path.name[:4])
+    def test_name_code_that_there_is(self, record: Path) -> None:
+        files = re.findall(r"`([\w/]+\.py)`", record.read_text().partition("## Code")[2])
+        assert files
+        assert [file for file in files if not (listing.PACKAGE / file).exists()] == []
+
+    def test_are_listed_by_their_titles(self) -> None:
+        titles = [path.read_text().partition("\n")[0].removeprefix("# ") for path in self.RECORDS]
+        lines = [
+            f"- [{title[:4]}]({path.name}){title[4:]}"
+            for title, path in zip(titles, self.RECORDS, strict=True)
+        ]
+        assert re.findall(r"^- .+$", (DOCS / "adr/README.md").read_text(), re.M) == lines
+
+
+def test_the_proxies_that_are_believed_are_a_variable_that_is_explained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    default = uvicorn.Config(lambda: None).forwarded_allow_ips
+    assert f"#FORWARDED_ALLOW_IPS={default}\n" in (REPOSITORY / ".env.example").read_text()
+    readme = (REPOSITORY / "README.md").read_text()
+    assert "`FORWARDED_ALLOW_IPS`" in readme
+    assert f"`{default}`" in readme

@@ -268,4 +268,6 @@ def test_every_variable_is_explained_in_the_example() -> None:
     explained = {
         line.lstrip("# ").split("=")[0] for line in lines if "=" in line and not line.startswith("# ")
     }
-    assert explained == {field.encode_name for field in msgspec.structs.fields(Settings)}
+    assert explained == {field.encode_name for field in msgspec.structs.fields(Settings)} | {
+        "FORWARDED_ALLOW_IPS"
+    }

@@ -1,6 +1,6 @@
 """An issuer's public keys, fetched over HTTP and kept in memory. No framework here.
 
-They are a cache: any process can make it anew. Why it fetches when it does: docs/adr/0010-jwks.md.
+They are a cache: any process can make it anew. Why it fetches when it does: docs/adr/0008-jwks.md.
 """
 
 import asyncio

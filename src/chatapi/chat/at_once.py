@@ -2,7 +2,7 @@
 
 Each function here does what its namesake in `store` does, and the tests hold the two against each other. The statement
 is for the common case. Where there is anything out of the ordinary it changes nothing, and the plain form finds out
-what that is and does it. Why this is right, and what it saves: docs/adr/0040-one-statement-for-a-transaction.md.
+what that is and does it. Why this is right, and what it saves: docs/adr/0013-one-statement-for-a-transaction.md.
 """
 
 from collections.abc import Mapping, Sequence

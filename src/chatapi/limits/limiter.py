@@ -1,6 +1,6 @@
 """Rate limits: moving windows, of this process alone or, with a Redis, of all replicas together.
 
-Why this algorithm, what an address is counted for, and what happens without Redis: docs/adr/0011-rate-limits.md.
+Why this algorithm, what an address is counted for, and what happens without Redis: docs/adr/0009-rate-limits.md.
 """
 
 import math
