@@ -33,8 +33,7 @@ class BearerAuthentication(AbstractAuthenticationMiddleware):
         if len(headers) > 1:
             raise invalid_token("more than one Authorization header")
         scheme, _, token = headers[0].partition(" ")
-        if (
-            scheme.lower() != "bearer"
-        ):  # RFC 6750, section 3.1: another scheme is told of ours, without an error code
+        # RFC 6750, section 3.1: another scheme is told of ours, without an error code.
+        if scheme.lower() != "bearer":
             raise Unauthenticated("Send a token: Authorization: Bearer …")
         return await self._verifier.verify(token.strip())

@@ -77,9 +77,8 @@ class TokenVerifier:
         self._secret = secret_key(settings.better_auth_secret) if settings.better_auth_secret else None
         self._jwks = JWKS(settings.keys_url, metrics) if settings.keys_url else None
         self._claims = StrictJWT()
-        self._verified: OrderedDict[bytes, Verified] = (
-            OrderedDict()
-        )  # by the token's hash; the latest are last
+        # By the token's hash; the latest are last.
+        self._verified: OrderedDict[bytes, Verified] = OrderedDict()
 
     def __deepcopy__(self, _: dict[int, Any]) -> "TokenVerifier":
         """Itself: frameworks copy routes with all that is in them, and a copy would fetch keys of its own."""

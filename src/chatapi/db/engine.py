@@ -18,10 +18,8 @@ from chatapi.settings import Settings, SettingsError
 
 PACKAGE = Path(__file__).parents[1]
 # Beside the package's modules in a wheel, at the repository's root in a checkout.
-MIGRATIONS = (
-    PACKAGE / "migrations" if (PACKAGE / "migrations").is_dir() else PACKAGE.parents[1] / "migrations"
-)
-
+PACKAGED = PACKAGE / "migrations"
+MIGRATIONS = PACKAGED if PACKAGED.is_dir() else PACKAGE.parents[1] / "migrations"
 POOL_TIMEOUT = 15  # a burst is better kept waiting than refused; a dead database is the breaker's business
 # Off, PostgreSQL finds what is the latest by walking an index in its order. On, it may take all of a conversation and
 # sort it for ten turns: it expects two, because it multiplies how rare the owner is and how rare the conversation.

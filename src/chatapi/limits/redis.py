@@ -37,10 +37,8 @@ class SharedWindows:
             retry=None,  # type: ignore[arg-type] # the process's own windows are the second try
         )
         errors = self._storage.base_exceptions
-        self._failures: tuple[type[Exception], ...] = (
-            *(errors if isinstance(errors, tuple) else (errors,)),
-            OSError,
-        )
+        its_own = errors if isinstance(errors, tuple) else (errors,)
+        self._failures: tuple[type[Exception], ...] = (*its_own, OSError)
         self._windows = MovingWindowRateLimiter(self._storage)
         self._connections = asyncio.Semaphore(CONNECTIONS)
         self._outage: asyncio.Task[None] | None = None

@@ -49,9 +49,8 @@ CONVERSATION = re.compile(
     r"chatapi://conversations/(?P<id>\d{1,19})(\?cursor=(?P<cursor>[\w=-]{1,500}))?", re.ASCII
 )
 TEMPLATE = "chatapi://conversations/{conversation_id}{?cursor}"
-RESOURCE_NOT_FOUND = (
-    -32002
-)  # up to 2025-11-25; since then it is a parameter like any other that does not hold
+# Up to 2025-11-25; since then it is a parameter like any other that does not hold.
+RESOURCE_NOT_FOUND = -32002
 
 
 class ConversationContents(Struct, frozen=True, kw_only=True):

@@ -132,27 +132,17 @@ def to_recall_nth(who: Literal["user", "assistant"]) -> Build:
     return lambda found: Recall(who, _NTH[found["nth"].lower()])
 
 
-_NTH = {
-    "first": 0,
-    "second": 1,
-    "third": 2,
-    "fourth": 3,
-    "fifth": 4,
-    "last": -1,
-    "previous": -1,
-    "latest": -1,
-}
+_NTH = {"first": 0, "second": 1, "third": 2, "fourth": 3, "fifth": 4} | dict.fromkeys(
+    ("last", "previous", "latest"), -1
+)
 
 
 def to_did(found: Found) -> Intent | None:
     """Of "I bought the milk"; None when the word is no past tense that is known."""
     said, what = found["verb"].lower(), found["what"]
     verbs = base_forms(said)
-    told = said not in verbs or found[0][:2].lower() in (
-        "i ",
-        "i'",
-        "we",
-    )  # "put it away" asks, "I put it away" tells
+    # "put it away" asks, "I put it away" tells.
+    told = said not in verbs or found[0][:2].lower() in {"i ", "i'", "we"}
     return Did(verbs, tidy(what)) if verbs and told and not _CONDITION.search(what) else None
 
 

@@ -42,9 +42,8 @@ class Changes:
 
     async def add(self, intent: Add) -> str:
         if len(intent.titles) > MOST_ADDED:
-            return (
-                f"That is {len(intent.titles)} tasks at once; I take at most {MOST_ADDED}, so I added none."
-            )
+            count = len(intent.titles)
+            return f"That is {count} tasks at once; I take at most {MOST_ADDED}, so I added none."
         outcomes = [await self._desk.add(title, intent.description) for title in intent.titles]
         said = _told("Added", outcomes)
         return f"{said} {NO_ALARMS}" if intent.timed and any(outcome.task for outcome in outcomes) else said
@@ -105,11 +104,8 @@ class Changes:
             return None
         if not (chosen := _chosen(candidates, answer)):
             return None
-        if (
-            len(chosen) > 1
-            and parse_targets(answer)[0] not in (Them(), Everything())
-            and not parse_positions(answer)
-        ):
+        all_meant = parse_targets(answer)[0] in (Them(), Everything())
+        if len(chosen) > 1 and not all_meant and not parse_positions(answer):
             await self._desk.tasks()
             return ask_which(question.action, chosen)
         return await self._carry_out(question.action, chosen)
@@ -201,9 +197,8 @@ class Changes:
             return await self._carry_out(action, [task])
         action = _action_of(call)
         try:
-            resolved = await Resolver(self._recollection, self._desk, action).resolve(
-                _other_than(intent.text)
-            )
+            resolver = Resolver(self._recollection, self._desk, action)
+            resolved = await resolver.resolve(_other_than(intent.text))
         except Unclear as problem:
             if action.verb == "rename" and not problem.asks:  # what was meant was the new title
                 return await self._carry_out(Action("rename", _title(intent.text)), [task])

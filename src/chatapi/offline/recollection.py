@@ -19,9 +19,7 @@ class Recollection:
 
     @property
     def said_by_assistant(self) -> list[str]:
-        return [
-            message.content for message in self._messages if message.role == "assistant" and message.content
-        ]
+        return [each.content for each in self._messages if each.role == "assistant" and each.content]
 
     def question(self) -> tuple[Question, list[KnownTask]] | None:
         """What the last answer asks, and the tasks it asks about (none if they cannot be told for sure)."""
@@ -35,12 +33,10 @@ class Recollection:
         since: list[tuple[ToolCall, KnownTask]] = []
         for message in reversed(self._messages):
             if listed := shown_list(message):
-                gone = {task.id for task in listed} | {
-                    task.id for call, task in since if call.name == "delete_task"
-                }
-                return listed + [
-                    task for call, task in since if call.name == "add_task" and task.id not in gone
-                ]
+                gone = {task.id for call, task in since if call.name == "delete_task"}
+                left_out = gone | {task.id for task in listed}
+                added = (task for call, task in since if call.name == "add_task")
+                return listed + [task for task in added if task.id not in left_out]
             since = touched_by(message.tool_calls) + since
         return []
 

@@ -23,11 +23,8 @@ class Remembering:
         mine = intent.who == "assistant"
         said = self._recollection.said_by_assistant if mine else self._recollection.said_by_user
         if not said:
-            return (
-                "That was your first message, as far as I can see."
-                if not mine
-                else "I haven't said anything yet."
-            )
+            nothing = "I haven't said anything yet."
+            return nothing if mine else "That was your first message, as far as I can see."
         if intent.number >= len(said):
             return f"I can only see {counted(len(said), 'earlier message')} of {'mine' if mine else 'yours'}."
         who = "I" if mine else "you"
@@ -39,9 +36,8 @@ class Remembering:
         said = self._recollection.said_by_user
         if not said:
             return "This is your first message, as far as I can see."
-        return "As far back as I can see, you said:\n" + "\n".join(
-            f"- {quote(text)}" for text in said[-MOST_QUOTED:]
-        )
+        quoted = "\n".join(f"- {quote(text)}" for text in said[-MOST_QUOTED:])
+        return f"As far back as I can see, you said:\n{quoted}"
 
     def touched(self, intent: RecallTouched) -> str:
         told = _TOLD[intent.tool]

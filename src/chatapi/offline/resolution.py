@@ -131,11 +131,9 @@ class Resolver:
         return fitting[0]
 
     def _fits(self, task: KnownTask) -> bool:
-        return (
-            not task.completed
-            if self._action.verb == "complete"
-            else task.completed or self._action.verb != "reopen"
-        )
+        if self._action.verb == "complete":
+            return not task.completed
+        return task.completed or self._action.verb != "reopen"
 
     def _not_found(self, name: str, tasks: Sequence[KnownTask]) -> Unclear:
         missing = f"I can't find a task like {quote(unglue(name).strip(chr(34)))}."

@@ -37,9 +37,8 @@ class Showing:
         tasks, complete = await self._desk.tasks(intent.status)
         if not tasks:
             return _NONE[intent.status]
-        return (
-            f"You have {_number(tasks, _OF_STATUS[intent.status], complete=complete)}:\n{list_lines(tasks)}"
-        )
+        number = _number(tasks, _OF_STATUS[intent.status], complete=complete)
+        return f"You have {number}:\n{list_lines(tasks)}"
 
     async def count(self, intent: CountTasks) -> str:
         tasks, complete = await self._desk.tasks(intent.status)
@@ -62,9 +61,8 @@ class Showing:
                 return self._found(target.text, tasks)
             case Position():
                 try:
-                    resolved = await Resolver(self._recollection, self._desk, Action("complete")).resolve(
-                        target
-                    )
+                    resolver = Resolver(self._recollection, self._desk, Action("complete"))
+                    resolved = await resolver.resolve(target)
                 except Unclear as problem:
                     return problem.words
                 wanted: Sequence[KnownTask] = resolved.tasks

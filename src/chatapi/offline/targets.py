@@ -124,9 +124,8 @@ def _positions(text: str) -> tuple[Position, ...]:
 
 
 def _span(end: str, count: str) -> tuple[Position, ...]:
-    number = (
-        int(count[:3]) if count.isdecimal() else _NUMBERS.get(count, 0) if count not in _ORDINAL_WORDS else 0
-    )
+    spelled = 0 if count in _ORDINAL_WORDS else _NUMBERS.get(count, 0)
+    number = int(count[:3]) if count.isdecimal() else spelled
     if count == "one" or not 0 < number <= _MOST_POSITIONS:
         return (Position(_NUMBERS[end], ordinal=True),) if count == "one" else ()
     places = range(1, number + 1) if end in {"first", "top"} else range(-number, 0)

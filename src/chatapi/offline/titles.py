@@ -93,9 +93,7 @@ def _is_errand(thing: str) -> bool:
 
 
 def _is_list(things: list[str]) -> bool:
-    if not all(
-        is_quoted(thing) or _is_errand(thing) or len(thing.split()) <= LONGEST_THING for thing in things
-    ):
+    if not all(is_quoted(each) or _is_errand(each) or len(each.split()) <= LONGEST_THING for each in things):
         return False
     return all(_may_follow(left, right) for left, right in itertools.pairwise(things))
 

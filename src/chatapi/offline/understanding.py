@@ -117,9 +117,8 @@ def _stands_alone(before: Clause, clause: Clause, separator: str, *, strong: boo
         case LeaveAlone():  # "don't add milk and delete bread"
             return "," in separator
         case Add(phrase=True):  # "remind me to call mom and check the oven"
-            return isinstance(clause.intent, ListTasks | CountTasks | Undo) or bool(
-                _UNMISTAKABLE.fullmatch(clause.text)
-            )
+            unmistakable = _UNMISTAKABLE.fullmatch(clause.text) is not None
+            return unmistakable or isinstance(clause.intent, ListTasks | CountTasks | Undo)
     return True
 
 
@@ -212,9 +211,8 @@ def understand_clause(text: str) -> Intent:
         or _look_up(BEFORE_LISTING, polite)
         or _listing(bare)
         or _listing(polite)
-    )
-    intent = (
-        intent or (_is_correction(bare) and _look_up(AFTER_LISTING, bare)) or _look_up(AFTER_LISTING, polite)
+        or (_look_up(AFTER_LISTING, bare) if _is_correction(bare) else None)
+        or _look_up(AFTER_LISTING, polite)
     )
     if intent is None or (question and bare == polite and _only_tells(intent)):
         return Unknown(question=question)
@@ -254,9 +252,8 @@ def _listing(text: str) -> Intent | None:
     tokens = _LISTING_TOKEN.findall(text.lower())
     if not tokens or tokens[0] not in _LISTING_START or not _LISTING_WORDS.issuperset(tokens):
         return None
-    if (_LISTING_SUBJECT.isdisjoint(tokens) and tokens[0] not in {"show", "list"}) or _NO_LISTING.fullmatch(
-        text
-    ):
+    about_tasks = tokens[0] in {"show", "list"} or not _LISTING_SUBJECT.isdisjoint(tokens)
+    if not about_tasks or _NO_LISTING.fullmatch(text):
         return None
     if _COUNTING.fullmatch(text):
         return CountTasks(_listing_status(text, default="all"))

@@ -21,9 +21,7 @@ async def audit_act(message: Message, scope: Scope) -> None:
     handler = scope.get("route_handler")
     if handler is None or (act := handler.opt.get("act")) is None:
         return
-    fields: dict[str, Any] = {
-        name: value for name, value in scope["path_params"].items() if name != "user_id"
-    }
+    fields: dict[str, Any] = {key: value for key, value in scope["path_params"].items() if key != "user_id"}
     for name, value in message["headers"]:
         if name.lower() == b"location":  # of what was made; its last part is the id
             fields[act.partition(".")[0] + "_id"] = int(value.rpartition(b"/")[2])
