@@ -19,9 +19,9 @@ from pathlib import Path
 import asyncpg
 
 from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools
-from chatapi.chat.chunks import Chunk
-from chatapi.chat.running import RunningTurn
 from chatapi.db.schema import upgrade
+from chatapi.turns.runner import Runner
+from chatapi.turns.store.live import Chunk
 from tests.chaos.harness import answers
 from tests.support.postgres import Postgres, free_port
 from tests.support.serving import SECRET, Process, settings_for, token_for
@@ -35,10 +35,10 @@ SECONDS = 10
 USERS, TURNS, ROUNDS = 8, 15, 7
 
 
-WRITTEN = RunningTurn.unwritten
+WRITTEN = Runner.unwritten
 
 
-def nothing(_: RunningTurn) -> Chunk | None:
+def nothing(_: Runner) -> Chunk | None:
     return None
 
 
@@ -54,7 +54,7 @@ class Talker:
         command, _, argument = prompt.message.partition(" ")
         yield TextDelta(str(time.monotonic()))
         if command == "written":
-            RunningTurn.unwritten = WRITTEN if argument == "yes" else nothing  # type: ignore[assignment, method-assign]
+            Runner.unwritten = WRITTEN if argument == "yes" else nothing  # type: ignore[assignment, method-assign]
         while command == "talk":
             await asyncio.sleep(1 / float(argument))
             yield TextDelta(" word")

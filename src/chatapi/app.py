@@ -20,10 +20,6 @@ from chatapi.agent.tools import TASK_TOOLS, no_external_tools
 from chatapi.auth.guards import all_of, ids_can_exist, owns_path
 from chatapi.auth.middleware import BearerAuthentication
 from chatapi.auth.tokens import TokenVerifier
-from chatapi.chat.controllers import ChatController, TurnController
-from chatapi.chat.measures import Telemetry
-from chatapi.chat.service import ChatService
-from chatapi.chat.worker import Worker
 from chatapi.conversations.controllers import ConversationController
 from chatapi.db.database import Database
 from chatapi.db.schema import Schema
@@ -38,6 +34,13 @@ from chatapi.metrics import Metrics
 from chatapi.settings import Settings
 from chatapi.tasks.controllers import TaskController
 from chatapi.tracing import tracing_from
+from chatapi.turns.controllers import ChatController, TurnController
+from chatapi.turns.lease import Lease
+from chatapi.turns.live import LiveTurns
+from chatapi.turns.measures import Telemetry
+from chatapi.turns.service import ChatService
+from chatapi.turns.store import turn_store
+from chatapi.turns.supervisor import Supervisor
 from chatapi.web.auditing import audit_act
 from chatapi.web.browsers import cors_config, protect
 from chatapi.web.dependencies import provide_session
@@ -71,17 +74,21 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     limiter = Limiter(settings, telemetry.metrics)
     database = Database(settings, telemetry.metrics, telemetry.tracing)
     schema = Schema(database, settings)
-    worker = Worker(database, turn_seconds=settings.chat_timeout + OVERTIME_SECONDS)
+    store = turn_store(database)
+    lease = Lease(database, turn_seconds=settings.chat_timeout + OVERTIME_SECONDS)
+    live = LiveTurns(store)
+    supervisor = Supervisor(store, live)
     verifier = TokenVerifier(settings, telemetry.metrics)
     external = external_tools(settings)
     chat = ChatService(
-        database,
+        store,
+        supervisor,
+        lease,
         agent,
         TASK_TOOLS,
-        worker,
-        settings,
         external or no_external_tools,
         MessageLimit(limiter),
+        settings,
         telemetry,
     )
     mcp = MCPEndpoint(database, schema, TASK_TOOLS, settings, max_body_bytes=MAX_BODY_BYTES)
@@ -91,7 +98,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
 
     async def release() -> None:
         with suppress(DatabaseUnavailable):  # then the lease runs out
-            await worker.release()
+            await lease.release()
 
     @asynccontextmanager
     async def run(_: Litestar) -> AsyncIterator[None]:
@@ -101,7 +108,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
             for resource in (database, limiter, verifier):
                 closing.push_async_callback(resource.close)
             closing.push_async_callback(release)
-            for loop in (worker.run, chat.watch, chat.follow):
+            for loop in (lease.run, supervisor.watch, supervisor.flush, live.run):
                 closing.push_async_callback(stop, asyncio.create_task(loop()))
             try:
                 await schema.migrate()
@@ -113,8 +120,8 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
             closing.push_async_callback(mcp.close)
             if isinstance(agent, AbstractAsyncContextManager):
                 await closing.enter_async_context(agent)
-            closing.push_async_callback(chat.drain, 0)
-            with told_to_stop(lambda: draining.append(asyncio.create_task(chat.drain(DRAIN_SECONDS)))):
+            closing.push_async_callback(supervisor.drain, 0)
+            with told_to_stop(lambda: draining.append(asyncio.create_task(supervisor.drain(DRAIN_SECONDS)))):
                 yield
             await asyncio.gather(*draining)  # turns go on when the last stream of one has been closed
 

@@ -22,7 +22,6 @@ from litestar.cli.main import litestar_group
 from chatapi import __version__
 from chatapi.app import create_app
 from chatapi.auth.tokens import TokenVerifier
-from chatapi.chat.retention import expire
 from chatapi.db.database import Database
 from chatapi.db.failures import cause_of, is_transient
 from chatapi.db.schema import Schema
@@ -30,6 +29,7 @@ from chatapi.errors import AppError
 from chatapi.metrics import MULTIPROCESS, Metrics
 from chatapi.settings import Settings, SettingsError
 from chatapi.tracing import Tracing
+from chatapi.turns.retention import expire
 from chatapi.web.checks import ask_all
 from chatapi.web.server import BoundedHttp, Server
 

@@ -13,8 +13,8 @@ import yaml
 from packaging.requirements import Requirement
 
 from chatapi import app, cli
-from chatapi.chat.service import SETTLE_SECONDS
 from chatapi.settings import Settings
+from chatapi.turns.runner import SETTLE_SECONDS
 from tests.support.serving import REPOSITORY
 
 DEPLOY = REPOSITORY / "deploy"

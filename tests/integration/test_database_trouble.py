@@ -11,10 +11,12 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from chatapi.chat.lost import LostRuns
 from chatapi.db.models import Conversation, Message, Turn, TurnChunk, User
 from chatapi.db.owner import EVERYONE
 from chatapi.db.schema import upgrade
+from chatapi.turns.live import LiveTurns
+from chatapi.turns.store import turn_store
+from chatapi.turns.supervisor import Supervisor
 from tests.support.agents import CommandedAgent
 from tests.support.databases import open_database
 from tests.support.postgres import ROLE, Postgres
@@ -211,9 +213,10 @@ class TestLostBegin:
         settings = settings_for(empty_database_url)
         await asyncio.to_thread(upgrade, settings)
         database = open_database(settings)
-        lost = LostRuns(database)
-        lost.add("lost")
-        await lost.fail()
+        store = turn_store(database)
+        supervisor = Supervisor(store, LiveTurns(store))
+        supervisor.lose("lost")
+        await supervisor._watch()
         async with database.transaction(EVERYONE) as session:
             session.add(User(id="alice"))
             await session.flush()
@@ -235,7 +238,7 @@ class TestLostBegin:
                 session.add(
                     TurnChunk(turn_id=number, run_id=run_id, user_id="alice", position=0, events=events)
                 )
-        await lost.fail()
+        await supervisor._watch()
         async with database.transaction(EVERYONE) as session:
             statuses = await session.execute(select(Turn.run_id, Turn.status))
             assert {tuple(row) for row in statuses} == {("lost", "failed"), ("other", "running")}

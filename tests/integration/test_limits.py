@@ -11,10 +11,10 @@ from uuid import uuid4
 
 import pytest
 
-from chatapi.chat import store
-from chatapi.chat.schemas import ChatAnswer
 from chatapi.limits import memory
 from chatapi.limits import redis as shared
+from chatapi.turns.schemas import ChatAnswer
+from chatapi.turns.store import Run, begin
 from tests.support.agents import CommandedAgent
 from tests.support.logs import heard
 from tests.support.redis import Redis, redis_server
@@ -265,13 +265,13 @@ class TestWithRedis:
         key = {"Idempotency-Key": "first"}
         async with limited(sqlite_url, redis_url=redis.url, rate_limit_chat="2/hour") as (alice, _):
             answered = await alice.chat("say Hello.", headers=key)
-            begin_again = store.begin_again
+            begin_again = begin.begin_again
 
-            async def stop_redis(*arguments: Any) -> store.Run | ChatAnswer | None:
+            async def stop_redis(*arguments: Any) -> Run | ChatAnswer | None:
                 redis.stop()
                 return await begin_again(*arguments)
 
-            monkeypatch.setattr(store, "begin_again", stop_redis)
+            monkeypatch.setattr(begin, "begin_again", stop_redis)
             assert (await alice.chat("say Hello.", headers=key)).content == answered.content
 
     async def test_away_from_the_start_is_no_defect(self, redis: Redis, sqlite_url: str) -> None:

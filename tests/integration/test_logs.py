@@ -155,6 +155,6 @@ async def test_of_libraries_only_warnings_are_heard(tmp_path: Path) -> None:
     """Some log bodies at lower levels."""
     settings = settings_for(f"sqlite+aiosqlite:///{tmp_path / 'chatapi.db'}", log_level="DEBUG")
     async with serve(settings, CommandedAgent()):
-        assert logging.getLogger("chatapi.chat.service").isEnabledFor(logging.DEBUG)
+        assert logging.getLogger("chatapi.turns.service").isEnabledFor(logging.DEBUG)
         for name in ("openai", "httpx", "sqlalchemy.engine", "mcp"):
             assert logging.getLogger(name).getEffectiveLevel() == logging.WARNING, name

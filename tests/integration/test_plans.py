@@ -7,20 +7,18 @@ from typing import Any, Literal
 
 import asyncpg
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, func, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.chat.at_once import CONVERSATION_ID, USER_ID, begin_next
-from chatapi.chat.store import select_history
 from chatapi.conversations.service import ConversationService
-from chatapi.db.autocommit import Connection, Statement
-from chatapi.db.database import Done
+from chatapi.db.autocommit import Statement
 from chatapi.db.engine import BITMAPS
 from chatapi.db.models import now
 from chatapi.db.owner import EVERYONE
 from chatapi.db.paging import MAX_ID
 from chatapi.db.schema import upgrade
-from chatapi.tracing import Tracing
+from chatapi.turns.store.history import select_history
+from chatapi.turns.store.postgres import CONVERSATION_ID, USER_ID, begin_next
 from tests.support.databases import open_database
 from tests.support.postgres import ROLE, Postgres
 from tests.support.serving import settings_for
@@ -52,17 +50,6 @@ FROM turn CROSS JOIN (VALUES ('user'), ('assistant')) AS side (role)
 CONVERSATION = """
 INSERT INTO conversations (user_id, created_at, updated_at) VALUES ($1, now(), now()) RETURNING id
 """
-
-
-class Recorder(Connection):
-    """Keeps what it is to send."""
-
-    def __init__(self) -> None:
-        super().__init__(None, Tracing())
-
-    async def fetch(self, sql: str, *parameters: Any) -> Sequence[Sequence[Any]]:
-        self.sql, self.parameters = sql, parameters
-        return []
 
 
 @pytest.fixture(params=["postgres", ROLE])
@@ -131,14 +118,12 @@ async def conversation_of_large(connection: asyncpg.Connection) -> int:
 async def pages(connection: asyncpg.Connection, statement: Statement, plan: str) -> int:
     """How many pages the statement looks at for the user who has said much."""
     conversation_id = await conversation_of_large(connection)
-    recorder = Recorder()
-    values = dict.fromkeys(("key", "request_hash"), None) | dict.fromkeys(
+    values: dict[str, Any] = dict.fromkeys(("key", "request_hash"), None) | dict.fromkeys(
         ("worker_id", "run_id", "model", "content"), "x"
     )
-    await statement.run(
-        recorder, {**values, "user_id": "large", "conversation_id": conversation_id, "now": now()}
-    )
-    return await pages_of(connection, recorder.sql, recorder.parameters, plan)
+    values |= {"user_id": "large", "conversation_id": conversation_id, "now": now()}
+    sql, names = statement.compiled
+    return await pages_of(connection, sql, [values[name] for name in names], plan)
 
 
 async def pages_of(connection: asyncpg.Connection, sql: str, parameters: Sequence[Any], plan: str) -> int:
@@ -203,12 +188,10 @@ async def test_no_transaction_takes_what_is_not_in_order(
     async def ask(session: AsyncSession) -> str:
         return str(await session.scalar(text(show)))
 
-    async def ask_at_once(connection: Connection) -> Done[str]:
-        return Done((await connection.fetch(show))[0][0])
-
+    statement = Statement(select(func.current_setting(literal_column(f"'{BITMAPS}'"))))
     for owner in ("o'alice \u00e9", EVERYONE, None):
         assert await database.run(owner, ask) == "off"
-        assert await database.run(owner, ask, at_once=ask_at_once) == "off"
+        assert await database.statement(statement, {}) == [("off",)]
     async with database.engine.connect() as between:
         assert await between.scalar(text(show)) == left
     await database.close()

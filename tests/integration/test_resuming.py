@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ import pytest
 from sqlalchemy import func, select
 
 from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools
-from chatapi.chat import chunks as stored
-from chatapi.chat import following
-from chatapi.chat.service import WATCH_SECONDS, ChatService
 from chatapi.db.models import TurnChunk
 from chatapi.db.owner import EVERYONE
 from chatapi.errors import Restarting
+from chatapi.turns import live
+from chatapi.turns.store import PostgresTurnStore, TurnStore, turn_store
+from chatapi.turns.store.live import Chunk as Written
+from chatapi.turns.store.live import Place
+from chatapi.turns.supervisor import WATCH_SECONDS, Supervisor
 from tests.support.agents import CommandedAgent, Gate
 from tests.support.databases import open_database
 from tests.support.serving import DIES, SECRET, Client, Process, execute, settings_for, two_replicas
@@ -57,7 +59,7 @@ class TestResume:
     async def test_at_another_replica_replays_the_turn_and_follows_it(
         self, replicas: tuple[Client, Client]
     ) -> None:
-        assert WATCH_SECONDS + following.POLL_SECONDS < 1  # "at most a second late" is what is promised
+        assert WATCH_SECONDS + live.POLL_SECONDS < 1  # "at most a second late" is what is promised
         here, there = replicas
         name, waits = gate()
         later, then = gate()
@@ -191,14 +193,14 @@ class TestResume:
         self, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Those who read already have been told."""
-        made: list[ChatService] = []
-        make = ChatService.__init__
+        made: list[Supervisor] = []
+        make = Supervisor.__init__
 
-        def noted(service: ChatService, *parts: Any) -> None:
-            made.append(service)
-            make(service, *parts)
+        def noted(supervisor: Supervisor, *parts: Any) -> None:
+            made.append(supervisor)
+            make(supervisor, *parts)
 
-        monkeypatch.setattr(ChatService, "__init__", noted)
+        monkeypatch.setattr(Supervisor, "__init__", noted)
         name, waits = gate()
         async with two_replicas(empty_database_url) as (here, there):
             turn = asyncio.create_task(streamed(here, f"say Hel\ngate {name}\nsay lo."))
@@ -257,13 +259,14 @@ class TestCost:
         self, alice: Client, database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         writes: list[int] = []
-        write = stored.write
+        of_database = PostgresTurnStore if database_url.startswith("postgresql") else TurnStore
+        write = of_database.write_chunks
 
-        async def counted(session: object, chunks: list[stored.Chunk]) -> set[str]:
+        async def counted(store: TurnStore, chunks: Sequence[Written]) -> set[str]:
             writes.append(len(chunks))
-            return await write(session, chunks)  # type: ignore[arg-type]
+            return await write(store, chunks)
 
-        monkeypatch.setattr(stored, "write", counted)
+        monkeypatch.setattr(of_database, "write_chunks", counted)
         name, waits = gate()
         began = time.monotonic()
         turn = asyncio.create_task(streamed(alice, f"words 5000\nsay end\ngate {name}"))
@@ -289,20 +292,20 @@ class TestCost:
         self, replicas: tuple[Client, Client], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         asked: list[int] = []
-        poll = following.Following._poll
+        poll = live.LiveTurns._poll
 
-        async def noticed(followed: following.Following, turns: list[Any]) -> None:
+        async def noticed(followed: live.LiveTurns, turns: list[Any]) -> None:
             asked.append(len(turns))
             await poll(followed, turns)
 
-        read = stored.read
+        news = TurnStore.news
 
-        async def noticed_too(session: object, places: list[stored.Place]) -> object:
+        async def noticed_too(store: TurnStore, places: Sequence[Place]) -> Any:
             asked.append(len(places))
-            return await read(session, places)  # type: ignore[arg-type]
+            return await news(store, places)
 
-        monkeypatch.setattr(following.Following, "_poll", noticed)
-        monkeypatch.setattr(stored, "read", noticed_too)
+        monkeypatch.setattr(live.LiveTurns, "_poll", noticed)
+        monkeypatch.setattr(TurnStore, "news", noticed_too)
         here, there = replicas
         name, waits = gate()
         turn = asyncio.create_task(here.said(f"say Hel\ngate {name}"))
@@ -311,7 +314,7 @@ class TestCost:
         async with reading(there, "GET", f"/chat/{conversation['id']}/stream") as chunks:
             await until_text(chunks, "Hel")
         assert any(asked)
-        monkeypatch.setattr(following, "UNREAD_POLLS", 1)
+        monkeypatch.setattr(live, "UNREAD_POLLS", 1)
         # Sooner or later, several times in each process that there is: those of the test, and one that all tests share.
         while len(asked) < 20 or any(asked[-20:]):  # noqa: ASYNC110 - its tick
             await asyncio.sleep(0.05)
@@ -322,16 +325,16 @@ class TestCost:
         self, alice: Client, database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Between the log that is made and the first look into it, a process may have been held up."""
-        monkeypatch.setattr(following, "UNREAD_POLLS", 1)
+        monkeypatch.setattr(live, "UNREAD_POLLS", 1)
         name, waits = gate()
         turn = asyncio.create_task(alice.said(f"gate {name}\nsay Hi."))
         await waits.reached.wait()
         (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
         database = open_database(settings_for(database_url))
-        async with database.transaction(EVERYONE) as session:
-            found = await following.find(session, alice.user_id, conversation["id"], None)
+        store = turn_store(database)
+        found = await store.find(alice.user_id, conversation["id"], None)
         assert found is not None
-        elsewhere = following.Following(database)
+        elsewhere = live.LiveTurns(store)
         log = await elsewhere.follow(found)
         polling = asyncio.create_task(elsewhere.run())
         while elsewhere.logs:  # noqa: ASYNC110 - its tick

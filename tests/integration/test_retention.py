@@ -10,9 +10,9 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select, update
 
-from chatapi.chat import retention
 from chatapi.db.models import Conversation
 from chatapi.db.owner import EVERYONE
+from chatapi.turns import retention
 from tests.support.agents import CommandedAgent
 from tests.support.databases import open_database
 from tests.support.serving import DIES, Client, command, execute, serve, settings_for

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from chatapi.chat import service, worker
+from chatapi.turns import lease, supervisor
 from tests.support.postgres import ROLE, Postgres
 from tests.support.serving import Client, serve, settings_for
 from tests.support.statements import sent_for_requests
@@ -40,7 +40,7 @@ ROUTES: dict[str, tuple[str, str, dict[str, Any], Sends]] = {
         "POST",
         "/chat",
         {"json": {"message": "call list_tasks {}"}},
-        Sends(17, 7, 8),
+        Sends(16, 6, 7),
     ),
     "conversations": ("GET", "/conversations", {}, Sends(3, 3, 4)),
     "a conversation": ("GET", "/conversations/1", {}, Sends(3, 3, 4)),
@@ -70,9 +70,9 @@ async def side(
         url = postgres.url(name, role=ROLE if request.param == "guarded" else "postgres")
     with sent_for_requests() as sent, pytest.MonkeyPatch.context() as patch:
         # Where a heartbeat is late, as on a slow machine, a turn renews the lease itself.
-        patch.setattr(worker, "LEASE_SECONDS", 3_600)
+        patch.setattr(lease, "LEASE_SECONDS", 3_600)
         # And one that is under way for so long is written down, and then has something to forget.
-        patch.setattr(service, "WATCH_SECONDS", 3_600)
+        patch.setattr(supervisor, "WATCH_SECONDS", 3_600)
         async with serve(settings_for(url)) as base_url, Client(base_url, "alice") as alice:
             await alice.said_with({"headers": FIRST}, "say 0")
             await alice.said("say 0")

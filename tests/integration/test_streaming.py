@@ -15,7 +15,7 @@ import pytest
 
 from chatapi.auth import tokens
 from chatapi.auth.tokens import TokenVerifier
-from chatapi.chat import stream
+from chatapi.turns import ui_stream
 from chatapi.web import server
 from tests.support.agents import CommandedAgent, Gate
 from tests.support.databases import unread_metrics
@@ -180,8 +180,8 @@ class TestStream:
         assert "secret-of-the-agent" not in json.dumps(chunks)
 
     async def test_in_silence_has_heartbeats(self, alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert stream.HEARTBEAT_SECONDS <= 15  # as docs/frontend.md promises
-        monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.01)
+        assert ui_stream.HEARTBEAT_SECONDS <= 15  # as docs/frontend.md promises
+        monkeypatch.setattr(ui_stream, "HEARTBEAT_SECONDS", 0.01)
         name, waits = gate()
         async with alice.stream(
             "POST", alice.mine("/chat"), json={"message": f"gate {name}\nsay Hi."}, headers=STREAM

@@ -8,11 +8,10 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import func, select
 
-from chatapi.chat import at_once, store
-from chatapi.chat.service import WATCH_SECONDS
-from chatapi.chat.tools import TurnTools
-from chatapi.db.database import Database
 from chatapi.db.models import Worker
+from chatapi.turns.store import TurnStore
+from chatapi.turns.supervisor import WATCH_SECONDS
+from chatapi.turns.tools import TurnTools
 from tests.support.agents import CommandedAgent
 from tests.support.databases import open_database
 from tests.support.logs import heard
@@ -130,13 +129,13 @@ class TestCancel:
         committed = asyncio.Event()
 
         class Unheard:
-            """A database whose answer to a COMMIT is on its way."""
+            """A store whose answer to a COMMIT is on its way."""
 
-            def __init__(self, database: Database) -> None:
-                self._database = database
+            def __init__(self, store: TurnStore) -> None:
+                self._store = store
 
-            async def run(self, *arguments: Any, **options: Any) -> None:
-                await self._database.run(*arguments, **options)
+            async def call(self, *arguments: Any) -> None:
+                await self._store.call(*arguments)
                 committed.set()
                 await asyncio.Event().wait()
 
@@ -144,7 +143,7 @@ class TestCancel:
         monkeypatch.setattr(
             TurnTools,
             "__init__",
-            lambda tools, database, *rest: made(tools, cast("Database", Unheard(database)), *rest),
+            lambda tools, store, *rest: made(tools, cast("TurnStore", Unheard(store)), *rest),
         )
         turn = asyncio.create_task(alice.chat('say Once\ncall add_task {"title": "milk"}'))
         await committed.wait()
@@ -266,8 +265,8 @@ class TestDefect:
         turn = asyncio.create_task(alice.chat(f"gate {alice.user_id}"))
         await CommandedAgent.gates[alice.user_id].reached.wait()
         (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
-        with monkeypatch.context() as broken, heard("chatapi.chat.periodic") as logged:
-            broken.setattr(store, "runs_to_stop", defect)
+        with monkeypatch.context() as broken, heard("chatapi.turns.loops") as logged:
+            broken.setattr(TurnStore, "runs_to_stop", defect)
             while not logged:  # noqa: ASYNC110 - the loop's own tick
                 await asyncio.sleep(0.01)
         # A cancel would be followed by a look of its own; this is left to the watch.
@@ -280,8 +279,8 @@ class TestDefect:
     ) -> None:
         conversation_id = (await alice.said("say 0"))["conversation_id"]
         with monkeypatch.context() as broken:
-            for module, function in ((at_once, "finish"), (store, "finish"), (store, "fail")):
-                broken.setattr(module, function, defect)
+            for method in ("finish", "fail"):
+                broken.setattr(TurnStore, method, defect)
             assert (await alice.chat("say 1", conversation_id)).status_code == 500
         for _ in range(50):  # each counts against the limit of sixty a minute
             response = await alice.chat("say 2", conversation_id)

@@ -2,8 +2,8 @@
 
 from polyfactory.factories.msgspec_factory import MsgspecFactory
 
-from chatapi.chat.schemas import ChatRequest
 from chatapi.tasks.schemas import NewTask
+from chatapi.turns.schemas import ChatRequest
 
 
 class NewTaskFactory(MsgspecFactory[NewTask]):

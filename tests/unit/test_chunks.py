@@ -6,8 +6,8 @@ import msgspec
 from msgspec import Struct
 
 from chatapi.agent.ports import ToolCall
-from chatapi.chat import chunks
-from chatapi.chat.events import ReasoningAdded, TextAdded, ToolEnded, ToolStarted, TurnEvent, TurnLog
+from chatapi.turns.log import ReasoningAdded, TextAdded, ToolEnded, ToolStarted, TurnEvent, TurnLog
+from chatapi.turns.store import live
 
 CALL = ToolCall(id="1", name="list_tasks", arguments={}, result=[])
 
@@ -33,8 +33,8 @@ class OldToolEnded(Struct, frozen=True, tag="ToolEnded"):
 
 
 def stored(events: list[TurnEvent]) -> list[dict[str, Any]]:
-    chunk = chunks.Chunk(turn_id=1, run_id="run", user_id="alice", position=0, events=events)
-    row: list[dict[str, Any]] = chunks.row_of(chunk)["events"]
+    chunk = live.Chunk(turn_id=1, run_id="run", user_id="alice", position=0, events=events)
+    row: list[dict[str, Any]] = live.row_of(chunk)["events"]
     return row
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 from uuid import uuid4
 
 import msgspec
@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from chatapi.agent.ports import HistoryMessage, ToolCall
 from chatapi.agent.tools import TASK_TOOLS
-from chatapi.chat import at_once, store
-from chatapi.chat.schemas import ChatRequest
-from chatapi.chat.tools import TurnTools
 from chatapi.db.database import Database
 from chatapi.db.models import Worker
 from chatapi.db.schema import upgrade
 from chatapi.errors import AppError
+from chatapi.turns.schemas import ChatRequest
+from chatapi.turns.store import Claim, Key, Run, Said, turn_store
+from chatapi.turns.store.history import read_history
+from chatapi.turns.tools import TurnTools
 from tests.support.databases import open_database
 from tests.support.serving import settings_for
 
@@ -46,10 +47,11 @@ class Driver:
         self.conversation_id: int | None = None
         self.visible: list[list[HistoryMessage]] = []
         self._database = database
+        self._store = turn_store(database)
 
     async def turn(self, number: int, fate: Fate, calls: int) -> None:
         request = ChatRequest(message=f"question {number}", conversation_id=self.conversation_id)
-        key = store.Key(value=uuid4().hex, request_hash="x")
+        key = Key(value=uuid4().hex, request_hash="x")
         run = await self._begin(request, key)
         self.conversation_id = run.conversation_id
         assert list(run.history) == [message for turn in self.visible[-HISTORY_TURNS:] for message in turn]
@@ -67,46 +69,31 @@ class Driver:
         )
         await self._end(run, fate, tools)
 
-    async def _begin(self, request: ChatRequest, key: store.Key) -> store.Run:
-        claim = store.Claim(run_id=uuid4().hex, worker_id=uuid4().hex, model="x", history=HISTORY_TURNS)
+    async def _begin(self, request: ChatRequest, key: Key) -> Run:
+        claim = Claim(run_id=uuid4().hex, worker_id=uuid4().hex, model="x", history=HISTORY_TURNS)
         async with self._database.transaction(None) as session:
             session.add(Worker(id=claim.worker_id, lease_until=FAR_AWAY))
-        begun = await self._database.run(
-            self.user_id,
-            lambda session: store.begin(session, self.user_id, request, key, claim),
-            at_once=lambda connection: at_once.begin(connection, self.user_id, request, key, claim),
-        )
-        assert isinstance(begun, store.Run)
+        begun = await self._store.begin(self.user_id, request, key, claim)
+        assert isinstance(begun, Run)
         return begun
 
-    async def _call(self, run: store.Run, calls: int) -> list[ToolCall]:
-        tools = TurnTools(self._database, run, {tool.name: tool for tool in TASK_TOOLS}, tell=lambda _: None)
+    async def _call(self, run: Run, calls: int) -> list[ToolCall]:
+        tools = TurnTools(self._store, run, {tool.name: tool for tool in TASK_TOOLS}, tell=lambda _: None)
         for number in range(calls):
             await tools.call("add_task", {"title": f"task {number}"} if number % 2 == 0 else {"title": ""})
         return tools.calls
 
-    async def _end(self, run: store.Run, fate: Fate, calls: list[ToolCall]) -> None:
+    async def _end(self, run: Run, fate: Fate, calls: list[ToolCall]) -> None:
         if fate == "failure":
-            await self._database.run(
-                self.user_id,
-                lambda session: store.fail(
-                    session, run, {"type": "x", "detail": "x"}, response="half an answ", usage=None
-                ),
-            )
+            said = Said(response="half an answ", tool_calls=calls)
+            await self._store.fail(run, said, {"type": "x", "detail": "x"})
             return
         response = "" if fate in {"cancel in silence", "cancel after a call"} else f"answer to {run.message}"
+        said = Said(response=response, tool_calls=calls)
         if fate.startswith("cancel"):
-            await self._database.run(
-                self.user_id,
-                lambda session: store.finish_cancelled(session, run, response=response, usage=None),
-            )
+            await self._store.cancel(run, said)
         else:
-            outcome: dict[str, Any] = {"response": response, "tool_calls": calls, "usage": None}
-            await self._database.run(
-                self.user_id,
-                lambda session: store.finish(session, run, **outcome),
-                at_once=lambda connection: at_once.finish(connection, run, **outcome),
-            )
+            await self._store.finish(run, said, "nothing")
         if response or calls:
             self.visible.append(
                 [
@@ -115,7 +102,7 @@ class Driver:
                 ]
             )
 
-    async def _die(self, run: store.Run) -> None:
+    async def _die(self, run: Run) -> None:
         async with self._database.transaction(None) as session:
             await session.execute(Worker.__table__.delete())  # type: ignore[attr-defined]
 
@@ -147,7 +134,7 @@ def test_history_is_whole_turns_of_what_was_answered(
             await driver.turn(number, fate, calls)
         assert driver.conversation_id is not None
         async with database.transaction(driver.user_id) as session:
-            history = await store.read_history(session, driver.user_id, driver.conversation_id, turns=100)
+            history = await read_history(session, driver.user_id, driver.conversation_id, turns=100)
         assert history == [message for turn in driver.visible for message in turn]
         assert [message.role for message in history] == ["user", "assistant"] * (len(history) // 2)
         for message in history:
@@ -169,25 +156,20 @@ def test_a_run_that_was_taken_over_can_write_nothing(
         driver = Driver(database)
         await driver.turn(0, "success", 0)
         request = ChatRequest(message="late", conversation_id=driver.conversation_id)
-        zombie = await driver._begin(request, store.Key(value=uuid4().hex, request_hash="x"))
+        zombie = await driver._begin(request, Key(value=uuid4().hex, request_hash="x"))
         await driver._die(zombie)
         for number, fate in enumerate(fates):
             await driver.turn(number, fate, 0)
             if number == late:
                 break
-        tools = TurnTools(database, zombie, {tool.name: tool for tool in TASK_TOOLS}, tell=lambda _: None)
+        tools = TurnTools(
+            turn_store(database), zombie, {tool.name: tool for tool in TASK_TOOLS}, tell=lambda _: None
+        )
+        boo = Said(response="boo", tool_calls=[])
         for attempt in (
             tools.call("add_task", {"title": "from the grave"}),
-            database.run(
-                driver.user_id, lambda session: store.fail(session, zombie, {}, response="boo", usage=None)
-            ),
-            database.run(
-                driver.user_id,
-                lambda session: store.finish(session, zombie, response="boo", tool_calls=[], usage=None),
-                at_once=lambda connection: at_once.finish(
-                    connection, zombie, response="boo", tool_calls=[], usage=None
-                ),
-            ),
+            turn_store(database).fail(zombie, boo, {}),
+            turn_store(database).finish(zombie, boo, "nothing"),
         ):
             with pytest.raises(AppError) as raised:
                 await attempt

@@ -10,12 +10,12 @@ from typing import Any, cast
 import pytest
 from litestar.types import ASGIApp
 
-from chatapi.chat.measures import Telemetry
 from chatapi.cli import shared_metrics
 from chatapi.logs import access_log
 from chatapi.metrics import MULTIPROCESS, Metrics, forget_dead_processes
 from chatapi.settings import SettingsError
 from chatapi.tracing import Tracing
+from chatapi.turns.measures import Telemetry
 from chatapi.web.observability import observe
 from tests.support.logs import heard
 from tests.support.metrics import Samples

@@ -9,26 +9,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct
 
-from chatapi.conversations.schemas import ToolCall
-
-__all__ = [
-    "Agent",
-    "AgentEvent",
-    "Finish",
-    "FinishReason",
-    "HistoryMessage",
-    "Prompt",
-    "ProviderState",
-    "ReasoningDelta",
-    "StepStart",
-    "TextDelta",
-    "TextWasReasoning",
-    "ToolCall",
-    "ToolError",
-    "ToolSpec",
-    "Tools",
-    "Usage",
-]
+from chatapi.conversations.schemas import ToolCall as ToolCall  # noqa: PLC0414 - it is part of the port
 
 
 class HistoryMessage(Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Reading, renaming and deleting conversations. What makes them grow is `chat`."""
+"""Reading, renaming and deleting conversations. What makes them grow is `turns`."""
 
 from datetime import datetime
 from typing import Literal

@@ -3,9 +3,9 @@
 Below SQLAlchemy's connection, which costs as much again as such a statement, but on its pool and with its errors.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import BindParameter, Select
 from sqlalchemy.dialects.postgresql import asyncpg
@@ -14,21 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.sql.visitors import traverse
 
 from chatapi.tracing import Tracing
-
-T = TypeVar("T")
-
-
-class Connection:
-    """A connection of the driver for as long as one statement takes."""
-
-    def __init__(self, driver_connection: Any, tracing: Tracing) -> None:
-        self._driver = driver_connection
-        self._tracing = tracing
-
-    async def fetch(self, sql: str, *parameters: Any) -> Sequence[Sequence[Any]]:
-        with self._tracing.statement("postgresql", sql):
-            rows: Sequence[Sequence[Any]] = await self._driver.fetch(sql, *parameters)
-        return rows
 
 
 class Statement:
@@ -42,7 +27,8 @@ class Statement:
         self._expression = expression
 
     @cached_property
-    def _compiled(self) -> tuple[str, list[str]]:
+    def compiled(self) -> tuple[str, list[str]]:
+        """The text, and its parameters' names in their order."""
         traverse(self._expression, {}, {"bindparam": write_value})
         compiled = self._expression.compile(
             dialect=asyncpg.dialect(),  # type: ignore[no-untyped-call]
@@ -50,15 +36,15 @@ class Statement:
         )
         return str(compiled), compiled.positiontup or []
 
-    async def run(self, connection: Connection, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        sql, names = self._compiled
-        return await connection.fetch(sql, *(values[name] for name in names))
-
 
 async def run(
-    engine: AsyncEngine, opening: str | None, tracing: Tracing, work: Callable[[Connection], Awaitable[T]]
-) -> T:
-    """Do `work`, which is one statement, on a connection from the engine's pool.
+    engine: AsyncEngine,
+    opening: str | None,
+    tracing: Tracing,
+    statement: Statement,
+    values: Mapping[str, Any],
+) -> Sequence[Sequence[Any]]:
+    """The statement's rows, by a connection from the engine's pool.
 
     Where the statement cannot be a transaction by itself, `opening` begins its transaction; it may be several statements without
     parameters, which go in one round trip. Raises what SQLAlchemy raises. A connection that anything went wrong on is
@@ -72,7 +58,9 @@ async def run(
     try:
         if opening is not None:
             await driver.execute(opening)
-        done = await work(Connection(driver, tracing))
+        sql, names = statement.compiled
+        with tracing.statement("postgresql", sql):
+            rows: Sequence[Sequence[Any]] = await driver.fetch(sql, *(values[name] for name in names))
         if opening is not None:
             await driver.execute("COMMIT")
     except BaseException as error:
@@ -84,7 +72,7 @@ async def run(
             raise DBAPIError(None, None, error, connection_invalidated=lost) from error
         raise
     pooled.close()
-    return done
+    return rows
 
 
 def write_value(parameter: BindParameter[Any]) -> None:

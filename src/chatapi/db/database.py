@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import stamina
 from sqlalchemy import event, text
@@ -30,14 +30,6 @@ T = TypeVar("T")
 Work: TypeAlias = Callable[[AsyncSession], Awaitable[T]]
 
 
-class Done(NamedTuple, Generic[T]):
-    """What a statement came to that was a whole transaction."""
-
-    result: T
-
-
-AtOnce: TypeAlias = Callable[[autocommit.Connection], Awaitable[Done[T] | None]]
-
 RETRIES: dict[str, Any] = {
     "attempts": 3,  # after the first
     "timeout": 5.0,
@@ -60,11 +52,11 @@ class Database:
         self.breaker = Breaker(self.ping, metrics.breaker_open.set)
         options = config.engine_config
         self._connections: int = options.pool_size + options.max_overflow  # type: ignore[operator] # both are set
-        self._does_at_once = self.engine.dialect.name == "postgresql"
+        self.is_postgresql = self.engine.dialect.name == "postgresql"
         self._is_behind_pooler = is_behind_pooler(options.connect_args)  # type: ignore[arg-type]
         # What comes before a statement that would else be parsed at one server and run at another.
         self._opening = f"BEGIN; SET LOCAL {BITMAPS} = off" if self._is_behind_pooler else None
-        self._guarded: bool | None = None if self._does_at_once else False
+        self._guarded: bool | None = None if self.is_postgresql else False
         self._distrusted_at = float("-inf")
         event.listen(self.engine.sync_engine, "checkout", self._replace_distrusted)
         self._sessions: async_sessionmaker[AsyncSession] = config.create_session_maker()  # type: ignore[assignment]
@@ -86,51 +78,52 @@ class Database:
                     await session.execute(set_local(*settings), values)
                 yield session
 
-    async def run(
-        self,
-        owner: Owner,
-        work: Work[T],
-        recover: Work[T | None] | None = None,
-        *,
-        at_once: AtOnce[T] | None = None,
-    ) -> T:
-        """A whole transaction, tried a few times while the database's trouble is of the kind that passes.
+    async def run(self, owner: Owner, work: Work[T], recover: Work[T | None] | None = None) -> T:
+        """A whole transaction, tried as in `tried`.
 
-        `at_once` is the same as one statement, which sets its owner itself, for a database that can do that; where it
-        gives None it has changed nothing, and `work` is done. What was cut off may have happened: a COMMIT, or such a
-        statement. On a second try `recover` is therefore asked before `work`: it gives what the earlier try wrote, or
-        None when that was lost.
-        Raises `DatabaseUnavailable` when the trouble lasts.
+        A COMMIT that was cut off may have happened. On a second try `recover` is therefore asked before `work`: it
+        gives what the earlier try wrote, or None when that was lost.
+        """
+
+        async def attempt(is_retry: bool) -> T:  # noqa: FBT001 - see `tried`
+            async with self.transaction(owner) as session:
+                if is_retry and recover is not None and (written := await recover(session)) is not None:
+                    return written
+                return await work(session)
+
+        return await self.tried(attempt)
+
+    async def tried(self, attempt: Callable[[bool], Awaitable[T]]) -> T:
+        """What `attempt` gives, tried a few times while the database's trouble is of the kind that passes.
+
+        It is told whether it is tried again. Raises `DatabaseUnavailable` when the trouble lasts.
         """
         try:
-            return await self._try(owner, work, None, at_once)
+            return await attempt(False)  # noqa: FBT003 - see above
         except Exception as error:
             if not is_transient(error):
                 raise
         try:
             await asyncio.sleep(RETRIES["wait_initial"])
-            async for attempt in stamina.retry_context(on=is_transient, **RETRIES):
+            async for retry in stamina.retry_context(on=is_transient, **RETRIES):
                 self._metrics.database_retries.inc()
-                with attempt:
-                    return await self._try(owner, work, recover, at_once)
+                with retry:
+                    return await attempt(True)  # noqa: FBT003 - see above
         except Exception as error:
             if is_transient(error):
                 raise unavailable(error) from error
             raise
         raise AssertionError("stamina ends with a result or an error")
 
-    async def _try(
-        self, owner: Owner, work: Work[T], recover: Work[T | None] | None, at_once: AtOnce[T] | None
-    ) -> T:
-        if at_once is not None and self._does_at_once:
-            with self._watched():
-                done = await autocommit.run(self.engine, self._opening, self._tracing, at_once)
-            if done is not None:
-                return done.result
-        async with self.transaction(owner) as session:
-            if recover is not None and (written := await recover(session)) is not None:
-                return written
-            return await work(session)
+    async def statement(
+        self, statement: autocommit.Statement, values: Mapping[str, Any]
+    ) -> Sequence[Sequence[Any]]:
+        """The rows of a statement that is a transaction by itself, and sets its owner itself; PostgreSQL only.
+
+        What was cut off may have happened. Raises as `transaction` does.
+        """
+        with self._watched():
+            return await autocommit.run(self.engine, self._opening, self._tracing, statement, values)
 
     async def _settings(self, owner: Owner) -> dict[str, str]:
         """What is set for a transaction, by name."""

@@ -15,11 +15,11 @@ from litestar.types import ASGIApp, HTTPReceiveMessage, Message, Receive, Scope,
 from opentelemetry.trace import Span, Status, StatusCode, format_trace_id
 from structlog.typing import FilteringBoundLogger
 
-from chatapi.chat.measures import Telemetry
 from chatapi.context import current_request
 from chatapi.errors import Unauthenticated
 from chatapi.metrics import Metrics
 from chatapi.settings import Settings
+from chatapi.turns.measures import Telemetry
 
 # What callers make up beyond these is one, or there would be no end of time series.
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}

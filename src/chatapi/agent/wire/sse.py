@@ -5,9 +5,8 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-inte
 
 from collections.abc import Iterator
 
-LONGEST_EVENT = (
-    8 * 1024 * 1024
-)  # bytes; a whole answer in one event is far below, and a stream without end is bounded
+# Bytes; a whole answer in one event is far below, and a stream without end is bounded.
+LONGEST_EVENT = 8 * 1024 * 1024
 
 
 class EventTooLong(Exception):

@@ -8,8 +8,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chatapi.agent.ports import ToolCall
-from chatapi.chat.schemas import ChatAnswer
 from chatapi.errors import AppError
+from chatapi.turns.schemas import ChatAnswer
 
 # Of text in a batch, about. It is held for each reader who is slow, beside the 64 KiB that the server holds for it; and
 # some hundred tokens a write are as good as more.

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import asyncpg
@@ -10,16 +10,19 @@ import pytest
 from sqlalchemy import text
 
 from chatapi.agent.ports import HistoryMessage, ProviderState, ToolCall, Usage
-from chatapi.chat import at_once, store
-from chatapi.chat.schemas import ChatAnswer, ChatRequest
 from chatapi.db.database import Database
 from chatapi.db.owner import EVERYONE
 from chatapi.db.schema import upgrade
 from chatapi.errors import AppError
+from chatapi.turns.log import TextAdded
+from chatapi.turns.schemas import ChatAnswer, ChatRequest
+from chatapi.turns.store import Claim, Key, PostgresTurnStore, Run, Said, Shown, TurnStore
+from chatapi.turns.store.live import Chunk
 from tests.support.databases import open_database
 from tests.support.postgres import ROLE, Postgres
 from tests.support.serving import settings_for
 
+T = TypeVar("T")
 CALLS = [
     ToolCall(id="1", name="add_task", arguments={"title": 'm"ilk\u0000'}, result={"id": 1, "b": [1, None]}),
     ToolCall(id="2", name="add_task", arguments={}, error="No title."),
@@ -38,6 +41,7 @@ PICTURE = {
         "turn_id - (SELECT min(turn_id) FROM messages WHERE user_id = :user) "
         "FROM messages WHERE user_id = :user ORDER BY id"
     ),
+    "chunks": "SELECT position, events::text FROM turn_chunks WHERE user_id = :user ORDER BY turn_id, position",
 }
 
 
@@ -62,47 +66,45 @@ class Turns:
         self.user_id = f"{'one' if one else 'many'}-{uuid4().hex}"
         self.alone = 0
         self._database = database
-        self._one = one
+        self._store = Counted(database, self) if one else TurnStore(database)
 
     async def begin(
         self, message: str, conversation_id: int | None = None, key: str | None = None, worker: str = "alive"
-    ) -> store.Run | ChatAnswer:
+    ) -> Run | ChatAnswer:
         request = ChatRequest(message=message, conversation_id=conversation_id)
-        claim = store.Claim(run_id=uuid4().hex, worker_id=worker, model="m", history=2)
-        its_key = None if key is None else store.Key(value=key, request_hash=message)
-        begun: store.Run | ChatAnswer = await self._run(
-            lambda session: store.begin(session, self.user_id, request, its_key, claim),
-            lambda connection: at_once.begin(connection, self.user_id, request, its_key, claim),
-        )
-        return begun
+        claim = Claim(run_id=uuid4().hex, worker_id=worker, model="m", history=2)
+        its_key = None if key is None else Key(value=key, request_hash=message)
+        return await self._store.begin(self.user_id, request, its_key, claim)
 
     async def finish(
-        self, run: store.Run | ChatAnswer, response: str = "answer", **outcome: Any
-    ) -> ChatAnswer | None:
-        assert isinstance(run, store.Run)
-        outcome = {"tool_calls": [], "usage": None, **outcome}
-        answer: ChatAnswer | None = await self._run(
-            lambda session: store.finish(session, run, response=response, **outcome),
-            lambda connection: at_once.finish(connection, run, response=response, **outcome),
-        )
-        return answer
+        self, run: Run | ChatAnswer, response: str = "answer", shown: Shown = "nothing", **outcome: Any
+    ) -> ChatAnswer:
+        assert isinstance(run, Run)
+        said = Said(response=response, **{"tool_calls": [], **outcome})
+        return await self._store.finish(run, said, shown)
 
-    async def fail(self, run: store.Run | ChatAnswer, response: str) -> None:
+    async def show(self, run: Run | ChatAnswer) -> None:
+        assert isinstance(run, Run)
+        chunk = Chunk(
+            turn_id=run.turn_id,
+            run_id=run.run_id,
+            user_id=run.user_id,
+            position=0,
+            events=[TextAdded("Half")],
+        )
+        assert await self._store.write_chunks([chunk]) == {run.run_id}
+        assert await self._store.write_chunks([chunk]) == {run.run_id}  # its answer may have been lost
+
+    async def fail(self, run: Run | ChatAnswer, response: str) -> None:
         """As `cancel`."""
-        assert isinstance(run, store.Run)
+        assert isinstance(run, Run)
         error = {"type": "model-failed", "detail": "It failed."}
-        await self._database.run(
-            self.user_id,
-            lambda session: store.fail(session, run, error, response=response, usage=None),
-        )
+        await self._store.fail(run, Said(response=response, tool_calls=[]), error)
 
-    async def cancel(self, run: store.Run | ChatAnswer, response: str) -> None:
+    async def cancel(self, run: Run | ChatAnswer, response: str) -> None:
         """There is no other form of it than the plain one."""
-        assert isinstance(run, store.Run)
-        await self._database.run(
-            self.user_id,
-            lambda session: store.finish_cancelled(session, run, response=response, usage=None),
-        )
+        assert isinstance(run, Run)
+        await self._store.cancel(run, Said(response=response, tool_calls=[]))
 
     async def picture(self) -> dict[str, list[tuple[Any, ...]]]:
         async with self._database.transaction(self.user_id) as session:
@@ -119,13 +121,39 @@ class Turns:
         async with self._database.transaction(self.user_id) as session:
             await session.execute(text(statement), {"user": self.user_id})
 
-    async def _run(self, work: Callable[..., Awaitable[Any]], one: Callable[..., Awaitable[Any]]) -> Any:
-        async def counted(connection: Any) -> Any:
-            done = await one(connection)
-            self.alone += done is not None
-            return done
 
-        return await self._database.run(self.user_id, work, at_once=counted if self._one else None)
+class Noting(TurnStore):
+    """Notes that the plain form was asked."""
+
+    was_asked = False
+
+    async def _begin(self, *arguments: Any) -> Run | ChatAnswer:
+        self.was_asked = True
+        return await super()._begin(*arguments)
+
+    async def _finish(self, *arguments: Any) -> ChatAnswer:
+        self.was_asked = True
+        return await super()._finish(*arguments)
+
+
+class Counted(PostgresTurnStore, Noting):
+    """Counts the begins and ends that were one statement: those for which the plain form was not asked."""
+
+    def __init__(self, database: Database, turns: Turns) -> None:
+        super().__init__(database)
+        self._turns = turns
+
+    async def begin(self, *arguments: Any) -> Run | ChatAnswer:
+        return await self._counted(super().begin(*arguments))
+
+    async def finish(self, *arguments: Any) -> ChatAnswer:
+        return await self._counted(super().finish(*arguments))
+
+    async def _counted(self, doing: Awaitable[T]) -> T:
+        self.was_asked = False
+        done = await doing
+        self._turns.alone += not self.was_asked
+        return done
 
 
 async def first_and_next(turns: Turns) -> Any:
@@ -139,7 +167,7 @@ async def first_and_next(turns: Turns) -> Any:
     await turns.cancel(third, "stopped")
     await turns.rest()
     fourth = await turns.begin("four", first.conversation_id)
-    assert isinstance(fourth, store.Run)
+    assert isinstance(fourth, Run)
     assert [message.content for message in fourth.history] == ["two", "", "three", "stopped"]
     return fourth.history
 
@@ -152,8 +180,18 @@ async def a_turn_failed(turns: Turns) -> Any:
     again = await turns.begin("two", first.conversation_id, key="k")
     await turns.fail(again, "half again")
     third = await turns.begin("three", first.conversation_id)
-    assert isinstance(third, store.Run)
+    assert isinstance(third, Run)
     return third.history
+
+
+async def an_answer_that_was_shown(turns: Turns) -> Any:
+    """What was written for readers elsewhere goes with the turn's end, in the same statement."""
+    first = await turns.begin("one")
+    await turns.show(first)
+    await turns.finish(first, "Half an answer", "written")
+    second = await turns.begin("two", first.conversation_id)
+    await turns.show(second)
+    await turns.finish(second, "Half an answer", "being written")
 
 
 async def an_end_is_activity(turns: Turns) -> Any:
@@ -171,7 +209,7 @@ async def a_turn_is_running(turns: Turns) -> Any:
 async def a_turn_was_abandoned(turns: Turns) -> Any:
     first = await turns.begin("one", worker="dead")
     second = await turns.begin("two", first.conversation_id)
-    assert isinstance(second, store.Run)
+    assert isinstance(second, Run)
     return second.message, second.history
 
 
@@ -220,6 +258,7 @@ async def deleted(turns: Turns) -> Any:
 SITUATIONS = {
     first_and_next: 6,
     a_turn_failed: 4,
+    an_answer_that_was_shown: 3,
     an_end_is_activity: 2,
     a_turn_is_running: 1,
     a_turn_was_abandoned: 1,
@@ -261,7 +300,7 @@ async def test_a_turn_that_waited_for_another_to_end_sees_what_that_said(
     """A statement reads what was there when it began, and here that was before the wait."""
     turns = Turns(database, one=True)
     first = await turns.begin("one")
-    assert isinstance(first, store.Run)
+    assert isinstance(first, Run)
     other = await asyncpg.connect(postgres.url(str(database.engine.url.database), role="postgres"))
     try:
         async with other.transaction():
@@ -284,7 +323,7 @@ async def test_a_turn_that_waited_for_another_to_end_sees_what_that_said(
         second = await beginning
     finally:
         await other.close()
-    assert isinstance(second, store.Run)
+    assert isinstance(second, Run)
     assert [message.content for message in second.history] == ["one", "answer"]
 
 
@@ -295,7 +334,7 @@ async def test_a_turn_that_was_overtaken_by_a_whole_one_sees_what_that_said(
     turns = Turns(database, one=True)
     first = await turns.begin("one")
     await turns.finish(first)
-    assert isinstance(first, store.Run)
+    assert isinstance(first, Run)
     other = await asyncpg.connect(postgres.url(str(database.engine.url.database), role="postgres"))
     try:
         async with other.transaction():
@@ -325,7 +364,7 @@ async def test_a_turn_that_was_overtaken_by_a_whole_one_sees_what_that_said(
         third = await beginning
     finally:
         await other.close()
-    assert isinstance(third, store.Run)
+    assert isinstance(third, Run)
     assert [message.content for message in third.history] == ["one", "answer", "two", "two"]
 
 
@@ -334,11 +373,12 @@ async def test_requests_with_one_key_at_once_begin_one_turn_and_leave_no_empty_c
 ) -> None:
     turns = Turns(database, one=True)
     begun = await asyncio.gather(*(turns.begin("one", key="k") for _ in range(8)), return_exceptions=True)
-    assert sum(isinstance(each, store.Run) for each in begun) == 1
+    assert sum(isinstance(each, Run) for each in begun) == 1
     assert {type(each).__name__ for each in begun} == {"Run", "KeyInProgress"}
     assert {table: len(rows) for table, rows in (await turns.picture()).items()} == {
         "users": 1,
         "conversations": 1,
         "turns": 1,
         "messages": 1,
+        "chunks": 0,
     }

@@ -7,16 +7,18 @@ from uuid import uuid4
 from sqlalchemy import delete, insert, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.chat.periodic import every
 from chatapi.db import models
 from chatapi.db.clock import LEASE_SECONDS, lease_end, utc_now
 from chatapi.db.database import Database
+from chatapi.turns.loops import every
 
 HEARTBEAT_SECONDS = LEASE_SECONDS / 3
 
 
-class Worker:
-    """One heartbeat a process, however many turns it runs; none when it runs none, so that the database can sleep.
+class Lease:
+    """The lease of one process, by whose id its turns are known.
+
+    One heartbeat a process, however many turns it runs; none when it runs none, so that the database can sleep.
 
     `turn_seconds` is how long a turn may need its lease.
     """
@@ -29,7 +31,7 @@ class Worker:
         self._renewed_at = float("-inf")
         self._renewing = asyncio.Lock()
 
-    async def ensure_lease(self) -> None:
+    async def ensure(self) -> None:
         """See that the lease holds for a while; a turn begun without one would look abandoned at once."""
         self._needed_until = time.monotonic() + self._turn_seconds
         async with self._renewing:

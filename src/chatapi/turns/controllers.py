@@ -14,11 +14,11 @@ from litestar.types import Method
 from litestar.types.internal_types import PathParameterDefinition
 
 from chatapi.auth.tokens import Identity
-from chatapi.chat import stream
-from chatapi.chat.events import TurnLog
-from chatapi.chat.schemas import AnswerAnew, ChatAnswer, ChatRequest, RegenerateRequest
-from chatapi.chat.service import ChatService
 from chatapi.openapi import EVENT_STREAM, StreamOperation, StreamOrJSONOperation, problems
+from chatapi.turns import ui_stream
+from chatapi.turns.log import TurnLog
+from chatapi.turns.schemas import AnswerAnew, ChatAnswer, ChatRequest, RegenerateRequest
+from chatapi.turns.service import ChatService
 
 IdempotencyKey = Annotated[
     str | None,
@@ -149,9 +149,9 @@ async def answered(
 
 def streamed(chat: ChatService, log: TurnLog) -> Response[Any]:
     return Stream(
-        stream.ui_message_stream(log, chat.telemetry.metrics.streams_active),
+        ui_stream.ui_message_stream(log, chat.telemetry.metrics.streams_active),
         media_type=EVENT_STREAM,
-        headers={**stream.HEADERS, **replay_headers(log)},
+        headers={**ui_stream.HEADERS, **replay_headers(log)},
     )
 
 

@@ -4,7 +4,7 @@ It is written at a bounded rate, not a write a token, and a turn's rows go when 
 """
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -12,9 +12,13 @@ from msgspec.structs import replace
 from sqlalchemy import and_, delete, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.chat.events import ReasoningAdded, TextAdded, TurnEvent
-from chatapi.db.models import RUNNING, Turn, TurnChunk
+from chatapi.db.models import RUNNING, Conversation, Turn, TurnChunk
+from chatapi.db.paging import MAX_ID
 from chatapi.db.services import insert_unless_there
+from chatapi.errors import AppError, ConversationNotFound, TurnCancelled, TurnNotFound, restored
+from chatapi.turns.log import ReasoningAdded, TextAdded, TurnEvent
+from chatapi.turns.schemas import ChatAnswer
+from chatapi.turns.store.rows import ABANDONED, answer_of, turn_is_alive
 
 
 class Chunk(Struct, frozen=True, kw_only=True):
@@ -34,6 +38,13 @@ class Place(Struct, frozen=True, kw_only=True):
     conversation_id: int
     run_id: str
     position: int
+
+
+class Ending(NamedTuple):
+    """How a turn ended: with what was stored of its answer, if anything was, and if it was not answered, why."""
+
+    stored: ChatAnswer | None
+    failure: AppError | None
 
 
 async def write(session: AsyncSession, chunks: Sequence[Chunk]) -> set[str]:
@@ -77,6 +88,60 @@ async def said(session: AsyncSession, run: Place) -> str:
 async def drop(session: AsyncSession, user_id: str, turn_id: int) -> None:
     """In the transaction that ends the turn or runs it again, which holds its row."""
     await session.execute(delete(TurnChunk).where(TurnChunk.turn_id == turn_id, TurnChunk.user_id == user_id))
+
+
+async def find(session: AsyncSession, user_id: str, conversation_id: int, turn_id: int | None) -> Turn | None:
+    """The turn of that id, or without one the conversation's active turn, if it has one.
+
+    Raises `ConversationNotFound` and `TurnNotFound`.
+    """
+    await own_conversation(session, user_id, conversation_id)
+    of_conversation = select(Turn).where(Turn.user_id == user_id, Turn.conversation_id == conversation_id)
+    if turn_id is None:
+        return await session.scalar(of_conversation.where(Turn.status == RUNNING, turn_is_alive))
+    turn = None if turn_id > MAX_ID else await session.scalar(of_conversation.where(Turn.id == turn_id))
+    if turn is None:
+        raise TurnNotFound(turn_id)
+    return turn
+
+
+async def own_conversation(session: AsyncSession, user_id: str, conversation_id: int) -> None:
+    """Raises `ConversationNotFound` when it is not theirs."""
+    mine = select(Conversation.id).where(Conversation.id == conversation_id, Conversation.user_id == user_id)
+    if conversation_id > MAX_ID or await session.scalar(mine) is None:
+        raise ConversationNotFound(conversation_id)
+
+
+async def news_and_ends(
+    session: AsyncSession, places: Sequence[Place]
+) -> tuple[Sequence[Chunk], dict[str, Ending]]:
+    """What was said since, and how those ended which have."""
+    running = await session.scalars(
+        select(Turn.run_id).where(
+            Turn.run_id.in_([place.run_id for place in places]),
+            Turn.status == RUNNING,
+            turn_is_alive,
+        )
+    )
+    alive = set(running)
+    news = await read(session, places)
+    ends = {place.run_id: await ending(session, place) for place in places if place.run_id not in alive}
+    return news, ends
+
+
+async def ending(session: AsyncSession, place: Place) -> Ending:
+    turn = await session.scalar(select(Turn).where(Turn.id == place.turn_id))
+    ids: dict[str, Any] = {"turn_id": place.turn_id, "conversation_id": place.conversation_id}
+    if turn is None:  # deleted with its conversation
+        return Ending(None, TurnCancelled(**ids))
+    if turn.run_id != place.run_id or turn.status == "running":
+        return Ending(None, restored(ABANDONED, **ids))
+    if turn.status == "failed" and turn.error is not None:
+        return Ending(await answer_of(session, turn), restored(turn.error, **ids))
+    return Ending(
+        await answer_of(session, turn),
+        TurnCancelled(**ids) if turn.status == "cancelled" else None,
+    )
 
 
 def row_of(chunk: Chunk) -> dict[str, Any]:

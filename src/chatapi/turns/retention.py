@@ -13,10 +13,10 @@ from sqlalchemy import ColumnElement, and_, delete, exists, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.audit import audit
-from chatapi.chat.store import turn_is_alive
 from chatapi.db.database import Database
 from chatapi.db.models import RUNNING, Conversation, Turn
 from chatapi.db.owner import EVERYONE
+from chatapi.turns.store.rows import turn_is_alive
 
 WINDOW = 5_000  # conversations looked at in a statement: a fraction of a second, by the primary key
 BATCH = 25  # conversations deleted in a transaction

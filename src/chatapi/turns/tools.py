@@ -13,10 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chatapi.agent.ports import ToolCall, ToolError, ToolSpec
 from chatapi.agent.tools import ExternalTool, Tool
 from chatapi.audit import audit
-from chatapi.chat import store
-from chatapi.chat.events import ToolEnded, ToolStarted
-from chatapi.db.database import Database
 from chatapi.text import storable
+from chatapi.turns.log import ToolEnded, ToolStarted
+from chatapi.turns.store import Run, TurnStore
 
 
 class TurnTools:
@@ -28,14 +27,14 @@ class TurnTools:
 
     def __init__(
         self,
-        database: Database,
-        run: store.Run,
+        store: TurnStore,
+        run: Run,
         tools: Mapping[str, Tool[Any] | ExternalTool],
         tell: Callable[[ToolStarted | ToolEnded], None],
     ) -> None:
         self.calls: list[ToolCall] = list(run.journal)
         self._not_claimed = [call for call in run.journal if call.error is msgspec.UNSET]
-        self._database = database
+        self._store = store
         self._run = run
         self._tools = tools
         self._tell = tell
@@ -70,18 +69,10 @@ class TurnTools:
                 own = partial(tool.call, arguments)
             done = None if own is None else await self._call_outside(own, name, arguments, call_id)
 
-            async def carry_out(session: AsyncSession) -> ToolCall:
-                await store.hold(session, self._run)
-                call = done or await _outcome(self._do(session, name, arguments), name, arguments, call_id)
-                await store.record_call(session, self._run, position, call)
-                return call
+            async def effect(session: AsyncSession) -> ToolCall:
+                return done or await _outcome(self._do(session, name, arguments), name, arguments, call_id)
 
-            async def look_up(session: AsyncSession) -> ToolCall | None:
-                await store.hold(session, self._run)
-                written = await store.read_journal(session, self._run.user_id, self._run.turn_id)
-                return written[position] if len(written) > position else None
-
-            call = await self._database.run(self._run.user_id, carry_out, look_up)
+            call = await self._store.call(self._run, position, effect)
             self.calls.append(call)
             self._tell(ToolEnded(call))
             self._audit(call)
@@ -112,7 +103,7 @@ class TurnTools:
 
         A process that dies between the two leaves no entry, and the call is made again: at least once.
         """
-        await self._database.run(self._run.user_id, lambda session: store.hold(session, self._run))
+        await self._store.hold(self._run)
         return await _outcome(call(), name, arguments, call_id)
 
     async def _do(self, session: AsyncSession, name: str, arguments: dict[str, Any]) -> Any:

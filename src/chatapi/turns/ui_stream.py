@@ -11,9 +11,9 @@ import msgspec
 from prometheus_client import Gauge
 
 from chatapi.agent.ports import ToolCall
-from chatapi.chat.events import ReasoningAdded, TextAdded, ToolEnded, ToolStarted, TurnEvent, TurnLog
-from chatapi.chat.schemas import ChatAnswer
 from chatapi.errors import AppError, TurnCancelled
+from chatapi.turns.log import ReasoningAdded, TextAdded, ToolEnded, ToolStarted, TurnEvent, TurnLog
+from chatapi.turns.schemas import ChatAnswer
 
 HEADERS = {
     "x-vercel-ai-ui-message-stream": "v1",

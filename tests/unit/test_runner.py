@@ -4,21 +4,21 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import cast
 
-from chatapi.agent.ports import AgentEvent, Prompt, StepStart, TextDelta, TextWasReasoning, Tools
-from chatapi.chat.events import TextAdded
-from chatapi.chat.running import RunningTurn, failed
-from chatapi.chat.store import Run
-from chatapi.chat.stream import UIMessageChunks
-from chatapi.db.database import Database
+from chatapi.agent.ports import Agent, AgentEvent, Prompt, StepStart, TextDelta, TextWasReasoning, Tools
 from chatapi.errors import ModelBusy
+from chatapi.turns.log import TextAdded
+from chatapi.turns.runner import Cancelled, Runner
+from chatapi.turns.store import Run, TurnStore
+from chatapi.turns.ui_stream import UIMessageChunks
 
 RUN = Run(turn_id=1, run_id="run", user_id="alice", conversation_id=1, message="Hello", history=[])
-NO_DATABASE = cast("Database", None)
+NO_STORE = cast("TurnStore", None)
+NOBODY = cast("Agent", None)
 
 
 def test_a_write_that_may_have_been_done_is_repeated_as_it_was() -> None:
     """Whoever reads elsewhere may have gone on from it: with more in it, the rest would never be read."""
-    turn = RunningTurn(RUN, NO_DATABASE, {})
+    turn = Runner(RUN, NO_STORE, NOBODY, {}, seconds=60)
     assert turn.unwritten() is None
     turn.log.add(TextAdded("One"))
     first = turn.unwritten()
@@ -35,7 +35,7 @@ def test_a_write_that_may_have_been_done_is_repeated_as_it_was() -> None:
 
 
 def test_text_that_turns_out_to_be_reasoning_is_no_part_of_the_answer() -> None:
-    turn = RunningTurn(RUN, NO_DATABASE, {})
+    turn = Runner(RUN, NO_STORE, NOBODY, {}, seconds=60)
     for event in (StepStart(), TextDelta("First."), StepStart(), TextDelta("Hm"), TextWasReasoning()):
         turn._hear(event)
     assert turn.log.text == "First."
@@ -46,11 +46,9 @@ def test_text_that_turns_out_to_be_reasoning_is_no_part_of_the_answer() -> None:
 
 
 async def test_a_turn_that_is_stopped_for_a_restart_is_interrupted_whatever_its_agent_makes_of_it() -> None:
-    turn = RunningTurn(RUN, NO_DATABASE, {})
-    turn.stopped = "interrupted"
-    failure = failed(turn, ModelBusy("The model is busy.")).failure
-    assert failure is not None
-    assert failure.type == "interrupted"
+    turn = Runner(RUN, NO_STORE, NOBODY, {}, seconds=60)
+    turn._stopped = "interrupted"
+    assert turn._failure(ModelBusy("The model is busy.")).type == "interrupted"
 
 
 class Tidy:
@@ -75,12 +73,13 @@ class Tidy:
 
 async def test_a_stop_that_is_repeated_does_not_disturb_the_cleaning_up() -> None:
     """A cancel is seen again and again, twice a second, until the turn has ended."""
-    agent, turn = Tidy(), RunningTurn(RUN, NO_DATABASE, {})
-    reply = asyncio.create_task(turn.reply(agent, seconds=60))
+    agent = Tidy()
+    turn = Runner(RUN, NO_STORE, agent, {}, seconds=60)
+    reply = asyncio.create_task(turn.reply())
     await agent.begun.wait()
     turn.stop("cancelled")
     await agent.cleaning.wait()
     turn.stop("cancelled")
     agent.go_on.set()
-    assert (await reply).failure is not None
+    assert await reply == Cancelled()
     assert agent.is_clean

@@ -5,10 +5,9 @@ The turn under way is in a context variable, so that what is measured need not b
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from functools import wraps
-from typing import Any, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeAlias
 
 from msgspec import UNSET
 from opentelemetry.trace import Span
@@ -31,7 +30,6 @@ from chatapi.text import storable
 from chatapi.tracing import Tracing, fail
 
 P = ParamSpec("P")
-T = TypeVar("T")
 Part: TypeAlias = Literal["history", "store", "model", "tools"]
 
 
@@ -126,20 +124,10 @@ class TurnMeasure:
 current_turn: ContextVar[TurnMeasure] = ContextVar("current_turn")
 
 
-def measured(part: Part) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
-    """A function whose time is this part of the turn that it is called in, if it is called in one."""
-
-    def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-        @wraps(function)
-        async def timed(*args: P.args, **kwargs: P.kwargs) -> T:
-            if (turn := current_turn.get(None)) is None:
-                return await function(*args, **kwargs)
-            with turn.part(part):
-                return await function(*args, **kwargs)
-
-        return timed
-
-    return decorate
+def measuring(part: Part) -> AbstractContextManager[None]:
+    """What passes inside is this part of the turn that it passes in, if it passes in one."""
+    turn = current_turn.get(None)
+    return nullcontext() if turn is None else turn.part(part)
 
 
 def measured_run(turn_id: int, conversation_id: int) -> AbstractContextManager[None]:

@@ -1,0 +1,90 @@
+"""Turns that run in another process, read here: one poll of the database for all of them, however many read."""
+
+import asyncio
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from chatapi.db.models import Turn
+from chatapi.errors import AppError, DatabaseUnavailable, Restarting
+from chatapi.turns.log import TurnLog
+from chatapi.turns.loops import every
+from chatapi.turns.store import TurnStore
+from chatapi.turns.store.live import Chunk, Place
+
+POLL_SECONDS = 0.25  # what is said is written every 0.5 s, so it is seen elsewhere within 0.75 s
+UNREAD_POLLS = 20  # a log is made a moment before it is read
+
+
+class LiveTurns:
+    """The logs of turns that run elsewhere, each shared by those who read it here."""
+
+    def __init__(self, store: TurnStore) -> None:
+        self._store = store
+        self._followed: dict[str, Followed] = {}
+        self._polling = asyncio.Lock()
+
+    @property
+    def logs(self) -> list[TurnLog]:
+        return [followed.log for followed in self._followed.values()]
+
+    async def follow(self, turn: Turn) -> TurnLog:
+        """The turn's log, which fills from the database; raises `DatabaseUnavailable`."""
+        followed = self._followed.setdefault(turn.run_id, Followed(turn))
+        await self._poll([followed])
+        return followed.log
+
+    async def run(self) -> None:
+        """Poll until cancelled; nothing is asked while nobody reads."""
+        await every(
+            POLL_SECONDS,
+            self._poll_wanted,
+            absence="Turns of other processes are not seen while the database is away",
+        )
+
+    async def _poll_wanted(self) -> None:
+        wanted = {run_id: each for run_id, each in self._followed.items() if each.is_wanted()}
+        for run_id in self._followed.keys() - wanted.keys():
+            log = self._followed[run_id].log
+            # A reader that comes now would never be woken, so it is sent on.
+            log.part(Restarting(log.turn_id, log.conversation_id))
+        self._followed = wanted
+        try:
+            await self._poll(list(self._followed.values()))
+        except DatabaseUnavailable:
+            raise
+        except Exception:
+            for each in self.logs:
+                each.end(AppError("The service failed; the turn itself goes on."))
+            raise
+
+    async def _poll(self, followed: "Sequence[Followed]") -> None:
+        async with self._polling:  # two polls at once would read the same chunks
+            if followed := [each for each in followed if each.log.ended is None]:
+                places = [each.place for each in followed]
+                news, ends = await self._store.news(places)
+                for each in followed:
+                    each.take([chunk for chunk in news if chunk.run_id == each.place.run_id])
+                    if end := ends.get(each.place.run_id):
+                        each.log.conclude(*end)
+
+
+class Followed:
+    """A run's log and how far it was read from the database."""
+
+    def __init__(self, turn: Turn) -> None:
+        self.log = TurnLog(turn.id, turn.conversation_id)
+        self.place = Place(
+            turn_id=turn.id, conversation_id=turn.conversation_id, run_id=turn.run_id, position=0
+        )
+        self._polls_unread = 0
+
+    def is_wanted(self) -> bool:
+        """Asked once a poll: whether it goes on, and somebody reads it or may be just about to."""
+        self._polls_unread = 0 if self.log.readers else self._polls_unread + 1
+        return self.log.ended is None and self._polls_unread < UNREAD_POLLS
+
+    def take(self, news: Sequence[Chunk]) -> None:
+        for chunk in news:
+            self.log.add(*chunk.events)
+            self.place = replace(self.place, position=chunk.position + 1)

@@ -1,0 +1,254 @@
+"""One run of a turn, from claimed to stored: the agent replies, and how that ended is written."""
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias
+
+from msgspec import Struct
+
+from chatapi.agent.ports import (
+    Agent,
+    AgentEvent,
+    Finish,
+    FinishReason,
+    Prompt,
+    ProviderState,
+    ReasoningDelta,
+    StepStart,
+    TextDelta,
+    TextWasReasoning,
+    Usage,
+)
+from chatapi.agent.tools import ExternalTool, Tool
+from chatapi.audit import audit
+from chatapi.errors import (
+    AppError,
+    DatabaseUnavailable,
+    Interrupted,
+    ModelEmpty,
+    ModelFailed,
+    ModelTooSlow,
+    TurnCancelled,
+)
+from chatapi.text import storable
+from chatapi.turns.log import ReasoningAdded, TextAdded, TurnLog
+from chatapi.turns.measures import measured_run, measuring
+from chatapi.turns.schemas import ChatAnswer
+from chatapi.turns.store import Run, Said, Shown, TurnStore
+from chatapi.turns.store.live import Chunk
+from chatapi.turns.tools import TurnTools
+
+log = logging.getLogger(__name__)
+
+SETTLE_SECONDS = 1.0  # between tries to write a turn's end while the database is away
+
+
+class Completed(Struct, frozen=True):
+    """The agent has answered."""
+
+
+class Cancelled(Struct, frozen=True):
+    """Somebody asked for the turn's end."""
+
+
+class Failed(Struct, frozen=True):
+    """There is no answer; `error` is what the client is told."""
+
+    error: AppError
+
+
+Outcome: TypeAlias = Completed | Cancelled | Failed
+
+
+class Runner:
+    """One run of a turn by this process. `log` is what is read of it here."""
+
+    def __init__(
+        self,
+        run: Run,
+        store: TurnStore,
+        agent: Agent,
+        tools: Mapping[str, Tool[Any] | ExternalTool],
+        *,
+        seconds: float,
+    ) -> None:
+        self.run = run
+        self.log = TurnLog(run.turn_id, run.conversation_id)
+        self._store = store
+        self._agent = agent
+        self._tools = TurnTools(store, run, tools, self.log.add)
+        self._seconds = seconds
+        self._written = 0  # events that readers elsewhere can read
+        self._writing: Chunk | None = None  # which they perhaps can
+        self._usage: Usage | None = None
+        self._finish_reason: FinishReason | None = None  # none is `stop`
+        self._state: ProviderState | None = None
+        self._stopped: Literal["cancelled", "interrupted"] | None = None
+        self._reply: asyncio.Task[None] | None = None
+
+    async def carry_out(self) -> None:
+        """Run the turn to its stored end, with which `log` ends; raises what is a defect of ours."""
+        try:
+            with audited(self.run), measured_run(self.run.turn_id, self.run.conversation_id):
+                outcome = await self.reply()
+                with measuring("store"):
+                    answer = await self._settle(outcome)
+                self.log.conclude(answer, None)
+        except AppError as error:
+            self.log.end(error)
+        except asyncio.CancelledError:
+            self.log.end(interrupted(self.run))
+            raise
+
+    async def reply(self) -> Outcome:
+        """Let the agent reply, and say how that ended."""
+        self._reply = asyncio.create_task(self._hear_all())
+        try:
+            await self._reply
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever an agent raises ends its turn
+            return Cancelled() if self._stopped == "cancelled" else Failed(self._failure(error))
+        return Completed()
+
+    def stop(self, reason: Literal["cancelled", "interrupted"]) -> None:
+        """End the reply; what was said and done so far stays. Asked again, it lets the agent clean up behind itself."""
+        if self._stopped is None and self._reply is not None and not self._reply.done():
+            self._stopped = reason
+            self._reply.cancel()
+
+    def unwritten(self) -> Chunk | None:
+        """What is to be written for readers elsewhere; the same again until it is known to be, by `wrote`.
+
+        A write that failed may have been done all the same, and readers may have gone on from there. None once the turn is
+        about to end: the end might miss what it should delete.
+        """
+        if self._reply is not None and self._reply.done():
+            return None
+        if self._writing is None and self._written < len(self.log.events):
+            self._writing = Chunk(
+                turn_id=self.run.turn_id,
+                run_id=self.run.run_id,
+                user_id=self.run.user_id,
+                position=self._written,
+                events=self.log.events[self._written :],
+            )
+        return self._writing
+
+    def wrote(self) -> None:
+        if self._writing is not None:
+            self._written += len(self._writing.events)
+            self._writing = None
+
+    async def _hear_all(self) -> None:
+        run = self.run
+        prompt = Prompt(
+            user_id=run.user_id, conversation_id=run.conversation_id, message=run.message, history=run.history
+        )
+        limit = asyncio.timeout(self._seconds)
+        try:
+            async with limit:
+                async for event in self._agent.reply(prompt, self._tools):
+                    self._hear(event)
+        except TimeoutError as error:
+            if limit.expired():
+                raise ModelTooSlow(f"The answer took longer than {self._seconds:g} s.") from error
+            raise
+        if not self.log.text.strip():
+            raise ModelEmpty("The model gave an empty answer.")
+
+    def _hear(self, event: AgentEvent) -> None:
+        match event:
+            case TextDelta(text=text):
+                self.log.add(TextAdded(storable(text)))
+            case ReasoningDelta(text=text):
+                self.log.add(ReasoningAdded(storable(text)))
+            case TextWasReasoning():
+                self.log.add(TextAdded("", was_reasoning=True))
+            case StepStart():
+                self.log.begin_step()
+            case Finish(reason=reason):
+                self._finish_reason = None if reason == "stop" else reason
+            case Usage():
+                self._usage = event
+            case ProviderState():
+                self._state = event
+
+    async def _settle(self, outcome: Outcome) -> ChatAnswer:
+        """Write the turn's end, however long the database is away; the client is told 503 the first time it is.
+
+        Gives the answer, or raises what the client is told instead.
+        """
+        said = self._said
+        while True:
+            try:
+                match outcome:
+                    case Completed():
+                        return await self._store.finish(self.run, said, self._shown)
+                    case Cancelled():
+                        await self._store.cancel(self.run, said)
+                    case Failed(error=error):
+                        await self._store.fail(self.run, said, {"type": error.type, "detail": error.detail})
+                break
+            except DatabaseUnavailable as trouble:
+                trouble.members |= ids_of(self.run)
+                self.log.end(trouble)
+                await asyncio.sleep(SETTLE_SECONDS)
+            except TurnCancelled as gone:
+                raise (outcome.error if isinstance(outcome, Failed) else gone) from None
+            except Exception as defect:
+                if not isinstance(outcome, Completed):
+                    raise
+                outcome = Failed(
+                    self._failure(defect)
+                )  # what cannot be stored must not leave the turn running
+        raise outcome.error if isinstance(outcome, Failed) else TurnCancelled(**ids_of(self.run))
+
+    @property
+    def _said(self) -> Said:
+        return Said(
+            response=self.log.text,
+            tool_calls=self._tools.calls,
+            usage=self._usage,
+            finish_reason=self._finish_reason,
+            state=self._state,
+        )
+
+    @property
+    def _shown(self) -> Shown:
+        if self._writing is not None:
+            return "being written"
+        return "written" if self._written else "nothing"
+
+    def _failure(self, error: BaseException) -> AppError:
+        """What the client is told of an error; what it may not be told is logged."""
+        if self._stopped:  # whatever the agent made of it
+            return interrupted(self.run)
+        if isinstance(error, AppError):
+            failure = error
+        else:
+            log.error("The agent failed in turn %s", self.run.turn_id, exc_info=error)
+            failure = ModelFailed("The model failed to answer.")
+        failure.members |= ids_of(self.run)
+        return failure
+
+
+def interrupted(run: Run) -> Interrupted:
+    return Interrupted("The service is restarting; send the message again.", retry_after=1, **ids_of(run))
+
+
+def ids_of(run: Run) -> dict[str, int]:
+    return {"turn_id": run.turn_id, "conversation_id": run.conversation_id}
+
+
+@contextmanager
+def audited(run: Run) -> Iterator[None]:
+    """A turn's beginning and its end, by ids alone."""
+    ids = {"user_id": run.user_id, **ids_of(run)}
+    audit("turn.begun", "success", **ids)
+    try:
+        yield
+    except BaseException as error:
+        audit("turn.ended", "failure", reason=getattr(error, "type", type(error).__name__), **ids)
+        raise
+    audit("turn.ended", "success", **ids)

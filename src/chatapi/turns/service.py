@@ -1,0 +1,158 @@
+"""The use cases of a turn: start, resume, cancel. No database connection is held while the agent thinks."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from hashlib import sha256
+from secrets import token_hex
+from typing import Any, TypeAlias
+
+import msgspec
+
+from chatapi.agent.ports import Agent
+from chatapi.agent.tools import ExternalTool, ExternalToolSource, Tool
+from chatapi.errors import DatabaseUnavailable, KeyInProgress
+from chatapi.limits.messages import MessageLimit
+from chatapi.settings import Settings
+from chatapi.turns.lease import Lease
+from chatapi.turns.log import TurnLog
+from chatapi.turns.measures import MeasuredAgent, Telemetry, measuring
+from chatapi.turns.runner import Runner
+from chatapi.turns.schemas import AnswerAnew, ChatAnswer, ChatRequest
+from chatapi.turns.store import Claim, Key, Run, TurnStore
+from chatapi.turns.supervisor import Supervisor, part
+
+MESSAGES_PER_TURN = 2
+
+Begun: TypeAlias = "asyncio.Future[TurnLog]"
+
+
+class ChatService:
+    """Begins turns and finds them again; how they run is the runner's, and what ticks beside them the supervisor's."""
+
+    def __init__(
+        self,
+        store: TurnStore,
+        supervisor: Supervisor,
+        lease: Lease,
+        agent: Agent,
+        tools: Sequence[Tool[Any]],
+        external: ExternalToolSource,
+        limit: MessageLimit,
+        settings: Settings,
+        telemetry: Telemetry,
+    ) -> None:
+        self._store = store
+        self._supervisor = supervisor
+        self._lease = lease
+        self._agent = MeasuredAgent(agent, telemetry)
+        self._tools = {tool.name: tool for tool in tools}
+        self._external = external
+        self._limit = limit
+        self._seconds = settings.chat_timeout
+        self._history_turns = settings.chat_history_limit // MESSAGES_PER_TURN
+        self.telemetry = telemetry
+
+    async def start(self, user_id: str, request: ChatRequest | AnswerAnew, key: str | None) -> TurnLog:
+        """Begin a turn and give its log; with an idempotency key that was answered before, the log of that answer.
+
+        Raises `RateLimited`, but not for what was answered before, and what `TurnStore.begin` raises. Once the turn has
+        begun, its log ends with the answer or with `ModelFailed`, `ModelTooSlow`, `TurnCancelled`, `Interrupted` or
+        `DatabaseUnavailable`, each with `turn_id` and `conversation_id`.
+        """
+        begun: Begun = asyncio.get_running_loop().create_future()
+        turn = self.telemetry.turn(self._turn, user_id, request, fingerprint(key, request), begun)
+        self._supervisor.spawn(turn)
+        return await begun
+
+    async def start_or_join(
+        self, user_id: str, request: ChatRequest | AnswerAnew, key: str | None
+    ) -> TurnLog:
+        """As `start`, but a turn of the same key that is still running is joined, and not refused."""
+        try:
+            return await self.start(user_id, request, key)
+        except KeyInProgress as running:
+            turn_id: int = running.members["turn_id"]
+            joined = await self.resume(user_id, running.members["conversation_id"], turn_id)
+            if joined is None:
+                raise
+            return joined
+
+    async def resume(self, user_id: str, conversation_id: int, turn_id: int | None = None) -> TurnLog | None:
+        """The log of a turn, wherever it runs or ran: of that id, or of the conversation's active one, if it has one.
+
+        Raises `ConversationNotFound` and `TurnNotFound`.
+        """
+        turn = await self._store.find(user_id, conversation_id, turn_id)
+        if turn is None:
+            return None
+        if (log := self._supervisor.log_of(turn.run_id)) is not None:
+            return log
+        log = await self._supervisor.live.follow(turn)
+        if self._supervisor.is_draining:  # and has told the others already
+            part([log])
+        return log
+
+    async def cancel(self, user_id: str, turn_id: int) -> None:
+        """Ask for a turn's end, whichever process runs it; raises `TurnNotFound` and `TurnEnded`."""
+        await self._store.request_cancel(user_id, turn_id)
+        await self._supervisor.stop_cancelled()
+
+    async def _turn(
+        self, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None, begun: Begun
+    ) -> None:
+        """From begin to end. The client is given the log at the beginning, and is not needed for the rest."""
+        try:
+            run = await self._limit.count(
+                user_id,
+                begin=partial(self._begin, user_id, request, key),
+                find=partial(self._seen, user_id, key),
+                answer=ChatAnswer,
+            )
+        except Exception as error:  # noqa: BLE001 - it is the client's to see
+            if not begun.cancelled():
+                begun.set_exception(error)
+                begun.exception()  # seen here, since the client that would see it may go before it does
+            return
+        except asyncio.CancelledError:
+            begun.cancel()
+            raise
+        if isinstance(run, ChatAnswer):
+            give(begun, TurnLog.of(run, replayed=True))
+            return
+        tools: dict[str, Tool[Any] | ExternalTool] = {**self._external(), **self._tools}
+        runner = Runner(run, self._store, self._agent, tools, seconds=self._seconds)
+        give(begun, runner.log)
+        await self._supervisor.look_after(runner)
+
+    async def _begin(
+        self, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None
+    ) -> Run | ChatAnswer:
+        with measuring("store"):
+            await self._lease.ensure()
+            claim = Claim(
+                run_id=token_hex(16),
+                worker_id=self._lease.id,
+                model=self._agent.model,
+                history=self._history_turns,
+            )
+            try:
+                return await self._store.begin(user_id, request, key, claim)
+            except DatabaseUnavailable:
+                self._supervisor.lose(claim.run_id)
+                raise
+
+    async def _seen(self, user_id: str, key: Key | None) -> ChatAnswer | None:
+        return None if key is None else await self._store.seen(user_id, key)
+
+
+def give(begun: Begun, log: TurnLog) -> None:
+    if not begun.cancelled():  # by a client that has gone
+        begun.set_result(log)
+
+
+def fingerprint(key: str | None, request: ChatRequest | AnswerAnew) -> Key | None:
+    """The key with what tells its request from another: the parsed body, and the turn that is answered anew."""
+    if key is None:
+        return None
+    return Key(value=key, request_hash=sha256(msgspec.json.encode(request)).hexdigest())

@@ -1,0 +1,149 @@
+"""The store of turns: each method is one short transaction, tried again while the database's trouble passes."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from chatapi.agent.ports import ToolCall
+from chatapi.db.database import Database
+from chatapi.db.models import Turn
+from chatapi.db.owner import EVERYONE
+from chatapi.turns.schemas import AnswerAnew, ChatAnswer, ChatRequest
+from chatapi.turns.store import begin, end, journal, live
+from chatapi.turns.store.live import Chunk, Ending, Place
+from chatapi.turns.store.rows import Claim, Key, Run, Said, Shown
+
+
+class TurnStore:
+    """All methods raise `DatabaseUnavailable` when the trouble lasts.
+
+    A COMMIT that was cut off may have happened, so a second try looks for what the first one wrote.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def begin(
+        self, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None, claim: Claim
+    ) -> Run | ChatAnswer:
+        """Own the conversation or make it, claim its one active turn, store the user's message, read the history.
+
+        With a key that was seen before, its turn is run again if it failed or was abandoned, and if it was answered the
+        answer is given. Raises `ConversationNotFound`, `TurnInProgress`; for keys `KeyReused`, `KeyInProgress`,
+        `TurnSuperseded` and `TurnCancelled`; for another answer `TurnNotFound`, and `TurnSuperseded` when the conversation
+        has gone on.
+        """
+        return await self._database.tried(
+            lambda is_retry: self._begin(user_id, request, key, claim, is_retry)
+        )
+
+    async def _begin(
+        self,
+        user_id: str,
+        request: ChatRequest | AnswerAnew,
+        key: Key | None,
+        claim: Claim,
+        is_retry: bool,  # noqa: FBT001 - `Database.tried` says it by place
+    ) -> Run | ChatAnswer:
+        async with self._database.transaction(user_id) as session:
+            if is_retry and (run := await begin.begun(session, user_id, claim)) is not None:
+                return run
+            return await begin.begin(session, user_id, request, key, claim)
+
+    async def seen(self, user_id: str, key: Key) -> ChatAnswer | None:
+        """The answer that a request with this key has had, or None if its turn is to be begun or run again.
+
+        Raises `KeyReused`, `TurnCancelled` and `KeyInProgress`.
+        """
+        return await self._database.run(user_id, lambda session: begin.seen(session, user_id, key))
+
+    async def finish(self, run: Run, said: Said, shown: Shown) -> ChatAnswer:
+        """Store the answer and end the turn; `shown` is what was written for readers elsewhere, which is deleted.
+
+        Raises `TurnCancelled` when the run is no longer its turn's; so do `fail` and `cancel`.
+        """
+        return await self._database.tried(lambda is_retry: self._finish(run, said, shown, is_retry))
+
+    async def _finish(
+        self,
+        run: Run,
+        said: Said,
+        shown: Shown,
+        is_retry: bool,  # noqa: FBT001 - as above
+    ) -> ChatAnswer:
+        async with self._database.transaction(run.user_id) as session:
+            if is_retry and (answer := await end.finished(session, run)) is not None:
+                return answer
+            answer = await end.finish(session, run, said)
+            if shown != "nothing":
+                await live.drop(session, run.user_id, run.turn_id)
+            return answer
+
+    async def fail(self, run: Run, said: Said, error: dict[str, Any]) -> None:
+        """End the turn as failed; what it had said and done is kept and shown, and no model ever sees it."""
+
+        async def work(session: AsyncSession) -> None:
+            await end.fail(session, run, said, error)
+            await live.drop(session, run.user_id, run.turn_id)
+
+        await self._database.run(run.user_id, work)
+
+    async def cancel(self, run: Run, said: Said) -> None:
+        """End the turn as cancelled; what it had said and done is kept, and part of later history."""
+
+        async def work(session: AsyncSession) -> None:
+            await end.finish_cancelled(session, run, said)
+            await live.drop(session, run.user_id, run.turn_id)
+
+        await self._database.run(run.user_id, work)
+
+    async def fail_runs(self, run_ids: Sequence[str]) -> set[str]:
+        """End the turns that are these runs' as abandoned; gives the runs that had one."""
+        return await self._database.run(EVERYONE, lambda session: end.fail_runs(session, run_ids))
+
+    async def request_cancel(self, user_id: str, turn_id: int) -> None:
+        """Ask the process that runs the turn to end it, or end it if that is dead; `TurnNotFound`, `TurnEnded`."""
+        await self._database.run(user_id, lambda session: end.request_cancel(session, user_id, turn_id))
+
+    async def runs_to_stop(self, run_ids: Sequence[str]) -> set[str]:
+        """Those of the runs that were asked to end, or whose turn is no longer theirs."""
+        return await self._database.run(EVERYONE, lambda session: end.runs_to_stop(session, run_ids))
+
+    async def hold(self, run: Run) -> None:
+        """Raises `TurnCancelled` when the run is no longer its turn's."""
+        await self._database.run(run.user_id, lambda session: journal.hold(session, run))
+
+    async def call(
+        self, run: Run, position: int, effect: Callable[[AsyncSession], Awaitable[ToolCall]]
+    ) -> ToolCall:
+        """Carry out a call of a tool and journal it, in one transaction; raises `TurnCancelled` as `hold` does."""
+
+        async def work(session: AsyncSession) -> ToolCall:
+            call = await effect(session)
+            await journal.record_call(session, run, position, call)
+            return call
+
+        async def look_up(session: AsyncSession) -> ToolCall | None:
+            await journal.hold(session, run)
+            written = await journal.read_journal(session, run.user_id, run.turn_id)
+            return written[position] if len(written) > position else None
+
+        return await self._database.run(run.user_id, work, look_up)
+
+    async def find(self, user_id: str, conversation_id: int, turn_id: int | None) -> Turn | None:
+        """The turn of that id, or without one the conversation's active turn, if it has one.
+
+        Raises `ConversationNotFound` and `TurnNotFound`.
+        """
+        return await self._database.run(
+            user_id, lambda session: live.find(session, user_id, conversation_id, turn_id)
+        )
+
+    async def write_chunks(self, chunks: Sequence[Chunk]) -> set[str]:
+        """Store what runs have said since, for readers elsewhere; gives the ids of those that still are their turns'."""
+        return await self._database.run(EVERYONE, lambda session: live.write(session, chunks))
+
+    async def news(self, places: Sequence[Place]) -> tuple[Sequence[Chunk], dict[str, Ending]]:
+        """What was said since, and how those ended which have, by their runs' ids."""
+        return await self._database.run(EVERYONE, lambda session: live.news_and_ends(session, places))

@@ -1,0 +1,294 @@
+"""How a turn begins: a new one, one of a key that was seen before, or another answer to the last one.
+
+Core statements rather than flushes of objects, because a turn's cost is its round trips. Locks are taken in one order,
+conversation before turn, so that no two transactions wait for each other.
+"""
+
+from datetime import timedelta
+
+from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from chatapi.db.models import RUNNING, Conversation, Message, Turn, now
+from chatapi.db.services import insert_unless_there, remember_user
+from chatapi.errors import (
+    KeyInProgress,
+    KeyReused,
+    TurnCancelled,
+    TurnInProgress,
+    TurnNotFound,
+    TurnSuperseded,
+)
+from chatapi.turns.schemas import AnswerAnew, ChatAnswer, ChatRequest
+from chatapi.turns.store import live
+from chatapi.turns.store.end import fail_abandoned, touch_conversation
+from chatapi.turns.store.history import read_history
+from chatapi.turns.store.journal import read_journal
+from chatapi.turns.store.rows import (
+    USER,
+    Claim,
+    Key,
+    Run,
+    answer_of,
+    message_of,
+    new_message,
+    new_turn,
+    turn_is_alive,
+)
+
+KEY_RETENTION = timedelta(hours=24)  # a client that retries does so within minutes
+
+
+async def begin(
+    session: AsyncSession, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None, claim: Claim
+) -> Run | ChatAnswer:
+    """As `TurnStore.begin`, in a transaction that is under way."""
+    if (again := await begin_again(session, user_id, key, claim)) is not None:
+        return again
+    if isinstance(request, AnswerAnew):
+        return await begin_anew(session, user_id, request, key, claim)
+    return await begin_new(session, user_id, request, key, claim)
+
+
+async def begin_again(
+    session: AsyncSession, user_id: str, key: Key | None, claim: Claim
+) -> Run | ChatAnswer | None:
+    """As `begin`, for a key that was seen before; None for another."""
+    if key is None or (turn := await _turn_of_key(session, user_id, key)) is None:
+        return None
+    return await _again(session, turn, key, claim)
+
+
+async def begin_new(
+    session: AsyncSession,
+    user_id: str,
+    request: ChatRequest,
+    key: Key | None,
+    claim: Claim,
+    alternative_of: int | None = None,
+) -> Run:
+    """As `begin`, for a key that was not seen before."""
+    if request.conversation_id is None:
+        conversation_id = await _new_conversation(session, user_id)
+    else:
+        conversation_id = request.conversation_id
+        await touch_conversation(session, user_id, conversation_id)
+        # A running turn whose process has died blocks nobody.
+        await fail_abandoned(
+            session, Turn.user_id == user_id, Turn.conversation_id == conversation_id, ~turn_is_alive
+        )
+
+    columns = new_turn(
+        user_id=user_id,
+        conversation_id=conversation_id,
+        key=key and key.value,
+        request_hash=key and key.request_hash,
+        claim=claim,
+        alternative_of=alternative_of,
+        at=now(),
+    )
+    turn_id = await session.scalar(insert_unless_there(session, Turn, **columns).returning(Turn.id))
+    if turn_id is None:
+        raise await _who_was_first(session, user_id, conversation_id, key)
+    question = new_message(
+        USER,
+        user_id=user_id,
+        conversation_id=conversation_id,
+        turn_id=turn_id,
+        content=request.message,
+        tool_calls=[],
+        provider_state=None,
+        at=now(),
+    )
+    await session.execute(insert(Message).values(question))
+    return Run(
+        turn_id=turn_id,
+        run_id=claim.run_id,
+        user_id=user_id,
+        conversation_id=conversation_id,
+        message=request.message,
+        history=await read_history(
+            session, user_id, conversation_id, turns=claim.history, before=alternative_of or turn_id
+        ),
+    )
+
+
+async def begin_anew(
+    session: AsyncSession, user_id: str, request: AnswerAnew, key: Key | None, claim: Claim
+) -> Run:
+    """Answer the last turn anew: the same message or an edited one, with what came before it as history.
+
+    The turn that is answered anew stays as it is: which of several answers counts is seen from their order.
+    """
+    of_user = Turn.user_id == user_id
+    turn = await session.scalar(select(Turn).where(Turn.id == request.turn_id, of_user))
+    if turn is None:
+        raise TurnNotFound(request.turn_id)
+    first = turn.alternative_of or turn.id
+    await touch_conversation(session, user_id, turn.conversation_id)
+    last = (
+        select(func.coalesce(Turn.alternative_of, Turn.id))
+        .where(of_user, Turn.conversation_id == turn.conversation_id)
+        .order_by(Turn.id.desc())
+        .limit(1)
+    )
+    if await session.scalar(last) != first:
+        raise TurnSuperseded(
+            "The conversation has gone on since; only its last turn can be answered anew.",
+            turn_id=turn.id,
+            conversation_id=turn.conversation_id,
+        )
+    message = request.message or await message_of(session, turn)
+    return await begin_new(
+        session,
+        user_id,
+        ChatRequest(message=message, conversation_id=turn.conversation_id),
+        key,
+        claim,
+        alternative_of=first,
+    )
+
+
+async def seen(session: AsyncSession, user_id: str, key: Key) -> ChatAnswer | None:
+    """The answer that a request with this key has had, or None if its turn is to be begun or run again.
+
+    Raises `KeyReused`, `TurnCancelled` and `KeyInProgress`.
+    """
+    turn = await _turn_of_key(session, user_id, key)
+    if turn is None:
+        return None
+    answer = await _settled(session, turn, key)
+    alive = select(Turn.id).where(Turn.id == turn.id, Turn.user_id == user_id, turn_is_alive)
+    if turn.status == "running" and await session.scalar(alive) is not None:
+        raise _key_in_progress(turn)
+    return answer
+
+
+async def begun(session: AsyncSession, user_id: str, claim: Claim) -> Run | None:
+    """The run that `begin` made of this claim, if its COMMIT went through."""
+    turn = await session.scalar(select(Turn).where(Turn.run_id == claim.run_id, Turn.user_id == user_id))
+    return None if turn is None else await _run_of(session, turn, claim)
+
+
+async def _again(session: AsyncSession, turn: Turn, key: Key, claim: Claim) -> Run | ChatAnswer:
+    """A request whose key was seen before."""
+    if (answer := await _settled(session, turn, key)) is not None:
+        return answer
+    await touch_conversation(session, turn.user_id, turn.conversation_id)
+    gone_on = exists().where(Turn.conversation_id == turn.conversation_id, Turn.id > turn.id)
+    if await session.scalar(select(gone_on.where(Turn.user_id == turn.user_id))):
+        raise TurnSuperseded(
+            "The turn of this key failed and the conversation has gone on since; send the message anew.",
+            turn_id=turn.id,
+            conversation_id=turn.conversation_id,
+        )
+    taken = await session.scalar(
+        update(Turn)
+        .where(
+            Turn.id == turn.id,
+            Turn.user_id == turn.user_id,
+            or_(Turn.status == "failed", and_(Turn.status == RUNNING, ~turn_is_alive)),
+        )
+        .values(
+            status="running",
+            worker_id=claim.worker_id,
+            run_id=claim.run_id,
+            cancel_requested=False,
+            model=claim.model,
+            error=None,
+            usage=None,
+            finished_at=None,
+        )
+        .returning(Turn.id)
+    )
+    if taken is None:
+        raise _key_in_progress(turn)
+    await live.drop(session, turn.user_id, turn.id)
+    # What the failed run had said: the new run's answer takes its place.
+    await session.execute(
+        delete(Message).where(
+            Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "assistant"
+        )
+    )
+    return await _run_of(session, turn, claim)
+
+
+async def _settled(session: AsyncSession, turn: Turn, key: Key) -> ChatAnswer | None:
+    """What the turn of a key came to, if it came to anything that a retry cannot change."""
+    if turn.request_hash != key.request_hash:
+        raise _key_reused()
+    if turn.status == "completed":
+        return await answer_of(session, turn)
+    if turn.status == "cancelled":
+        raise TurnCancelled(turn.id, turn.conversation_id)
+    return None
+
+
+async def _run_of(session: AsyncSession, turn: Turn, claim: Claim) -> Run:
+    return Run(
+        turn_id=turn.id,
+        run_id=claim.run_id,
+        user_id=turn.user_id,
+        conversation_id=turn.conversation_id,
+        message=await message_of(session, turn),
+        history=await read_history(
+            session,
+            turn.user_id,
+            turn.conversation_id,
+            turns=claim.history,
+            before=turn.alternative_of or turn.id,
+        ),
+        journal=await read_journal(session, turn.user_id, turn.id),
+    )
+
+
+async def _turn_of_key(session: AsyncSession, user_id: str, key: Key) -> Turn | None:
+    """The turn that the key stands for; a key past its retention is let go of."""
+    turn = await session.scalar(
+        select(Turn).where(Turn.user_id == user_id, Turn.idempotency_key == key.value)
+    )
+    if turn is None or turn.created_at > now() - KEY_RETENTION:
+        return turn
+    await session.execute(
+        update(Turn).where(Turn.id == turn.id, Turn.user_id == user_id).values(idempotency_key=None)
+    )
+    return None
+
+
+async def _who_was_first(
+    session: AsyncSession, user_id: str, conversation_id: int, key: Key | None
+) -> KeyInProgress | KeyReused | TurnInProgress:
+    """Why a turn could not be claimed: a request with the same key came between, or the conversation has one."""
+    if key is not None and (turn := await _turn_of_key(session, user_id, key)) is not None:
+        return _key_in_progress(turn) if turn.request_hash == key.request_hash else _key_reused()
+    running = await session.scalar(
+        select(Turn.id).where(
+            Turn.user_id == user_id, Turn.conversation_id == conversation_id, Turn.status == RUNNING
+        )
+    )
+    return TurnInProgress(
+        "The conversation's turn before this one is not finished.",
+        retry_after=1,
+        turn_id=running,
+        conversation_id=conversation_id,
+    )
+
+
+def _key_reused() -> KeyReused:
+    return KeyReused("This Idempotency-Key was sent with another message or conversation; use a new one.")
+
+
+def _key_in_progress(turn: Turn) -> KeyInProgress:
+    return KeyInProgress(
+        "The first request with this Idempotency-Key is not finished.",
+        retry_after=1,
+        turn_id=turn.id,
+        conversation_id=turn.conversation_id,
+    )
+
+
+async def _new_conversation(session: AsyncSession, user_id: str) -> int:
+    await remember_user(session, user_id)
+    return (
+        await session.execute(insert(Conversation).values(user_id=user_id).returning(Conversation.id))
+    ).scalar_one()

@@ -1,0 +1,196 @@
+"""How a turn ends: answered, cancelled, failed, or left behind by a process that died.
+
+Locks are taken in one order, conversation before turn, so that no two transactions wait for each other.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from chatapi.db.models import RUNNING, Conversation, Message, Turn, now
+from chatapi.db.paging import MAX_ID
+from chatapi.errors import ConversationNotFound, TurnCancelled, TurnEnded, TurnNotFound
+from chatapi.turns.schemas import ChatAnswer
+from chatapi.turns.store import live
+from chatapi.turns.store.journal import read_journal
+from chatapi.turns.store.rows import (
+    ABANDONED,
+    ASSISTANT,
+    Run,
+    Said,
+    answer_of,
+    ended_turn,
+    is_ours,
+    new_message,
+    to_answer,
+    turn_is_alive,
+    typed_text,
+)
+
+
+async def finish(session: AsyncSession, run: Run, said: Said) -> ChatAnswer:
+    """Store the answer and end the turn; raises `TurnCancelled` when it is no longer ours."""
+    await end(session, run, "completed", said)
+    message_id = await store_answer(session, run.user_id, run.conversation_id, run.turn_id, said)
+    return to_answer(run, message_id, said)
+
+
+async def finish_cancelled(session: AsyncSession, run: Run, said: Said) -> None:
+    """End the turn as cancelled, and keep what it had said and done; raises `TurnCancelled` as `finish` does."""
+    await end(session, run, "cancelled", said)
+    await keep(session, run.user_id, run.conversation_id, run.turn_id, said.response)
+
+
+async def fail(session: AsyncSession, run: Run, said: Said, error: dict[str, Any]) -> None:
+    """End the turn as failed; raises `TurnCancelled` as `finish` does.
+
+    Its user's message stays, and so does what it had said and done: both are shown, and no model ever sees them.
+    """
+    await end(session, run, "failed", said, error)
+    await keep(session, run.user_id, run.conversation_id, run.turn_id, said.response)
+
+
+async def finished(session: AsyncSession, run: Run) -> ChatAnswer | None:
+    """The answer that `finish` stored for this run, if its COMMIT went through."""
+    turn = await session.scalar(
+        select(Turn).where(Turn.id == run.turn_id, Turn.run_id == run.run_id, Turn.status == "completed")
+    )
+    return None if turn is None else await answer_of(session, turn)
+
+
+async def fail_runs(session: AsyncSession, run_ids: Sequence[str]) -> set[str]:
+    """End the turns that are these runs' as abandoned; gives the runs that had one."""
+    return await fail_abandoned(session, Turn.run_id.in_(run_ids))
+
+
+async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> None:
+    """Ask the process that runs the turn to end it; where that process is dead, end it here, and keep what it wrote down.
+
+    Raises `TurnNotFound` and `TurnEnded`.
+    """
+    turn = await session.scalar(select(Turn).where(Turn.id == turn_id, Turn.user_id == user_id))
+    if turn is None:
+        raise TurnNotFound(turn_id)
+    await touch_conversation(session, user_id, turn.conversation_id)
+    asked = await session.scalar(
+        update(Turn)
+        .where(Turn.id == turn_id, Turn.user_id == user_id, Turn.status == RUNNING)
+        .values(cancel_requested=True)
+        .returning(Turn.id)
+    )
+    if asked is None:
+        raise TurnEnded(
+            "The turn has ended; there is nothing left to cancel.",
+            turn_id=turn_id,
+            conversation_id=turn.conversation_id,
+        )
+    abandoned = await session.scalar(
+        update(Turn)
+        .where(Turn.id == turn_id, Turn.user_id == user_id, Turn.status == RUNNING, ~turn_is_alive)
+        .values(status="cancelled", finished_at=now())
+        .returning(Turn.run_id)
+    )
+    if abandoned is not None:
+        await keep_written(session, user_id, turn.conversation_id, turn_id, abandoned)
+
+
+async def runs_to_stop(session: AsyncSession, run_ids: Sequence[str]) -> set[str]:
+    """Those of the runs that were asked to end, or whose turn is no longer theirs."""
+    going_on = await session.scalars(
+        select(Turn.run_id).where(
+            Turn.run_id.in_(run_ids), Turn.status == RUNNING, Turn.cancel_requested.is_(False)
+        )
+    )
+    return set(run_ids) - set(going_on)
+
+
+async def touch_conversation(session: AsyncSession, user_id: str, conversation_id: int) -> None:
+    """Move `updated_at`; the row's lock also makes turns that begin at once in one conversation do so in turn."""
+    if conversation_id > MAX_ID:  # as text it names nothing, and as a number the database would refuse it
+        raise ConversationNotFound(conversation_id)
+    touched = await session.scalar(
+        update(Conversation)
+        .where(Conversation.id == conversation_id, Conversation.user_id == user_id)
+        .values(updated_at=now())
+        .returning(Conversation.id)
+    )
+    if touched is None:
+        raise ConversationNotFound(conversation_id)
+
+
+async def fail_abandoned(session: AsyncSession, *which: ColumnElement[bool]) -> set[str]:
+    """End those running turns as failed, and keep what was written down of them; gives their runs."""
+    failed = await session.execute(
+        update(Turn)
+        .where(Turn.status == RUNNING, *which)
+        .values(status="failed", error=ABANDONED, finished_at=now())
+        .returning(Turn.user_id, Turn.conversation_id, Turn.id, Turn.run_id)
+    )
+    ended = failed.all()
+    for user_id, conversation_id, turn_id, run_id in ended:
+        await keep_written(session, user_id, conversation_id, turn_id, run_id)
+    return {run_id for *_, run_id in ended}
+
+
+async def end(
+    session: AsyncSession, run: Run, status: str, said: Said, error: dict[str, Any] | None = None
+) -> None:
+    """The turn's row. Of an answer that broke off no finish reason and no model is kept."""
+    try:
+        await touch_conversation(session, run.user_id, run.conversation_id)
+    except ConversationNotFound:  # deleted meanwhile, and the turn with it
+        raise TurnCancelled(run.turn_id, run.conversation_id) from None
+    is_whole = status == "completed"
+    columns = ended_turn(
+        status=status,
+        usage=None if said.usage is None else msgspec.to_builtins(said.usage),
+        finish_reason=said.finish_reason if is_whole else None,
+        model=typed_text(said.state.model if is_whole and said.state is not None else None),
+        error=error,
+        at=now(),
+    )
+    ours = is_ours(run.turn_id, run.user_id, run.run_id)
+    if await session.scalar(update(Turn).where(ours).values(columns).returning(Turn.id)) is None:
+        raise TurnCancelled(run.turn_id, run.conversation_id)
+
+
+async def keep(
+    session: AsyncSession, user_id: str, conversation_id: int, turn_id: int, response: str
+) -> None:
+    """Store what a turn that ended without an answer had said and done, if it had.
+
+    What it had done is in its journal alone: it may have ended during the COMMIT of a call. And there is no provider's
+    state: of an answer that broke off they have nothing to go on from.
+    """
+    calls = await read_journal(session, user_id, turn_id)
+    if response.strip() or calls:
+        said = Said(response=response, tool_calls=calls)
+        await store_answer(session, user_id, conversation_id, turn_id, said)
+
+
+async def keep_written(
+    session: AsyncSession, user_id: str, conversation_id: int, turn_id: int, run_id: str
+) -> None:
+    """As `keep`, for a run whose process is dead: of what it said there is what it wrote down."""
+    run = live.Place(turn_id=turn_id, conversation_id=conversation_id, run_id=run_id, position=0)
+    await keep(session, user_id, conversation_id, turn_id, await live.said(session, run))
+    await live.drop(session, user_id, turn_id)
+
+
+async def store_answer(
+    session: AsyncSession, user_id: str, conversation_id: int, turn_id: int, said: Said
+) -> int:
+    columns = new_message(
+        ASSISTANT,
+        user_id=user_id,
+        conversation_id=conversation_id,
+        turn_id=turn_id,
+        content=said.response,
+        tool_calls=msgspec.to_builtins(said.tool_calls),
+        provider_state=None if said.state is None else said.state.data,
+        at=now(),
+    )
+    return (await session.execute(insert(Message).values(columns).returning(Message.id))).scalar_one()

@@ -1,0 +1,85 @@
+"""The turns that a model is shown."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, Select, Text, and_, cast, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from chatapi.agent.ports import HistoryMessage, ToolCall
+from chatapi.db.alternatives import is_answered, superseded
+from chatapi.db.models import Message, Turn
+from chatapi.db.paging import MAX_ID
+from chatapi.turns.measures import measuring
+
+NO_CALLS = "[]"  # as it is stored with most messages
+decode_calls = msgspec.json.Decoder(list[ToolCall]).decode
+
+
+async def read_history(
+    session: AsyncSession, user_id: str, conversation_id: int, *, turns: int, before: int = MAX_ID
+) -> list[HistoryMessage]:
+    """The last turns that the model may see, whole ones, oldest first.
+
+    That is those which were answered, and of the cancelled ones those that had said or done something; of those that
+    answer the same anew, the last. A failed turn is never among them, and neither is half a one, so what an agent is
+    given always alternates.
+    """
+    history = select_history(user_id, conversation_id, turns=turns, before=before)
+    with measuring("history"):
+        rows = await session.execute(history.order_by(Message.id))
+    return to_history(row[1:] for row in rows)
+
+
+def select_history(
+    user_id: str | ColumnElement[str],
+    conversation_id: int | ColumnElement[int],
+    *,
+    turns: int,
+    before: int,
+) -> Select[tuple[int, str, str, str, Any]]:
+    """In no order. The messages are found by their turns alone: the owner comes from there, too.
+
+    Named here again, it would be an offer to read all messages of a user whom the planner takes for new.
+    """
+    latest = (
+        select(Turn.id, Turn.user_id)
+        .where(
+            Turn.user_id == user_id,
+            Turn.conversation_id == conversation_id,
+            Turn.id < before,
+            is_answered(Turn),
+            ~superseded(is_answered),
+        )
+        .order_by(Turn.id.desc())
+        .limit(turns)
+        .subquery("latest")
+    )
+    return select(
+        Message.id,
+        Message.role,
+        Message.content,
+        cast(Message.tool_calls, Text).label("tool_calls"),
+        Message.provider_state,
+    ).join(latest, and_(Message.turn_id == latest.c.id, Message.user_id == latest.c.user_id))
+
+
+def to_history(rows: Iterable[Sequence[Any]]) -> list[HistoryMessage]:
+    """Messages of the rows of `select_history`, in their order and without their ids.
+
+    A turn has two answers where a replica of the version before 0006 has run a failed one again: the last one counts.
+    """
+    messages: list[HistoryMessage] = []
+    for role, content, calls, state in rows:
+        if messages and messages[-1].role == role == "assistant":
+            messages.pop()
+        messages.append(
+            HistoryMessage(
+                role=role,
+                content=content,
+                tool_calls=[] if calls == NO_CALLS else decode_calls(calls),
+                provider_state=state,
+            )
+        )
+    return messages

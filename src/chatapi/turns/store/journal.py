@@ -1,0 +1,64 @@
+"""The journal: a call of a tool and its effect are one transaction."""
+
+from msgspec import UNSET
+from sqlalchemy import insert, literal, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from chatapi.agent.ports import ToolCall
+from chatapi.db.models import ToolCallEntry, Turn, now
+from chatapi.errors import TurnCancelled
+from chatapi.turns.store.rows import Run, is_ours
+
+
+async def hold(session: AsyncSession, run: Run) -> None:
+    """Keep the turn ours until the transaction ends; raises `TurnCancelled` when it no longer is."""
+    held = await session.scalar(
+        select(Turn.id).where(is_ours(run.turn_id, run.user_id, run.run_id)).with_for_update(read=True)
+    )
+    if held is None:
+        raise TurnCancelled(run.turn_id, run.conversation_id)
+
+
+async def record_call(session: AsyncSession, run: Run, position: int, call: ToolCall) -> None:
+    """The journal entry of a call, in the transaction of its effect; keeps the turn ours until that ends, as `hold` does.
+
+    Raises `TurnCancelled` when it no longer is, which takes the effect back.
+    """
+    table = ToolCallEntry.__table__.c
+    values = {
+        "position": position,
+        "user_id": run.user_id,
+        "call_id": call.id,
+        "name": call.name,
+        "arguments": call.arguments,
+        "result": None if call.result is UNSET else call.result,
+        "error": None if call.error is UNSET else call.error,
+        "created_at": now(),
+    }
+    held = (
+        select(Turn.id, *(literal(value, table[name].type) for name, value in values.items()))
+        .where(is_ours(run.turn_id, run.user_id, run.run_id))
+        .with_for_update(read=True)
+    )
+    recorded = await session.scalar(
+        insert(ToolCallEntry)
+        .from_select(["turn_id", *values], held, include_defaults=False)
+        .returning(ToolCallEntry.turn_id)
+    )
+    if recorded is None:
+        raise TurnCancelled(run.turn_id, run.conversation_id)
+
+
+async def read_journal(session: AsyncSession, user_id: str, turn_id: int) -> list[ToolCall]:
+    """The turn's calls with their outcomes, in the order in which they were made."""
+    entries = await session.scalars(
+        select(ToolCallEntry)
+        .where(ToolCallEntry.turn_id == turn_id, ToolCallEntry.user_id == user_id)
+        .order_by(ToolCallEntry.position)
+    )
+    return [
+        ToolCall(id=entry.call_id, name=entry.name, arguments=entry.arguments, result=entry.result)
+        if entry.error is None
+        else ToolCall(id=entry.call_id, name=entry.name, arguments=entry.arguments, error=entry.error)
+        for entry in entries
+    ]

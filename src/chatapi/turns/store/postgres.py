@@ -1,0 +1,386 @@
+"""PostgreSQL's store: beginning and finishing a turn, and writing for readers elsewhere, are one statement each.
+
+A statement is for the common case. Where there is anything out of the ordinary it changes nothing, and the plain form
+finds out what that is and does it. Why this is right, and what it saves: docs/adr/0013-one-statement-for-a-transaction.md.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    ColumnElement,
+    Integer,
+    Text,
+    any_,
+    bindparam,
+    cast,
+    delete,
+    exists,
+    func,
+    literal_column,
+    null,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.expression import CTE
+
+from chatapi.db.autocommit import Statement
+from chatapi.db.models import RUNNING, Conversation, Message, Turn, TurnChunk, User, now
+from chatapi.db.paging import MAX_ID
+from chatapi.turns.measures import measuring
+from chatapi.turns.schemas import AnswerAnew, ChatAnswer, ChatRequest
+from chatapi.turns.store.base import TurnStore
+from chatapi.turns.store.history import select_history, to_history
+from chatapi.turns.store.live import Chunk, joined
+from chatapi.turns.store.rows import (
+    ASSISTANT,
+    USER,
+    Claim,
+    Key,
+    Run,
+    Said,
+    Shown,
+    ended_turn,
+    is_ours,
+    new_message,
+    new_turn,
+    to_answer,
+)
+
+USER_ID = bindparam("user_id", None, type_=User.id.type)
+# Sets the owner whom row-level security asks for, until the statement ends, which is its transaction. A condition without
+# a column is looked at before anything is read (EXPLAIN: One-Time Filter), so where this one is, the owner is set.
+OWNER = select(func.set_config("chatapi.user_id", USER_ID, true()).label("id")).cte("owner")
+OWNER_IS_SET = select(OWNER.c.id).scalar_subquery().is_not(None)
+CONVERSATION_ID = bindparam("conversation_id", None, type_=Conversation.id.type)
+TURN_ID = bindparam("turn_id", None, type_=Turn.id.type)
+RUN_ID = bindparam("run_id", None, type_=Text())
+KEY = bindparam("key", None, type_=Text())
+CONTENT = bindparam("content", None, type_=Text())
+MODEL = bindparam("model", None, type_=Text())
+NOW = bindparam("now", None, type_=Turn.created_at.type)
+CLAIM = Claim(
+    run_id=RUN_ID,  # type: ignore[arg-type] # a parameter in the place of the value
+    worker_id=bindparam("worker_id", None, type_=Text()),  # type: ignore[arg-type]
+    model=MODEL,  # type: ignore[arg-type]
+    history=0,
+)
+
+
+class PostgresTurnStore(TurnStore):
+    """Falls back to the plain form of each method."""
+
+    async def _begin(
+        self,
+        user_id: str,
+        request: ChatRequest | AnswerAnew,
+        key: Key | None,
+        claim: Claim,
+        is_retry: bool,  # noqa: FBT001 - as in `TurnStore`
+    ) -> Run | ChatAnswer:
+        if isinstance(request, AnswerAnew) or (request.conversation_id or 0) > MAX_ID:
+            return await super()._begin(user_id, request, key, claim, is_retry)
+        is_first = request.conversation_id is None
+        with measuring("history"):  # which is what of this takes time
+            rows = await self._database.statement(
+                BEGIN_FIRST if is_first else begin_next(claim.history, keyed=key is not None),
+                {
+                    "user_id": user_id,
+                    "conversation_id": request.conversation_id,
+                    "worker_id": claim.worker_id,
+                    "run_id": claim.run_id,
+                    "key": key and key.value,
+                    "request_hash": key and key.request_hash,
+                    "model": claim.model,
+                    "content": request.message,
+                    "now": now(),
+                },
+            )
+        if not rows:
+            return await super()._begin(user_id, request, key, claim, is_retry)
+        turn_id, conversation_id, *first = rows[0]
+        return Run(
+            turn_id=turn_id,
+            run_id=claim.run_id,
+            user_id=user_id,
+            conversation_id=conversation_id,
+            message=request.message,
+            history=to_history(row[2:] for row in rows) if first and first[0] else [],
+        )
+
+    async def _finish(
+        self,
+        run: Run,
+        said: Said,
+        shown: Shown,
+        is_retry: bool,  # noqa: FBT001 - as in `TurnStore`
+    ) -> ChatAnswer:
+        if shown == "being written":  # the statement might not see what it should delete
+            return await super()._finish(run, said, shown, is_retry)
+        rows = await self._database.statement(
+            FINISH if shown == "nothing" else FINISH_SHOWN,
+            {
+                "user_id": run.user_id,
+                "conversation_id": run.conversation_id,
+                "turn_id": run.turn_id,
+                "run_id": run.run_id,
+                "usage": to_json(said.usage),
+                "finish_reason": said.finish_reason,
+                "model": None if said.state is None else said.state.model,
+                "content": said.response,
+                "tool_calls": to_json(said.tool_calls),
+                "provider_state": None if said.state is None else to_json(said.state.data),
+                "now": now(),
+            },
+        )
+        return to_answer(run, rows[0][0], said) if rows else await super()._finish(run, said, shown, is_retry)
+
+    async def write_chunks(self, chunks: Sequence[Chunk]) -> set[str]:
+        rows = await self._database.tried(
+            lambda _: self._database.statement(
+                WRITE_CHUNKS,
+                {
+                    "turn_ids": [chunk.turn_id for chunk in chunks],
+                    "run_ids": [chunk.run_id for chunk in chunks],
+                    "user_ids": [chunk.user_id for chunk in chunks],
+                    "positions": [chunk.position for chunk in chunks],
+                    "events": [msgspec.json.encode(joined(chunk.events)).decode() for chunk in chunks],
+                },
+            )
+        )
+        return {run_id for (run_id,) in rows}
+
+
+def to_json(value: Any) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()
+
+
+def claimed_turn(conversation_id: ColumnElement[int], source: CTE | None) -> CTE:
+    """The turn; nothing where another request was first."""
+    columns = new_turn(
+        user_id=USER_ID,
+        conversation_id=conversation_id,
+        key=KEY,
+        request_hash=bindparam("request_hash", None, type_=Text()),
+        claim=CLAIM,
+        alternative_of=null(),
+        at=NOW,
+    )
+    values = select(*columns.values())
+    return (
+        insert(Turn)
+        .from_select(
+            list(columns),
+            values.where(OWNER_IS_SET) if source is None else values.select_from(source),
+            include_defaults=False,
+        )
+        .on_conflict_do_nothing()
+        .returning(Turn.id, Turn.conversation_id)
+        .cte("turn")
+    )
+
+
+def users_message(turn: CTE) -> CTE:
+    columns = new_message(
+        USER,
+        user_id=USER_ID,
+        conversation_id=turn.c.conversation_id,
+        turn_id=turn.c.id,
+        content=CONTENT,
+        tool_calls=literal_column("'[]'", JSON()),
+        provider_state=null(),
+        at=NOW,
+    )
+    return (
+        insert(Message)
+        .from_select(list(columns), select(*columns.values()), include_defaults=False)
+        .cte("message")
+    )
+
+
+def begin_first() -> Statement:
+    """In a new conversation, which is made of the turn and not before it: no turn, no conversation left behind.
+
+    Foreign keys are checked when the statement ends, so the order of the rows is free.
+    """
+    user = (
+        insert(User)
+        .from_select(["id", "created_at"], select(USER_ID, NOW).where(OWNER_IS_SET), include_defaults=False)
+        .on_conflict_do_nothing()
+        .cte("user")
+    )
+    conversation_id = func.nextval(func.pg_get_serial_sequence("conversations", "id"))
+    turn = claimed_turn(conversation_id, None)
+    columns = {"id": turn.c.conversation_id, "user_id": USER_ID, "created_at": NOW, "updated_at": NOW}
+    conversation = (
+        insert(Conversation)
+        .from_select(list(columns), select(*columns.values()), include_defaults=False)
+        .cte("conversation")
+    )
+    return Statement(
+        select(turn.c.id, turn.c.conversation_id).add_cte(user, conversation, users_message(turn))
+    )
+
+
+@cache
+def begin_next(history_turns: int, *, keyed: bool) -> Statement:
+    """In a conversation that there is.
+
+    A statement reads what was there when it began, also when it had to wait for the conversation's row. So it does
+    nothing where it found a turn running, or the conversation no longer as it was: it would miss that turn's messages.
+    Nor where the key was seen before: that is no activity of the conversation's.
+    """
+    before = (
+        select(Conversation.id, Conversation.updated_at)
+        .where(OWNER_IS_SET, Conversation.id == CONVERSATION_ID, Conversation.user_id == USER_ID)
+        .cte("before")
+    )
+    running = exists().where(
+        OWNER_IS_SET,
+        Turn.user_id == USER_ID,
+        Turn.conversation_id == CONVERSATION_ID,
+        Turn.status == RUNNING,
+    )
+    known = exists().where(OWNER_IS_SET, Turn.user_id == USER_ID, Turn.idempotency_key == KEY)
+    in_the_way = or_(running, known) if keyed else running
+    touched = (
+        update(Conversation)
+        .where(
+            OWNER_IS_SET,
+            Conversation.id == before.c.id,
+            Conversation.user_id == USER_ID,
+            Conversation.updated_at == before.c.updated_at,
+            ~in_the_way,
+        )
+        .values(updated_at=NOW)
+        .returning(Conversation.id)
+        .cte("touched")
+    )
+    turn = claimed_turn(touched.c.id, touched)
+    history = select_history(USER_ID, CONVERSATION_ID, turns=history_turns, before=MAX_ID).subquery("history")
+    return Statement(
+        select(turn.c.id, turn.c.conversation_id, *(c for c in history.c if c.name != "id"))
+        .select_from(turn.outerjoin(history, true()))
+        .order_by(history.c.id)
+        .add_cte(users_message(turn))
+    )
+
+
+def finish_turn(*, was_shown: bool) -> Statement:
+    """The same locks in the same order as in the plain form: the conversation's, then the turn's.
+
+    `was_shown`: pieces of the answer were written for readers elsewhere, and go with the end.
+    """
+    ours = (OWNER_IS_SET, is_ours(TURN_ID, USER_ID, RUN_ID))
+    touched = (
+        update(Conversation)
+        .where(
+            OWNER_IS_SET,
+            Conversation.id == CONVERSATION_ID,
+            Conversation.user_id == USER_ID,
+            exists().where(*ours),
+        )
+        .values(updated_at=NOW)
+        .returning(Conversation.id)
+        .cte("touched")
+    )
+    ended = (
+        update(Turn)
+        .where(*ours, Turn.conversation_id == touched.c.id)
+        .values(
+            ended_turn(
+                status=literal_column("'completed'"),
+                usage=bindparam("usage", None, type_=JSON()),
+                finish_reason=bindparam("finish_reason", None, type_=Text()),
+                model=MODEL,
+                error=null(),
+                at=NOW,
+            )
+        )
+        .returning(Turn.id)
+        .cte("ended")
+    )
+    columns = new_message(
+        ASSISTANT,
+        user_id=USER_ID,
+        conversation_id=CONVERSATION_ID,
+        turn_id=ended.c.id,
+        content=CONTENT,
+        tool_calls=bindparam("tool_calls", None, type_=JSON()),
+        provider_state=bindparam("provider_state", None, type_=JSON()),
+        at=NOW,
+    )
+    answer = (
+        insert(Message)
+        .from_select(list(columns), select(*columns.values()), include_defaults=False)
+        .returning(Message.id)
+        .cte("answer")
+    )
+    statement = select(answer.c.id)
+    if was_shown:
+        forgotten = (
+            delete(TurnChunk)
+            .where(TurnChunk.turn_id == ended.c.id, TurnChunk.user_id == USER_ID)
+            .cte("forgotten")
+        )
+        statement = statement.add_cte(forgotten)
+    return Statement(statement)
+
+
+def write_chunks() -> Statement:
+    """As `live.write`: a turn that somebody is just changing is left for the next time, rather than waited for."""
+    run_ids = bindparam("run_ids", None, type_=ARRAY(Text()))
+    news = (
+        func.unnest(
+            bindparam("turn_ids", None, type_=ARRAY(BigInteger())),
+            run_ids,
+            bindparam("user_ids", None, type_=ARRAY(Text())),
+            bindparam("positions", None, type_=ARRAY(Integer())),
+            bindparam("events", None, type_=ARRAY(Text())),
+        )
+        .table_valued("turn_id", "run_id", "user_id", "position", "events")
+        .render_derived("news")
+    )
+    everyone = select(func.set_config("chatapi.everyone", "on", true()).label("set")).cte("everyone")
+    held = (
+        select(Turn.run_id)
+        .where(
+            select(everyone.c.set).scalar_subquery().is_not(None),
+            Turn.run_id == any_(run_ids),
+            Turn.status == RUNNING,
+        )
+        .with_for_update(read=True, skip_locked=True)
+        .cte("held")
+    )
+    columns = {
+        "turn_id": news.c.turn_id,
+        "run_id": news.c.run_id,
+        "user_id": news.c.user_id,
+        "position": news.c.position,
+        "events": cast(news.c.events, JSON()),
+    }
+    written = (
+        insert(TurnChunk)
+        .from_select(
+            list(columns),
+            select(*columns.values()).select_from(news).join(held, held.c.run_id == news.c.run_id),
+            include_defaults=False,
+        )
+        .on_conflict_do_nothing()
+        .cte("written")
+    )
+    return Statement(select(held.c.run_id).add_cte(written))
+
+
+BEGIN_FIRST = begin_first()
+FINISH = finish_turn(was_shown=False)
+FINISH_SHOWN = finish_turn(was_shown=True)
+WRITE_CHUNKS = write_chunks()

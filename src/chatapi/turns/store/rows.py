@@ -1,0 +1,180 @@
+"""The values that go in and out of the store, and what is said of a turn's rows in one place for all its statements."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Struct
+from sqlalchemy import ColumnElement, Text, and_, exists, false, func, literal, literal_column, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from chatapi.agent.ports import FinishReason, HistoryMessage, ProviderState, ToolCall, Usage
+from chatapi.db.clock import utc_now
+from chatapi.db.models import RUNNING, Message, Turn, Worker
+from chatapi.turns.schemas import ChatAnswer
+
+turn_is_alive = exists().where(Worker.id == Turn.worker_id, Worker.lease_until > utc_now())
+ABANDONED = {"type": "interrupted", "detail": "The process that ran this turn ended."}
+USER = literal_column("'user'", Text())
+ASSISTANT = literal_column("'assistant'", Text())
+
+
+class Claim(Struct, frozen=True, kw_only=True):
+    """What a process brings to a turn: `run_id` is new for each run, `history` is how many turns it looks back."""
+
+    run_id: str
+    worker_id: str
+    model: str
+    history: int
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """One run of a turn, by one process. `journal` is what earlier runs of it did."""
+
+    turn_id: int
+    run_id: str
+    user_id: str
+    conversation_id: int
+    message: str
+    history: Sequence[HistoryMessage]
+    journal: Sequence[ToolCall] = ()
+
+
+class Key(Struct, frozen=True, kw_only=True):
+    """An idempotency key with the fingerprint of the request that came with it."""
+
+    value: str
+    request_hash: str
+
+
+class Said(Struct, frozen=True, kw_only=True):
+    """What a run has come to. `finish_reason` is None for `stop`; `state` is the provider's, of a whole answer."""
+
+    response: str
+    tool_calls: Sequence[ToolCall]
+    usage: Usage | None = None
+    finish_reason: FinishReason | None = None
+    state: ProviderState | None = None
+
+
+Shown: TypeAlias = Literal["nothing", "written", "being written"]
+
+
+def new_turn(
+    *,
+    user_id: Any,
+    conversation_id: Any,
+    key: Any,
+    request_hash: Any,
+    claim: Any,
+    alternative_of: Any,
+    at: Any,
+) -> dict[str, Any]:
+    """The columns of a turn that begins: values, or parameters of a statement."""
+    return {
+        "user_id": user_id,
+        "conversation_id": conversation_id,
+        "status": RUNNING,
+        "worker_id": claim.worker_id,
+        "run_id": claim.run_id,
+        "cancel_requested": false(),
+        "idempotency_key": key,
+        "request_hash": request_hash,
+        "model": claim.model,
+        "alternative_of": alternative_of,
+        "created_at": at,
+    }
+
+
+def new_message(
+    role: ColumnElement[str],
+    *,
+    user_id: Any,
+    conversation_id: Any,
+    turn_id: Any,
+    content: Any,
+    tool_calls: Any,
+    provider_state: Any,
+    at: Any,
+) -> dict[str, Any]:
+    """The columns of a message, likewise."""
+    return {
+        "user_id": user_id,
+        "conversation_id": conversation_id,
+        "turn_id": turn_id,
+        "role": role,
+        "content": content,
+        "tool_calls": tool_calls,
+        "provider_state": provider_state,
+        "created_at": at,
+    }
+
+
+def ended_turn(
+    *, status: Any, usage: Any, finish_reason: Any, model: Any, error: Any, at: Any
+) -> dict[str, Any]:
+    """The columns of a turn that ends, likewise; without a model it keeps the one that it began with."""
+    return {
+        "status": status,
+        "usage": usage,
+        "finish_reason": finish_reason,
+        "model": func.coalesce(model, Turn.model),
+        "error": error,
+        "finished_at": at,
+    }
+
+
+def is_ours(turn_id: Any, user_id: Any, run_id: Any) -> ColumnElement[bool]:
+    """Whether a run still is its turn's: another process may have taken it over, or it has ended."""
+    return and_(Turn.id == turn_id, Turn.user_id == user_id, Turn.run_id == run_id, Turn.status == RUNNING)
+
+
+def typed_text(value: str | None) -> ColumnElement[Any]:
+    return literal(value, Text())
+
+
+def to_answer(run: Run, message_id: int, said: Said) -> ChatAnswer:
+    """The answer that was stored just now as this message."""
+    return ChatAnswer(
+        conversation_id=run.conversation_id,
+        response=said.response,
+        tool_calls=list(said.tool_calls),
+        message_id=message_id,
+        turn_id=run.turn_id,
+        usage=UNSET if said.usage is None else said.usage,
+        finish_reason=UNSET if said.finish_reason is None else said.finish_reason,
+    )
+
+
+async def message_of(session: AsyncSession, turn: Turn) -> str:
+    """What the turn answers."""
+    return (
+        await session.execute(
+            select(Message.content).where(
+                Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "user"
+            )
+        )
+    ).scalar_one()
+
+
+async def answer_of(session: AsyncSession, turn: Turn) -> ChatAnswer | None:
+    """What is stored of its answer, the last one as in `to_history`; None when it had said and done nothing."""
+    messages = await session.scalars(
+        select(Message)
+        .where(Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "assistant")
+        .order_by(Message.id)
+    )
+    *_, message = [None, *messages]
+    if message is None:
+        return None
+    return ChatAnswer(
+        conversation_id=turn.conversation_id,
+        response=message.content,
+        tool_calls=msgspec.convert(message.tool_calls, list[ToolCall]),
+        message_id=message.id,
+        turn_id=turn.id,
+        usage=UNSET if turn.usage is None else msgspec.convert(turn.usage, Usage),
+        finish_reason=UNSET
+        if turn.finish_reason is None
+        else msgspec.convert(turn.finish_reason, FinishReason),
+    )

@@ -1,0 +1,126 @@
+"""What ticks beside this process's turns: cancels, writing for readers elsewhere, lost runs; and the drain at the end."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable
+
+from chatapi.errors import AppError, Restarting
+from chatapi.turns.live import LiveTurns
+from chatapi.turns.log import TurnLog
+from chatapi.turns.loops import every
+from chatapi.turns.runner import SETTLE_SECONDS, Runner, ids_of
+from chatapi.turns.store import TurnStore
+
+log = logging.getLogger(__name__)
+
+# How soon a cancel from another process is noticed, and how often what was said is written for readers elsewhere: a
+# statement or two a process, whatever it runs.
+WATCH_SECONDS = 0.5
+STREAM_GRACE_SECONDS = 5.0  # a turn that ends within these of a SIGTERM ends for its reader, too
+# How often a lost run is looked for, twice a second while the database answers: a COMMIT that it was sent before it was
+# away, or that waits for its disk, may take effect after its first answer.
+LOOKS = 120
+
+
+class Supervisor:
+    """Of one process. `live` are the turns of other processes that are read here."""
+
+    def __init__(self, store: TurnStore, live: LiveTurns) -> None:
+        self.live = live
+        self.is_draining = False
+        self._store = store
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._runners: dict[str, Runner] = {}
+        # Runs that the database may take for running and that nobody runs, with the looks that are left: as long as
+        # this process lives, its turns are nobody else's, and would block their conversations.
+        self._lost: dict[str, int] = {}
+
+    def spawn(self, turn: Coroutine[None, None, None]) -> None:
+        """Run a turn in a task of its own: a client that hangs up ends its request and not its turn."""
+        task = asyncio.create_task(turn)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def look_after(self, runner: Runner) -> None:
+        """Carry a run out, and see that it does not block its conversation if that cannot be done."""
+        run_id = runner.run.run_id
+        self._runners[run_id] = runner
+        try:
+            await runner.carry_out()
+        except Exception:
+            log.exception("A defect in turn %s", runner.run.turn_id)
+            self.lose(run_id)
+            runner.log.end(AppError("The service failed; its log has the turn's id.", **ids_of(runner.run)))
+        finally:
+            del self._runners[run_id]
+
+    def lose(self, run_id: str) -> None:
+        """Fail the run's turn as soon as the database answers: its begin may have gone through unheard, or its end not.
+
+        A run's id is made for it alone, so none but the lost one is ever failed.
+        """
+        self._lost[run_id] = LOOKS
+
+    def log_of(self, run_id: str) -> TurnLog | None:
+        """The log of a run of this process."""
+        runner = self._runners.get(run_id)
+        return None if runner is None else runner.log
+
+    async def watch(self) -> None:
+        """Stop the turns that others cancelled, deleted or took over, and fail lost ones; until cancelled."""
+        await every(WATCH_SECONDS, self._watch, absence="Cancels are not seen while the database is away")
+
+    async def flush(self) -> None:
+        """Write down what turns have said, for readers elsewhere; until cancelled."""
+        await every(
+            WATCH_SECONDS, self._flush, absence="Nothing is shown elsewhere while the database is away"
+        )
+
+    async def stop_cancelled(self) -> None:
+        if self._runners:
+            for run_id in await self._store.runs_to_stop(list(self._runners)):
+                if run_id in self._runners:
+                    self._runners[run_id].stop("cancelled")
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for running turns, then end what is left as interrupted; for the shutdown.
+
+        Streaming clients are told before, and may read on from another process meanwhile.
+        """
+        self.is_draining = True
+        grace = min(seconds, STREAM_GRACE_SECONDS)
+        part(self.live.logs)
+        await self._wait(grace)
+        part(runner.log for runner in self._runners.values())
+        await self._wait(seconds - grace)
+        for runner in self._runners.values():
+            runner.stop("interrupted")
+        for task in await self._wait(SETTLE_SECONDS * 3):
+            task.cancel()
+
+    async def _wait(self, seconds: float) -> set[asyncio.Task[None]]:
+        """Wait for the turns under way; gives those that are not done."""
+        return (await asyncio.wait(self._tasks, timeout=seconds))[1] if self._tasks else set()
+
+    async def _watch(self) -> None:
+        await self.stop_cancelled()
+        await self._fail_lost()
+
+    async def _fail_lost(self) -> None:
+        if self._lost:
+            found = await self._store.fail_runs(list(self._lost))
+            self._lost = {
+                run_id: looks - 1 for run_id, looks in self._lost.items() if looks > 1 and run_id not in found
+            }
+
+    async def _flush(self) -> None:
+        if news := [chunk for runner in self._runners.values() if (chunk := runner.unwritten())]:
+            for run_id in await self._store.write_chunks(news):
+                if run_id in self._runners:
+                    self._runners[run_id].wrote()
+
+
+def part(logs: Iterable[TurnLog]) -> None:
+    """Send those who stream these turns to another process."""
+    for each in list(logs):
+        each.part(Restarting(each.turn_id, each.conversation_id))
