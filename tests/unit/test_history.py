@@ -18,7 +18,6 @@ from chatapi.chat.schemas import ChatRequest
 from chatapi.chat.tools import TurnTools
 from chatapi.db.database import Database
 from chatapi.db.models import Worker
-from chatapi.db.schema import upgrade
 from chatapi.errors import AppError
 from tests.support.databases import open_database
 from tests.support.serving import settings_for
@@ -129,9 +128,7 @@ def loop() -> Iterator[asyncio.Runner]:
 
 @pytest.fixture(scope="module")
 def database(loop: asyncio.Runner, new_database: Callable[[], str]) -> Iterator[Database]:
-    configured = settings_for(new_database())
-    upgrade(configured)
-    opened = open_database(configured)
+    opened = open_database(settings_for(new_database()))
     yield opened
     loop.run(opened.close())
 

@@ -16,7 +16,7 @@ from chatapi.db.models import Message, Turn
 from tests.integration.models.conftest import WIRES, serving
 from tests.support.databases import open_database
 from tests.support.providers.server import Providers, Request
-from tests.support.serving import Client, settings_for, token_for
+from tests.support.serving import Client, anybody, settings_for, token_for
 
 MESSAGES = {"/v1/chat/completions": "messages", "/v1/responses": "input", "/v1/messages": "messages"}
 FIRST_TURN = """\
@@ -172,7 +172,7 @@ class TestLoad:
         providers.brain.most_asleep = 0
         async with (
             serving(database_url, "openai:gpt-5-mini", providers, db_pool_size=pool_size) as url,
-            httpx.AsyncClient(base_url=url, timeout=300, limits=httpx.Limits(max_connections=None)) as client,
+            anybody(url, timeout=300, limits=httpx.Limits(max_connections=None)) as client,
         ):
             responses = await asyncio.gather(
                 *(
