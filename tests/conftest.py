@@ -11,6 +11,7 @@ import pytest
 from pytest_asyncio.plugin import PytestAsyncioFunction
 
 from chatapi.auth.jwks import JWKS
+from chatapi.cli import settle
 from chatapi.db.schema import upgrade
 from tests.support import run
 from tests.support.postgres import Postgres
@@ -27,6 +28,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         Postgres.close_of_run()
         run.end()
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector leave alone what is there to stay, as `chatapi run` does."""
+    settle()
 
 
 @pytest.hookimpl(wrapper=True)
