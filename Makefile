@@ -4,8 +4,8 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
-# A process for each core, each with services of its own, and one more, since some tests wait for time to pass; whoever
-# is done first takes from the others.
+# A process for each core, and one more, since some tests wait for time to pass; whoever is done first takes from the
+# others. They share one PostgreSQL.
 PYTEST := --numprocesses $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1))) --dist worksteal
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras --upgrade --quiet \
   --custom-compile-command 'make lock'

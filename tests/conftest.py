@@ -1,6 +1,7 @@
 """Fixtures: both databases, a service on each, and users who have never been seen before."""
 
 import asyncio
+import shutil
 import uuid
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
@@ -10,9 +11,28 @@ import pytest
 from pytest_asyncio.plugin import PytestAsyncioFunction
 
 from chatapi.auth.jwks import JWKS
+from chatapi.cli import settle
+from chatapi.db.schema import upgrade
+from tests.support import run
 from tests.support.postgres import Postgres
 from tests.support.serving import Client, serve, settings_for
 from tests.support.waiting import end, where_tasks_wait
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # the process that starts the others
+        run.begin()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        Postgres.close_of_run()
+        run.end()
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector leave alone what is there to stay, as `chatapi run` does."""
+    settle()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -43,22 +63,37 @@ def patient_keys() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    server = Postgres()
-    server.prepare()
-    yield server
-    server.close()
+def postgres() -> Postgres:
+    """The run's one server. A test that stops one, or counts what goes on in it, makes its own."""
+    return Postgres.of_run()
+
+
+@pytest.fixture(scope="session")
+def migrated_file() -> Path:
+    """A SQLite file to make others from."""
+    file = run.directory("sqlite") / "chatapi.db"
+    upgrade(settings_for(f"sqlite:///{file}"))
+    return file
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
-def new_database(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[], str]:
-    """Makes an empty database and gives its URL; every test that asks for one runs on both kinds."""
-    if request.param == "sqlite":
-        return lambda: f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('sqlite') / 'chatapi.db'}"
-    server: Postgres = request.getfixturevalue("postgres")
-    return lambda: server.url(server.new_database())
+def new_database(request: pytest.FixtureRequest) -> Callable[..., str]:
+    """Makes a database without rows, and without tables if told `migrated=False`, and gives its URL.
+
+    Every test that asks for one runs on both kinds.
+    """
+    if request.param == "postgresql":
+        server: Postgres = request.getfixturevalue("postgres")
+        return lambda **options: server.url(server.new_database(**options))
+    migrated_file: Path = request.getfixturevalue("migrated_file")
+
+    def new_file(*, migrated: bool = True) -> str:
+        file = run.directory("sqlite") / "chatapi.db"
+        if migrated:
+            shutil.copy(migrated_file, file)
+        return f"sqlite+aiosqlite:///{file}"
+
+    return new_file
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +104,14 @@ async def database_url(new_database: Callable[[], str]) -> str:
 
 @pytest.fixture
 async def empty_database_url(new_database: Callable[[], str]) -> str:
+    """Of a database that has its tables, and nothing in them."""
     return await asyncio.to_thread(new_database)
+
+
+@pytest.fixture
+async def bare_database_url(new_database: Callable[..., str]) -> str:
+    """Of a database without tables."""
+    return await asyncio.to_thread(new_database, migrated=False)
 
 
 @pytest.fixture(scope="session")

@@ -21,9 +21,8 @@ import asyncpg
 import httpx
 from msgspec import Struct
 
-from chatapi.db.schema import upgrade
 from tests.support.postgres import Postgres, free_port
-from tests.support.serving import SECRET, Client, Process, settings_for
+from tests.support.serving import SECRET, Client, Process
 
 CLIENTS = 24
 REPLICAS = 2
@@ -213,7 +212,6 @@ async def run(
     """Let the clients talk while `disturb` is called again and again for so many seconds; then count."""
     name = await asyncio.to_thread(postgres.new_database)
     url = postgres.url(name)
-    await asyncio.to_thread(upgrade, settings_for(url))
     fleet, seen, stop = Fleet(directory, url), Counter[str](), asyncio.Event()
     talkers = [Talker(number, fleet, seen) for number in range(CLIENTS)]
     disturbances = 0

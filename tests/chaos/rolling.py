@@ -17,11 +17,10 @@ from uuid import uuid4
 import httpx
 from msgspec import Struct, field
 
-from chatapi.db.schema import upgrade
 from tests.chaos.harness import answers
 from tests.support.haproxy import HAProxy
 from tests.support.postgres import Postgres, free_port
-from tests.support.serving import SECRET, Client, Process, settings_for
+from tests.support.serving import SECRET, Client, Process
 
 CLIENTS = 12
 TURN_SECONDS = 0.6  # so long that some are under way whenever a replica is told to stop
@@ -144,7 +143,6 @@ async def main(rounds: int) -> None:
     postgres = await asyncio.to_thread(Postgres)
     await asyncio.to_thread(postgres.prepare)
     database_url = postgres.url(await asyncio.to_thread(postgres.new_database))
-    await asyncio.to_thread(upgrade, settings_for(database_url))
     with tempfile.TemporaryDirectory() as directory:
         print(await roll(Path(directory), database_url, rounds))
     await asyncio.to_thread(postgres.close)

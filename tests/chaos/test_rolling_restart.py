@@ -7,11 +7,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from chatapi.db.schema import upgrade
 from tests.chaos.rolling import roll
 from tests.support.haproxy import PROGRAM
 from tests.support.postgres import Postgres
-from tests.support.serving import settings_for
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +17,6 @@ pytestmark = pytest.mark.slow
 @pytest.mark.skipif(PROGRAM is None, reason="HAProxy is not installed")
 async def test_no_turn_fails_while_replicas_are_restarted(postgres: Postgres, directory: Path) -> None:
     url = postgres.url(await asyncio.to_thread(postgres.new_database))
-    await asyncio.to_thread(upgrade, settings_for(url))
     report = await roll(directory, url, rounds=1)
     assert report.exit_codes == {0}
     failures = sum((talk.again + talk.unanswered for talk in [*report.keyed, *report.plain]), Counter[str]())

@@ -15,11 +15,10 @@ import asyncpg
 import httpx
 import pytest
 
-from chatapi.db.schema import upgrade
 from tests.chaos.harness import answers
 from tests.support.postgres import Postgres, free_port
 from tests.support.proxies import missing, proxied
-from tests.support.serving import SECRET, Client, Process, settings_for
+from tests.support.serving import SECRET, Client, Process
 from tests.support.sse import STREAM, Chunk, chunks_of, text_of
 
 pytestmark = pytest.mark.slow
@@ -67,9 +66,7 @@ class Fleet:
 
 @pytest.fixture
 async def database_url(postgres: Postgres) -> str:
-    url = postgres.url(await asyncio.to_thread(postgres.new_database))
-    await asyncio.to_thread(upgrade, settings_for(url))
-    return url
+    return postgres.url(await asyncio.to_thread(postgres.new_database))
 
 
 @asynccontextmanager

@@ -111,7 +111,10 @@ def test_a_conversation_with_nothing_configured(image: Image) -> None:
 
 @pytest.mark.parametrize("migrate", ["by a command", "at the start"])
 def test_a_conversation_on_postgresql_writes_nothing(image: Image, postgres: Postgres, migrate: str) -> None:
-    environ = {"DATABASE_URL": postgres.url(postgres.new_database()), "BETTER_AUTH_SECRET": SECRET}
+    environ = {
+        "DATABASE_URL": postgres.url(postgres.new_database(migrated=False)),
+        "BETTER_AUTH_SECRET": SECRET,
+    }
     if migrate == "by a command":
         image.run("chatapi", "database", "upgrade", "--no-prompt", environ=environ)
     else:
@@ -125,7 +128,7 @@ def test_a_conversation_on_postgresql_writes_nothing(image: Image, postgres: Pos
 def test_runs_as_any_user(image: Image, postgres: Postgres) -> None:
     """As on Hugging Face Spaces; also with nothing configured, if it may write."""
     environ = {
-        "DATABASE_URL": postgres.url(postgres.new_database()),
+        "DATABASE_URL": postgres.url(postgres.new_database(migrated=False)),
         "BETTER_AUTH_SECRET": SECRET,
         "MIGRATE": "auto",
     }
@@ -137,7 +140,7 @@ def test_runs_as_any_user(image: Image, postgres: Postgres) -> None:
 
 def test_workers_need_a_place_to_count_in_or_no_metrics(image: Image, postgres: Postgres) -> None:
     environ = {
-        "DATABASE_URL": postgres.url(postgres.new_database()),
+        "DATABASE_URL": postgres.url(postgres.new_database(migrated=False)),
         "BETTER_AUTH_SECRET": SECRET,
         "MIGRATE": "auto",
     }

@@ -72,7 +72,7 @@ class TestCommands:
             if block.language == "python" and (name := re.match(r"# (\w+\.py)\n", block.text)):
                 (directory / name[1]).write_text(block.text)
         commands = [block.text for block in blocks if block.language == "sh"]
-        database_url = postgres.url(postgres.new_database())
+        database_url = postgres.url(postgres.new_database(migrated=False))
         printed = run(directory, [text.replace(SHOWN_DATABASE_URL, database_url) for text in commands])
 
         compared = 0

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.attacks import ATTACKS, World
 from tests.support.issuer import ALGORITHMS, Issuer, issuing
-from tests.support.serving import serve, settings_for
+from tests.support.serving import anybody, serve, settings_for
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ async def world(evil: Issuer) -> AsyncIterator[World]:
 async def client(world: World, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
     database = tmp_path_factory.mktemp("attacks") / "chatapi.db"
     settings = settings_for(f"sqlite:///{database}", better_auth_url=world.issuer.url)
-    async with serve(settings) as url, httpx.AsyncClient(base_url=url, timeout=60) as client:
+    async with serve(settings) as url, anybody(url) as client:
         yield client
 
 

@@ -46,7 +46,7 @@ def sqlite_places(directory: Path) -> tuple[Place, Place]:
 
 
 def postgresql_places(postgres: Postgres, directory: Path) -> tuple[Place, Place]:
-    urls = [postgres.url(postgres.new_database()) for _ in range(2)]
+    urls = [postgres.url(postgres.new_database(migrated=False)) for _ in range(2)]
     environ = {
         "PATH": f"{postgres.programs}:{os.environ['PATH']}",
         "DATABASE_URL": urls[0],

@@ -14,7 +14,7 @@ import pytest
 from chatapi.auth.tokens import LEEWAY
 from tests.support.better_auth import User, better_auth, missing
 from tests.support.issuer import ALGORITHMS
-from tests.support.serving import SECRET, serve, settings_for
+from tests.support.serving import SECRET, anybody, serve, settings_for
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +46,7 @@ def service_of(tmp_path: Path) -> Serve:
             f"sqlite:///{tmp_path / 'chatapi.db'}",
             **{"better_auth_url": better_auth_url, "better_auth_secret": None, **changes},
         )
-        async with serve(settings) as url, httpx.AsyncClient(base_url=url, timeout=60) as client:
+        async with serve(settings) as url, anybody(url) as client:
             yield client
 
     return served

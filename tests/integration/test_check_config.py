@@ -15,7 +15,7 @@ from tests.support.redis import Redis, redis_server
 from tests.support.serving import SECRET, clean_environ, serve, settings_for
 
 
-async def test_asks_everything_that_is_configured(empty_database_url: str, tmp_path: Path) -> None:
+async def test_asks_everything_that_is_configured(bare_database_url: str, tmp_path: Path) -> None:
     program = redis_server()
     if program is None:
         pytest.skip("there is no Redis to run")
@@ -23,7 +23,7 @@ async def test_asks_everything_that_is_configured(empty_database_url: str, tmp_p
     await asyncio.to_thread(redis.start)
     try:
         async with issuing() as issuer:
-            settings = settings_for(empty_database_url, better_auth_url=issuer.url, redis_url=redis.url)
+            settings = settings_for(bare_database_url, better_auth_url=issuer.url, redis_url=redis.url)
             wrong = await ask_all(settings)
             assert wrong.pop("DATABASE_URL") == "Run: chatapi database upgrade --no-prompt"
             assert wrong == {"BETTER_AUTH_URL": None, "REDIS_URL": None}

@@ -13,7 +13,6 @@ from sqlalchemy import select
 
 from chatapi.db.models import Conversation, Message, Turn, TurnChunk, User
 from chatapi.db.owner import EVERYONE
-from chatapi.db.schema import upgrade
 from chatapi.turns.live import LiveTurns
 from chatapi.turns.store import turn_store
 from chatapi.turns.supervisor import Supervisor
@@ -27,10 +26,10 @@ from tests.support.sse import chunks_of, streamed, text_of
 
 @asynccontextmanager
 async def behind_proxy(
-    postgres: Postgres, role: str = ROLE, query: str = "", **changes: Any
+    postgres: Postgres, role: str = ROLE, query: str = "", database: str = "", **changes: Any
 ) -> AsyncIterator[tuple[Proxy, Client]]:
     """A service whose way to the database can be disturbed, and that may be asked as often as it takes."""
-    name = await asyncio.to_thread(postgres.new_database)
+    name = database or await asyncio.to_thread(postgres.new_database)
     async with proxy(postgres.port) as between:
         changes = {"rate_limit": "off", "rate_limit_chat": "off", **changes}
         settings = settings_for(postgres.url(name, port=between.port, role=role) + query, **changes)
@@ -46,15 +45,17 @@ async def until(status: int, alice: Client) -> None:
     raise AssertionError(f"the service did not become {status}")
 
 
-TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'chatapi'"
+async def terminate_connections(postgres: Postgres, name: str) -> None:
+    await postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
 
 
 async def test_killed_idle_connections_cost_nobody_an_error(postgres: Postgres) -> None:
-    async with behind_proxy(postgres) as (between, alice):
+    name = await asyncio.to_thread(postgres.new_database)
+    async with behind_proxy(postgres, database=name) as (between, alice):
         await asyncio.gather(*(alice.get(alice.mine("/tasks")) for _ in range(20)))
         for _ in range(3):
             connections = between.connections
-            await postgres.execute(TERMINATE)
+            await terminate_connections(postgres, name)
             await between.gone(connections)
             responses = await asyncio.gather(*(alice.get(alice.mine("/tasks")) for _ in range(20)))
             assert {response.status_code for response in responses} == {200}
@@ -70,7 +71,7 @@ async def test_a_turn_for_which_there_is_no_connection_is_told_so(postgres: Post
     ):
         await alice.said("say 0")
         await postgres.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT 0')
-        await postgres.execute(TERMINATE)
+        await terminate_connections(postgres, name)
         watching = await asyncpg.connect(postgres.url("postgres", role="postgres"))
         left = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1"
         while await watching.fetchval(left, name):  # noqa: ASYNC110 - until they have ended
@@ -87,11 +88,12 @@ async def test_a_turn_for_which_there_is_no_connection_is_told_so(postgres: Post
 
 
 async def test_connections_killed_under_way_are_taken_anew_by_turns(postgres: Postgres) -> None:
-    async with behind_proxy(postgres) as (_, alice):
+    name = await asyncio.to_thread(postgres.new_database)
+    async with behind_proxy(postgres, database=name) as (_, alice):
 
         async def disturb() -> None:
             for _ in range(4):
-                await postgres.execute(TERMINATE)
+                await terminate_connections(postgres, name)
                 await asyncio.sleep(0.3)
                 await until(200, alice)  # with its connections taken anew, before these are killed, too
 
@@ -211,7 +213,6 @@ class TestLostBegin:
         self, empty_database_url: str
     ) -> None:
         settings = settings_for(empty_database_url)
-        await asyncio.to_thread(upgrade, settings)
         database = open_database(settings)
         store = turn_store(database)
         supervisor = Supervisor(store, LiveTurns(store))

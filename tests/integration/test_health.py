@@ -7,9 +7,8 @@ import pytest
 
 from chatapi.db import breaker
 from chatapi.db import url as database_url
-from chatapi.db.schema import upgrade
 from tests.support.metrics import scrape
-from tests.support.postgres import ROLE, Postgres
+from tests.support.postgres import ROLE, WAITING, Postgres
 from tests.support.proxy import proxy
 from tests.support.serving import Client, anybody, serve, settings_for
 
@@ -41,7 +40,7 @@ async def test_without_a_database_the_process_lives_and_says_so() -> None:
 
 
 async def test_an_old_schema_is_503_and_recovers_by_itself(postgres: Postgres) -> None:
-    name = await asyncio.to_thread(postgres.new_database)
+    name = await asyncio.to_thread(postgres.new_database, migrated=False)
     settings = settings_for(postgres.url(name), migrate="off")
     async with serve(settings) as url, Client(url, "alice") as client:
         for path in ("/health/ready", "/api/alice/tasks"):
@@ -82,7 +81,7 @@ class TestWhileAllConnectionsAreAtWork:
             async with other.transaction():
                 await other.execute("LOCK TABLE tasks")
                 waiting = asyncio.create_task(alice.get(alice.mine("/tasks")))
-                while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110 - nothing else tells
+                while not await other.fetchval(WAITING):  # noqa: ASYNC110 - nothing else tells
                     await asyncio.sleep(0.01)
                 assert (await alice.get("/health/ready")).json() == {"status": "ready"}
                 assert (await alice.get("/health")).json()["database"] == "connected"
@@ -94,12 +93,9 @@ class TestWhileAllConnectionsAreAtWork:
         self, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         name = await asyncio.to_thread(postgres.new_database)
-        await asyncio.to_thread(
-            upgrade, settings_for(postgres.url(name))
-        )  # which takes longer than is given below
-        monkeypatch.setattr(database_url, "STATEMENT_TIMEOUT", 1.0)
-        monkeypatch.setattr(database_url, "CONNECT_TIMEOUT", 1.0)
-        monkeypatch.setattr(breaker, "PROBE_TIMEOUT", 1.0)
+        monkeypatch.setattr(database_url, "STATEMENT_TIMEOUT", 0.5)
+        monkeypatch.setattr(database_url, "CONNECT_TIMEOUT", 0.5)
+        monkeypatch.setattr(breaker, "PROBE_TIMEOUT", 0.5)
         async with proxy(postgres.port) as between:
             settings = settings_for(postgres.url(name, port=between.port), db_pool_size=1, migrate="off")
             async with serve(settings) as url, Client(url, "alice") as alice:

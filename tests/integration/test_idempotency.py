@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from tests.support.agents import CommandedAgent, Gate
-from tests.support.postgres import Postgres
+from tests.support.postgres import WAITING, Postgres
 from tests.support.serving import DIES, Client, execute, serve, settings_for, two_replicas
 
 
@@ -123,7 +123,7 @@ class TestKey:
                             headers={"Idempotency-Key": "k", "Accept": accept},
                         )
                     )
-                    while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                    while not await other.fetchval(WAITING):
                         assert not asking.done()
                         await asyncio.sleep(0.01)
                 response = await asking

@@ -17,7 +17,7 @@ from chatapi.db import url
 from chatapi.db.engine import database_config
 from chatapi.settings import Settings
 from tests.support.databases import open_database
-from tests.support.postgres import Postgres
+from tests.support.postgres import WAITING, Postgres
 from tests.support.serving import SECRET, clean_environ, command, settings_for
 
 TABLES = {
@@ -47,8 +47,8 @@ async def alembic(settings: Settings, command: str, *arguments: str) -> None:
     await asyncio.to_thread(getattr(commands, command), *arguments)
 
 
-async def test_up_down_and_up_again(empty_database_url: str) -> None:
-    settings = settings_for(empty_database_url)
+async def test_up_down_and_up_again(bare_database_url: str) -> None:
+    settings = settings_for(bare_database_url)
     await alembic(settings, "upgrade")
     assert await tables(settings) == TABLES
     await alembic(settings, "downgrade", "base")
@@ -57,14 +57,14 @@ async def test_up_down_and_up_again(empty_database_url: str) -> None:
     assert await tables(settings) == TABLES
 
 
-async def test_the_models_and_the_migrations_agree(empty_database_url: str) -> None:
-    settings = settings_for(empty_database_url)
+async def test_the_models_and_the_migrations_agree(bare_database_url: str) -> None:
+    settings = settings_for(bare_database_url)
     await alembic(settings, "upgrade")
     await alembic(settings, "check")  # raises when the models have what the migrations have not
 
 
-async def test_a_migration_that_fails_leaves_nothing_behind(empty_database_url: str) -> None:
-    settings = settings_for(empty_database_url)
+async def test_a_migration_that_fails_leaves_nothing_behind(bare_database_url: str) -> None:
+    settings = settings_for(bare_database_url)
     database = open_database(settings)
     async with database.transaction(None) as session:
         connection = await session.connection()
@@ -77,8 +77,10 @@ async def test_a_migration_that_fails_leaves_nothing_behind(empty_database_url: 
     await database.close()
 
 
-async def test_three_processes_at_once_make_it_once(new_database: Callable[[], str], directory: Path) -> None:
-    url = await asyncio.to_thread(new_database)
+async def test_three_processes_at_once_make_it_once(
+    new_database: Callable[..., str], directory: Path
+) -> None:
+    url = await asyncio.to_thread(new_database, migrated=False)
     environ = {**clean_environ(), "DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET}
     processes = [
         await asyncio.create_subprocess_exec(
@@ -101,9 +103,6 @@ async def test_three_processes_at_once_make_it_once(new_database: Callable[[], s
     assert await tables(settings_for(url)) == TABLES
 
 
-WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = $1)"
-
-
 @asynccontextmanager
 async def holding(url: str, statement: str) -> AsyncIterator[asyncpg.Connection]:
     """Another transaction, which has done this and goes on."""
@@ -116,9 +115,9 @@ async def holding(url: str, statement: str) -> AsyncIterator[asyncpg.Connection]
         await connection.close()
 
 
-async def somebody_waits(connection: asyncpg.Connection, name: str) -> None:
+async def somebody_waits(connection: asyncpg.Connection) -> None:
     for _ in range(1_000):
-        if await connection.fetchval(WAITING, name):
+        if await connection.fetchval(WAITING):
             return
         await asyncio.sleep(0.02)
     raise AssertionError("nobody waits")
@@ -128,11 +127,11 @@ async def test_waits_for_another_upgrade_for_longer_than_a_statement_may_take(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(url, "STATEMENT_TIMEOUT", 0.1)
-    name = await asyncio.to_thread(postgres.new_database)
+    name = await asyncio.to_thread(postgres.new_database, migrated=False)
     settings = settings_for(postgres.url(name))
     async with holding(settings.database_url, f"SELECT pg_advisory_xact_lock({0x63686174})") as other:
         upgrading = asyncio.create_task(alembic(settings, "upgrade"))
-        await somebody_waits(other, name)
+        await somebody_waits(other)
         await asyncio.sleep(0.3)
         assert not upgrading.done()
     await upgrading
@@ -156,7 +155,7 @@ async def test_waits_for_another_upgrade_on_sqlite_too(directory: Path) -> None:
 
 async def test_does_not_queue_for_a_table_with_everybody_behind(postgres: Postgres, directory: Path) -> None:
     """As while `pg_dump` reads: a turn would wait for the migration, which waits for the dump."""
-    name = await asyncio.to_thread(postgres.new_database)
+    name = await asyncio.to_thread(postgres.new_database, migrated=False)
     settings = settings_for(postgres.url(name))
     await alembic(settings, "upgrade", "0003")
     async with holding(settings.database_url, "LOCK TABLE turns IN ACCESS SHARE MODE"):

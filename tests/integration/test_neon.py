@@ -27,7 +27,7 @@ class TestPgBouncer:
     @pytest.fixture
     async def pooler(self, postgres: Postgres) -> AsyncIterator[PgBouncer]:
         """Three connections to PostgreSQL, whatever comes."""
-        database = await asyncio.to_thread(postgres.new_database)
+        database = await asyncio.to_thread(postgres.new_database, migrated=False)
         pooler = await asyncio.to_thread(PgBouncer, postgres, database, pool_size=3)
         yield pooler
         await asyncio.to_thread(pooler.close)
@@ -88,7 +88,9 @@ class Authority:
         self.stranger = directory / "stranger.pem"
         trustme.CA().cert_pem.write_to_path(self.stranger)
         certificate = authority.issue_cert("localhost").private_key_and_cert_chain_pem.bytes()
-        self.server = PgBouncer(postgres, postgres.new_database(), pool_size=3, certificate=certificate)
+        self.server = PgBouncer(
+            postgres, postgres.new_database(migrated=False), pool_size=3, certificate=certificate
+        )
 
     def url(self, parameters: str, *, host: str = "localhost") -> str:
         return f"{self.server.url.replace('127.0.0.1', host)}&{parameters}"
@@ -168,7 +170,7 @@ class TestColdStart:
     async def test_a_database_that_refuses_at_first_is_waited_for_and_nothing_is_lost(
         self, postgres: Postgres
     ) -> None:
-        name = await asyncio.to_thread(postgres.new_database)
+        name = await asyncio.to_thread(postgres.new_database, migrated=False)
         async with proxy(postgres.port) as between:
             between.cut()
             settings = settings_for(postgres.url(name, port=between.port))
@@ -188,8 +190,6 @@ class TestColdStart:
 
     async def test_a_database_that_takes_seconds_costs_seconds_and_no_error(self, postgres: Postgres) -> None:
         name = await asyncio.to_thread(postgres.new_database)
-        async with serve(settings_for(postgres.url(name))):
-            pass  # migrates
         async with proxy(postgres.port) as between:
             between.blackhole()
             settings = settings_for(postgres.url(name, port=between.port), migrate="off")

@@ -16,7 +16,6 @@ from chatapi.db.engine import BITMAPS
 from chatapi.db.models import now
 from chatapi.db.owner import EVERYONE
 from chatapi.db.paging import MAX_ID
-from chatapi.db.schema import upgrade
 from chatapi.turns.store.history import select_history
 from chatapi.turns.store.postgres import CONVERSATION_ID, USER_ID, begin_next
 from tests.support.databases import open_database
@@ -58,17 +57,14 @@ def role(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture(params=["unknown", "known", "one of many"])
-async def connection(
-    request: pytest.FixtureRequest, postgres: Postgres, role: str
-) -> AsyncIterator[asyncpg.Connection]:
-    """To a database of users who have said little, and of one whom its statistics do not know yet, or all too well.
+@pytest.fixture(scope="module", params=["unknown", "known", "one of many"])
+async def populated(request: pytest.FixtureRequest, postgres: Postgres) -> str:
+    """A database of users who have said little, and of one whom its statistics do not know yet, or all too well.
 
     Or one of many, who have all said as much: of these PostgreSQL expects three turns in a conversation that has
     hundreds, because it multiplies how rare the user is and how rare the conversation, and one tells the other.
     """
     name = await asyncio.to_thread(postgres.new_database)
-    await asyncio.to_thread(upgrade, settings_for(postgres.url(name)))
     admin = await asyncpg.connect(postgres.url(name, role="postgres"))
     if request.param == "one of many":
         for user_id in ["large", *(f"other-{number}" for number in range(60))]:
@@ -83,7 +79,12 @@ async def connection(
         if request.param == "known":
             await admin.execute("ANALYZE")
     await admin.close()
-    connection = await asyncpg.connect(postgres.url(name, role=role))
+    return name
+
+
+@pytest.fixture
+async def connection(postgres: Postgres, populated: str, role: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(postgres.url(populated, role=role))
     await connection.execute(f"SET {BITMAPS} = off")
     yield connection
     await connection.close()
@@ -130,7 +131,10 @@ async def pages_of(connection: asyncpg.Connection, sql: str, parameters: Sequenc
     await connection.execute(f"SET plan_cache_mode = force_{plan}_plan")
     await connection.execute(f"PREPARE statement AS {sql}")
     given = ", ".join("NULL" if value is None else f"'{value}'" for value in parameters)
+    trying = connection.transaction()
+    await trying.start()
     rows = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE statement ({given})")
+    await trying.rollback()  # so that the next test finds what this one found
     (explained,) = json.loads(rows)
     assert explained["Plan"]["Actual Rows"] >= 20
     return sum(explained["Plan"][f"Shared {kind} Blocks"] for kind in ("Hit", "Read"))

@@ -37,10 +37,10 @@ def chatapi(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedP
 
 
 async def test_a_new_process_on_the_same_database_continues(
-    new_database: Callable[[], str], directory: Path
+    new_database: Callable[..., str], directory: Path
 ) -> None:
     environ = {
-        "DATABASE_URL": await asyncio.to_thread(new_database),
+        "DATABASE_URL": await asyncio.to_thread(new_database, migrated=False),
         "BETTER_AUTH_SECRET": SECRET,
         "CHAT_MODEL": COMMANDED,
         "MIGRATE": "auto",
@@ -55,11 +55,11 @@ async def test_a_new_process_on_the_same_database_continues(
 
 
 async def test_several_workers_share_the_work_and_end_well(
-    new_database: Callable[[], str], directory: Path
+    new_database: Callable[..., str], directory: Path
 ) -> None:
     """A turn under way at SIGTERM is answered, whichever worker has it, and the whole ends with 0."""
     environ = {
-        "DATABASE_URL": await asyncio.to_thread(new_database),
+        "DATABASE_URL": await asyncio.to_thread(new_database, migrated=False),
         "BETTER_AUTH_SECRET": SECRET,
         "CHAT_MODEL": "tests.support.gated:GatedAgent",
     }

@@ -9,11 +9,10 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from chatapi.db.schema import upgrade
 from tests.chaos.harness import answers
 from tests.support import proxies
 from tests.support.postgres import Postgres, free_port
-from tests.support.serving import SECRET, Client, Process, settings_for
+from tests.support.serving import SECRET, Client, Process
 from tests.support.sse import STREAM, Chunk, chunks_of, text_of
 
 pytestmark = pytest.mark.slow
@@ -41,7 +40,6 @@ async def replicas(
         pytest.skip(why)
     directory = tmp_path_factory.mktemp(kind)
     database_url = postgres.url(await asyncio.to_thread(postgres.new_database))
-    await asyncio.to_thread(upgrade, settings_for(database_url))
     environ = {
         "DATABASE_URL": database_url,
         "BETTER_AUTH_SECRET": SECRET,

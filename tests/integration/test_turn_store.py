@@ -12,14 +12,13 @@ from sqlalchemy import text
 from chatapi.agent.ports import HistoryMessage, ProviderState, ToolCall, Usage
 from chatapi.db.database import Database
 from chatapi.db.owner import EVERYONE
-from chatapi.db.schema import upgrade
 from chatapi.errors import AppError
 from chatapi.turns.log import TextAdded
 from chatapi.turns.schemas import ChatAnswer, ChatRequest
 from chatapi.turns.store import Claim, Key, PostgresTurnStore, Run, Said, Shown, TurnStore
 from chatapi.turns.store.live import Chunk
 from tests.support.databases import open_database
-from tests.support.postgres import ROLE, Postgres
+from tests.support.postgres import ROLE, WAITING, Postgres
 from tests.support.serving import settings_for
 
 T = TypeVar("T")
@@ -49,7 +48,6 @@ PICTURE = {
 async def database(request: pytest.FixtureRequest, postgres: Postgres) -> AsyncIterator[Database]:
     """As a role that row-level security holds for, and as one that it does not."""
     url = postgres.url(await asyncio.to_thread(postgres.new_database), role=request.param)
-    await asyncio.to_thread(upgrade, settings_for(url))
     opened = open_database(settings_for(url))
     async with opened.transaction(EVERYONE) as session:
         await session.execute(
@@ -317,7 +315,7 @@ async def test_a_turn_that_waited_for_another_to_end_sees_what_that_said(
                 first.turn_id,
             )
             beginning = asyncio.create_task(turns.begin("two", first.conversation_id))
-            while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            while not await other.fetchval(WAITING):
                 assert not beginning.done()
                 await asyncio.sleep(0.01)
         second = await beginning
@@ -342,7 +340,7 @@ async def test_a_turn_that_was_overtaken_by_a_whole_one_sees_what_that_said(
                 "UPDATE conversations SET updated_at = now() WHERE id = $1", first.conversation_id
             )
             beginning = asyncio.create_task(turns.begin("three", first.conversation_id))
-            while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            while not await other.fetchval(WAITING):
                 assert not beginning.done()
                 await asyncio.sleep(0.01)
             turn_id = await other.fetchval(

@@ -8,7 +8,7 @@ import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from tests.support.serving import token_for
+from tests.support.serving import NO_AUTHORITIES, token_for
 
 
 @asynccontextmanager
@@ -18,7 +18,9 @@ async def connected(
     """`mode`: `legacy` begins with `initialize`; `2026-07-28` is stateless; `auto` asks which it may be."""
     authorization = {"Authorization": f"Bearer {token_for(user_id)}"}
     async with (
-        httpx2.AsyncClient(headers={**authorization, **(headers or {})}, timeout=60) as http,
+        httpx2.AsyncClient(
+            headers={**authorization, **(headers or {})}, timeout=60, verify=NO_AUTHORITIES
+        ) as http,
         Client(streamable_http_client(f"{base_url}/mcp", http_client=http), mode=mode) as client,
     ):
         yield client

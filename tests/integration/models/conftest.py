@@ -1,16 +1,19 @@
 """The fakes of the providers, and services that talk to them."""
 
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 
 from chatapi.agent import llm
 from chatapi.agent.loading import load_agent
+from tests.support import run
 from tests.support.providers.server import Providers, serve_providers
 from tests.support.serving import Client, serve, settings_for
+
+ServiceOn = Callable[[str], Awaitable[str]]
 
 WIRES = [
     "openai:gpt-5-mini",
@@ -39,15 +42,28 @@ def wire(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def sqlite_url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('models') / 'chatapi.db'}"
+def sqlite_url() -> str:
+    return f"sqlite+aiosqlite:///{run.directory('models') / 'chatapi.db'}"
 
 
 @pytest.fixture(scope="session")
-async def wire_service(wire: str, sqlite_url: str, providers: Providers) -> AsyncIterator[str]:
+async def service_on(sqlite_url: str, providers: Providers) -> AsyncIterator[ServiceOn]:
+    """The base URL of a service on this model, which is started when it is first asked for."""
+    urls: dict[str, str] = {}
+    async with AsyncExitStack() as running:
+
+        async def started(model: str) -> str:
+            if model not in urls:
+                urls[model] = await running.enter_async_context(serving(sqlite_url, model, providers))
+            return urls[model]
+
+        yield started
+
+
+@pytest.fixture
+async def wire_service(wire: str, service_on: ServiceOn) -> str:
     """The base URL of a service on a model of each format."""
-    async with serving(sqlite_url, wire, providers) as url:
-        yield url
+    return await service_on(wire)
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from sqlalchemy import select
 
 from chatapi.db import engine
 from chatapi.db.models import Message, Turn
-from tests.integration.models.conftest import WIRES, serving
+from tests.integration.models.conftest import WIRES, ServiceOn, serving
 from tests.support.databases import open_database
 from tests.support.providers.server import Providers, Request
-from tests.support.serving import Client, settings_for, token_for
+from tests.support.serving import Client, anybody, settings_for, token_for
 
 MESSAGES = {"/v1/chat/completions": "messages", "/v1/responses": "input", "/v1/messages": "messages"}
 FIRST_TURN = """\
@@ -146,12 +146,12 @@ class TestProviderChange:
 
     @pytest.mark.parametrize("other", WIRES)
     async def test_keeps_the_conversation(
-        self, sqlite_url: str, wire: str, other: str, providers: Providers
+        self, service_on: ServiceOn, wire: str, other: str, providers: Providers
     ) -> None:
         user, before = f"user-{uuid.uuid4().hex}", len(providers.requests)
-        async with serving(sqlite_url, wire, providers) as url, Client(url, user) as client:
+        async with Client(await service_on(wire), user) as client:
             conversation_id = (await client.said(FIRST_TURN))["conversation_id"]
-        async with serving(sqlite_url, other, providers) as url, Client(url, user) as client:
+        async with Client(await service_on(other), user) as client:
             assert (await client.said("say Bye.", conversation_id))["response"] == "Bye."
         assert [request.refused for request in providers.requests[before:]] == [None] * 4
         told = json.dumps(sent(providers.requests[-1]))
@@ -172,7 +172,7 @@ class TestLoad:
         providers.brain.most_asleep = 0
         async with (
             serving(database_url, "openai:gpt-5-mini", providers, db_pool_size=pool_size) as url,
-            httpx.AsyncClient(base_url=url, timeout=300, limits=httpx.Limits(max_connections=None)) as client,
+            anybody(url, timeout=300, limits=httpx.Limits(max_connections=None)) as client,
         ):
             responses = await asyncio.gather(
                 *(

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import uvicorn
@@ -34,6 +35,10 @@ class Request:
     path: str
     body: dict[str, Any]
     refused: str | None = None
+
+    @cached_property
+    def text(self) -> str:
+        return json.dumps(self.body)
 
 
 @dataclass
@@ -71,7 +76,7 @@ class Providers:
 
     def of(self, text: str) -> list[Request]:
         """The requests that have `text` in them."""
-        return [request for request in self.requests if text in json.dumps(request.body)]
+        return [request for request in self.requests if text in request.text]
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         assert scope["type"] == "http"
