@@ -92,6 +92,28 @@ class TestBody:
             "urn:chatapi:problem:validation-failed",
         )
 
+    @pytest.mark.parametrize("depth", [900, 1_000, 100_000])
+    @pytest.mark.parametrize("opening", [b"[", b'{"a":'], ids=["array", "object"])
+    async def test_that_is_nested_deeply_is_422(self, alice: Client, opening: bytes, depth: int) -> None:
+        """JSON that is well formed: more than the parser follows, and just less."""
+        closing = b"]" if opening == b"[" else b"}"
+        body = opening * depth + b"1" + closing * depth
+        with heard("") as lines:
+            responses = [
+                await alice.request(method, path, content=body, headers={"Content-Type": "application/json"})
+                for method, path in (
+                    ("POST", "/api/chat"),
+                    ("POST", alice.mine("/tasks")),
+                    ("PATCH", alice.mine("/tasks/1")),
+                    ("POST", alice.mine("/turns/1/regenerate")),
+                )
+            ]
+        assert [response.status_code for response in responses] == [422] * 4
+        assert {response.json()["type"] for response in responses} == {
+            "urn:chatapi:problem:validation-failed"
+        }
+        assert not lines
+
     @pytest.mark.parametrize(
         "media_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml"]
     )

@@ -224,7 +224,10 @@ class TestFile:
                 '{"mcpServers": {"a": {"command": "x", "args": ["${NOT_THERE}"]}}}',
                 "${NOT_THERE} is not in the",
             ),
+            ("[" * 100_000, "is nested too deeply"),
+            ('{"mcpServers": {"a": ' + "[" * 600 + "]" * 600 + "}}", "is nested too deeply"),
         ],
+        ids=lambda value: str(value)[:25],
     )
     def test_that_is_wrong_stops_the_start(self, tmp_path: Path, text: str | None, said: str) -> None:
         path = tmp_path / "mcp.json"
