@@ -162,7 +162,7 @@ def failed(turn: RunningTurn, error: BaseException) -> End:
     failure.members |= ids_of(turn.run)
 
     async def write(session: AsyncSession) -> None:
-        await store.fail(session, turn.run, {"type": failure.type, "detail": failure.detail})
+        await store.fail(session, turn.run, failure.stored)
         await turn.forget(session)
 
     return End(write, None, failure)

@@ -35,7 +35,7 @@ from chatapi.errors import (
 
 KEY_RETENTION = timedelta(hours=24)  # a client that retries does so within minutes
 NO_CALLS = "[]"  # as it is stored with most messages
-ABANDONED = {"type": "interrupted", "detail": "The process that ran this turn ended."}
+ABANDONED = {"type": "interrupted", "detail": "The process that ran this turn ended.", "retry_after": 1}
 
 decode_calls = msgspec.json.Decoder(list[ToolCall]).decode
 turn_is_alive = exists().where(Worker.id == Turn.worker_id, Worker.lease_until > utc_now())
