@@ -70,6 +70,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     mcp_allowed_hosts: Text = "localhost,127.0.0.1,[::1]"
     host: Text = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8000
+    # Longer than those in front keep a connection: Google's balancers 600 s, Caddy 120 s, Heroku 90 s, ALB and nginx 60 s.
+    keep_alive_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 620
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "console"] | None = None
     metrics: Literal["on", "off"] = "on"
