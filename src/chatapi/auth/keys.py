@@ -25,6 +25,10 @@ class BadKeySet(ValueError):
     """What the endpoint sent is no JWK Set, or none with a key that can be used."""
 
 
+class EmptyKeySet(BadKeySet):
+    """A JWK Set without keys. Better Auth has none when all of its keys are past their grace, until it signs again."""
+
+
 class KeySet(Struct):
     keys: list[msgspec.Raw]
 
@@ -50,6 +54,8 @@ def parse_key_set(document: bytes) -> tuple[jwt.PyJWK, ...]:
         entries = msgspec.json.decode(document, type=KeySet).keys
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadKeySet(f"it sent no JWK Set: {error}") from None
+    if not entries:
+        raise EmptyKeySet("it has no keys at the moment")
     if len(entries) > MAX_KEYS:
         raise BadKeySet(f"it sent {len(entries)} keys, and no issuer has more than {MAX_KEYS}")
     keys = []
