@@ -78,7 +78,8 @@ async def test_a_token_is_refused_once_its_key_was_taken_back() -> None:
     async with issuing(old := SigningKey("EdDSA", number=1), new := SigningKey("EdDSA", number=2)) as issuer:
         clock = {"now": 0.0}
         verifier = TokenVerifier(settings_for("sqlite:///unused", better_auth_url=issuer.url))
-        verifier._jwks = JWKS(f"{issuer.url}/api/auth/jwks", clock=lambda: clock["now"])
+        url = f"{issuer.url}/api/auth/jwks"
+        verifier._key_sets[url] = JWKS(url, clock=lambda: clock["now"])
         counter = counting(verifier)
         of_old, of_new = issuer.token(old), issuer.token(new)
         for token in (of_old, of_new, of_old, of_new):

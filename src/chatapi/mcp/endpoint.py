@@ -123,9 +123,8 @@ def metadata_route(settings: Settings) -> Any:
             "resource_name": "chatapi",
             "bearer_methods_supported": ["header"],
         }
-        issuer = settings.jwt_issuer or settings.better_auth_url or ""
-        if issuer.startswith(("https://", "http://")):
-            document["authorization_servers"] = [issuer]
+        if settings.issuer_addresses:
+            document["authorization_servers"] = settings.issuer_addresses
         return document
 
     return metadata
