@@ -234,8 +234,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     @property
     def issuer_addresses(self) -> list[str]:
         """Where a client may be sent to sign in: those issuers that are named by an address."""
-        named = self.jwt_issuers or listed("BETTER_AUTH_URL", self.better_auth_url)
-        return [name for name in named if name.startswith(("https://", "http://"))]
+        named = [name for name in self.jwt_issuers or () if name.startswith(("https://", "http://"))]
+        return named or listed("BETTER_AUTH_URL", self.better_auth_url)
 
     def public(self) -> dict[str, str]:
         """Every variable with its value as it may be shown: no secret, no password."""
