@@ -29,7 +29,7 @@ from chatapi.limits.messages import MessageLimit
 from chatapi.limits.middleware import RefusedTokens, within_limits
 from chatapi.logs import access_log, configure_logging
 from chatapi.mcp.config import external_tools
-from chatapi.mcp.endpoint import MCPEndpoint, mcp_router, metadata_route
+from chatapi.mcp.endpoint import MCPEndpoint, discovery_route, mcp_router
 from chatapi.metrics import Metrics
 from chatapi.settings import Settings
 from chatapi.tasks.controllers import TaskController
@@ -152,7 +152,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
         route_handlers=[
             api,
             mcp_router(mcp, middleware=identified, guards=[all_of(name_user, within_limits)]),
-            metadata_route(settings),
+            discovery_route(settings),
             HealthController,
             *([metrics_route(telemetry.metrics, settings)] if settings.metrics == "on" else []),
             swagger_assets(),

@@ -83,17 +83,9 @@ def run(app: Litestar, host: str | None, port: int | None, workers: int) -> None
     """Run the service."""
     settings = Settings.from_env()
     signal.signal(signal.SIGTERM, end_well)
-    options: dict[str, Any] = {
-        "host": host or settings.host,
-        "port": settings.port if port is None else port,
-        "workers": workers,
-        "log_config": None,  # the app's holds for the server, too; what the server would say of requests, it says
-        "access_log": False,
-        "timeout_graceful_shutdown": GRACE_SECONDS,
-        "timeout_worker_healthcheck": ANSWER_SECONDS,
-        "server_header": False,
-        "http": BoundedHttp,
-    }
+    options = server_options(settings) | {"workers": workers}
+    options |= {} if host is None else {"host": host}
+    options |= {} if port is None else {"port": port}
     if workers == 1:
         settle()
         with suppress(KeyboardInterrupt):
@@ -101,6 +93,21 @@ def run(app: Litestar, host: str | None, port: int | None, workers: int) -> None
         return
     with shared_metrics() if settings.metrics == "on" else nullcontext():
         uvicorn.run(WORKER, factory=True, **options)
+
+
+def server_options(settings: Settings) -> dict[str, Any]:
+    """What Uvicorn is told."""
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "log_config": None,  # the app's holds for the server, too; what the server would say of requests, it says
+        "access_log": False,
+        "timeout_keep_alive": settings.keep_alive_seconds,
+        "timeout_graceful_shutdown": GRACE_SECONDS,
+        "timeout_worker_healthcheck": ANSWER_SECONDS,
+        "server_header": False,
+        "http": BoundedHttp,
+    }
 
 
 def settled_app() -> Litestar:

@@ -12,8 +12,8 @@ PROBLEM_TYPE_PREFIX = "urn:chatapi:problem:"
 class AppError(Exception):
     """An error with a meaning for the caller.
 
-    `detail` is one sentence that says what to mend; `retry_after` is in whole seconds; further members appear in the
-    problem document under their own names. `act` is set for refusals: what the audit trail calls them.
+    `detail` is one sentence that says what to mend; `retry_after` is in whole seconds, and both a header and a member of
+    the problem document, since not every client can read headers; further members appear there under their own names. `act` is set for refusals: what the audit trail calls them.
     """
 
     status: ClassVar[int] = 500
@@ -39,7 +39,16 @@ class AppError(Exception):
             "title": self.title,
             "status": self.status,
             "detail": self.detail,
+            **({} if self.retry_after is None else {"retry_after": self.retry_after}),
             **self.members,
+        }
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        """What `restored` makes the error from."""
+        document = self.document
+        return {"type": self.type} | {
+            name: document[name] for name in ("detail", "retry_after") if name in document
         }
 
 
@@ -322,11 +331,11 @@ class SchemaOutdated(AppError):
 
 
 def restored(stored: dict[str, Any], **members: Any) -> AppError:
-    """An error of which `type` and `detail` were stored."""
+    """An error of which `stored` was kept; versions before kept no `retry_after`."""
     kinds = [AppError]
     for kind in kinds:
         kinds += kind.__subclasses__()
     kind = next((each for each in kinds if each.type == stored["type"]), AppError)
     error = kind.__new__(kind)  # a kind's own constructor would ask for what it made the detail of
-    AppError.__init__(error, stored["detail"], **members)
+    AppError.__init__(error, stored["detail"], retry_after=stored.get("retry_after"), **members)
     return error

@@ -25,13 +25,17 @@ class FieldError(Struct, frozen=True, kw_only=True):
 
 
 class Problem(Struct, frozen=True, kw_only=True):
-    """Problem details (RFC 9457). `type` is stable; all types are in docs/errors.md."""
+    """Problem details (RFC 9457). `type` is stable; all types are in docs/errors.md.
+
+    `retry_after`, in seconds, is there wherever there is a `Retry-After` header.
+    """
 
     type: str
     title: str
     status: int
     detail: str
     instance: str | UnsetType = UNSET
+    retry_after: int | UnsetType = UNSET
     errors: list[FieldError] | UnsetType = UNSET
     turn_id: int | UnsetType = UNSET
     conversation_id: int | UnsetType = UNSET

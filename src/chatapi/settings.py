@@ -6,7 +6,7 @@ Each field of `Settings` is the environment variable of the same name in capital
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -32,6 +32,17 @@ HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:\d{1,5})?")
 
 Text = Annotated[str, Meta(min_length=1)]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^/]")]
+
+
+LISTS_OF_URLS = ("BETTER_AUTH_URL", "JWKS_URL")
+
+
+class Issuer(Struct, frozen=True, kw_only=True):
+    """Whose tokens are taken: what they have in `iss` and in `aud` (None: anything), and where the keys are published."""
+
+    names: Sequence[str] | None
+    audiences: Sequence[str] | None
+    keys_url: str
 
 
 class SettingsError(Exception):
@@ -71,6 +82,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     mcp_allowed_hosts: Text = "localhost,127.0.0.1,[::1]"
     host: Text = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8000
+    # Longer than those in front keep a connection: Google's balancers 600 s, Caddy 120 s, Heroku 90 s, ALB and nginx 60 s.
+    keep_alive_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 620
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "console"] | None = None
     metrics: Literal["on", "off"] = "on"
@@ -117,8 +130,10 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
             raise SettingsError(
                 f"BETTER_AUTH_SECRET: has {len(self.better_auth_secret.encode())} bytes; HS256 needs {SECRET_BYTES}"
             )
-        check_url("BETTER_AUTH_URL", self.better_auth_url)
-        check_url("JWKS_URL", self.jwks_url)
+        for name in LISTS_OF_URLS:
+            for url in listed(name, getattr(self, name.lower())):
+                check_url(name, url)
+        _ = self.issuers, self.jwt_issuers, self.jwt_audiences
         _ = self.limits
         for origin in self.origins:
             if origin != "*" and not ORIGIN.fullmatch(origin):
@@ -173,31 +188,79 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
         return (self.migrate or ("auto" if self.sqlite else "off")) == "auto"
 
     @property
-    def keys_url(self) -> str | None:
-        """Where the keys of asymmetric tokens are published (a JWK Set)."""
-        names = self.better_auth_names
-        return self.jwks_url or (f"{names[0]}{BETTER_AUTH_PATH}/jwks" if names else None)
+    def jwt_issuers(self) -> list[str] | None:
+        """What every token has to name in `iss`, one of these; None: what its `Issuer` says."""
+        return listed("JWT_ISSUER", self.jwt_issuer) or None
 
     @property
-    def better_auth_names(self) -> list[str] | None:
-        """What a Better Auth server at `BETTER_AUTH_URL` calls itself in `iss` and `aud`."""
-        if self.better_auth_url is None:
-            return None
-        name = self.better_auth_url.rstrip("/").removesuffix(BETTER_AUTH_PATH)
-        return [name, f"{name}/"]
+    def jwt_audiences(self) -> list[str] | None:
+        """What every token has to name in `aud`, one of these; None: what its `Issuer` says."""
+        return listed("JWT_AUDIENCE", self.jwt_audience) or None
+
+    @property
+    def issuers(self) -> list[Issuer]:
+        """Whose published keys check tokens. Raises `SettingsError` where it cannot be told which keys are whose.
+
+        A Better Auth server calls itself by its address in `iss` and `aud`, by each if it has several. One that signs
+        for one address says nothing of another's tokens, so each has an entry of its own.
+        """
+        addresses = [
+            address.rstrip("/").removesuffix(BETTER_AUTH_PATH)
+            for address in listed("BETTER_AUTH_URL", self.better_auth_url)
+        ]
+        own_names = [[address, f"{address}/"] for address in addresses]
+        key_sets = listed("JWKS_URL", self.jwks_url) or [
+            f"{each}{BETTER_AUTH_PATH}/jwks" for each in addresses
+        ]
+        names: Sequence[list[str] | None] = [[name] for name in self.jwt_issuers or ()] or own_names or [None]
+        if len(key_sets) not in {0, 1, len(names)}:
+            name = "JWKS_URL" if self.jwks_url else "BETTER_AUTH_URL"
+            raise SettingsError(
+                f"{name}: has {len(key_sets)} addresses of keys; JWT_ISSUER must name the issuer of each, in the same order"
+            )
+        if len(own_names) == len(names):
+            audiences: Sequence[list[str]] = own_names
+        else:
+            audiences = [[name for each in own_names for name in each]] * len(names)
+        return [
+            Issuer(
+                names=of_issuer,
+                audiences=self.jwt_audiences or audience or None,
+                keys_url=key_sets[number % len(key_sets)],
+            )
+            for number, (of_issuer, audience) in enumerate(zip(names, audiences, strict=True))
+            if key_sets
+        ]
+
+    @property
+    def issuer_addresses(self) -> list[str]:
+        """Where a client may be sent to sign in: those issuers that are named by an address."""
+        named = [name for name in self.jwt_issuers or () if name.startswith(("https://", "http://"))]
+        return named or listed("BETTER_AUTH_URL", self.better_auth_url)
 
     def public(self) -> dict[str, str]:
         """Every variable with its value as it may be shown: no secret, no password."""
         shown = {name: getattr(self, name.lower()) for name in self.__struct_encode_fields__}
         for name, value in shown.items():
             if name.endswith("_URL") and value is not None:
-                shown[name] = without_secrets(value)
+                parts = value.split(",") if name in LISTS_OF_URLS else [value]
+                shown[name] = ",".join(without_secrets(part.strip()) for part in parts)
             elif name.endswith(("_SECRET", "_API_KEY", "_TOKEN")) and value is not None:
                 shown[name] = "(set)"
         return {name: "(unset)" if value is None else str(value) for name, value in shown.items()}
 
     def __repr__(self) -> str:  # a secret must not reach a log by way of a traceback
         return f"Settings({self.public()})"
+
+
+def listed(name: str, value: str | None) -> list[str]:
+    """What a variable lists, separated by commas."""
+    if value is None:
+        return []
+    found = [part for each in value.split(",") if (part := each.strip())]
+    if not found:
+        raise SettingsError(f"{name}: names nothing")
+    return found
 
 
 def without_secrets(url: str) -> str:

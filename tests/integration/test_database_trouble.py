@@ -10,7 +10,10 @@ import asyncpg
 import httpx
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
+from chatapi.db.breaker import FAILURES_TO_ASK
+from chatapi.db.failures import is_outage, is_transient
 from chatapi.db.models import Conversation, Message, Turn, TurnChunk, User
 from chatapi.db.owner import EVERYONE
 from chatapi.turns.live import LiveTurns
@@ -18,6 +21,7 @@ from chatapi.turns.store import turn_store
 from chatapi.turns.supervisor import Supervisor
 from tests.support.agents import CommandedAgent
 from tests.support.databases import open_database
+from tests.support.logs import heard
 from tests.support.postgres import ROLE, Postgres
 from tests.support.proxy import Proxy, proxy
 from tests.support.serving import Client, serve, settings_for
@@ -289,16 +293,25 @@ class TestBreaker:
 
 
 class TestTurnDuringAnOutage:
-    async def test_keeps_its_answer_until_the_database_is_back(self, postgres: Postgres) -> None:
+    @pytest.mark.parametrize("sqlstate", [None, "XX000", "08P01", "53300", "57P03", "42000"])
+    async def test_keeps_its_answer_until_the_database_is_back(
+        self, postgres: Postgres, sqlstate: str | None
+    ) -> None:
+        """Whether there is nothing to connect to, or something in between that refuses by a code of its own."""
         async with behind_proxy(postgres) as (between, alice):
             headers = {"Idempotency-Key": uuid4().hex}
             gate = CommandedAgent.gates[name := uuid4().hex]
             message = f"gate {name}\nsay Done."
             turn = asyncio.create_task(alice.chat(message, headers=headers))
             await gate.reached.wait()
-            between.cut()
-            gate.opened.set()
-            told = await turn
+            if sqlstate is None:
+                between.cut()
+            else:
+                between.refuse(sqlstate)
+            with heard("") as lines:
+                gate.opened.set()
+                told = await turn
+            assert not [line for line in lines if "defect" in line]
             assert (told.status_code, told.json()["type"]) == (
                 503,
                 "urn:chatapi:problem:database-unavailable",
@@ -315,6 +328,20 @@ class TestTurnDuringAnOutage:
             assert (again.json()["response"], again.json()["turn_id"]) == ("Done.", told.json()["turn_id"])
             assert again.headers["Idempotent-Replayed"] == "true"
             assert len(await alice.messages(again.json()["conversation_id"])) == 2
+
+
+async def test_a_violated_foreign_key_is_no_outage(postgres: Postgres) -> None:
+    """What a row hangs on was erased by another request; the database is well."""
+    settings = settings_for(postgres.url(await asyncio.to_thread(postgres.new_database)))
+    database = open_database(settings)
+    for _ in range(FAILURES_TO_ASK):
+        with pytest.raises(IntegrityError) as violated:
+            async with database.transaction("nobody") as session:
+                session.add(Conversation(user_id="nobody"))
+        assert is_transient(violated.value)
+        assert not is_outage(violated.value)
+    assert database.breaker._probing is None
+    await database.close()
 
 
 async def test_a_client_that_is_gone_does_not_keep_others_from_the_pool(postgres: Postgres) -> None:

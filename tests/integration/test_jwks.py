@@ -1,6 +1,7 @@
 """A service and the issuer whose tokens it takes, over real HTTP: rotation, floods, outages."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -11,8 +12,8 @@ import httpx
 import jwt
 import pytest
 
-from chatapi.auth.jwks import PAUSE_SECONDS
-from tests.support.issuer import Issuer, SigningKey, issuing
+from chatapi.auth.jwks import PAUSE_SECONDS, SEARCH_BURST
+from tests.support.issuer import Issuer, SigningKey, base64url, issuing
 from tests.support.serving import SECRET, serve, settings_for
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
@@ -85,8 +86,9 @@ async def test_a_flood_of_invented_kids_is_a_handful_of_fetches(issuer: Issuer, 
         answers = await asyncio.gather(*(ask_in_turn(token) for token in [*tokens, issuer.token(mallory)]))
         assert {answer.status_code for answer in answers} == {401}
         assert (await ask(client, issuer.token())).status_code == 200
-        # One at the start, and one for each five seconds that the flood may last on a slow machine.
-        assert 2 <= issuer.fetches <= 2 + (time.monotonic() - started) / PAUSE_SECONDS
+        # One at the start, the burst, and one for each five seconds that the flood may last on a slow machine.
+        most = 1 + SEARCH_BURST + (time.monotonic() - started) / PAUSE_SECONDS
+        assert 2 <= issuer.fetches <= most
 
 
 async def test_what_cannot_be_an_issuers_token_costs_no_fetch(issuer: Issuer, service_of: Serve) -> None:
@@ -164,3 +166,75 @@ async def test_another_providers_key_set_has_no_audience_but_the_configured(
         assert (await ask(client, issuer.token(iss="https://issuer", aud=...))).status_code == 200
         assert (await ask(client, issuer.token())).status_code == 401
     assert issuer.requests == ["/keys?tenant=1"]
+
+
+class TestSeveralHosts:
+    """One Better Auth server under several addresses, or several of them."""
+
+    async def test_each_is_issuer_and_audience_of_its_own_tokens(
+        self, issuer: Issuer, service_of: Serve
+    ) -> None:
+        async with (
+            issuing(SigningKey("EdDSA", number=2)) as other,
+            service_of(better_auth_url=f"{issuer.url},{other.url}") as client,
+        ):
+            for one in (issuer, other):
+                assert (await ask(client, one.token())).status_code == 200
+                assert (await ask(client, one.token(iss=f"{one.url}/"))).status_code == 200
+            for one, another in ((issuer, other), (other, issuer)):
+                refused = [
+                    one.token(iss=another.url, aud=another.url),
+                    one.token(iss=another.url),
+                    one.token(aud=another.url),
+                    one.token(iss="https://nobody.example"),
+                    one.token(iss=...),
+                ]
+                answers = [await ask(client, token) for token in refused]
+                assert [answer.status_code for answer in answers] == [401] * len(refused)
+            metadata = await client.get("/.well-known/oauth-protected-resource/mcp")
+            assert metadata.json()["authorization_servers"] == [issuer.url, other.url]
+
+    async def test_tokens_by_the_secret_may_name_any_of_the_issuers_and_audiences(
+        self, issuer: Issuer, service_of: Serve
+    ) -> None:
+        async with service_of(
+            better_auth_secret=SECRET, jwt_issuer="https://a,https://b", jwt_audience="chat,app"
+        ) as client:
+            for claims, status in (
+                ({"iss": "https://a", "aud": "app"}, 200),
+                ({"iss": "https://b", "aud": ["x", "chat"]}, 200),
+                ({"iss": "https://c", "aud": "chat"}, 401),
+                ({"iss": "https://a", "aud": "x"}, 401),
+            ):
+                for token in (
+                    issuer.token(**claims),
+                    jwt.encode(issuer.claims(**claims), SECRET, algorithm="HS256"),
+                ):
+                    assert (await ask(client, token)).status_code == status
+
+    async def test_the_one_that_is_away_keeps_nobody_else_out(
+        self, issuer: Issuer, service_of: Serve
+    ) -> None:
+        async with issuing(SigningKey("EdDSA", number=2)) as other:
+            other.sends("oops", "500 Internal Server Error")
+            async with service_of(better_auth_url=f"{other.url},{issuer.url}") as client:
+                assert (await ask(client, other.token())).status_code == 503
+                assert (await ask(client, issuer.token())).status_code == 200
+
+
+@pytest.mark.parametrize("listed", ["EdDSA", "Ed25519"])
+@pytest.mark.parametrize("named", ["EdDSA", "Ed25519"])
+async def test_an_algorithm_may_be_called_by_its_newer_name(
+    issuer: Issuer, service_of: Serve, listed: str, named: str
+) -> None:
+    """RFC 9864 calls EdDSA with this curve by the curve's name."""
+    (key,) = issuer.keys
+    issuer.sends_keys(key.jwk(alg=listed))
+    claims = issuer.claims()
+    header = {"alg": named, "kid": key.kid}
+    signed = ".".join(base64url(json.dumps(part).encode()) for part in (header, claims))
+    token = f"{signed}.{base64url(key.private.sign(signed.encode()))}"
+    async with service_of() as client:
+        for _ in range(2):  # checked, and remembered
+            answer = await ask(client, token)
+            assert (answer.status_code, answer.json().get("user_id")) == (200, "alice"), answer.text

@@ -73,6 +73,7 @@ class TestLimitOfUsers:
                 "status": 429,
                 "detail": f"The limit is 3 requests in 60 s; come again in {seconds} s.",
                 "instance": "/api/me",
+                "retry_after": seconds,
                 "policy": "default",
             }
             assert (await bob.get("/api/me")).status_code == 200

@@ -90,12 +90,22 @@ class TestRegenerate:
         old = await alice.said("say old")
         failed = await regenerate(alice, old["turn_id"], "fail")
         assert failed.status_code == 502
-        messages = await alice.messages(old["conversation_id"])
-        assert contents(messages) == ["say old", "old", "fail"]
-        assert [message["status"] for message in messages] == ["completed", "completed", "failed"]
+        assert (await regenerate(alice, old["turn_id"], "fail")).status_code == 502
+        assert contents(await alice.messages(old["conversation_id"])) == ["say old", "old"]
+        everything = await alice.messages(old["conversation_id"], alternatives=True)
+        assert contents(everything) == ["say old", "old", "fail", "fail"]
+        assert [message["status"] for message in everything] == ["completed"] * 2 + ["failed"] * 2
         new = await answered_anew(alice, failed.json()["turn_id"], "history")
         assert new["response"] == "[]"
         assert contents(await alice.messages(old["conversation_id"])) == ["history", "[]"]
+
+    async def test_that_fails_as_the_turn_itself_did_leaves_one_question(self, alice: Client) -> None:
+        failed = (await alice.chat("fail")).json()
+        for _ in range(2):
+            assert (await regenerate(alice, failed["turn_id"])).status_code == 502
+        for order in ("asc", "desc"):
+            (question,) = await alice.messages(failed["conversation_id"], order=order)
+            assert (question["turn_id"], question["status"]) == (failed["turn_id"], "failed")
 
     async def test_of_a_failed_turn_answers_it(self, alice: Client) -> None:
         failed = (await alice.chat(f"once say Half\nonce fail {alice.user_id}\nsay Hi.")).json()
@@ -119,7 +129,7 @@ class TestRegenerate:
         await alice.post(alice.mine(f"/turns/{question['turn_id']}/cancel"))
         assert (await turn).status_code == 409
         # it had said nothing, so the old answer counts
-        assert contents(await alice.messages(old["conversation_id"]))[:2] == ["say old", "old"]
+        assert contents(await alice.messages(old["conversation_id"])) == ["say old", "old"]
 
     async def test_of_a_turn_that_is_not_the_last_is_409(self, alice: Client) -> None:
         old = await alice.said("say old")

@@ -9,6 +9,7 @@ import pytest
 import uvicorn
 
 from chatapi.app import create_app
+from chatapi.cli import server_options
 from chatapi.web import server
 from tests.support.agents import CommandedAgent
 from tests.support.logs import heard
@@ -92,6 +93,28 @@ class TestBody:
             "urn:chatapi:problem:validation-failed",
         )
 
+    @pytest.mark.parametrize("depth", [900, 1_000, 100_000])
+    @pytest.mark.parametrize("opening", [b"[", b'{"a":'], ids=["array", "object"])
+    async def test_that_is_nested_deeply_is_422(self, alice: Client, opening: bytes, depth: int) -> None:
+        """JSON that is well formed: more than the parser follows, and just less."""
+        closing = b"]" if opening == b"[" else b"}"
+        body = opening * depth + b"1" + closing * depth
+        with heard("") as lines:
+            responses = [
+                await alice.request(method, path, content=body, headers={"Content-Type": "application/json"})
+                for method, path in (
+                    ("POST", "/api/chat"),
+                    ("POST", alice.mine("/tasks")),
+                    ("PATCH", alice.mine("/tasks/1")),
+                    ("POST", alice.mine("/turns/1/regenerate")),
+                )
+            ]
+        assert [response.status_code for response in responses] == [422] * 4
+        assert {response.json()["type"] for response in responses} == {
+            "urn:chatapi:problem:validation-failed"
+        }
+        assert not lines
+
     @pytest.mark.parametrize(
         "media_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml"]
     )
@@ -132,6 +155,30 @@ class TestClient:
             seen = await scrape(url)
         assert seen.get("requests_total", method="POST", route=path, status=499) == 1
         assert seen.get("defects_total") == 0
+
+    @pytest.mark.parametrize(("changes", "seconds"), [({}, 620), ({"keep_alive_seconds": 75}, 75)])
+    async def test_that_is_idle_keeps_its_connection_for_longer_than_a_balancer(
+        self, empty_database_url: str, changes: dict[str, int], seconds: int
+    ) -> None:
+        """Closed by us, it might be closed as the balancer sends the next request on it, which is lost then."""
+        settings = settings_for(empty_database_url, port=0, **changes)
+        config = uvicorn.Config(create_app(settings, CommandedAgent()), **server_options(settings))
+        running = server.Server(config)
+        serving = asyncio.create_task(running.serve())
+        await until(lambda: running.started)
+        reader, writer = await asyncio.open_connection(*running.servers[0].sockets[0].getsockname())
+        writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"}")
+        [connection] = running.server_state.connections
+        assert isinstance(connection, server.BoundedHttp)
+        await until(lambda: connection.timeout_keep_alive_task is not None)
+        assert connection.timeout_keep_alive_task is not None
+        left = connection.timeout_keep_alive_task.when() - asyncio.get_running_loop().time()
+        assert seconds - 60 < left <= seconds
+        running.should_exit = True
+        await serving  # at once: idle connections hold nobody up
+        assert await reader.read() == b""
+        writer.close()
 
     async def test_that_has_just_connected_is_answered_when_the_service_stops(
         self, empty_database_url: str, monkeypatch: pytest.MonkeyPatch

@@ -10,14 +10,23 @@ from typing import Annotated, Literal
 import uvicorn
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp.types import CallToolResult
+from mcp.types import (
+    BlobResourceContents,
+    CallToolResult,
+    EmbeddedResource,
+    ImageContent,
+    ResourceLink,
+    TextContent,
+    TextResourceContents,
+)
 from pydantic import Field
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.support.agents import CommandedAgent
 
 
-def weather_server() -> MCPServer:
+def weather_server() -> MCPServer:  # noqa: C901 - it is a list of tools
     server = MCPServer("weather")
 
     @server.tool()
@@ -62,6 +71,22 @@ def weather_server() -> MCPServer:
         """Ends the server's process at once."""
         os._exit(1)
 
+    @server.tool()
+    async def look() -> CallToolResult:
+        """Gives a picture, a link and files beside a text."""
+        return CallToolResult(
+            content=[
+                TextContent(text="Here it is."),
+                ImageContent(data="QUJDRA==", mime_type="image/png"),
+                ResourceLink(name="map", uri="https://maps.example/1"),
+                EmbeddedResource(
+                    resource=TextResourceContents(uri="file:///notes.txt", text="Bring a coat.")
+                ),
+                EmbeddedResource(resource=BlobResourceContents(uri="file:///a.zip", blob="QUJD")),
+            ],
+            structured_content={"seen": True} if os.environ.get("STRUCTURED") else None,
+        )
+
     @server.tool(name="a.name.that.no.model.takes")
     async def odd() -> str:
         return ""
@@ -75,16 +100,24 @@ def weather_server() -> MCPServer:
 
 
 class Listener:
-    """Counts the requests of a server, and what came in their Authorization header."""
+    """Counts the requests of a server, and what came in their Authorization header.
 
-    def __init__(self, server: MCPServer) -> None:
+    With `sessions` it is one of the protocol's versions up to 2025-11-25: it knows no other way to begin.
+    """
+
+    def __init__(self, server: MCPServer, *, sessions: bool) -> None:
         self.server = server
-        self._app: ASGIApp = server.streamable_http_app(stateless_http=True)
+        self._sessions = sessions
+        self._app: ASGIApp = server.streamable_http_app(stateless_http=not sessions)
         self.seen: list[str] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            self.seen.append(dict(scope["headers"]).get(b"authorization", b"").decode())
+            headers = dict(scope["headers"])
+            self.seen.append(headers.get(b"authorization", b"").decode())
+            if self._sessions and headers.get(b"mcp-method") == b"server/discover":
+                await Response(status_code=404)(scope, receive, send)
+                return
         await self._app(scope, receive, send)
 
 
@@ -96,9 +129,9 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def weather_over_http(port: int = 0) -> AsyncIterator[tuple[str, Listener]]:
+async def weather_over_http(port: int = 0, *, sessions: bool = False) -> AsyncIterator[tuple[str, Listener]]:
     """The server on loopback; yields its URL and what listens."""
-    app = Listener(weather_server())
+    app = Listener(weather_server(), sessions=sessions)
     config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())

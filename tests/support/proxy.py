@@ -4,6 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+SSL_REQUEST = (80877103).to_bytes(4)
+
+
+def error_response(sqlstate: str) -> bytes:
+    """As Neon's proxy writes it, with the severity of an error that a session would survive
+    (https://www.postgresql.org/docs/current/protocol-error-fields.html).
+    """
+    fields = b"SERROR\0" + b"C" + sqlstate.encode() + b"\0Mthe compute cannot be started\0\0"
+    return b"E" + (len(fields) + 4).to_bytes(4) + fields
+
 
 class Proxy:
     """Passes bytes both ways to `target_port`, unless told otherwise."""
@@ -14,6 +24,7 @@ class Proxy:
         self._passing = asyncio.Event()
         self._passing.set()
         self._refusing = False
+        self._refusal: bytes | None = None
         self.delay = 0.0  # seconds that each answer takes longer
         self._cut_after_query: bytes | None = None
         self._cut_for_good = False
@@ -39,6 +50,11 @@ class Proxy:
         self._refusing = True
         self._break_all()
 
+    def refuse(self, sqlstate: str) -> None:
+        """Break all connections and answer new ones as a proxy of PostgreSQL whose database does not start."""
+        self._refusal = error_response(sqlstate)
+        self._break_all()
+
     def cut_at(self, query: bytes, *, for_good: bool = False) -> None:
         """Break a connection just after this query went through, once: its answer is lost, its effect is not.
 
@@ -48,11 +64,19 @@ class Proxy:
 
     def heal(self) -> None:
         self._refusing = False
+        self._refusal = None
         self._passing.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refusing:
             writer.transport.abort()
+            return
+        if self._refusal is not None:
+            if SSL_REQUEST in await reader.read(65_536):
+                writer.write(b"N")
+                await reader.read(65_536)
+            writer.write(self._refusal)
+            writer.close()
             return
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
         if self._refusing:  # since then: left as it is, it would go on through a way that is cut

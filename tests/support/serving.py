@@ -74,7 +74,12 @@ class Client(httpx.AsyncClient):
         super().__init__(
             base_url=base_url,
             headers={"Authorization": f"Bearer {token_for(user_id)}"},
-            **{"timeout": 60, "verify": NO_AUTHORITIES, **options},
+            **{
+                "timeout": 60,
+                "verify": NO_AUTHORITIES,
+                "event_hooks": {"response": [check_problem]},
+                **options,
+            },
         )
         self.user_id = user_id
 
@@ -103,6 +108,15 @@ class Client(httpx.AsyncClient):
         assert response.status_code == 200, response.text
         items: list[dict[str, Any]] = response.json()["items"]
         return items
+
+
+async def check_problem(response: httpx.Response) -> None:
+    """What holds for every problem document: a browser's client of a stream cannot read headers of an error."""
+    if response.headers.get("content-type") == "application/problem+json":
+        await response.aread()
+        if response.content:  # not that of HEAD
+            told = response.json().get("retry_after")
+            assert response.headers.get("Retry-After") == (None if told is None else str(told))
 
 
 @asynccontextmanager

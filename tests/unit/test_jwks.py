@@ -16,6 +16,7 @@ from chatapi.auth.jwks import (
     JWKS,
     MAX_BYTES,
     PAUSE_SECONDS,
+    SEARCH_BURST,
     STALE_SECONDS,
 )
 from chatapi.auth.keys import MAX_KEYS, BadKeySet, parse_key_set
@@ -171,20 +172,83 @@ class TestFind:
             assert await has(jwks, old)
         assert issuer.fetches == 2
 
-    async def test_unknown_kids_cost_one_fetch_in_five_seconds(self, issuer: Issuer, clock: Clock) -> None:
+    async def test_a_stray_kid_before_a_rotation_costs_the_new_key_nothing(
+        self, issuer: Issuer, clock: Clock
+    ) -> None:
         async with keys_of(issuer, clock) as jwks:
             assert await has(jwks, issuer.keys[0])
-            found = await asyncio.gather(*(jwks.find(f"invented-{n}", "EdDSA") for n in range(500)))
-            assert not any(found)
-            assert issuer.fetches == 2
+            for number in range(SEARCH_BURST - 1):
+                assert await jwks.find(f"stray-{number}", "EdDSA") is None
+            issuer.keys.append(SigningKey("EdDSA"))
+            assert await has(jwks, issuer.keys[1])
+
+    async def test_a_key_that_is_newer_than_the_fetch_under_way_is_found(
+        self, issuer: Issuer, clock: Clock
+    ) -> None:
+        old = {"keys": [issuer.keys[0].jwk()]}
+
+        async def answers_late(writer: asyncio.StreamWriter) -> None:
+            await issuer.released.wait()
+            issuer.recovers()
+            await issuer.send(writer, json.dumps(old))
+
+        async with keys_of(issuer, clock) as jwks:
+            assert await has(jwks, issuer.keys[0])
+            issuer.answer = answers_late
+            issuer.asked.clear()
+            stray = asyncio.create_task(jwks.find("stray", "EdDSA"))
+            await issuer.asked.wait()
+            issuer.keys.append(SigningKey("EdDSA"))
+            new = asyncio.create_task(has(jwks, issuer.keys[1]))
+            await asyncio.sleep(0)  # it waits for the fetch that is under way
+            issuer.released.set()
+            assert await new
+            assert await stray is None
+
+    async def test_unknown_kids_cost_four_fetches_and_one_more_in_five_seconds(
+        self, issuer: Issuer, clock: Clock
+    ) -> None:
+        async with keys_of(issuer, clock) as jwks:
+            assert await has(jwks, issuer.keys[0])
+            for _ in range(SEARCH_BURST):
+                found = await asyncio.gather(*(jwks.find(f"invented-{n}", "EdDSA") for n in range(500)))
+                assert not any(found)
+            assert issuer.fetches == 1 + SEARCH_BURST
             clock.now += PAUSE_SECONDS - 0.01
             new = SigningKey("EdDSA")
             issuer.keys.append(new)
             assert not await has(jwks, new)
-            assert issuer.fetches == 2
+            assert issuer.fetches == 1 + SEARCH_BURST
             clock.now += 0.01
             assert all(await asyncio.gather(*(has(jwks, new) for _ in range(10))))
-            assert issuer.fetches == 3
+            assert issuer.fetches == 2 + SEARCH_BURST
+            clock.now += 3_600
+            for number in range(2 * SEARCH_BURST):  # however long it was quiet
+                await jwks.find(f"later-{number}", "EdDSA")
+            assert issuer.fetches <= 3 + 2 * SEARCH_BURST
+
+    async def test_an_empty_set_keeps_the_old_keys_and_is_asked_again(
+        self, issuer: Issuer, clock: Clock
+    ) -> None:
+        """As Better Auth's is when all keys are past their grace, until it signs the next token."""
+        async with keys_of(issuer, clock) as jwks:
+            old, new = issuer.keys[0], SigningKey("EdDSA")
+            assert await has(jwks, old)
+            issuer.keys = []
+            clock.now += STALE_SECONDS + 1
+            assert await has(jwks, old)
+            issuer.keys = [new]
+            assert await has(jwks, new)
+
+    async def test_an_empty_set_before_the_first_key_is_asked_again(
+        self, issuer: Issuer, clock: Clock
+    ) -> None:
+        async with keys_of(issuer, clock) as jwks:
+            new, issuer.keys = issuer.keys[0], []
+            with pytest.raises(JWKSUnavailable):
+                await jwks.find("stray", "EdDSA")
+            issuer.keys = [new]
+            assert await has(jwks, new)
 
     async def test_keys_are_renewed_with_age_and_nobody_waits(self, issuer: Issuer, clock: Clock) -> None:
         async with keys_of(issuer, clock) as jwks:
@@ -302,8 +366,9 @@ class TestTrouble:
                 with pytest.raises(JWKSUnavailable) as raised:
                     await has(jwks, issuer.keys[0])
                 assert raised.value.retry_after == PAUSE_SECONDS
-            assert issuer.fetches == 1
-            assert len([record for record in caplog.records if record.name == LOGGER]) == 1
+            tries = 1 + SEARCH_BURST if how == "empty" else 1
+            assert issuer.fetches == tries
+            assert len([record for record in caplog.records if record.name == LOGGER]) == tries
             clock.now += PAUSE_SECONDS
             await recover(issuer, jwks)
             assert await has(jwks, issuer.keys[0])

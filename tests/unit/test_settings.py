@@ -174,7 +174,8 @@ class TestFromEnv:
 
     def test_only_a_key_sets_address_may_have_a_query(self, tmp_path: Path) -> None:
         address = "https://auth.example.org/?tenant=1"
-        assert Settings.from_env({"JWKS_URL": address}, directory=tmp_path).keys_url == address
+        settings = Settings.from_env({"JWKS_URL": address}, directory=tmp_path)
+        assert [issuer.keys_url for issuer in settings.issuers] == [address]
         with pytest.raises(SettingsError):
             Settings.from_env({"BETTER_AUTH_URL": address}, directory=tmp_path)
 
@@ -239,21 +240,76 @@ class TestBetterAuthURL:
         ],
     )
     def test_says_where_the_keys_are_and_what_the_server_calls_itself(self, value: str) -> None:
-        settings = Settings(database_url=POSTGRESQL, better_auth_url=value)
-        assert settings.keys_url == "https://auth.example.org/api/auth/jwks"
-        assert settings.better_auth_names == ["https://auth.example.org", "https://auth.example.org/"]
+        (issuer,) = Settings(database_url=POSTGRESQL, better_auth_url=value).issuers
+        assert issuer.keys_url == "https://auth.example.org/api/auth/jwks"
+        assert issuer.names == issuer.audiences == ["https://auth.example.org", "https://auth.example.org/"]
 
     def test_keys_may_be_elsewhere(self) -> None:
-        settings = Settings(
+        (issuer,) = Settings(
             database_url=POSTGRESQL, better_auth_url="https://a.example", jwks_url="https://b.example/jwks"
-        )
-        assert settings.keys_url == "https://b.example/jwks"
-        assert settings.better_auth_names == ["https://a.example", "https://a.example/"]
+        ).issuers
+        assert issuer.keys_url == "https://b.example/jwks"
+        assert issuer.names == issuer.audiences == ["https://a.example", "https://a.example/"]
 
-    def test_without_it_there_is_neither(self) -> None:
-        settings = Settings(database_url=POSTGRESQL)
-        assert settings.keys_url is None
-        assert settings.better_auth_names is None
+    def test_without_it_there_is_none(self) -> None:
+        assert Settings(database_url=POSTGRESQL).issuers == []
+
+
+class TestSeveralIssuers:
+    """By the keys' address, what they are called, and for whom their tokens are."""
+
+    A, B = "https://a.example", "https://b.example"
+    OF_A, OF_B = [A, f"{A}/"], [B, f"{B}/"]
+
+    @pytest.mark.parametrize(
+        ("values", "issuers"),
+        [
+            (
+                {"BETTER_AUTH_URL": f"{A}, {B}/api/auth"},
+                [(f"{A}/api/auth/jwks", OF_A, OF_A), (f"{B}/api/auth/jwks", OF_B, OF_B)],
+            ),
+            (
+                {"BETTER_AUTH_URL": f"{A},{B}", "JWKS_URL": "http://auth/jwks"},
+                [("http://auth/jwks", OF_A, OF_A), ("http://auth/jwks", OF_B, OF_B)],
+            ),
+            (
+                {"BETTER_AUTH_URL": A, "JWT_ISSUER": "x,y"},
+                [(f"{A}/api/auth/jwks", ["x"], OF_A), (f"{A}/api/auth/jwks", ["y"], OF_A)],
+            ),
+            (
+                {"JWKS_URL": f"{A}/1,{B}/2", "JWT_ISSUER": "x, y,", "JWT_AUDIENCE": "chat,app"},
+                [(f"{A}/1", ["x"], ["chat", "app"]), (f"{B}/2", ["y"], ["chat", "app"])],
+            ),
+            (
+                {"JWKS_URL": f"{A}/1", "JWT_AUDIENCE": "chat"},
+                [(f"{A}/1", None, ["chat"])],
+            ),
+        ],
+    )
+    def test_are_told_apart(
+        self, values: dict[str, str], issuers: list[tuple[str, list[str] | None, list[str] | None]]
+    ) -> None:
+        settings = Settings.from_env({"DATABASE_URL": POSTGRESQL, **values})
+        assert [(each.keys_url, each.names, each.audiences) for each in settings.issuers] == issuers
+
+    @pytest.mark.parametrize(
+        ("values", "said"),
+        [
+            ({"JWKS_URL": f"{A}/1,{B}/2"}, "JWKS_URL: has 2 addresses of keys; JWT_ISSUER must name"),
+            ({"JWKS_URL": f"{A}/1,{B}/2", "JWT_ISSUER": "x"}, "JWKS_URL: has 2 addresses"),
+            ({"BETTER_AUTH_URL": f"{A},{B}", "JWT_ISSUER": "x"}, "BETTER_AUTH_URL: has 2 addresses"),
+            ({"BETTER_AUTH_URL": f"{A},milk"}, "BETTER_AUTH_URL: is not a URL"),
+            ({"BETTER_AUTH_URL": A, "JWT_AUDIENCE": ","}, "JWT_AUDIENCE: names nothing"),
+        ],
+    )
+    def test_whose_keys_cannot_be_told_stop_the_start(self, values: dict[str, str], said: str) -> None:
+        with pytest.raises(SettingsError) as raised:
+            Settings.from_env({"DATABASE_URL": POSTGRESQL, **values})
+        assert str(raised.value).startswith(said)
+
+    def test_are_shown_without_what_may_be_a_secret(self) -> None:
+        settings = Settings(database_url=POSTGRESQL, jwks_url=f"{self.A}/1?key=hunter2,{self.B}/2")
+        assert settings.public()["JWKS_URL"] == f"{self.A}/1,{self.B}/2"
 
 
 def test_processes_that_start_at_once_agree_on_a_secret(tmp_path: Path) -> None:

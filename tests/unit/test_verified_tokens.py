@@ -81,7 +81,8 @@ async def test_a_token_is_refused_once_its_key_was_taken_back() -> None:
         verifier = TokenVerifier(
             settings_for("sqlite:///unused", better_auth_url=issuer.url), unread_metrics()
         )
-        verifier._jwks = JWKS(f"{issuer.url}/api/auth/jwks", unread_metrics(), clock=lambda: clock["now"])
+        url = f"{issuer.url}/api/auth/jwks"
+        verifier._key_sets[url] = JWKS(url, unread_metrics(), clock=lambda: clock["now"])
         counter = counting(verifier)
         of_old, of_new = issuer.token(old), issuer.token(new)
         for token in (of_old, of_new, of_old, of_new):

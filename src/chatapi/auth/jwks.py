@@ -12,7 +12,7 @@ from collections.abc import Callable
 import httpx
 from jwt import PyJWK
 
-from chatapi.auth.keys import BadKeySet, parse_key_set
+from chatapi.auth.keys import BadKeySet, EmptyKeySet, parse_key_set
 from chatapi.errors import JWKSUnavailable
 from chatapi.metrics import Metrics
 
@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 
 FRESH_SECONDS = 600.0  # after this the next request has them fetched again, and does not wait
 STALE_SECONDS = 3_600.0  # after this it waits, so that a key revoked in a quiet night is not taken once more
-PAUSE_SECONDS = 5.0  # between searches for unknown keys, and after a failure
+PAUSE_SECONDS = 5.0  # between searches for unknown keys, once there were a few at once, and after a failure
+SEARCH_BURST = 4  # a stray token or two must not cost the tokens that come after a rotation
 FETCH_SECONDS = 3.0  # all of it: a server that drips its answer is cut off, too
 # What a request waits when the fetch before has failed: the issuer is probably still away.
 PATIENCE_SECONDS = 0.5
@@ -49,18 +50,24 @@ class JWKS:
         self._fetched_at = -math.inf
         self._failed = False
         self._retry_at = 0.0
-        self._search_at = 0.0
+        self._searches_restored_at = -math.inf
         self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, kid: str | None, algorithm: str) -> PyJWK | None:
         """The key that `kid` names, if it is for this algorithm; without a `kid`, the only key that is.
 
-        A `kid` that is not known has the keys fetched again, at most once in 5 s for all requests together. Raises
-        `JWKSUnavailable` while no keys have ever been fetched.
+        A `kid` that is not known has the keys fetched again, for all requests together four times at once, and once more
+        every 5 s. Raises `JWKSUnavailable` while no keys have ever been fetched.
         """
-        await self._have_keys()
-        if self._is_unknown(kid, algorithm):
-            await self._search()
+        await self._renew()
+        if self._is_unknown(kid, algorithm) and not (self._failed and not self._keys):
+            await self._search(kid, algorithm)
+        if not self._keys:
+            seconds = max(1, math.ceil(self._retry_at - self._clock()))
+            raise JWKSUnavailable(
+                "The keys that tokens are checked with cannot be fetched; try again shortly.",
+                retry_after=seconds,
+            )
         fitting = [key for key in self._keys if kid in {None, key.key_id} and key.algorithm_name == algorithm]
         return fitting[0] if len(fitting) == 1 or (fitting and kid is not None) else None
 
@@ -76,26 +83,28 @@ class JWKS:
             return all(key.algorithm_name != algorithm for key in self._keys)
         return all(key.key_id != kid for key in self._keys)
 
-    async def _have_keys(self) -> None:
+    async def _renew(self) -> None:
         age = self._clock() - self._fetched_at
         if age > FRESH_SECONDS and (self._is_fetching or self._clock() >= self._retry_at):
             fetch = self._fetch()
             if age > STALE_SECONDS:
                 await asyncio.wait({fetch}, timeout=PATIENCE_SECONDS if self._failed else None)
-        if not self._keys:
-            seconds = max(1, math.ceil(self._retry_at - self._clock()))
-            raise JWKSUnavailable(
-                "The keys that tokens are checked with cannot be fetched; try again shortly.",
-                retry_after=seconds,
-            )
 
-    async def _search(self) -> None:
-        """One more fetch, shared: the issuer may have rotated its keys."""
-        if not self._is_fetching:
-            if self._clock() < self._search_at:
-                return
-            self._search_at = self._clock() + PAUSE_SECONDS
-        await asyncio.wait({self._fetch()})
+    async def _search(self, kid: str | None, algorithm: str) -> None:
+        """One more fetch, shared: the issuer may have rotated its keys, and since a fetch that is under way began, too."""
+        if self._is_fetching:
+            await asyncio.wait({self._fetch()})
+        if self._is_unknown(kid, algorithm) and (self._is_fetching or self._may_search()):
+            await asyncio.wait({self._fetch()})
+
+    def _may_search(self) -> bool:
+        """A token bucket, kept as the moment in which it is full again."""
+        now = self._clock()
+        restored_at = max(self._searches_restored_at, now) + PAUSE_SECONDS
+        if restored_at > now + SEARCH_BURST * PAUSE_SECONDS:
+            return False
+        self._searches_restored_at = restored_at
+        return True
 
     @property
     def _is_fetching(self) -> bool:
@@ -112,7 +121,9 @@ class JWKS:
             async with asyncio.timeout(self._fetch_seconds):
                 keys = parse_key_set(await self._download())
         except Exception as error:  # noqa: BLE001 - whatever a foreign server provokes, the old keys stay
-            self._failed = True
+            self._failed = not isinstance(
+                error, EmptyKeySet
+            )  # it is there, and its next token brings a new key
             self._count("failure")
             self._retry_at = self._clock() + PAUSE_SECONDS
             kept = f"{len(self._keys)} old keys are kept" if self._keys else "there are none yet"

@@ -18,11 +18,17 @@ ALGORITHMS = {
     ("EC", "P-521"): ("ES512",),
     ("RSA", None): ("RS256", "PS256"),
 }
+# The fully specified name of RFC 9864, section 2.2, in a token's header or a key, for what is the same signature.
+SYNONYMS = {"Ed25519": "EdDSA"}
 ASYMMETRIC = frozenset(algorithm for algorithms in ALGORITHMS.values() for algorithm in algorithms)
 
 
 class BadKeySet(ValueError):
     """What the endpoint sent is no JWK Set, or none with a key that can be used."""
+
+
+class EmptyKeySet(BadKeySet):
+    """A JWK Set without keys. Better Auth has none when all of its keys are past their grace, until it signs again."""
 
 
 class KeySet(Struct):
@@ -50,6 +56,8 @@ def parse_key_set(document: bytes) -> tuple[jwt.PyJWK, ...]:
         entries = msgspec.json.decode(document, type=KeySet).keys
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadKeySet(f"it sent no JWK Set: {error}") from None
+    if not entries:
+        raise EmptyKeySet("it has no keys at the moment")
     if len(entries) > MAX_KEYS:
         raise BadKeySet(f"it sent {len(entries)} keys, and no issuer has more than {MAX_KEYS}")
     keys = []
@@ -71,9 +79,10 @@ def usable_key(entry: msgspec.Raw) -> jwt.PyJWK:
         raise ValueError("its type or curve is not one of ours")
     if jwk.use not in {None, "sig"} or "verify" not in (jwk.key_ops or ["verify"]):
         raise ValueError("it is not for signatures")
-    if jwk.alg is not None and jwk.alg not in algorithms:
+    algorithm = algorithms[0] if jwk.alg is None else SYNONYMS.get(jwk.alg, jwk.alg)
+    if algorithm not in algorithms:
         raise ValueError("its algorithm is not one of ours")
-    key = jwt.PyJWK(msgspec.to_builtins(jwk), jwk.alg or algorithms[0])
+    key = jwt.PyJWK(msgspec.to_builtins(jwk), algorithm)
     if jwk.kty == "RSA" and key.key.key_size < MIN_RSA_BITS:
         raise ValueError(f"an RSA key of {key.key.key_size} bits is too weak")
     return key

@@ -6,6 +6,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -14,10 +15,10 @@ import jwt
 from msgspec import Struct
 
 from chatapi.auth.jwks import JWKS
-from chatapi.auth.keys import ASYMMETRIC
+from chatapi.auth.keys import ASYMMETRIC, SYNONYMS
 from chatapi.errors import Unauthenticated
 from chatapi.metrics import Metrics
-from chatapi.settings import Settings, SettingsError
+from chatapi.settings import Issuer, Settings, SettingsError
 
 MAX_TOKEN_BYTES = 16 * 1024  # a Better Auth token may carry a name of any length; a header may not
 MAX_USER_ID = 255
@@ -29,6 +30,7 @@ TIME_CLAIMS = ("exp", "nbf", "iat")
 COMPACT = re.compile(r"([\w-]+)\.[\w-]+\.[\w-]+", re.ASCII)
 # RFC 8725, section 3.11. Better Auth sends none; its session cookies, logout tokens and the like say what they are.
 TYPES = {"jwt", "application/jwt", "at+jwt", "application/at+jwt"}
+MALFORMED = "the token is malformed or its signature is wrong"
 REASONS: dict[type[Exception], str] = {
     jwt.ExpiredSignatureError: "the token has expired",
     jwt.ImmatureSignatureError: "the token is not valid yet",
@@ -61,12 +63,13 @@ class Verified(Struct, frozen=True, kw_only=True):
 
     identity: Identity
     header: dict[str, Any]
+    issuer: Issuer | None
     key: jwt.PyJWK
     until: float
 
 
 class TokenVerifier:
-    """Checks tokens: HS256 by the shared secret, the rest by the issuer's published keys, as far as configured.
+    """Checks tokens: HS256 by the shared secret, the rest by their issuer's published keys, as far as configured.
 
     A token that was good is good until it expires, as long as its key is still the one that it was checked with: a key
     set that was fetched anew has other key objects, so that a token of a key that was taken back is checked again.
@@ -75,7 +78,8 @@ class TokenVerifier:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._secret = secret_key(settings.better_auth_secret) if settings.better_auth_secret else None
-        self._jwks = JWKS(settings.keys_url, metrics) if settings.keys_url else None
+        self._issuers = settings.issuers
+        self._key_sets = {url: JWKS(url, metrics) for url in {issuer.keys_url for issuer in self._issuers}}
         self._claims = StrictJWT()
         # By the token's hash; the latest are last.
         self._verified: OrderedDict[bytes, Verified] = OrderedDict()
@@ -92,22 +96,27 @@ class TokenVerifier:
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
         known = self._verified.get(digest)
         header = known.header if known is not None else read_header(token)
-        trust = await self._trust(header)
+        issuer = known.issuer if known is not None else self._issuer_of(token, header)
+        trust = await self._trust(header, issuer)
         if known is not None and known.key is trust.key and time.time() < known.until:
             return known.identity
-        identity, until = self._check(token, trust)
-        self._verified[digest] = Verified(identity=identity, header=header, key=trust.key, until=until)
+        identity, until = self._check(token, header, trust)
+        self._verified[digest] = Verified(
+            identity=identity, header=header, issuer=issuer, key=trust.key, until=until
+        )
         if len(self._verified) > MAX_VERIFIED:
             self._verified.popitem(last=False)
         return identity
 
-    def _check(self, token: str, trust: Trust) -> tuple[Identity, float]:
+    def _check(self, token: str, header: dict[str, Any], trust: Trust) -> tuple[Identity, float]:
         """The identity, and until when it holds."""
+        key = copy(trust.key)
+        key.algorithm_name = header["alg"]  # PyJWT compares the two, and does not know of synonyms
         try:
             claims = self._claims.decode(
                 token,
-                trust.key,
-                algorithms=[trust.key.algorithm_name],
+                key,
+                algorithms=[key.algorithm_name],
                 issuer=trust.issuers,
                 audience=trust.audiences,
                 leeway=LEEWAY,
@@ -124,8 +133,7 @@ class TokenVerifier:
         except jwt.MissingRequiredClaimError as error:
             raise invalid_token(f"the token has no {error.claim} claim") from None
         except (jwt.PyJWTError, ValueError, OverflowError, OSError) as error:
-            malformed = "the token is malformed or its signature is wrong"
-            raise invalid_token(REASONS.get(type(error), malformed)) from None
+            raise invalid_token(REASONS.get(type(error), MALFORMED)) from None
 
     def mint(self, user_id: str, lifetime: timedelta) -> str:
         """A development token; raises `Unauthenticated` for a user that would not be taken.
@@ -139,28 +147,52 @@ class TokenVerifier:
             )
         issued = datetime.now(UTC)
         claims: dict[str, Any] = {"sub": user_id, "iat": issued, "exp": issued + lifetime}
-        claims |= {"iss": self._settings.jwt_issuer} if self._settings.jwt_issuer else {}
-        claims |= {"aud": self._settings.jwt_audience} if self._settings.jwt_audience else {}
+        issuers, audiences = self._settings.jwt_issuers, self._settings.jwt_audiences
+        claims |= {"iss": issuers[0]} if issuers else {}
+        claims |= {"aud": audiences[0]} if audiences else {}
         return jwt.encode(claims, self._secret)
 
     async def close(self) -> None:
-        if self._jwks is not None:
-            await self._jwks.close()
+        for key_set in self._key_sets.values():
+            await key_set.close()
 
-    async def _trust(self, header: dict[str, Any]) -> Trust:
-        """The header chooses among what is configured; its `jku`, `jwk`, `x5u` and `x5c` are nothing to us."""
-        issuers = [self._settings.jwt_issuer] if self._settings.jwt_issuer else None
-        audiences = [self._settings.jwt_audience] if self._settings.jwt_audience else None
-        algorithm, kid = header.get("alg"), header.get("kid")
-        if algorithm == "HS256" and self._secret is not None:
-            return Trust(key=self._secret, issuers=issuers, audiences=audiences)
-        if algorithm not in ASYMMETRIC or self._jwks is None:
+    def _issuer_of(self, token: str, header: dict[str, Any]) -> Issuer | None:
+        """The issuer by whose keys the token is checked, which is then checked to be its issuer; None for HS256.
+
+        Of several it is the one that the token names: nobody's keys speak for another's tokens.
+        """
+        if self._is_by_secret(header):
+            return None
+        if SYNONYMS.get(header["alg"], header["alg"]) not in ASYMMETRIC or not self._issuers:
             raise invalid_token("the token's algorithm is not accepted here")
-        key = await self._jwks.find(kid, algorithm)
+        if len(self._issuers) == 1:
+            return self._issuers[0]
+        try:
+            named = unambiguous(base64.urlsafe_b64decode(token.split(".")[1] + "==")).get("iss")
+        except (jwt.DecodeError, ValueError):
+            raise invalid_token(MALFORMED) from None
+        for issuer in self._issuers:
+            if issuer.names is not None and named in issuer.names:
+                return issuer
+        raise invalid_token(REASONS[jwt.InvalidIssuerError])
+
+    def _is_by_secret(self, header: dict[str, Any]) -> bool:
+        return header["alg"] == "HS256" and self._secret is not None
+
+    async def _trust(self, header: dict[str, Any], issuer: Issuer | None) -> Trust:
+        """The header chooses the key; its `jku`, `jwk`, `x5u` and `x5c` are nothing to us."""
+        if issuer is None:
+            assert self._secret is not None  # noqa: S101 - see _issuer_of
+            return Trust(
+                key=self._secret,
+                issuers=self._settings.jwt_issuers,
+                audiences=self._settings.jwt_audiences,
+            )
+        algorithm = SYNONYMS.get(header["alg"], header["alg"])
+        key = await self._key_sets[issuer.keys_url].find(header.get("kid"), algorithm)
         if key is None:
             raise invalid_token("the token is signed with a key that its issuer does not publish")
-        derived = self._settings.better_auth_names
-        return Trust(key=key, issuers=issuers or derived, audiences=audiences or derived)
+        return Trust(key=key, issuers=issuer.names, audiences=issuer.audiences)
 
 
 class StrictJWT(jwt.PyJWT):

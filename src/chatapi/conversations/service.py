@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
-from sqlalchemy import delete, select, tuple_, update
+from sqlalchemy import delete, or_, select, tuple_, update
 
 from chatapi.conversations.schemas import Conversation, ConversationChanges, Message
 from chatapi.db import models
@@ -79,7 +79,10 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         order: Literal["asc", "desc"],
         alternatives: bool = False,
     ) -> Page[Message]:
-        """Without `alternatives`, of turns that answer the same anew only the last that runs or has an answer."""
+        """Without `alternatives`, of turns that answer the same anew only the last that runs or has an answer.
+
+        While none of them does, the first: an attempt that came to nothing is not shown.
+        """
         await self.read(user_id, conversation_id)
         message = models.Message
         statement = (
@@ -90,7 +93,10 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
             .limit(limit + 1)
         )
         if not alternatives:
-            statement = statement.where(~superseded(is_answered_or_under_way))
+            statement = statement.where(
+                ~superseded(is_answered_or_under_way),
+                or_(models.Turn.alternative_of.is_(None), is_answered_or_under_way(models.Turn)),
+            )
         if (edge := decode_cursor(cursor, int)) is not None:
             statement = statement.where(message.id < edge if order == "desc" else message.id > edge)
         rows = (await self.session.execute(statement)).all()

@@ -50,10 +50,7 @@ async def run(
     parameters, which go in one round trip. Raises what SQLAlchemy raises. A connection that anything went wrong on is
     not used again, so that nothing is left to be undone.
     """
-    try:
-        pooled = await engine.raw_connection()
-    except engine.dialect.loaded_dbapi.Error as error:  # which SQLAlchemy's own connections would wrap
-        raise DBAPIError(None, None, error) from error
+    pooled = await engine.raw_connection()
     driver: Any = pooled.driver_connection
     try:
         if opening is not None:

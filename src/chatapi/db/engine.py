@@ -7,7 +7,7 @@ from typing import Any
 from advanced_alchemy.config import AsyncSessionConfig
 from advanced_alchemy.extensions.litestar import AlembicAsyncConfig, EngineConfig, SQLAlchemyAsyncConfig
 from sqlalchemy import AsyncAdaptedQueuePool, Connection, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import PoolProxiedConnection
@@ -59,6 +59,7 @@ def database_config(
     if settings.sqlite:
         prepare_sqlite(config.get_engine())
     else:
+        tell_refusals(config.get_engine())
         replace_closed_connections(config.get_engine())
         if not is_behind_pooler(connect_args):
             plan_for_all(config.get_engine())
@@ -120,6 +121,22 @@ def prepare_sqlite(engine: AsyncEngine) -> None:
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def tell_refusals(engine: AsyncEngine) -> None:
+    """Mark whatever comes in the place of a connection as a connection that is not there, by whichever SQLSTATE.
+
+    Proxies and poolers have codes of their own for a database that does not start, a quota that is used up, or an
+    upstream that is gone: XX000 (Neon, Supavisor), which PostgreSQL says of its own defects, 08P01 (PgBouncer). And a
+    role or a database may not be there yet, or a password be rotated.
+    """
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def connect(dialect: Dialect, _: Any, arguments: Any, options: Any) -> DBAPIConnection:
+        try:
+            return dialect.connect(*arguments, **options)
+        except dialect.loaded_dbapi.Error as error:
+            raise DBAPIError(None, None, error, connection_invalidated=True) from error
 
 
 def replace_closed_connections(engine: AsyncEngine) -> None:

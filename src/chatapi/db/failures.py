@@ -13,13 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from chatapi.errors import DatabaseFull, DatabaseReadOnly, DatabaseUnavailable, DatabaseUntrusted
 
 OUTAGE_CLASSES = ("08", "57", "58")  # connection, operator intervention, system
-OUTAGE_STATES = {
-    "53300",  # too_many_connections
-    "3D000",  # invalid_catalog_name: the database is not there yet
-    "23503",  # foreign_key_violation: what the row hangs on was erased since it was looked for
-    "28000",  # invalid_authorization_specification: its role is not there yet
-    "28P01",  # invalid_password: it is being rotated
-}
+OUTAGE_STATES = {"53300"}  # too_many_connections
 CONTENTION_STATES = {
     "40001",  # serialization_failure
     "40P01",  # deadlock_detected

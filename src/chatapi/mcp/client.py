@@ -7,9 +7,9 @@ lists the tools, waits until the connection breaks, and opens it again. Whoever 
 import asyncio
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx2
 from mcp import Client, StdioServerParameters, types
@@ -30,9 +30,48 @@ CALL_SECONDS = 30.0  # half of an answer's default time
 PROBE_SECONDS = 30.0  # how soon a server that fell silent, or that has other tools now, is noticed
 RETRY_SECONDS = (1.0, 30.0)  # the first pause before another try, doubled up to the second
 CLOSE_SECONDS = 10.0  # the SDK asks a process to end, and kills it, within six
+LINGER_SECONDS = 1.0  # for other calls in a session that the server has forgotten
+SESSION_ID = "mcp-session-id"
 MAX_TOOLS = 128  # what providers take
 MAX_RESULT = 100_000  # characters; a model's context ends somewhere
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what providers take for a tool's name
+
+
+Saw: TypeAlias = Callable[[httpx2.Response], Awaitable[None]]
+
+
+class Session:
+    """One stretch of a connection, from its first answer until it breaks."""
+
+    def __init__(self) -> None:
+        self.client: Client | None = None
+        self.broken = asyncio.Event()
+        self.forgotten = False  # by the server, which is there: the next one may begin at once
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def saw(self, response: httpx2.Response) -> None:
+        """A server that does not know the session answers 404 to all that comes in it (2025-11-25, "Session Management")."""
+        if response.status_code == 404 and SESSION_ID in response.request.headers and self.client is not None:
+            self.forgotten = True
+
+    async def call(self, tool: str, arguments: dict[str, Any]) -> types.CallToolResult:
+        assert self.client is not None  # noqa: S101 - see Connection._call
+        self._calls += 1
+        self._idle.clear()
+        try:
+            return await self.client.call_tool(tool, arguments)
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
+
+    async def wait_for_calls(self) -> None:
+        """Those that are told the same at this moment: closed before, they would not hear it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                await self._idle.wait()
 
 
 class Connection:
@@ -43,63 +82,92 @@ class Connection:
         self.tools: dict[str, ExternalTool] = {}
         self.settled = asyncio.Event()  # the first try is over, one way or the other
         self._server = server
-        self._client: Client | None = None
-        self._broken = asyncio.Event()
+        self._session = Session()
+        self._renewed = asyncio.Event()  # not set while a session takes the place of one that was forgotten
+        self._renewed.set()
 
     async def keep(self) -> None:
         """Until cancelled."""
         pause = RETRY_SECONDS[0]
         while True:
+            session = self._session = Session()
             try:
-                await self._connect_and_wait()
+                await self._connect_and_wait(session)
                 pause = RETRY_SECONDS[0]
             except Exception as error:  # noqa: BLE001 - whatever a server does costs its tools and nothing else
-                log.warning(
-                    "The MCP server %s is away (%s); its tools are left out", self.name, reason(error)
-                )
+                if not session.forgotten:
+                    log.warning(
+                        "The MCP server %s is away (%s); its tools are left out", self.name, reason(error)
+                    )
             finally:
-                self._client, self.tools = None, {}
+                session.client = None
                 self.settled.set()
+            if session.forgotten:
+                self._renewed.clear()
+                log.info("The MCP server %s has forgotten its session, which is begun anew", self.name)
+                continue
+            self.tools = {}
+            self._renewed.set()
             await asyncio.sleep(pause)
             pause = min(pause * 2, RETRY_SECONDS[1])
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> Any:
         """The result as a JSON value; raises `ToolError` for whatever comes instead."""
-        if (client := self._client) is None:
-            raise ToolError(f"{self.name} is away at the moment.")
+        session = self._session
         try:
             async with asyncio.timeout(CALL_SECONDS):
-                return result_of(await client.call_tool(tool, arguments))
+                await self._renewed.wait()
+                session = self._session
+                try:
+                    return await self._call(session, tool, arguments)
+                except MCPError as error:
+                    if not session.forgotten or error.code == types.CONNECTION_CLOSED:
+                        raise
+                if not session.broken.is_set():
+                    self._renewed.clear()
+                    session.broken.set()
+                await self._renewed.wait()
+                session = self._session
+                return await self._call(session, tool, arguments)  # the server has not heard of it before
         except ToolError:
             raise
         except TimeoutError:
-            self._broken.set()  # a new connection costs little, and may be all that it takes
+            session.broken.set()  # a new connection costs little, and may be all that it takes
             raise ToolError(f"{self.name} did not answer within {CALL_SECONDS:g} s.") from None
         except MCPError as error:
             if error.code == types.CONNECTION_CLOSED:
-                self._broken.set()
+                session.broken.set()
                 raise ToolError(f"{self.name} is away at the moment.") from None
             raise ToolError(f"{self.name} refused the call: {error.message}") from None
         except Exception as error:  # noqa: BLE001 - see keep
             log.warning("A call of the MCP server %s failed (%s)", self.name, reason(error))
-            self._broken.set()
+            session.broken.set()
             raise ToolError(f"{self.name} is away at the moment.") from None
 
-    async def _connect_and_wait(self) -> None:
-        self._broken = asyncio.Event()
+    async def _call(self, session: Session, tool: str, arguments: dict[str, Any]) -> Any:
+        if session.client is None:
+            raise ToolError(f"{self.name} is away at the moment.")
+        return result_of(await session.call(tool, arguments))
+
+    async def _connect_and_wait(self, session: Session) -> None:
         async with AsyncExitStack() as stack:
             async with asyncio.timeout(CONNECT_SECONDS):
-                client = await stack.enter_async_context(Client(await transport(self._server, stack)))
+                client = await stack.enter_async_context(
+                    Client(await transport(self._server, stack, session.saw))
+                )
                 await self._list(client)
-            self._client = client
+            session.client = client
             self.settled.set()
-            while not self._broken.is_set():
+            self._renewed.set()
+            while not session.broken.is_set():
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._broken.wait(), PROBE_SECONDS)
+                    await asyncio.wait_for(session.broken.wait(), PROBE_SECONDS)
                     break
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await self._list(client)
-            self._client = None
+            session.client = None
+            if session.forgotten:
+                await session.wait_for_calls()
 
     async def _list(self, client: Client) -> None:
         listed: list[types.Tool] = []
@@ -154,10 +222,13 @@ class ExternalTools:
             await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
 
 
-async def transport(server: Server, stack: AsyncExitStack) -> Any:
+async def transport(server: Server, stack: AsyncExitStack, saw: Saw) -> Any:
+    """`saw` is told of every answer over HTTP."""
     match server:
         case HttpServer(url=url, headers=headers):
-            http = await stack.enter_async_context(httpx2.AsyncClient(headers=headers, timeout=CALL_SECONDS))
+            http = await stack.enter_async_context(
+                httpx2.AsyncClient(headers=headers, timeout=CALL_SECONDS, event_hooks={"response": [saw]})
+            )
             return streamable_http_client(url, http_client=http)
         case StdioServer(command=command, args=args, env=env):
             return stdio_client(StdioServerParameters(command=command, args=args, env=env))
@@ -165,12 +236,43 @@ async def transport(server: Server, stack: AsyncExitStack) -> Any:
 
 def result_of(result: types.CallToolResult) -> Any:
     """What the tool gave as a value, else its text; raises `ToolError` with the text if it says that it failed."""
-    text = "\n".join(each.text for each in result.content if isinstance(each, types.TextContent))
+    text = shortened("\n".join(text_of(each) for each in result.content))
     if result.is_error:
-        raise ToolError(text[:MAX_RESULT] or "The tool failed and does not say why.")
-    if result.structured_content is not None and len(str(result.structured_content)) <= MAX_RESULT:
-        return result.structured_content
-    return {"text": text[:MAX_RESULT]}
+        raise ToolError(text or "The tool failed and does not say why.")
+    structured = result.structured_content
+    if structured is None or len(str(structured)) > MAX_RESULT:
+        return {"text": text}
+    # Its text is the same once more; what is not text is nowhere else.
+    others = [text_of(each) for each in result.content if not isinstance(each, types.TextContent)]
+    return {"structured_content": structured, "text": shortened("\n".join(others))} if others else structured
+
+
+def text_of(content: types.ContentBlock) -> str:
+    """What a model is given of it: text as it is, and of the rest what it is, so that it does not miss it in silence."""
+    match content:
+        case types.TextContent(text=text):
+            return text
+        case types.EmbeddedResource(resource=resource):
+            if isinstance(resource, types.TextResourceContents):
+                return f"{resource.uri}:\n{resource.text}"
+            return left_out(f"file {resource.uri}", resource.mime_type, resource.blob)
+        case types.ImageContent(mime_type=kind, data=data):
+            return left_out("picture", kind, data)
+        case types.AudioContent(mime_type=kind, data=data):
+            return left_out("sound", kind, data)
+        case types.ResourceLink(uri=uri, name=name, description=description):
+            return f"[A link to {name}, {uri}{f': {description}' if description else ''}]"
+
+
+def left_out(what: str, kind: str | None, data: str) -> str:
+    """In base64, four characters are three bytes."""
+    return f"[A {what} ({kind or 'of unknown kind'}, {len(data) * 3 // 4} bytes) was left out: only text can be read.]"
+
+
+def shortened(text: str) -> str:
+    if len(text) <= MAX_RESULT:
+        return text
+    return f"{text[:MAX_RESULT]}\n[{len(text) - MAX_RESULT} characters more were left out.]"
 
 
 def reason(error: BaseException) -> str:

@@ -49,14 +49,16 @@ def read_servers(path: str, environ: Mapping[str, str] | None = None) -> dict[st
     """The servers by name; `${VAR}` in any text comes from the environment. Raises `SettingsError`."""
     try:
         document = msgspec.json.decode(Path(path).read_bytes())
+        servers = document.get("mcpServers") if isinstance(document, dict) else None
+        if not isinstance(servers, dict):
+            raise SettingsError(f'MCP_SERVERS: {path} has no object "mcpServers"')
+        filled = with_variables(servers, os.environ if environ is None else environ)
     except OSError as error:
         raise SettingsError(f"MCP_SERVERS: {path} cannot be read: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"MCP_SERVERS: {path} is not JSON: {error}") from None
-    servers = document.get("mcpServers") if isinstance(document, dict) else None
-    if not isinstance(servers, dict):
-        raise SettingsError(f'MCP_SERVERS: {path} has no object "mcpServers"')
-    filled = with_variables(servers, os.environ if environ is None else environ)
+    except RecursionError:
+        raise SettingsError(f"MCP_SERVERS: {path} is nested too deeply") from None
     return {name: server_of(name, value) for name, value in filled.items()}
 
 

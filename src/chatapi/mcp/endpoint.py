@@ -2,23 +2,26 @@
 
 import asyncio
 import importlib
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from litestar import MediaType, Request, Response, Router, asgi, get
+from litestar import MediaType, Request, Response, Router, asgi, get, post
 from litestar.enums import ScopeType
 from litestar.exceptions import MethodNotAllowedException
-from litestar.handlers import ASGIRouteHandler
+from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
 from litestar.types import Guard, Middleware, Receive, Scope, Send
 
 from chatapi.agent.tools import Tool
 from chatapi.db.database import Database
 from chatapi.db.schema import Schema
-from chatapi.errors import Unauthenticated
+from chatapi.errors import NotFound, Unauthenticated
 from chatapi.settings import Settings
 
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+log = logging.getLogger(__name__)
 
 PATH = "/mcp"
 METADATA_PATH = f"/.well-known/oauth-protected-resource{PATH}"  # RFC 9728, section 3.1
@@ -104,31 +107,53 @@ def mcp_router(endpoint: MCPEndpoint, *, middleware: Sequence[Middleware], guard
 
 
 def ask_for_token(request: Request[Any, Any, Any], error: Unauthenticated) -> Response[Any]:
-    """The usual 401, which also tells where the metadata is (RFC 9728, section 5.1)."""
+    """The usual 401, which also tells where the metadata is (RFC 9728, section 5.1), if there is any."""
     handler = request.app.exception_handlers[Exception]
     response: Response[Any] = handler(request, error)
-    scheme, _, parameters = response.headers["WWW-Authenticate"].partition(" ")
-    metadata = f'resource_metadata="{base_url(request)}{METADATA_PATH}"'
-    response.headers["WWW-Authenticate"] = f"{scheme} " + ", ".join(filter(None, [metadata, parameters]))
+    settings: Settings = request.app.state.settings
+    if settings.issuer_addresses:
+        scheme, _, parameters = response.headers["WWW-Authenticate"].partition(" ")
+        metadata = f'resource_metadata="{base_url(request)}{METADATA_PATH}"'
+        response.headers["WWW-Authenticate"] = f"{scheme} " + ", ".join(filter(None, [metadata, parameters]))
     return response
 
 
-def metadata_route(settings: Settings) -> Any:
-    """Protected resource metadata (RFC 9728, section 2). It is public: it says only what any 401 would."""
+def discovery_route(settings: Settings) -> HTTPRouteHandler:
+    """How a client without a token learns what it needs.
+
+    Protected resource metadata (RFC 9728, section 2), where an authorization server is known. MCP demands that it names
+    one, and takes metadata without for a resource that is its own authorization server. So there is none then; clients
+    fall back to this origin all the same (2025-03-26, "Fallbacks"), and what they show is what they get at `/register`.
+    """
+    issuers = settings.issuer_addresses
+    if not issuers:
+        log.info(
+            "MCP clients cannot sign in by themselves: JWT_ISSUER or BETTER_AUTH_URL names no authorization server by its "
+            "address. They need a token in their configuration"
+        )
+        return register
+    log.info("MCP clients without a token are sent to %s to sign in", ", ".join(issuers))
 
     @get(METADATA_PATH, include_in_schema=False, media_type=MediaType.JSON, sync_to_thread=False)
     def metadata(request: Request[Any, Any, Any]) -> dict[str, Any]:
-        document = {
+        """It is public: it says only what any 401 would."""
+        return {
             "resource": base_url(request) + PATH,
             "resource_name": "chatapi",
             "bearer_methods_supported": ["header"],
+            "authorization_servers": issuers,
         }
-        issuer = settings.jwt_issuer or settings.better_auth_url or ""
-        if issuer.startswith(("https://", "http://")):
-            document["authorization_servers"] = [issuer]
-        return document
 
     return metadata
+
+
+@post("/register", include_in_schema=False, sync_to_thread=False)
+def register() -> None:
+    """A refusal that also has the members of RFC 7591, section 3.2.2."""
+    reason = "No clients are registered here: put a token into the client's configuration, as Authorization: Bearer …"
+    error = NotFound(reason)
+    error.members |= {"error": "registration_not_supported", "error_description": reason}
+    raise error
 
 
 def base_url(request: Request[Any, Any, Any]) -> str:

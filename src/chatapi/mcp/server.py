@@ -152,6 +152,15 @@ class Offer:
             contents=[types.TextResourceContents(uri=params.uri, mime_type="application/json", text=contents)]
         )
 
+    async def list_prompts(
+        self, _: Context, __: types.PaginatedRequestParams | None
+    ) -> types.ListPromptsResult:
+        """None; clients ask all the same, and an error would be shown to their users."""
+        return types.ListPromptsResult(prompts=[])
+
+    async def get_prompt(self, _: Context, __: types.GetPromptRequestParams) -> types.GetPromptResult:
+        raise MCPError(types.INVALID_PARAMS, "There is no prompt of this name.")
+
     async def _run(self, user_id: str, work: Work[T], recover: Work[T | None] | None = None) -> T:
         """A short transaction. Raises `MCPError` for whatever is not the caller's to mend, without its reasons.
 
@@ -257,9 +266,12 @@ def session_manager(
         on_list_resources=offer.list_resources,
         on_list_resource_templates=offer.list_templates,
         on_read_resource=offer.read_resource,
+        on_list_prompts=offer.list_prompts,
+        on_get_prompt=offer.get_prompt,
         get_tool_input_schema=offer.input_schema,
         cache_hints={
             "tools/list": CacheHint(ttl_ms=TOOLS_TTL_MS, scope="public"),
+            "prompts/list": CacheHint(ttl_ms=TOOLS_TTL_MS, scope="public"),
             "resources/templates/list": CacheHint(ttl_ms=TOOLS_TTL_MS, scope="public"),
         },
     )

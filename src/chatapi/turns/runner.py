@@ -188,7 +188,7 @@ class Runner:
                     case Cancelled():
                         await self._store.cancel(self.run, said)
                     case Failed(error=error):
-                        await self._store.fail(self.run, said, {"type": error.type, "detail": error.detail})
+                        await self._store.fail(self.run, said, error.stored)
                 break
             except DatabaseUnavailable as trouble:
                 trouble.members |= ids_of(self.run)

@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 15.0  # a database that sleeps takes a few to wake
 async def ask_all(settings: Settings) -> dict[str, str | None]:
     """What is wrong with each service by the variable that names it; None where it answers as it should."""
     asked: dict[str, Callable[[Settings], Awaitable[None]]] = {"DATABASE_URL": ask_database}
-    if settings.keys_url is not None:
+    if settings.issuers:
         asked["JWKS_URL" if settings.jwks_url else "BETTER_AUTH_URL"] = ask_issuer
     if settings.redis_url is not None:
         asked["REDIS_URL"] = ask_redis
@@ -45,12 +45,13 @@ async def ask_database(settings: Settings) -> None:
 
 
 async def ask_issuer(settings: Settings) -> None:
-    """It publishes keys."""
-    jwks = JWKS(settings.keys_url or "", Metrics(__version__, settings.chatapi_build))
-    try:
-        await jwks.find(None, "EdDSA")  # any: what counts is that a set of keys comes
-    finally:
-        await jwks.close()
+    """It publishes keys; of several, each does."""
+    for url in dict.fromkeys(issuer.keys_url for issuer in settings.issuers):
+        jwks = JWKS(url, Metrics(__version__, settings.chatapi_build))
+        try:
+            await jwks.find(None, "EdDSA")  # any: what counts is that a set of keys comes
+        finally:
+            await jwks.close()
 
 
 async def ask_redis(settings: Settings) -> None:

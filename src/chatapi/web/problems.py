@@ -40,9 +40,7 @@ def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Respo
             log.error("A defect: %s %s", request.method, request.scope.get("path_template"), exc_info=error)
         error = AppError("The service failed; the log has the request's id.")
     audit_refusal(request, error)
-    return problem(
-        request, error.status, error.type, error.title, error.detail, error.headers, **error.members
-    )
+    return problem(request, error.document, error.headers)
 
 
 def gave_up(error: Exception) -> bool:
@@ -60,24 +58,19 @@ def first_of(error: Exception) -> Exception:
 
 def framework_problem(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
     status, type_, title = FRAMEWORK_PROBLEMS[error.status_code]
+    document: dict[str, Any] = {"type": PROBLEM_TYPE_PREFIX + type_, "title": title, "status": status}
     headers = dict(error.headers or {})
     if "allow" in headers and "GET" in headers["allow"].split(", "):
         headers["allow"] += ", HEAD"
     if status != 422:
-        detail = {404: "Nothing is served at this path.", 413: "A body has 1 MiB at the most."}
-        return problem(
-            request,
-            status,
-            type_,
-            title,
-            detail.get(status, f"This path takes {headers.get('allow')}."),
-            headers,
-        )
+        details = {404: "Nothing is served at this path.", 413: "A body has 1 MiB at the most."}
+        document["detail"] = details.get(status, f"This path takes {headers.get('allow')}.")
+        return problem(request, document, headers)
     errors = list(field_errors(error))
-    detail_text = "; ".join(
+    document["detail"] = "; ".join(
         f"{each['path']}: {each['message']}" if each["path"] else each["message"] for each in errors
     )
-    return problem(request, status, type_, title, detail_text, headers, errors=errors)
+    return problem(request, {**document, "errors": errors}, headers)
 
 
 def field_errors(error: HTTPException) -> Iterator[dict[str, str]]:
@@ -95,20 +88,11 @@ def field_errors(error: HTTPException) -> Iterator[dict[str, str]]:
 
 
 def problem(
-    request: Request[Any, Any, Any],
-    status: int,
-    type_: str,
-    title: str,
-    detail: str,
-    headers: dict[str, str],
-    **members: Any,
+    request: Request[Any, Any, Any], document: dict[str, Any], headers: dict[str, str]
 ) -> Response[dict[str, Any]]:
-    body = {
-        "type": PROBLEM_TYPE_PREFIX + type_,
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "instance": quote(request.scope["path"]),
-        **members,
-    }
-    return Response(body, status_code=HTTPStatus(status), media_type=PROBLEM_MEDIA_TYPE, headers=headers)
+    return Response(
+        {**document, "instance": quote(request.scope["path"])},
+        status_code=HTTPStatus(document["status"]),
+        media_type=PROBLEM_MEDIA_TYPE,
+        headers=headers,
+    )

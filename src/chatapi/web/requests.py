@@ -93,6 +93,8 @@ class JSONRequest(Request[Any, Any, Any]):
             raise Invalid(*path_and_message(error)) from None
         except UnicodeDecodeError:
             raise Invalid("", "The body is not UTF-8.") from None
+        except RecursionError:
+            raise Invalid("", "The body is nested too deeply.") from None
         return value
 
 

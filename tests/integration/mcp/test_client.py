@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -154,6 +155,56 @@ class TestServers:
                     "far is away at the moment."
                 )
 
+    async def test_one_that_has_forgotten_its_session_is_asked_again_at_once(
+        self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As after its restart, which costs no user anything."""
+        monkeypatch.setattr(mcp_client, "RETRY_SECONDS", (300.0, 300.0))
+        monkeypatch.setattr(mcp_client, "PROBE_SECONDS", 300.0)
+        port = free_port()
+        settings = settings_for(
+            empty_database_url,
+            mcp_servers=servers_file(tmp_path, far={"url": f"http://127.0.0.1:{port}/mcp"}),
+        )
+        async with AsyncExitStack() as stack:
+            before = await stack.enter_async_context(AsyncExitStack())
+            await before.enter_async_context(weather_over_http(port, sessions=True))
+            base_url = await stack.enter_async_context(serve(settings))
+            alice = await stack.enter_async_context(Client(base_url, "alice"))
+            for _ in range(2):
+                assert "result" in await outcome(alice, "far__forecast", city="Oslo")
+                await before.aclose()
+                await before.enter_async_context(weather_over_http(port, sessions=True))
+                calls = await asyncio.gather(
+                    *(outcome(alice, "far__forecast", city=str(number)) for number in range(5))
+                )
+                assert [call["result"]["result"] for call in calls] == [f"Rain in {n}" for n in range(5)]
+
+    @pytest.mark.parametrize("structured", [False, True])
+    async def test_say_what_of_a_result_cannot_be_read(
+        self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, structured: bool
+    ) -> None:
+        if structured:
+            monkeypatch.setenv("STRUCTURED", "yes")
+        others = (
+            "[A picture (image/png, 6 bytes) was left out: only text can be read.]\n"
+            "[A link to map, https://maps.example/1]\n"
+            "file:///notes.txt:\nBring a coat.\n"
+            "[A file file:///a.zip (of unknown kind, 3 bytes) was left out: only text can be read.]"
+        )
+        async with weather_over_http() as (url, _):
+            settings = settings_for(empty_database_url, mcp_servers=servers_file(tmp_path, far={"url": url}))
+            async with serve(settings) as base_url, Client(base_url, "alice") as alice:
+                result = (await outcome(alice, "far__look"))["result"]
+                if structured:
+                    assert result == {"structured_content": {"seen": True}, "text": others}
+                else:
+                    assert result == {"text": f"Here it is.\n{others}"}
+                monkeypatch.setattr(mcp_client, "MAX_RESULT", 10)
+                cut = f"Here it is\n[{len(others) + 2} characters more were left out.]"
+                shortened = (await outcome(alice, "far__look"))["result"]
+                assert structured or shortened == {"text": cut}
+
     async def test_a_process_that_dies_is_started_again(
         self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -251,7 +302,10 @@ class TestFile:
                 '{"mcpServers": {"a": {"command": "x", "args": ["${NOT_THERE}"]}}}',
                 "${NOT_THERE} is not in the",
             ),
+            ("[" * 100_000, "is nested too deeply"),
+            ('{"mcpServers": {"a": ' + "[" * 600 + "]" * 600 + "}}", "is nested too deeply"),
         ],
+        ids=lambda value: str(value)[:25],
     )
     def test_that_is_wrong_stops_the_start(self, tmp_path: Path, text: str | None, said: str) -> None:
         path = tmp_path / "mcp.json"

@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx2
 import pytest
 from mcp import Client as MCPClient
+from mcp.client.auth import OAuthClientProvider, OAuthRegistrationError
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 from mcp.shared.exceptions import MCPError
 
 from chatapi.agent.tools import TASK_TOOLS, object_schema
+from chatapi.app import create_app
 from chatapi.tasks.service import TaskService
 from tests.integration.test_database_trouble import behind_proxy
 from tests.support.mcp_clients import connected, headers_for, message
@@ -180,7 +185,26 @@ class TestResources:
         assert raised.value.code == -32602
 
 
+class TestPrompts:
+    async def test_are_none(self, mcp: MCPClient) -> None:
+        assert (await mcp.list_prompts()).prompts == []
+        with pytest.raises(MCPError, match="There is no prompt of this name"):
+            await mcp.get_prompt("summary")
+
+
 class TestProtocol:
+    async def test_every_list_says_how_long_it_holds(self, alice: Client) -> None:
+        for method, key, scope in (
+            ("tools/list", "tools", "public"),
+            ("prompts/list", "prompts", "public"),
+            ("resources/templates/list", "resourceTemplates", "public"),
+            ("resources/list", "resources", "private"),
+        ):
+            answer = await alice.post("/mcp", json=message(method), headers=headers_for(method))
+            result = answer.json()["result"]
+            assert (bool(result[key]), result["cacheScope"]) == (key in {"tools", "resourceTemplates"}, scope)
+            assert result["ttlMs"] == (300_000 if scope == "public" else 0)
+
     @pytest.mark.parametrize("version", ["2025-06-18", "2025-11-25"])
     async def test_clients_that_initialize_are_served(self, alice: Client, version: str) -> None:
         params = {
@@ -231,6 +255,22 @@ class TestProtocol:
             assert answer.status_code == 400, answer.text
 
 
+class NothingStored:
+    """A client's store of tokens, for one that has never signed in."""
+
+    async def get_tokens(self) -> None:
+        return None
+
+    async def set_tokens(self, tokens: OAuthToken) -> None:
+        raise AssertionError(tokens)
+
+    async def get_client_info(self) -> None:
+        return None
+
+    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
+        raise AssertionError(client_info)
+
+
 class TestWhoMayCall:
     @pytest.mark.parametrize("path", ["/mcp", "/mcp/", "//mcp", "/mcp//", "/./mcp", "/mcp?x=1"])
     async def test_nobody_without_a_token(self, service: str, path: str) -> None:
@@ -240,9 +280,7 @@ class TestWhoMayCall:
                     method, f"{service}{path}", headers={"MCP-Protocol-Version": "2026-07-28"}
                 )
                 assert answer.status_code == 401, method
-                assert answer.headers["www-authenticate"] == (
-                    f'Bearer resource_metadata="{service}/.well-known/oauth-protected-resource/mcp"'
-                )
+                assert answer.headers["www-authenticate"] == "Bearer"
                 if method != "HEAD":
                     assert answer.json()["type"] == "urn:chatapi:problem:unauthenticated"
 
@@ -250,9 +288,7 @@ class TestWhoMayCall:
         async with anybody(service) as client:
             answer = await client.post("/mcp", headers={"Authorization": "Bearer nonsense"})
         assert answer.status_code == 401
-        told = answer.headers["www-authenticate"]
-        assert told.startswith('Bearer resource_metadata="')
-        assert 'error="invalid_token"' in told
+        assert answer.headers["www-authenticate"].startswith('Bearer error="invalid_token"')
 
     @pytest.mark.parametrize(
         "path", ["/mcpfoo", "/mcp/foo", "/mcp.json", "/xmcp", "/foo/mcp", "/mcp/../mcpx"]
@@ -260,10 +296,24 @@ class TestWhoMayCall:
     async def test_other_paths_are_404(self, service: str, alice: Client, path: str) -> None:
         assert (await alice.post(path, json={})).status_code == 404
 
-    async def test_the_metadata_says_where_to_go(self, empty_database_url: str) -> None:
-        settings = settings_for(empty_database_url, jwt_issuer="https://auth.example.com")
+    async def test_the_metadata_says_where_to_go(
+        self, empty_database_url: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        settings = settings_for(empty_database_url, jwt_issuer="https://auth.example.com", log_level="INFO")
+        create_app(settings)
+        assert (
+            "MCP clients without a token are sent to https://auth.example.com to" in capsys.readouterr().out
+        )
         async with serve(settings) as url, anybody(url) as client:
-            document = (await client.get("/.well-known/oauth-protected-resource/mcp")).json()
+            metadata = f"{url}/.well-known/oauth-protected-resource/mcp"
+            for headers, error in (
+                ({}, ""),
+                ({"Authorization": "Bearer nonsense"}, ', error="invalid_token"'),
+            ):
+                told = (await client.post("/mcp", headers=headers)).headers["www-authenticate"]
+                assert told.startswith(f'Bearer resource_metadata="{metadata}"{error}')
+            assert (await client.post("/register")).status_code == 404
+            document = (await client.get(metadata)).json()
             assert document == {
                 "resource": f"{url}/mcp",
                 "resource_name": "chatapi",
@@ -271,10 +321,28 @@ class TestWhoMayCall:
                 "authorization_servers": ["https://auth.example.com"],
             }
 
-    async def test_without_an_issuer_the_metadata_names_no_server(self, service: str) -> None:
+    async def test_without_an_issuer_there_is_no_metadata_and_a_client_shows_why_it_cannot_sign_in(
+        self, service: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The official client, which falls back to the versions in which a server registered its clients itself."""
+        create_app(settings_for(f"sqlite:///{tmp_path}/unused.db", log_level="INFO"))
+        assert "They need a token in their configuration" in capsys.readouterr().out
         async with anybody(service) as client:
-            document = (await client.get("/.well-known/oauth-protected-resource/mcp")).json()
-        assert "authorization_servers" not in document
+            assert (await client.get("/.well-known/oauth-protected-resource/mcp")).status_code == 404
+        signing_in = OAuthClientProvider(
+            f"{service}/mcp",
+            OAuthClientMetadata(redirect_uris=["http://localhost/callback"]),  # type: ignore[list-item]
+            NothingStored(),
+        )
+        with pytest.raises(ExceptionGroup) as raised:
+            async with (
+                httpx2.AsyncClient(auth=signing_in, timeout=60) as http,
+                MCPClient(streamable_http_client(f"{service}/mcp", http_client=http)),
+            ):
+                pass
+        assert raised.group_contains(
+            OAuthRegistrationError, match="put a token into the client's configuration"
+        )
 
     async def test_in_demo_mode_the_demo_user(self, empty_database_url: str) -> None:
         async with (

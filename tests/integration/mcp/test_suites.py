@@ -14,21 +14,23 @@ REASON = mcp_suites.missing()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(REASON is not None, reason=REASON or "")]
 
 PASSED = {
-    "2025-06-18": {"server-initialize", "server-session-lifecycle", "ping", "tools-list", "resources-list"},
+    "2025-06-18": {
+        *("server-initialize", "server-session-lifecycle", "ping", "tools-list", "resources-list"),
+        "prompts-list",
+    },
     "2025-11-25": {
         *("server-initialize", "server-session-lifecycle", "ping", "tools-list", "resources-list"),
-        *("server-sse-polling", "server-sse-multiple-streams", "dns-rebinding-protection"),
+        *("server-sse-polling", "server-sse-multiple-streams", "dns-rebinding-protection", "prompts-list"),
     },
     "2026-07-28": {
         *("tools-list", "resources-list", "server-sse-multiple-streams", "sep-2164-resource-not-found"),
-        *("dns-rebinding-protection", "http-header-validation"),
+        *("dns-rebinding-protection", "http-header-validation", "prompts-list", "caching"),
         *("input-required-result-ignore-extra-params", "input-required-result-unsupported-methods"),
         *("input-required-result-missing-input-response", "input-required-result-validate-input"),
     },
 }
-# Scenarios of which a part applies, and the checks that do not: they want tools and prompts of the suite's own.
+# Scenarios of which a part applies, and the checks that do not: they want tools of the suite's own.
 PARTLY = {
-    "caching": {"sep-2549-prompts-list-caching-hints"},
     "server-stateless": {
         "sep-2575-server-rejects-undeclared-capability",
         "sep-2575-missing-capability-http-400",
@@ -39,7 +41,7 @@ PARTLY = {
 # The rest call tools, prompts and resources of the suite's own reference server; docs/mcp.md says which and why.
 NOT_APPLICABLE = (
     *("tools-call-", "resources-read-", "resources-templates-read", "json-schema-2020-12"),
-    *("http-custom-header-server-validation", "prompts-", "completion-complete", "logging-set-level"),
+    *("http-custom-header-server-validation", "prompts-get-", "completion-complete", "logging-set-level"),
     *("resources-subscribe", "resources-unsubscribe", "elicitation-", "input-required-result-"),
 )
 

@@ -15,6 +15,7 @@ from tests.integration.models.conftest import serving
 from tests.integration.models.test_conversations import stored
 from tests.support.providers.server import Providers
 from tests.support.serving import Client
+from tests.support.sse import chunks_of, streamed
 
 FAILED, TRUNCATED, EMPTY, FILTERED = "model-failed", "model-truncated", "model-empty", "model-filtered"
 CASES = [
@@ -88,6 +89,18 @@ class TestFailure:
     async def test_tells_the_providers_delay(self, talker: Client) -> None:
         response = await talker.chat("status 429 7")
         assert response.headers["Retry-After"] == "7"
+        assert response.json()["retry_after"] == 7
+
+    async def test_tells_the_providers_delay_in_a_stream_and_when_it_is_read_again(
+        self, talker: Client
+    ) -> None:
+        chunks = await streamed(talker, "status 429 7")
+        assert chunks[-1]["problem"]["retry_after"] == 7
+        turn = chunks[0]["messageMetadata"]
+        path = f"/chat/{turn['conversation_id']}/stream?turn_id={turn['turn_id']}"
+        async with talker.stream("GET", talker.mine(path)) as response:
+            again = [chunk async for chunk in chunks_of(response)]
+        assert again[-1] == chunks[-1]
 
     async def test_after_the_first_piece_may_be_overload_too(self, talker: Client, wire: str) -> None:
         problem = problem_of(await talker.chat("say Half an\nend overloaded"))

@@ -14,7 +14,7 @@ from chatapi.db.models import RUNNING, Message, Turn, Worker
 from chatapi.turns.schemas import ChatAnswer
 
 turn_is_alive = exists().where(Worker.id == Turn.worker_id, Worker.lease_until > utc_now())
-ABANDONED = {"type": "interrupted", "detail": "The process that ran this turn ended."}
+ABANDONED = {"type": "interrupted", "detail": "The process that ran this turn ended.", "retry_after": 1}
 USER = literal_column("'user'", Text())
 ASSISTANT = literal_column("'assistant'", Text())
 
