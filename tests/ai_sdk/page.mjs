@@ -7,6 +7,7 @@ import { Window } from "happy-dom";
 
 const window = new Window({ url: "http://localhost/" });
 Object.assign(globalThis, { window, document: window.document, IS_REACT_ACT_ENVIRONMENT: false });
+globalThis.navigator ??= window.navigator; // Node 20 has none
 
 const { createElement } = await import("react");
 const { createRoot } = await import("react-dom/client");
@@ -64,6 +65,14 @@ async function answered(count, ending) {
   return shown();
 }
 
+/** Another tab sends a message, and waits for the answer. */
+async function elsewhere(message) {
+  const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
+  const body = JSON.stringify({ message, conversation_id: transport.conversationId });
+  const response = await fetch(`${url}/api/chat`, { method: "POST", headers, body });
+  if (!response.ok) throw new Error(await response.text());
+}
+
 const steps = {};
 await write('call add_task {"title": "milk"}');
 steps.sent = await answered(2, "add_task: done. ");
@@ -88,10 +97,22 @@ steps.alert = [document.querySelector("[role=alert]").textContent];
 await press("Try again");
 steps.again = await answered(8, "Better.");
 steps.asked = [...asked];
+await elsewhere("say Elsewhere.");
+document.dispatchEvent(new window.Event("visibilitychange"));
+steps.news = await answered(10, "Elsewhere.");
+await elsewhere("say Elsewhere again.");
+await press("Another answer");
+await until(() => shown().length === 12, "the conversation as it is");
+steps.refused = [document.querySelector("[role=alert]").textContent, ...shown()];
+await elsewhere("say And again.");
+await press("Edit");
+await write("say Mine.");
+await until(() => shown().length === 14, "the conversation as it is");
+steps.draft = [document.querySelector("input").value];
 root.unmount();
 const reloaded = new ChatapiTransport({ url, userId: user, token: async () => token, conversationId: 1 });
 root = mounted(reloaded, await reloaded.history());
-await until(() => shown().length === 8, "the history");
+await until(() => shown().length === 14, "the history");
 steps.reloaded = shown();
 console.log(JSON.stringify(steps));
 process.exit(0);
