@@ -647,7 +647,11 @@ async def test_the_component_does_what_its_buttons_say(
         assert steps["news"][5] == "OnceThe answer was stopped."
         alert, *shown = steps["refused"]
         assert alert == "The conversation has gone on since; only its last turn can be answered anew."
-        assert shown == [*steps["news"], "say Elsewhere again.", "Elsewhere again."]
+        assert steps["followed"][:10] == steps["news"]
+        assert steps["followed"][11] == "Far away"
+        assert shown[:10] == steps["news"]
+        assert shown[11:] == ["Far awayThe answer was stopped.", "say Elsewhere again.", "Elsewhere again."]
+        assert steps["unauthenticated"] == shown
         assert steps["draft"] == ["say Mine."]
         assert steps["reloaded"] == [*shown, "say And again.", "And again."]
         assert len((await alice.get(alice.mine("/tasks"))).json()["items"]) == 1
@@ -693,7 +697,7 @@ async def test_the_reader_without_the_sdk_reads(tmp_path: Path, alice: Client) -
         _, cut = await read("say Hello.", url)
     assert cut["type"] == "The stream was cut; the turn goes on."
     async with answering(goes_silent=True) as url:
-        _, silent = await read("say Hello.", url, "200")
+        *_, silent = await read("say Hello.", url, "200")
     assert silent["type"] == "The stream is silent; the turn goes on."
     (refused,) = await read("")
     assert refused["type"].startswith("message: ")

@@ -49,7 +49,7 @@ def install_six(directory: Path) -> Path:
 
 def install_as_documented(directory: Path, node: str) -> Path:
     """Run the page's own command in an empty folder, with that Node, and put what comes of it before the rest."""
-    (command,) = re.findall(r"`(npm install [^`]+)`", PAGE.read_text())
+    command = re.findall(r"`(npm install [^`]+)`", PAGE.read_text())[0]
     folder = directory / "documented"
     folder.mkdir()
     (folder / "package.json").write_text("{}")
