@@ -5,18 +5,18 @@ import { createInterface } from "node:readline";
 import { Chat } from "@ai-sdk/react";
 import { parseJsonEventStream, readUIMessageStream, uiMessageChunkSchema } from "ai";
 
-import { ChatapiTransport, problemOf } from "./chatapi.js";
+import { ChatapiTransport } from "./chatapi.js";
 
 const chats = {};
 
 class Conversation {
-  constructor({ url, user, token, conversation_id: conversationId }) {
+  constructor({ url, user, token, conversation_id: conversationId, silence }) {
     this.errors = [];
     this.watchers = new Set();
-    this.transport = new ChatapiTransport({ url, userId: user, token: async () => token, conversationId });
+    this.transport = new ChatapiTransport({ url, userId: user, token: async () => token, conversationId, silence });
     this.chat = new Chat({
       transport: this.transport,
-      onError: (error) => this.errors.push({ message: error.message, problem: problemOf(error) ?? null }),
+      onError: (error) => this.errors.push({ message: error.message, problem: error.problem ?? null }),
     });
     this.chat["~registerMessagesCallback"](() => this.watchers.forEach((look) => look()));
   }
@@ -47,6 +47,19 @@ const calls = {
   async history({ chat }) {
     chats[chat].chat.messages = await chats[chat].transport.history();
   },
+  async news({ chat }) {
+    return { news: (await chats[chat].transport.news()) ?? null };
+  },
+  /** Show these messages, as a component may do that keeps branches of its own. */
+  show({ chat, messages }) {
+    chats[chat].chat.messages = messages;
+  },
+  /** Stop and send, without waiting for anything between. */
+  stopAndSend({ chat, ...message }) {
+    const { chat: stopped } = chats[chat];
+    stopped.stop();
+    chats[chat].doing = stopped.sendMessage(message);
+  },
   // These go on by themselves until `settled` is asked for.
   send({ chat, ...message }) {
     chats[chat].doing = chats[chat].chat.sendMessage(message);
@@ -64,6 +77,7 @@ const calls = {
   stop: ({ chat }) => chats[chat].chat.stop(),
   cancel: ({ chat }) => chats[chat].transport.cancel(),
   lost: ({ chat }) => ({ lost: chats[chat].transport.lost(chats[chat].chat.error) }),
+  refused: ({ chat }) => ({ refused: chats[chat].transport.refused(chats[chat].chat.error) }),
   /** Go on by another process. */
   move({ chat, url, user }) {
     chats[chat].transport.base = `${url}/api/${user}`;

@@ -7,6 +7,7 @@ import { Window } from "happy-dom";
 
 const window = new Window({ url: "http://localhost/" });
 Object.assign(globalThis, { window, document: window.document, IS_REACT_ACT_ENVIRONMENT: false });
+globalThis.navigator ??= window.navigator; // Node 20 has none
 
 const { createElement } = await import("react");
 const { createRoot } = await import("react-dom/client");
@@ -22,7 +23,8 @@ globalThis.fetch = (address, options) => {
   asked.push(`${options?.method ?? "GET"} ${new URL(address).pathname.replace(`/api/${user}`, "")}`);
   return fetch(address, options);
 };
-const transport = new ChatapiTransport({ url, userId: user, token: async () => token });
+let current = token;
+const transport = new ChatapiTransport({ url, userId: user, token: async () => current });
 let root = mounted(transport, []);
 
 function mounted(transport, history) {
@@ -64,6 +66,14 @@ async function answered(count, ending) {
   return shown();
 }
 
+/** Another tab sends a message, and waits for the answer. */
+async function elsewhere(message) {
+  const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
+  const body = JSON.stringify({ message, conversation_id: transport.conversationId });
+  const response = await fetch(`${url}/api/chat`, { method: "POST", headers, body });
+  if (!response.ok) throw new Error(await response.text());
+}
+
 const steps = {};
 await write('call add_task {"title": "milk"}');
 steps.sent = await answered(2, "add_task: done. ");
@@ -88,10 +98,36 @@ steps.alert = [document.querySelector("[role=alert]").textContent];
 await press("Try again");
 steps.again = await answered(8, "Better.");
 steps.asked = [...asked];
+await elsewhere("say Elsewhere.");
+document.dispatchEvent(new window.Event("visibilitychange"));
+steps.news = await answered(10, "Elsewhere.");
+const running = elsewhere(`say Far away\u2028gate ${user}`).catch(() => "cancelled");
+const second = new ChatapiTransport({ url, userId: user, token: async () => token, conversationId: 1 });
+while ((await second.history()).at(-1).metadata.status !== "running");
+document.dispatchEvent(new window.Event("visibilitychange"));
+await until(() => shown().at(-1).endsWith("Far away"), "what is said elsewhere");
+await press("Stop");
+await running;
+steps.followed = await answered(12, "Far away");
+await elsewhere("say Elsewhere again.");
+await press("Another answer");
+await until(() => document.querySelector("[role=alert]") && shown().length === 14, "the conversation as it is");
+steps.refused = [document.querySelector("[role=alert]").textContent, ...shown()];
+current = "expired";
+await press("Another answer");
+await until(() => document.querySelector("[role=alert]")?.textContent.includes("token"), "told of its token");
+await until(() => shown().length === 14, "the conversation as it was");
+steps.unauthenticated = shown();
+current = token;
+await elsewhere("say And again.");
+await press("Edit");
+await write("say Mine.");
+await until(() => shown().length === 16, "the conversation as it is");
+steps.draft = [document.querySelector("input").value];
 root.unmount();
 const reloaded = new ChatapiTransport({ url, userId: user, token: async () => token, conversationId: 1 });
 root = mounted(reloaded, await reloaded.history());
-await until(() => shown().length === 8, "the history");
+await until(() => shown().length === 16, "the history");
 steps.reloaded = shown();
 console.log(JSON.stringify(steps));
 process.exit(0);

@@ -99,8 +99,21 @@ class TestDocument:
 
     async def test_bodies_come_with_examples(self, document: dict[str, Any]) -> None:
         schemas = document["components"]["schemas"]
-        assert schemas["ChatRequest"]["properties"]["message"]["examples"]
+        assert schemas["MessageRequest"]["properties"]["message"]["examples"]
         assert schemas["NewTask"]["properties"]["title"]["examples"]
+
+    @pytest.mark.parametrize(
+        ("conversation_id", "fits"),
+        [(1, True), ("1", True), (None, True), ("x", False), (1.5, False)],
+        ids=["number", "text of digits", "none", "other text", "fraction"],
+    )
+    async def test_says_how_a_conversation_is_named(
+        self, alice: Client, document: dict[str, Any], conversation_id: object, *, fits: bool
+    ) -> None:
+        body = {"message": "say Hello.", "conversation_id": conversation_id}
+        schema = document["components"]["schemas"]["MessageRequest"]
+        assert jsonschema.Draft202012Validator(schema).is_valid(body) == fits
+        assert ((await alice.post("/api/chat", json=body)).status_code != 422) == fits
 
     async def test_what_needs_a_token_says_so(self, document: dict[str, Any]) -> None:
         assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"

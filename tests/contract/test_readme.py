@@ -23,7 +23,9 @@ from tests.support.serving import REPOSITORY, SECRET, clean_environ
 
 README = REPOSITORY / "README.md"
 FRONTEND = REPOSITORY / "docs/frontend.md"
-DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")])
+DOCUMENTS = sorted(
+    [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("findings/*.md")]
+)
 SHOWN_URL = "http://127.0.0.1:8000"
 SHOWN_DATABASE_URL = "postgresql://user:password@host/database?sslmode=require"
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")

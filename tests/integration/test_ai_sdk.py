@@ -15,7 +15,7 @@ from tests.support.agents import CommandedAgent, Gate
 from tests.support.ai_sdk import ChatOf, Driver, text_of, tools_of
 from tests.support.proxy import proxy
 from tests.support.serving import Client, serve, settings_for, token_for
-from tests.support.sse import cut_short
+from tests.support.sse import answering
 
 pytestmark = pytest.mark.slow
 
@@ -161,7 +161,7 @@ class TestResuming:
 
     async def test_a_stream_that_ends_early_is_an_error(self, driver: Driver) -> None:
         """By itself the SDK takes a stream for whole that was cut where HTTP allows it."""
-        async with cut_short() as url:
+        async with answering() as url:
             chat = await driver.open(f"alice-{uuid4().hex}", url)
             state = await chat.done("send", text="say Hello.")
         assert (state["status"], [error["problem"] for error in state["errors"]]) == ("error", [None])
@@ -195,14 +195,37 @@ class TestStopping:
         await chat("send", text=f"say Once\ngate {chat.name}\nsay  and for all.")
         state = await chat("shows", text="Once")
         await chat("stop")
-        refused = await chat.done("send", text="say Next.")
-        assert [kind(error) for error in refused["errors"]] == ["turn-in-progress"]
+        (running,) = await alice.messages(state["conversation_id"])
+        assert running["status"] == "running"
         gate.opened.set()
         await ended(alice, state["conversation_id"])
-        answered = await chat.done("regenerate", **AGAIN)
+        answered = await chat.done("send", text="say Next.")
         assert text_of(answered["messages"][-1]) == "Next."
         contents = [message["content"] for message in await alice.messages(state["conversation_id"])]
         assert contents[1:] == ["Once and for all.", "say Next.", "Next."]
+
+    async def test_by_a_hang_up_and_a_message_at_once_ends_the_turn_before_it(
+        self, chat: ChatOf, alice: Client
+    ) -> None:
+        await chat("send", text=f"say Once\ngate {chat.name}\nsay  and for all.")
+        await chat("shows", text="Once")
+        state = await chat.done("stopAndSend", text="say Next.")
+        assert (state["status"], state["errors"]) == ("ready", [])
+        assert [text_of(message) for message in state["messages"]][1:] == ["Once", "say Next.", "Next."]
+        stored = await alice.messages(state["conversation_id"])
+        assert [message["status"] for message in stored] == ["cancelled"] * 2 + ["completed"] * 2
+
+    async def test_before_the_turn_is_known_and_a_message_at_once_ends_it_too(
+        self, chat: ChatOf, alice: Client
+    ) -> None:
+        await chat("send", text=f"say Once\ngate {chat.name}")
+        state = await chat.done("stopAndSend", text="say Next.")
+        assert (state["status"], state["errors"]) == ("ready", [])
+        stored = await alice.messages(state["conversation_id"])
+        assert {message["status"] for message in stored if message["turn_id"] != state["turn_id"]} == {
+            "cancelled"
+        }
+        assert (stored[-1]["content"], stored[-1]["status"]) == ("Next.", "completed")
 
 
 class TestAnsweringAnew:
@@ -249,10 +272,7 @@ class TestAnsweringAnew:
     async def test_of_an_edited_message_replaces_both(self, chat: ChatOf) -> None:
         await chat.done("send", text="say 0")
         before = await chat.done("send", text="say Helo.")
-        question = before["messages"][2]["id"]
-        after = await chat.done(
-            "send", text="say Hello.", messageId=question, metadata={"turn_id": before["turn_id"]}
-        )
+        after = await chat.done("send", text="say Hello.", messageId=before["messages"][2]["id"])
         assert [text_of(message) for message in after["messages"]] == ["say 0", "0", "say Hello.", "Hello."]
         state = await chat.done("send", text="history")
         assert json.loads(text_of(state["messages"][-1]))[2:] == [
@@ -260,11 +280,129 @@ class TestAnsweringAnew:
             ["assistant", "Hello."],
         ]
 
-    async def test_of_a_turn_that_is_not_the_last_is_an_error(self, chat: ChatOf) -> None:
-        first = await chat.done("send", text="say 0")
-        await chat.done("send", text="say 1")
-        state = await chat.done("regenerate", messageId=first["messages"][1]["id"])
+    @pytest.mark.parametrize("reload", [False, True], ids=["at once", "after a reload"])
+    async def test_is_found_from_the_messages_by_a_page_that_names_none(
+        self, chat: ChatOf, driver: Driver, alice: Client, *, reload: bool
+    ) -> None:
+        """As assistant-ui does: it cuts the list itself, and an edited question has a new id."""
+        before = await chat.done("send", text="say 0")
+        before = await chat.done("send", text="say Helo.")
+        if reload:
+            chat = await driver.open(
+                alice.user_id, str(alice.base_url).rstrip("/"), before["conversation_id"]
+            )
+            before |= {"messages": (await chat("history"))["messages"]}
+        await chat("show", messages=before["messages"][:2])
+        edited = await chat.done("send", text="once say Hello.\nsay Hi.")
+        assert edited["errors"] == []
+        await chat("show", messages=edited["messages"][:3])
+        again = await chat.done("regenerate")
+        assert again["errors"] == []
+        assert [text_of(message) for message in again["messages"]][1:] == [
+            *("0", "once say Hello.\nsay Hi.", "Hi."),
+        ]
+        stored = await alice.messages(before["conversation_id"])
+        assert [message["content"] for message in stored][2:] == ["once say Hello.\nsay Hi.", "Hi."]
+        assert stored[-1]["alternative_of"] == before["turn_id"]
+
+    @pytest.mark.parametrize("reload", [False, True], ids=["at once", "after a reload"])
+    @pytest.mark.parametrize("named", [False, True], ids=["unnamed", "named"])
+    @pytest.mark.parametrize("edit", [False, True], ids=["another answer", "edited"])
+    async def test_to_a_turn_that_is_not_the_last_is_refused_and_changes_nothing(
+        self, chat: ChatOf, driver: Driver, alice: Client, *, edit: bool, named: bool, reload: bool
+    ) -> None:
+        await chat.done("send", text="say 0")
+        before = await chat.done("send", text="say 1")
+        conversation_id = before["conversation_id"]
+        if reload:
+            chat = await driver.open(alice.user_id, str(alice.base_url).rstrip("/"), conversation_id)
+            before |= {"messages": (await chat("history"))["messages"]}
+        question, answer = (message["id"] for message in before["messages"][:2])
+        if not named:
+            await chat("show", messages=before["messages"][: 0 if edit else 1])
+        if edit:
+            state = await chat.done("send", text="say 2", **({"messageId": question} if named else {}))
+        else:
+            state = await chat.done("regenerate", **({"messageId": answer} if named else {}))
         assert [kind(error) for error in state["errors"]] == ["turn-superseded"]
+        assert (await chat("refused"))["refused"] is True
+        stored = await alice.messages(conversation_id, alternatives=True)
+        assert [message["content"] for message in stored] == ["say 0", "0", "say 1", "1"]
+        assert len((await chat("history"))["messages"]) == 4
+        state = await chat.done("send", text="say 2")
+        assert len(await alice.messages(conversation_id)) == 6
+
+    async def test_whose_old_answer_is_shown_takes_no_message_after_it(
+        self, chat: ChatOf, alice: Client
+    ) -> None:
+        """A page that keeps branches can show it; the model is told the last answer all the same."""
+        old = await chat.done("send", text="say 0")
+        await chat.done("regenerate")
+        await chat("show", messages=old["messages"])
+        state = await chat.done("send", text="say 1")
+        assert [kind(error) for error in state["errors"]] == ["turn-superseded"]
+        assert (await chat("refused"))["refused"] is True
+        assert len(await alice.messages(state["conversation_id"])) == 2
+        state = await chat.done("regenerate", **AGAIN)
+        assert [kind(error) for error in state["errors"]] == ["turn-superseded"] * 2
+        assert len(await alice.messages(state["conversation_id"], alternatives=True)) == 4
+        await chat("history")
+        state = await chat.done("send", text="say 1")
+        assert text_of(state["messages"][-1]) == "1"
+
+
+class TestHistory:
+    @pytest.mark.parametrize(
+        "said",
+        [
+            "say Hello.",
+            f"{ADD}\nsay Anything else?",
+            f"{ADD}\n{ADD}",
+            'call complete_task {"task_id": 999}',
+        ],
+        ids=["text", "a tool", "two tools", "a tool that fails"],
+    )
+    async def test_gives_back_what_was_streamed(
+        self, chat: ChatOf, driver: Driver, alice: Client, said: str
+    ) -> None:
+        """As a stream of what is stored: usage and the order of calls and words are not."""
+        live = await chat.done("send", text=said)
+        conversation_id, turn_id = live["conversation_id"], live["turn_id"]
+        url = alice.mine(f"/chat/{conversation_id}/stream?turn_id={turn_id}")
+        streamed = (await driver("parse", text=(await alice.get(url)).text))["message"]
+        del streamed["metadata"]["usage"]
+        reloaded = await driver.open(alice.user_id, str(alice.base_url).rstrip("/"), str(conversation_id))
+        question, answer = (await reloaded("history"))["messages"]
+        assert answer.pop("metadata") == {**streamed.pop("metadata"), "status": "completed"}
+        assert answer == streamed
+        assert (question["id"], text_of(question)) == (f"question_{turn_id}", said)
+        assert tools_of(answer) == tools_of(live["messages"][1])
+        state = await reloaded.done("send", text="history")
+        assert len(state["messages"]) == 4
+
+    async def test_says_what_became_of_a_turn(self, chat: ChatOf) -> None:
+        await chat.done("send", text="fail")
+        (question,) = (await chat("history"))["messages"]
+        assert question["metadata"]["status"] == "failed"
+
+    async def test_has_news_when_another_page_has_gone_on(
+        self, chat: ChatOf, driver: Driver, gate: Gate, alice: Client
+    ) -> None:
+        conversation_id = (await chat.done("send", text="say 0"))["conversation_id"]
+        other = await driver.open(alice.user_id, str(alice.base_url).rstrip("/"), conversation_id)
+        await other("history")
+        assert (await other("news"))["news"] is None
+        await chat("send", text=f"say Once\ngate {chat.name}\nsay  more.")
+        await chat("shows", text="Once")
+        messages = (await other("news"))["news"]
+        assert [text_of(message) for message in messages][:2] == ["say 0", "0"]
+        await other("show", messages=messages)
+        await other("resume")
+        await other("shows", text="Once")
+        gate.opened.set()
+        state = await other("settled")
+        assert text_of(state["messages"][3]) == "Once more."
+        assert (await other("news"))["news"] is None
 
 
 class TestErrors:
@@ -290,6 +428,32 @@ class TestErrors:
             *("error", "validation-failed"),
             None,
         )
+
+    async def test_of_a_file_are_told_before_anything_is_sent(self, chat: ChatOf, alice: Client) -> None:
+        picture = {"type": "file", "mediaType": "image/png", "url": "data:image/png;base64,iVBORw0KGgo="}
+        state = await chat.done("send", text="say Look.", files=[picture])
+        assert [kind(error) for error in state["errors"]] == ["validation-failed"]
+        assert "file" in state["errors"][0]["message"]
+        assert (await alice.get(alice.mine("/conversations"))).json()["items"] == []
+
+    @pytest.mark.parametrize(
+        ("stub", "message"),
+        [
+            ({"body": "{}", "media_type": "application/json"}, "The answer is no event stream."),
+            ({"body": "<h1>Bad</h1>", "status": "502 Bad Gateway", "media_type": "text/html"}, "HTTP 502"),
+            ({"goes_silent": True}, "network: the stream is silent"),
+        ],
+        ids=["JSON, where Accept was lost", "a proxy's page", "silence"],
+    )
+    async def test_of_what_is_between_are_told(
+        self, driver: Driver, stub: dict[str, Any], message: str
+    ) -> None:
+        async with answering(**stub) as url:
+            chat = await driver.open("alice", url, silence=200)
+            state = await chat.done("send", text="say Hello.")
+        assert state["status"] == "error"
+        (error,) = state["errors"]
+        assert (error["message"].startswith(message), error["problem"]) == (True, None)
 
     async def test_go_away_when_the_same_is_sent_again(self, chat: ChatOf, alice: Client) -> None:
         """The first message of a conversation, which has its id by then, and must not say so."""
@@ -438,18 +602,29 @@ class TestParser:
         assert text_of(read["message"]).startswith("Once")
 
 
+@pytest.mark.parametrize(
+    ("node", "sdk"),
+    [
+        (ai_sdk.NEWEST, "locked"),
+        (ai_sdk.NODE_22, "as documented"),
+        (ai_sdk.NODE_20, "locked"),
+        (ai_sdk.NODE_20, "six"),
+    ],
+    ids=["newest Node", "Node 22, installed by the page's command", "Node 20", "Node 20 and AI SDK 6"],
+)
 async def test_the_component_does_what_its_buttons_say(
-    tmp_path: Path, new_database: Callable[[], str]
+    tmp_path: Path, new_database: Callable[[], str], node: str, sdk: str
 ) -> None:
     settings = settings_for(await asyncio.to_thread(new_database), cors_origins="http://localhost")
-    await asyncio.to_thread(ai_sdk.files_of_page, tmp_path)
-    (tmp_path / "page.mjs").write_text((ai_sdk.PROJECT / "page.mjs").read_text())
+    page = await asyncio.to_thread(page_with, tmp_path, node, sdk)
+    (page / "page.mjs").write_text((ai_sdk.PROJECT / "page.mjs").read_text())
     name = f"alice-{uuid4().hex}"
     async with serve(settings) as url, Client(url, name) as alice:
         process = await ai_sdk.node(
-            tmp_path,
+            page,
             "page.mjs",
             json.dumps({"url": url, "user": name, "token": token_for(name)}),
+            which=node,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
@@ -467,24 +642,48 @@ async def test_the_component_does_what_its_buttons_say(
         assert steps["again"][7] == "Better."
         # Nothing else: a stream that is resumed beside the one that is read shows its answer twice.
         assert [path for path in steps["asked"] if "/stream" in path] == []
-        assert [text for text in steps["reloaded"] if "output" not in text][-1] == "Better."
+        assert steps["news"][8:] == ["say Elsewhere.", "Elsewhere."]
+        assert steps["news"][:2] == first
+        assert steps["news"][5] == "OnceThe answer was stopped."
+        alert, *shown = steps["refused"]
+        assert alert == "The conversation has gone on since; only its last turn can be answered anew."
+        assert steps["followed"][:10] == steps["news"]
+        assert steps["followed"][11] == "Far away"
+        assert shown[:10] == steps["news"]
+        assert shown[11:] == ["Far awayThe answer was stopped.", "say Elsewhere again.", "Elsewhere again."]
+        assert steps["unauthenticated"] == shown
+        assert steps["draft"] == ["say Mine."]
+        assert steps["reloaded"] == [*shown, "say And again.", "And again."]
         assert len((await alice.get(alice.mine("/tasks"))).json()["items"]) == 1
 
 
-async def test_the_reader_of_a_dozen_lines_reads(tmp_path: Path, alice: Client) -> None:
+def page_with(directory: Path, node: str, sdk: str) -> Path:
+    """A folder with the page's files, from which its packages are found."""
+    ai_sdk.files_of_page(directory)
+    match sdk:
+        case "as documented":
+            return ai_sdk.install_as_documented(directory, node)
+        case "six":
+            return ai_sdk.install_six(directory)
+    return directory
+
+
+async def test_the_reader_without_the_sdk_reads(tmp_path: Path, alice: Client) -> None:
     await asyncio.to_thread(ai_sdk.files_of_page, tmp_path)
     program = (
         'import { read } from "./read.js";\n'
-        "const [url, token, message] = process.argv.slice(2);\n"
+        "const [url, token, message, silence] = process.argv.slice(2);\n"
         "const chunks = [];\n"
-        "try { for await (const chunk of read(url, token, message)) chunks.push(chunk); }\n"
+        "try { for await (const chunk of read(url, token, message, silence)) chunks.push(chunk); }\n"
         "catch (error) { chunks.push({ type: error.message }); }\n"
         "console.log(JSON.stringify(chunks));\n"
     )
     (tmp_path / "main.js").write_text(program)
 
-    async def read(message: str, url: str = str(alice.base_url).rstrip("/")) -> list[dict[str, Any]]:
-        arguments = (url, token_for(alice.user_id), message)
+    async def read(
+        message: str, url: str = str(alice.base_url).rstrip("/"), *silence: str
+    ) -> list[dict[str, Any]]:
+        arguments = (url, token_for(alice.user_id), message, *silence)
         process = await ai_sdk.node(tmp_path, "main.js", *arguments, stdout=subprocess.PIPE)
         printed, _ = await process.communicate()
         chunks: list[dict[str, Any]] = json.loads(printed)
@@ -494,8 +693,11 @@ async def test_the_reader_of_a_dozen_lines_reads(tmp_path: Path, alice: Client) 
     assert [chunks[0]["type"], chunks[-1]["type"]] == ["start", "finish"]
     text = "".join(chunk["delta"] for chunk in chunks if chunk["type"] == "text-delta")
     assert text == f"add_task: done. Größe 💡 {'ü' * 5_000}"
-    async with cut_short() as url:
+    async with answering() as url:
         _, cut = await read("say Hello.", url)
     assert cut["type"] == "The stream was cut; the turn goes on."
+    async with answering(goes_silent=True) as url:
+        *_, silent = await read("say Hello.", url, "200")
+    assert silent["type"] == "The stream is silent; the turn goes on."
     (refused,) = await read("")
     assert refused["type"].startswith("message: ")

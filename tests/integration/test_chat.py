@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -93,7 +94,10 @@ class TestChat:
             {"message": "nul\0"},
             {"message": "x" * 10_001},
             {"message": 1},
-            {"message": "x", "conversation_id": "1"},
+            *(
+                {"message": "x", "conversation_id": text}
+                for text in ("", "x", " 1", "+1", "1.0", "\u0661", "1" * 20)
+            ),
             {"message": "x", "conversation_id": 1.5},
             {"message": "x", "user_id": "bob"},
             [],
@@ -128,6 +132,18 @@ class TestChat:
         conversation_id = (await alice.said("say Hello."))["conversation_id"]
         assert (await bob.chat("say Hello.", conversation_id)).status_code == 404
         assert len(await alice.messages(conversation_id)) == 2
+
+    async def test_a_conversation_may_be_named_by_its_digits_in_text(self, alice: Client) -> None:
+        """A page has them from its address. It is the same request, so its key holds for either form."""
+        conversation_id = (await alice.said("say 0"))["conversation_id"]
+        key = {"Idempotency-Key": uuid4().hex}
+        body = {"message": "history", "conversation_id": str(conversation_id)}
+        answer = await alice.post("/api/chat", json=body, headers=key)
+        assert (answer.status_code, answer.json()["conversation_id"]) == (200, conversation_id)
+        again = await alice.post("/api/chat", json=body | {"conversation_id": conversation_id}, headers=key)
+        assert again.content == answer.content
+        missing = await alice.post("/api/chat", json=body | {"conversation_id": "9" * 19})
+        assert missing.status_code == 404
 
     async def test_any_valid_request_is_answered(self, alice: Client) -> None:
         for request in ChatRequestFactory.batch(5):

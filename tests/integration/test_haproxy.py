@@ -1,8 +1,12 @@
 """What callers get from the proxy of deploy/haproxy.cfg when there is trouble behind it."""
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import uuid4
 
+import httpx
 import pytest
 
 from tests.support.haproxy import PROGRAM, HAProxy
@@ -92,3 +96,73 @@ async def test_metrics_are_for_those_who_ask_a_replica_itself(directory: Path) -
                 assert (await world.get("/health")).status_code == 200
         finally:
             front.close()
+
+
+Handler = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def before(directory: Path, handler: Handler) -> AsyncIterator[str]:
+    """The proxy's address, before a replica that is ready and does this with all else as soon as it has the head."""
+
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"GET /health/ready"):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        else:
+            await handler(writer)
+        writer.close()
+
+    async with await asyncio.start_server(serve_one, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        front = await asyncio.to_thread(HAProxy, directory, [port, port])
+        try:
+            yield front.url
+        finally:
+            front.close()
+
+
+async def test_a_word_passes_before_the_next_is_said(directory: Path) -> None:
+    """Held for 0.2 s each, forty of them would take eight seconds."""
+    read = asyncio.Event()
+
+    async def say(writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        for _ in range(40):
+            read.clear()
+            writer.write(b"5\r\nword \r\n")
+            await read.wait()
+        writer.write(b"0\r\n\r\n")
+
+    async with before(directory, say) as url, httpx.AsyncClient() as client, asyncio.timeout(4):
+        words = 0
+        async with client.stream("POST", url) as response:
+            async for _ in response.aiter_raw():
+                words += 1
+                read.set()
+    assert words == 40
+
+
+@pytest.mark.parametrize("keyed", [True, False], ids=["with a key", "without one"])
+async def test_a_request_whose_body_comes_late_is_sent_again_if_it_has_a_key(
+    directory: Path, *, keyed: bool
+) -> None:
+    """To a replica that answers, after one that ended with the request in hand."""
+    tries = 0
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        nonlocal tries
+        tries += 1
+        if tries > 1:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    async def body() -> AsyncIterator[bytes]:
+        await asyncio.sleep(0.05)
+        yield b"{}"
+
+    key = {"Idempotency-Key": uuid4().hex} if keyed else {}
+    async with before(directory, answer) as url, httpx.AsyncClient() as client:
+        response = await client.post(url, content=body(), headers={"Content-Length": "2", **key})
+    assert (response.status_code, tries) == ((200, 2) if keyed else (502, 1))

@@ -20,7 +20,7 @@ from chatapi.web import server
 from tests.support.agents import CommandedAgent, Gate
 from tests.support.databases import unread_metrics
 from tests.support.serving import REPOSITORY, Client, serve, settings_for, token_for
-from tests.support.sse import STREAM, chunks_of, cut_short, resumed, streamed, text_of, types_of
+from tests.support.sse import STREAM, answering, chunks_of, resumed, streamed, text_of, types_of
 
 
 def gate() -> tuple[str, Gate]:
@@ -360,7 +360,7 @@ class TestReaderInPython:
             await asyncio.to_thread(list, pieces)
 
     async def test_raises_when_the_stream_is_cut(self, answer: Any) -> None:
-        async with cut_short() as url:
+        async with answering() as url:
             with pytest.raises(RuntimeError, match="was cut"):
                 await asyncio.to_thread(list, answer(url, "token", "say Hello."))
 

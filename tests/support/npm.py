@@ -26,7 +26,12 @@ def install(project: Path) -> None:
     with lock.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-            done = subprocess.run(["npm", "ci"], cwd=project, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise RuntimeError(f"npm ci in {project} failed:\n{done.stderr}")
+            run(["npm", "ci"], project)
             installed.touch()
+
+
+def run(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> None:
+    """Raises with npm's own words if it fails."""
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} in {folder} failed:\n{done.stderr}")

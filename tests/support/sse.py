@@ -68,19 +68,37 @@ def types_of(chunks: list[Chunk]) -> list[str]:
     ]
 
 
-@asynccontextmanager
-async def cut_short() -> AsyncIterator[str]:
-    """The base URL of a server whose streams end after `start`, where HTTP allows that."""
-    start = json.dumps({"type": "start", "messageMetadata": {"conversation_id": 1, "turn_id": 1}})
+START = {"type": "start", "messageId": "turn_1", "messageMetadata": {"conversation_id": 1, "turn_id": 1}}
 
-    async def half_an_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+@asynccontextmanager
+async def answering(
+    body: str = f"data: {json.dumps(START)}\n\n",
+    *,
+    status: str = "200 OK",
+    media_type: str = "text/event-stream",
+    goes_silent: bool = False,
+) -> AsyncIterator[str]:
+    """The base URL of a server that answers everything with this, by default a stream that ends after `start`.
+
+    HTTP allows such an end. With `goes_silent` the connection stays open, and nothing more comes.
+    """
+    over = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
-        writer.write(f"{head}data: {start}\n\n".encode())
+        head = f"HTTP/1.1 {status}\r\nContent-Type: {media_type}\r\nConnection: close\r\n\r\n"
+        writer.write(f"{head}{body}".encode())
+        if goes_silent:
+            await writer.drain()
+            await over.wait()
         writer.close()
 
-    async with await asyncio.start_server(half_an_answer, "127.0.0.1", 0) as server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        try:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            over.set()
 
 
 class Checked:

@@ -17,7 +17,7 @@ from chatapi.auth.tokens import Identity
 from chatapi.openapi import EVENT_STREAM, StreamOperation, StreamOrJSONOperation, problems
 from chatapi.turns import ui_stream
 from chatapi.turns.log import TurnLog
-from chatapi.turns.schemas import AnswerAnew, ChatAnswer, ChatRequest, RegenerateRequest
+from chatapi.turns.schemas import AnswerAnew, ChatAnswer, ChatRequest, MessageRequest, RegenerateRequest
 from chatapi.turns.service import ChatService
 
 IdempotencyKey = Annotated[
@@ -60,7 +60,7 @@ class ChatController(Controller):
         self,
         request: ChatConnection,
         chat: NamedDependency[ChatService],
-        data: JSONBody[ChatRequest],
+        data: JSONBody[MessageRequest],
         idempotency_key: IdempotencyKey = None,
     ) -> Response[ChatAnswer]:
         """Begins a conversation, or continues the one that is named, and waits for the answer.
@@ -68,7 +68,7 @@ class ChatController(Controller):
         With `Accept: text/event-stream` the turn is streamed as it happens, in the AI SDK's UI message stream. The
         message is stored before the model is asked, and kept whatever becomes of the answer.
         """
-        return await answered(request, chat, data, idempotency_key)
+        return await answered(request, chat, data.request, idempotency_key)
 
     @get(
         "/{conversation_id:int}/stream",

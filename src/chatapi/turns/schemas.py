@@ -13,11 +13,36 @@ MessageText = Annotated[
 ]
 
 
-class ChatRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A message, and the conversation that it continues; without one, or with null, a new one begins."""
+# 19 digits hold every id; a text of thousands is not worth reading as a number.
+DIGITS = r"^[0-9]{1,19}$"
+# Litestar describes a union without its members' constraints, so the pattern is said for the whole once more.
+ConversationId = Annotated[
+    int | Annotated[str, Meta(pattern=DIGITS)] | None,
+    Meta(examples=[1], extra_json_schema={"extra": {"pattern": DIGITS}}),
+]
+
+
+class ChatRequest(Struct, frozen=True, kw_only=True):
+    """What a `MessageRequest` asks for."""
 
     message: MessageText
     conversation_id: int | None = None
+
+
+class MessageRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A message, and the conversation that it continues; without one, or with null, a new one begins.
+
+    `conversation_id` may be text: a page has it from its own address.
+    """
+
+    message: MessageText
+    conversation_id: ConversationId = None
+
+    @property
+    def request(self) -> ChatRequest:
+        """The same request whether its id came as a number or as text."""
+        conversation_id = None if self.conversation_id is None else int(self.conversation_id)
+        return ChatRequest(message=self.message, conversation_id=conversation_id)
 
 
 class RegenerateRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
