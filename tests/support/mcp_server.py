@@ -5,11 +5,13 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Annotated, Literal
 
 import uvicorn
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult
+from pydantic import Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.support.agents import CommandedAgent
@@ -22,6 +24,16 @@ def weather_server() -> MCPServer:
     async def forecast(city: str) -> str:
         """The weather of tomorrow."""
         return f"Rain in {city}"
+
+    @server.tool()
+    async def measure(
+        station: Annotated[str, Field(pattern=r"^\w\d+$", max_length=2_000)],
+        parent: int | None,
+        unit: Literal["c", "f"] = "c",
+        days: int | None = None,
+    ) -> str:
+        """A measurement, by arguments that a grammar of llama.cpp cannot be made of."""
+        return f"{station} {parent} {unit} {days}"
 
     @server.tool()
     async def fail(reason: str) -> str:

@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import ToolError, ToolSpec
+from chatapi.agent.schemas import offer
 from chatapi.db.paging import MAX_ID, Page
 from chatapi.errors import AppError
 from chatapi.tasks.schemas import NewTask, Task, TaskChanges, TaskDescription, TaskStatus, TaskTitle
@@ -45,7 +46,7 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
     @property
     def spec(self) -> ToolSpec:
         return ToolSpec(
-            name=self.name, description=self.description, parameters=object_schema(self.arguments)
+            name=self.name, description=self.description, parameters=arguments_schema(self.arguments)
         )
 
     async def __call__(self, session: AsyncSession, user_id: str, arguments: dict[str, Any]) -> Any:
@@ -96,6 +97,12 @@ def object_schema(type_: Any) -> dict[str, Any]:
     return {**root, **({"$defs": definitions} if definitions else {})}
 
 
+@cache
+def arguments_schema(type_: Any) -> dict[str, Any]:
+    """As `object_schema`, in the few words that all servers of models understand."""
+    return offer(object_schema(type_)).schema
+
+
 class AddTask(Struct, frozen=True, forbid_unknown_fields=True):
     title: TaskTitle
     description: TaskDescription | None = None
@@ -137,7 +144,8 @@ async def delete_task(session: AsyncSession, user_id: str, call: OneTask) -> Tas
 
 
 async def update_task(session: AsyncSession, user_id: str, call: UpdateTask) -> Task:
-    changes = TaskChanges(title=call.title, description=call.description, completed=call.completed)
+    description = None if call.description == "" else call.description  # models are not offered null
+    changes = TaskChanges(title=call.title, description=description, completed=call.completed)
     return await TaskService(session).change(user_id, call.task_id, changes)
 
 
@@ -185,7 +193,8 @@ TASK_TOOLS: tuple[Tool[Any], ...] = (
     Tool(
         name="update_task",
         title="Change a task",
-        description="Change a task's title or description, or reopen it with completed = false.",
+        description="Change a task's title or description (an empty one takes it away), "
+        "or reopen it with completed = false.",
         arguments=UpdateTask,
         result=Task,
         run=update_task,

@@ -18,6 +18,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
 from chatapi.agent.ports import ToolError
+from chatapi.agent.schemas import offer
 from chatapi.agent.tools import ExternalTool
 from chatapi.mcp.config import HttpServer, Server, StdioServer
 
@@ -116,13 +117,15 @@ class Connection:
             log.warning("A tool of the MCP server %s is left out: %r is no name for a model", self.name, name)
             return None
 
+        offered = offer(tool.input_schema)
+
         async def call(arguments: dict[str, Any]) -> Any:
-            return await self.call(tool.name, arguments)
+            return await self.call(tool.name, {**dict.fromkeys(offered.nulls), **arguments})
 
         return ExternalTool(
             name=name,
-            description=tool.description or tool.title or tool.name,
-            parameters=tool.input_schema,
+            description=offered.describe(tool.description or tool.title or tool.name),
+            parameters=offered.schema,
             call=call,
         )
 

@@ -109,6 +109,33 @@ class TestServers:
         # The registry's own are the same for every assistant, whoever else serves tools.
         assert [spec for spec in agent.offered if "__" not in spec.name] == [tool.spec for tool in TASK_TOOLS]
 
+    async def test_have_their_schemas_made_safe_and_check_by_their_own(
+        self, empty_database_url: str, tmp_path: Path
+    ) -> None:
+        agent = WatchedAgent()
+        async with weather_over_http() as (url, _):
+            settings = settings_for(empty_database_url, mcp_servers=servers_file(tmp_path, far={"url": url}))
+            async with serve(settings, agent) as base_url, Client(base_url, "alice") as alice:
+                bad = await outcome(alice, "far__measure", station="nonsense")
+                assert r"^\w\d+$" in bad["error"]
+                good = await outcome(alice, "far__measure", station="a1", days=2)
+                assert good["result"] == {"result": "a1 None c 2"}
+        (measure,) = [spec for spec in agent.offered if spec.name == "far__measure"]
+        assert measure.parameters == {
+            "type": "object",
+            "properties": {
+                "station": {"type": "string"},
+                "parent": {"type": "integer"},
+                "unit": {"type": "string", "enum": ["c", "f"], "default": "c"},
+                "days": {"type": "integer"},
+            },
+            "required": ["station"],
+        }
+        assert measure.description == (
+            "A measurement, by arguments that a grammar of llama.cpp cannot be made of.\n\nNot in the schema, but "
+            r"checked: station matches ^\w\d+$; station has 2000 characters at most."
+        )
+
     async def test_one_that_is_away_costs_its_tools_until_it_is_back(
         self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -97,6 +97,11 @@ class TestTools:
             ("milk", True),
             ("rye bread", False),
         ]
+        for empty in ("", None):  # of which models are told the first
+            await called(mcp, "update_task", task_id=milk["id"], description="oat")
+            assert (await called(mcp, "update_task", task_id=milk["id"], description=empty))[
+                "description"
+            ] is None
         assert (await called(mcp, "delete_task", task_id=milk["id"]))["title"] == "milk"
         assert (await alice.get(alice.mine(f"/tasks/{milk['id']}"))).status_code == 404
 
