@@ -2,12 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import cast
+from uuid import uuid4
+
+from sqlalchemy import text
 
 from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools
+from chatapi.agent.tools import TASK_TOOLS
 from chatapi.chat.running import RunningTurn
-from chatapi.chat.store import Run
-from chatapi.db.config import Database
+from chatapi.chat.schemas import ChatRequest
+from chatapi.chat.store import Claim, Run, begin
+from chatapi.db.config import Database, database_config
+from chatapi.db.schema import upgrade
+from tests.support.agents import CommandedAgent
+from tests.support.serving import settings_for
 
 RUN = Run(turn_id=1, run_id="run", user_id="alice", conversation_id=1, message="Hello", history=[])
 NO_DATABASE = cast("Database", None)
@@ -62,3 +71,32 @@ async def test_a_stop_that_is_repeated_does_not_disturb_the_cleaning_up() -> Non
     agent.go_on.set()
     assert (await reply).failure is not None
     assert agent.is_clean
+
+
+async def test_its_time_stands_still_while_a_tool_waits_for_the_database(tmp_path: Path) -> None:
+    """In a burst it may wait for a connection for longer than a model may think."""
+    settings = settings_for(f"sqlite:///{tmp_path / 'chatapi.db'}", db_pool_size=1)
+    await asyncio.to_thread(upgrade, settings)
+    database = Database(database_config(settings))
+    before, after = uuid4().hex, uuid4().hex
+    request = ChatRequest(message=f'gate {before}\ncall add_task {{"title": "milk"}}\ngate {after}')
+    claim = Claim(run_id="run", worker_id="worker", model="commanded", history=0)
+    run = await database.run("alice", lambda session: begin(session, "alice", request, None, claim))
+    assert isinstance(run, Run)
+    turn = RunningTurn(run, database, {tool.name: tool for tool in TASK_TOOLS})
+    reply = asyncio.create_task(turn.reply(CommandedAgent(), seconds=60))
+    await CommandedAgent.gates[before].reached.wait()
+    assert turn.deadline is not None
+    async with database.transaction("alice") as session:
+        await session.execute(text("SELECT 1"))  # on the only connection
+        CommandedAgent.gates[before].opened.set()
+        while not turn.log.events:  # noqa: ASYNC110 - until it calls
+            await asyncio.sleep(0)
+        assert turn.deadline is None
+    await CommandedAgent.gates[after].reached.wait()
+    left = (turn.deadline or 0) - asyncio.get_running_loop().time()
+    assert 0 < left <= 60
+    CommandedAgent.gates[after].opened.set()
+    end = await reply
+    assert (end.failure, turn.deadline) == (None, None)
+    await database.close()

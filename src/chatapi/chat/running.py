@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -29,13 +30,19 @@ class RunningTurn:
     ) -> None:
         self.run = run
         self.log = TurnLog(run.turn_id, run.conversation_id)
-        self.tools = TurnTools(database, run, tools, self.log.add)
+        self.tools = TurnTools(database, run, tools, self.log.add, self._stopping_clock)
         self._written = 0  # events that are in the database
         self._writing: chunks.Chunk | None = None  # which may be there, too
         self.usage: Usage | None = None
         self.state: ProviderState | None = None
         self.stopped: Literal["cancelled", "interrupted"] | None = None
         self._reply: asyncio.Task[None] | None = None
+        self._limit: asyncio.Timeout | None = None  # of the reply under way
+
+    @property
+    def deadline(self) -> float | None:
+        """When its time is up, by the event loop's clock; None while that stands still, and while it does not reply."""
+        return self._limit and self._limit.when()
 
     async def reply(self, agent: Agent, seconds: float) -> "End":
         """Let the agent reply, and say how that ended."""
@@ -107,6 +114,25 @@ class RunningTurn:
         if self._may_be_written:
             await chunks.drop(session, self.run.user_id, self.run.turn_id)
 
+    @contextmanager
+    def _stopping_clock(self) -> Iterator[None]:
+        """Meanwhile the turn's time stands still.
+
+        In a burst of turns those that had a place in the database's queue last would be told that the model was too slow.
+        """
+        limit, deadline = self._limit, self.deadline
+        if limit is None or deadline is None or limit.expired():
+            yield
+            return
+        now = asyncio.get_running_loop().time
+        left = deadline - now()
+        limit.reschedule(None)
+        try:
+            yield
+        finally:
+            if self._limit is limit:  # an agent may have ended without waiting for its call
+                limit.reschedule(now() + left)
+
     async def _take(self, agent: Agent, seconds: float) -> None:
         run = self.run
         prompt = Prompt(
@@ -115,6 +141,7 @@ class RunningTurn:
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
+                self._limit = limit
                 async for event in agent.reply(prompt, self.tools):
                     match event:
                         case TextDelta(text=text):
@@ -129,6 +156,8 @@ class RunningTurn:
             if limit.expired():
                 raise ModelTooSlow(f"The answer took longer than {seconds:g} s.") from error
             raise
+        finally:
+            self._limit = None
         if not self.log.text.strip():
             raise ModelEmpty("The model gave an empty answer.")
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,7 @@ class TurnTools:
         run: store.Run,
         tools: Mapping[str, Tool[Any] | ExternalTool],
         tell: Callable[[ToolStarted | ToolEnded], None],
+        stopping_clock: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.calls: list[ToolCall] = list(run.journal)
         self._not_claimed = [call for call in run.journal if call.error is msgspec.UNSET]
@@ -39,6 +41,7 @@ class TurnTools:
         self._run = run
         self._tools = tools
         self._tell = tell
+        self._stopping_clock = stopping_clock  # the database is ours, and not the assistant's, to wait for
         self._one_at_a_time = asyncio.Lock()  # a model may ask for several at once; the journal has an order
 
     @property
@@ -81,7 +84,8 @@ class TurnTools:
                 written = await store.read_journal(session, self._run.user_id, self._run.turn_id)
                 return written[position] if len(written) > position else None
 
-            call = await self._database.run(self._run.user_id, carry_out, look_up)
+            with self._stopping_clock():
+                call = await self._database.run(self._run.user_id, carry_out, look_up)
             self.calls.append(call)
             self._tell(ToolEnded(call))
             self._audit(call)
