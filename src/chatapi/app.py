@@ -29,14 +29,13 @@ from chatapi.limits.messages import MessageLimit
 from chatapi.limits.middleware import RefusedTokens, within_limits
 from chatapi.logs import access_log, configure_logging
 from chatapi.mcp.config import external_tools
-from chatapi.mcp.endpoint import MCPEndpoint, discovery_route, mcp_router
+from chatapi.mcp.endpoint import MCPEndpoint, discovery_route, mcp_router, say_how_clients_sign_in
 from chatapi.metrics import Metrics
 from chatapi.settings import Settings
 from chatapi.tasks.controllers import TaskController
 from chatapi.tracing import tracing_from
 from chatapi.turns.controllers import ChatController, TurnController
 from chatapi.turns.lease import Lease
-from chatapi.turns.live import LiveTurns
 from chatapi.turns.measures import Telemetry
 from chatapi.turns.service import ChatService
 from chatapi.turns.store import turn_store
@@ -76,8 +75,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
     schema = Schema(database, settings)
     store = turn_store(database)
     lease = Lease(database, turn_seconds=settings.chat_timeout + OVERTIME_SECONDS)
-    live = LiveTurns(store)
-    supervisor = Supervisor(store, live)
+    supervisor = Supervisor(store)
     verifier = TokenVerifier(settings, telemetry.metrics)
     external = external_tools(settings)
     chat = ChatService(
@@ -108,7 +106,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
             for resource in (database, limiter, verifier):
                 closing.push_async_callback(resource.close)
             closing.push_async_callback(release)
-            for loop in (lease.run, supervisor.watch, supervisor.flush, live.run):
+            for loop in (lease.run, supervisor.watch, supervisor.flush, supervisor.live.run):
                 closing.push_async_callback(stop, asyncio.create_task(loop()))
             try:
                 await schema.migrate()
@@ -118,6 +116,7 @@ def create_app(settings: Settings | None = None, agent: Agent | None = None) -> 
                 closing.push_async_callback(external.close)
                 await external.start()
             closing.push_async_callback(mcp.close)
+            say_how_clients_sign_in(settings)
             if isinstance(agent, AbstractAsyncContextManager):
                 await closing.enter_async_context(agent)
             closing.push_async_callback(supervisor.drain, 0)

@@ -2,14 +2,24 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import cast
+from uuid import uuid4
+
+from sqlalchemy import text
 
 from chatapi.agent.ports import Agent, AgentEvent, Prompt, StepStart, TextDelta, TextWasReasoning, Tools
+from chatapi.agent.tools import TASK_TOOLS
+from chatapi.db.schema import upgrade
 from chatapi.errors import ModelBusy
 from chatapi.turns.log import TextAdded
-from chatapi.turns.runner import Cancelled, Runner
-from chatapi.turns.store import Run, TurnStore
+from chatapi.turns.runner import Cancelled, Completed, Runner
+from chatapi.turns.schemas import ChatRequest
+from chatapi.turns.store import Claim, Run, TurnStore, turn_store
 from chatapi.turns.ui_stream import UIMessageChunks
+from tests.support.agents import CommandedAgent
+from tests.support.databases import open_database
+from tests.support.serving import settings_for
 
 RUN = Run(turn_id=1, run_id="run", user_id="alice", conversation_id=1, message="Hello", history=[])
 NO_STORE = cast("TurnStore", None)
@@ -83,3 +93,32 @@ async def test_a_stop_that_is_repeated_does_not_disturb_the_cleaning_up() -> Non
     agent.go_on.set()
     assert await reply == Cancelled()
     assert agent.is_clean
+
+
+async def test_its_time_stands_still_while_a_tool_waits_for_the_database(tmp_path: Path) -> None:
+    """In a burst it may wait for a connection for longer than a model may think."""
+    settings = settings_for(f"sqlite:///{tmp_path / 'chatapi.db'}", db_pool_size=1)
+    await asyncio.to_thread(upgrade, settings)
+    database = open_database(settings)
+    store = turn_store(database)
+    before, after = uuid4().hex, uuid4().hex
+    request = ChatRequest(message=f'gate {before}\ncall add_task {{"title": "milk"}}\ngate {after}')
+    claim = Claim(run_id="run", worker_id="worker", model="commanded", history=0)
+    run = await store.begin("alice", request, None, claim)
+    assert isinstance(run, Run)
+    turn = Runner(run, store, CommandedAgent(), {tool.name: tool for tool in TASK_TOOLS}, seconds=60)
+    reply = asyncio.create_task(turn.reply())
+    await CommandedAgent.gates[before].reached.wait()
+    assert turn.deadline is not None
+    async with database.transaction("alice") as session:
+        await session.execute(text("SELECT 1"))  # on the only connection
+        CommandedAgent.gates[before].opened.set()
+        while not turn.log.events:  # noqa: ASYNC110 - until it calls
+            await asyncio.sleep(0)
+        assert turn.deadline is None
+    await CommandedAgent.gates[after].reached.wait()
+    left = (turn.deadline or 0) - asyncio.get_running_loop().time()
+    assert 0 < left <= 60
+    CommandedAgent.gates[after].opened.set()
+    assert (await reply, turn.deadline) == (Completed(), None)
+    await database.close()

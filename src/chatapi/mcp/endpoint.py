@@ -118,6 +118,19 @@ def ask_for_token(request: Request[Any, Any, Any], error: Unauthenticated) -> Re
     return response
 
 
+def say_how_clients_sign_in(settings: Settings) -> None:
+    """Log what an MCP client without a token will meet; when the service starts."""
+    if settings.issuer_addresses:
+        log.info(
+            "MCP clients without a token are sent to %s to sign in", ", ".join(settings.issuer_addresses)
+        )
+        return
+    log.info(
+        "MCP clients cannot sign in by themselves: JWT_ISSUER or BETTER_AUTH_URL names no authorization server by its "
+        "address. They need a token in their configuration"
+    )
+
+
 def discovery_route(settings: Settings) -> HTTPRouteHandler:
     """How a client without a token learns what it needs.
 
@@ -127,12 +140,7 @@ def discovery_route(settings: Settings) -> HTTPRouteHandler:
     """
     issuers = settings.issuer_addresses
     if not issuers:
-        log.info(
-            "MCP clients cannot sign in by themselves: JWT_ISSUER or BETTER_AUTH_URL names no authorization server by its "
-            "address. They need a token in their configuration"
-        )
         return register
-    log.info("MCP clients without a token are sent to %s to sign in", ", ".join(issuers))
 
     @get(METADATA_PATH, include_in_schema=False, media_type=MediaType.JSON, sync_to_thread=False)
     def metadata(request: Request[Any, Any, Any]) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from chatapi.offline.intents import (
 )
 from chatapi.offline.targets import parse_targets
 from chatapi.offline.text import is_quoted, tidy
-from chatapi.offline.titles import VERBS, Context, split_titles
-from chatapi.offline.vocabulary import NOTE, TASK
+from chatapi.offline.titles import VERBS, Context, begins_with_stand_in, split_titles
+from chatapi.offline.vocabulary import NOTE, ORDINAL, TASK
 
 Found: TypeAlias = re.Match[str]
 Build: TypeAlias = Callable[[Found], Intent | None]  # None: the row does not fit after all
@@ -35,7 +35,8 @@ _TIME = re.compile(
     re.I,
 )
 _NO_TITLE = re.compile(
-    rf"(?:an?|the|another|some|new|more)? ?(?:new )?(?:{TASK}|something)(?: {TASK})?|to|about|of|that|for",
+    rf"(?:an?|the|another|some|new|more)? ?(?:(?:new|{ORDINAL}) )?(?:{TASK}|something|one)(?: {TASK}| more| else)?|"
+    rf"another|an? {ORDINAL}|to|about|of|that|for",
     re.I,
 )
 _WITH_NOTE = re.compile(
@@ -62,6 +63,11 @@ def to_add(context: Context) -> Build:
         return Add(titles, description, phrase, phrase and bool(_TIME.search(text))) if titles else None
 
     return build
+
+
+def to_add_stand_in(found: Found) -> Intent | None:
+    """Of "make one to buy cheese"; None when what is to be made is a thing."""
+    return to_add("list")(found) if begins_with_stand_in(found["what"]) else None
 
 
 def to_add_tasks(found: Found) -> Intent | None:

@@ -14,6 +14,7 @@ from chatapi.offline.building import (
     always,
     how_to,
     to_add,
+    to_add_stand_in,
     to_add_tasks,
     to_change,
     to_correct,
@@ -45,7 +46,7 @@ from chatapi.offline.intents import (
 )
 from chatapi.offline.small_talk import TOPICS
 from chatapi.offline.targets import DONE, OPEN
-from chatapi.offline.vocabulary import ADVERBS, I_HAVE, LIST, NOTE, TASK
+from chatapi.offline.vocabulary import ADVERBS, I_HAVE, LIST, NOTE, ORDINAL, TASK
 
 Phrasing: TypeAlias = tuple[re.Pattern[str], Build]
 Rows: TypeAlias = tuple[tuple[str, Build], ...]
@@ -211,7 +212,7 @@ DELETING: Rows = (
     (r"delete|remove|erase", always(Change("delete", (Nothing(),)))),
 )
 
-_NEW_TASK = rf"(?:(?:a|an|another|one more|the|this|these|two|three|following|some|my) )*(?:new )?{TASK}"
+_NEW_TASK = rf"(?:(?:a|an|another|one more|the|this|these|two|three|following|some|my|{ORDINAL}) )*(?:new )?{TASK}"
 _MAKE_TASK = (rf"(?:make|start|set up|log|enter|set|insert|give me|put in)(?: me)? (?:an?|another|one more) (?:new )?{TASK}")
 _ON_LIST = rf"(?:on|onto|to|in|into) {LIST}"
 ADDING: Rows = (
@@ -221,10 +222,11 @@ ADDING: Rows = (
     (r"(?:add|put|write down|note)(?: the)? (?:following|these|those|this)[^:]{0,40}: ?(?P<what>.+)", to_add("list")),
     (rf"{LIST}:? needs (?P<what>.+)", to_add("list")),
     (rf"make (?P<what>.+) an? (?:new )?{TASK}", to_add("phrase")),
-    ((rf"(?:(?:add|create|new) {_NEW_TASK}|{_MAKE_TASK})(?: {_ON_LIST})?(?: to| for me to| for| called| named| titled| about| -|"
+    ((rf"(?:(?:add|create|new)(?: me| us)? {_NEW_TASK}|{_MAKE_TASK})(?: {_ON_LIST})?(?: to| for me to| for| called| named| titled| about| -|"
      r" that says| saying| which says| of)?(?::| ) ?(?P<what>(?!#?\d+$).+)"), to_add_tasks),
     (r"(?:new(?: task| to-?do| item)|new(?=:)|task|to-?do|to do|reminder|note(?: to self)?|memo)(?:: ?| - | )(?P<what>(?!#?\d+ (?:is|was|done|should)\b).+)",
      to_add("phrase")),
+    (r"(?:(?:add|create|make|put in|write|log)(?: me| us)?(?: also)? )?(?P<what>.+)", to_add_stand_in),
     (r"(?:add|append|jot down|write down|note down|make a note(?: of| to| that)?):? (?P<what>.+)", to_add("list")),
     ((r"remind (?:me|us) (?P<time>(?:today|tonight|tomorrow|later|soon|next \w+|on \w+|at [\w:.]+(?: ?[ap]m)?|in \w+ \w+)"
      r"(?: (?:morning|afternoon|evening|night|at [\w:]+(?: ?[ap]m)?))?) (?:to|that i (?:need|have) to|about) (?P<what>.+)"),

@@ -5,7 +5,7 @@ import re
 from typing import Literal, TypeAlias
 
 from chatapi.offline.text import is_quoted, tidy
-from chatapi.offline.vocabulary import LIST
+from chatapi.offline.vocabulary import LIST, ORDINAL, TASK
 
 # How sure it is that the words are a list. "list" ("add … to my list", "add …"): short things fall apart at "and".
 # "phrase" ("remind me to …"): one task, unless it is a row of errands with commas.
@@ -40,6 +40,21 @@ _PAIRS_TEXT = """
     wear+tear safety+security drag+drop milk+cookies pen+paper shampoo+conditioner
 """
 PAIRS = frozenset(tuple(pair.split("+")) for pair in _PAIRS_TEXT.split())
+
+# "one to buy cheese", "another called tea", "something to remind me to call mom": words in the place of a task, and what
+# it is. "To" has to lead to an errand ("something to eat" is a thing), and "for" names what one, and not something, is.
+_ONE = (
+    rf"(?:(?:an?|yet) )?(?:(?:new|{ORDINAL}|another|one more|one|1|two|three|2|3) )*"
+    rf"(?:ones?|1|two|three|2|3|more|another|{ORDINAL}|{TASK})(?: more)?"
+)
+_SOMETHING = r"something(?: else| more)?"
+_LINK = (
+    r"(?: (?:called|named|titled|saying|that says?|which says?)(?::| )|: ?| to remind (?:me|us) (?:to|of|about) |"
+    rf"(?: for (?:me|us))? to (?=(?:{'|'.join(sorted(VERBS))}) \S))"
+)
+_STAND_IN = re.compile(
+    rf"^(?:{_ONE}(?:{_LINK}| (?:for|about) (?!(?:me|us)$))|{_SOMETHING}{_LINK})(?=\S)", re.I
+)
 LONGEST_THING = 4  # words; what is longer is a sentence rather than a thing on a list
 
 
@@ -47,14 +62,19 @@ def split_titles(text: str, context: Context) -> tuple[str, ...]:
     """The titles in a text; quotations are titles as they stand. Empty when there is nothing in it."""
     if is_quoted(text.strip()):
         return (tidy(text),)
-    things = _things(text)
-    if context == "phrase":
-        if len(things) < 3 or not all(_is_errand(thing) for thing in things):
-            things = [text]
-    elif not _is_list(things):
-        things = [text]
+    parts = _things(text)
+    things = [_STAND_IN.sub("", part, count=1) for part in parts]
+    is_row = len(things) > 2 and all(map(_is_errand, things))
+    says_itself = any(map(begins_with_stand_in, parts[1:]))  # where the next one begins
+    if not (says_itself or (is_row if context == "phrase" else _is_list(things))):
+        things = [_STAND_IN.sub("", text.strip(), count=1)]
     titles = (tidy(_bare(thing)) for thing in things)
     return tuple(title for title in titles if title)
+
+
+def begins_with_stand_in(text: str) -> bool:
+    """Whether it says of something that it is a task, as "one to buy cheese" does."""
+    return _STAND_IN.match(text) is not None
 
 
 def _bare(thing: str) -> str:
@@ -63,7 +83,7 @@ def _bare(thing: str) -> str:
 
 
 def _things(text: str) -> list[str]:
-    return [thing for part in _COMMA.split(text) if part.strip() for thing in _split_at_and(part)]
+    return [thing.strip() for part in _COMMA.split(text) if part.strip() for thing in _split_at_and(part)]
 
 
 def _split_at_and(part: str) -> list[str]:
@@ -79,7 +99,7 @@ def _split_at_and(part: str) -> list[str]:
 
 
 def _belong_together(left: str, right: str) -> bool:
-    if is_quoted(left) or is_quoted(right):
+    if is_quoted(left) or is_quoted(right) or begins_with_stand_in(right):
         return False
     names = left[:1].isupper() and right[:1].isupper() and not (left.isupper() and right.isupper())
     pair = (left.rpartition(" ")[2].casefold(), right.partition(" ")[0].casefold())

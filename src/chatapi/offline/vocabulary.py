@@ -5,6 +5,7 @@ LIST = (
     r"(?:lists?|tasks|to-?dos)"
 )
 TASK = r"(?:tasks?|to-?dos?|to do|items?|reminders?|entry|entries|things?)"
+ORDINAL = r"(?:second|third|fourth|fifth|sixth|next|last|final|other|further|extra)"
 NOTE = r"(?:description|notes?|details?|comment|info)"
 I_HAVE = r"(?:i|i've|i have|we|we've|we have|i'm|i am|we're)"
 ADVERBS = r"(?:(?:just|already|finally|also|actually|now|all|really|recently) )*"

@@ -78,7 +78,7 @@ class Runner:
         self.log = TurnLog(run.turn_id, run.conversation_id)
         self._store = store
         self._agent = agent
-        self._tools = TurnTools(store, run, tools, self.log.add)
+        self._tools = TurnTools(store, run, tools, self.log.add, self._stopping_clock)
         self._seconds = seconds
         self._written = 0  # events that readers elsewhere can read
         self._writing: Chunk | None = None  # which they perhaps can
@@ -87,6 +87,12 @@ class Runner:
         self._state: ProviderState | None = None
         self._stopped: Literal["cancelled", "interrupted"] | None = None
         self._reply: asyncio.Task[None] | None = None
+        self._limit: asyncio.Timeout | None = None  # of the reply under way
+
+    @property
+    def deadline(self) -> float | None:
+        """When its time is up, by the event loop's clock; None while that stands still, and while it does not reply."""
+        return self._limit and self._limit.when()
 
     async def carry_out(self) -> None:
         """Run the turn to its stored end, with which `log` ends; raises what is a defect of ours."""
@@ -148,14 +154,36 @@ class Runner:
         limit = asyncio.timeout(self._seconds)
         try:
             async with limit:
+                self._limit = limit
                 async for event in self._agent.reply(prompt, self._tools):
                     self._hear(event)
         except TimeoutError as error:
             if limit.expired():
                 raise ModelTooSlow(f"The answer took longer than {self._seconds:g} s.") from error
             raise
+        finally:
+            self._limit = None
         if not self.log.text.strip():
             raise ModelEmpty("The model gave an empty answer.")
+
+    @contextmanager
+    def _stopping_clock(self) -> Iterator[None]:
+        """Meanwhile the turn's time stands still.
+
+        In a burst of turns those that had a place in the database's queue last would be told that the model was too slow.
+        """
+        limit, deadline = self._limit, self.deadline
+        if limit is None or deadline is None or limit.expired():
+            yield
+            return
+        now = asyncio.get_running_loop().time
+        left = deadline - now()
+        limit.reschedule(None)
+        try:
+            yield
+        finally:
+            if self._limit is limit:  # an agent may have ended without waiting for its call
+                limit.reschedule(now() + left)
 
     def _hear(self, event: AgentEvent) -> None:
         match event:

@@ -25,8 +25,8 @@ LOOKS = 120
 class Supervisor:
     """Of one process. `live` are the turns of other processes that are read here."""
 
-    def __init__(self, store: TurnStore, live: LiveTurns) -> None:
-        self.live = live
+    def __init__(self, store: TurnStore) -> None:
+        self.live = LiveTurns(store)
         self.is_draining = False
         self._store = store
         self._tasks: set[asyncio.Task[None]] = set()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,7 @@ class TurnTools:
         run: Run,
         tools: Mapping[str, Tool[Any] | ExternalTool],
         tell: Callable[[ToolStarted | ToolEnded], None],
+        stopping_clock: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.calls: list[ToolCall] = list(run.journal)
         self._not_claimed = [call for call in run.journal if call.error is msgspec.UNSET]
@@ -38,6 +40,7 @@ class TurnTools:
         self._run = run
         self._tools = tools
         self._tell = tell
+        self._stopping_clock = stopping_clock  # the database is ours, and not the assistant's, to wait for
         self._one_at_a_time = asyncio.Lock()  # a model may ask for several at once; the journal has an order
 
     @property
@@ -72,7 +75,8 @@ class TurnTools:
             async def effect(session: AsyncSession) -> ToolCall:
                 return done or await _outcome(self._do(session, name, arguments), name, arguments, call_id)
 
-            call = await self._store.call(self._run, position, effect)
+            with self._stopping_clock():
+                call = await self._store.call(self._run, position, effect)
             self.calls.append(call)
             self._tell(ToolEnded(call))
             self._audit(call)
