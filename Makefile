@@ -39,10 +39,10 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-# What the image is made of, by hash. Run it when a dependency changed, and to take newer versions.
+# What the image is made of, by hash: the service and the extra otel. Run it when a dependency changed, and to take newer versions.
 lock: $(BIN)/python
 	$(PIP) --group lock
-	$(BIN)/uv pip compile pyproject.toml --extra all $(LOCK) --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra otel $(LOCK) --output-file requirements.lock
 	echo hatchling | $(BIN)/uv pip compile - $(LOCK) --output-file requirements-build.lock
 
 # The documentation, in build/site; a link that leads nowhere stops it.
