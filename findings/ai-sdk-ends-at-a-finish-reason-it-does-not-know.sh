@@ -6,7 +6,7 @@
 # AI_TypeValidationError at the last chunk of an answer that is otherwise whole. `interrupted`, which 7 knows, fails 6 in
 # the same way. So a server that serves several majors may say only what all of them know.
 # One would think that a reason, which is for display, is taken as text.
-# Here: the finishReason of src/chatapi/chat/stream.py is of a fixed set.
+# Here: the finishReason of src/chatapi/turns/ui_stream.py is of a fixed set.
 set -euo pipefail
 folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT && cd "$folder"
 

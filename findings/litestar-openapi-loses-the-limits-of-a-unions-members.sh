@@ -6,7 +6,7 @@
 # pattern does not match. With `| None` in the place of `int` the pattern is there. A client or a test that goes by the document sends
 # what is refused. `Meta(extra_json_schema={"extra": {"pattern": …}})` around the whole union says it.
 # One would think that what is described alone is described in a union, too.
-# Here: `ConversationId` in src/chatapi/chat/schemas.py.
+# Here: `ConversationId` in src/chatapi/turns/schemas.py.
 set -euo pipefail
 folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT && cd "$folder"
 
