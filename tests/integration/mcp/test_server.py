@@ -300,11 +300,9 @@ class TestWhoMayCall:
         self, empty_database_url: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         settings = settings_for(empty_database_url, jwt_issuer="https://auth.example.com", log_level="INFO")
-        create_app(settings)
-        assert (
-            "MCP clients without a token are sent to https://auth.example.com to" in capsys.readouterr().out
-        )
         async with serve(settings) as url, anybody(url) as client:
+            said = capsys.readouterr().out
+            assert "MCP clients without a token are sent to https://auth.example.com to sign in" in said
             metadata = f"{url}/.well-known/oauth-protected-resource/mcp"
             for headers, error in (
                 ({}, ""),
@@ -325,8 +323,11 @@ class TestWhoMayCall:
         self, service: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """The official client, which falls back to the versions in which a server registered its clients itself."""
-        create_app(settings_for(f"sqlite:///{tmp_path}/unused.db", log_level="INFO"))
-        assert "They need a token in their configuration" in capsys.readouterr().out
+        settings = settings_for(f"sqlite:///{tmp_path}/other.db", log_level="INFO")
+        create_app(settings)
+        assert capsys.readouterr().out == "", "commands make the app, too, and print what programs read"
+        async with serve(settings):
+            assert "They need a token in their configuration" in capsys.readouterr().out
         async with anybody(service) as client:
             assert (await client.get("/.well-known/oauth-protected-resource/mcp")).status_code == 404
         signing_in = OAuthClientProvider(
