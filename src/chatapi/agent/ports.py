@@ -7,9 +7,17 @@ An agent holds no session and no user id that a model could put in place of anot
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
-from chatapi.conversations.schemas import ToolCall as ToolCall  # noqa: PLC0414 - it is part of the port
+
+class ToolCall(Struct, frozen=True, kw_only=True):
+    """A call with its outcome: `result` (JSON) or `error` (a sentence that the model may act on), never both."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any]
+    result: Any | UnsetType = UNSET
+    error: str | UnsetType = UNSET
 
 
 class HistoryMessage(Struct, frozen=True, kw_only=True):

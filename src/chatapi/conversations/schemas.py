@@ -1,10 +1,11 @@
 """Conversations and messages as callers see them."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from chatapi.agent.ports import ToolCall
 from chatapi.text import NOT_BLANK
 
 ConversationTitle = Annotated[
@@ -24,16 +25,6 @@ class ConversationChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The new title; null takes it away."""
 
     title: ConversationTitle | None
-
-
-class ToolCall(Struct, frozen=True, kw_only=True):
-    """A call with its outcome: `result` (JSON) or `error` (a sentence that the model may act on), never both."""
-
-    id: str
-    name: str
-    arguments: dict[str, Any]
-    result: Any | UnsetType = UNSET
-    error: str | UnsetType = UNSET
 
 
 class Message(Struct, frozen=True, kw_only=True):

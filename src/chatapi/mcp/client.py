@@ -20,7 +20,7 @@ from mcp.shared.exceptions import MCPError
 from chatapi.agent.ports import ToolError
 from chatapi.agent.schemas import offer
 from chatapi.agent.tools import ExternalTool
-from chatapi.mcp.config import HttpServer, Server, StdioServer
+from chatapi.mcp.servers import HttpServer, Server, StdioServer
 
 log = logging.getLogger(__name__)
 

@@ -4,11 +4,11 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Meta, Struct
 
+from chatapi.mcp.servers import HttpServer, Server, StdioServer
 from chatapi.settings import Settings, SettingsError
 from chatapi.text import path_and_message
 
@@ -17,22 +17,6 @@ if TYPE_CHECKING:
 
 SERVER_NAME = re.compile(r"[A-Za-z0-9-]{1,32}")  # becomes a part of its tools' names
 VARIABLE = re.compile(r"\$\{(\w+)\}")
-
-
-class HttpServer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    url: Annotated[str, Meta(pattern=r"^https?://[^/]")]
-    type: str = "http"
-    headers: dict[str, str] = {}
-
-
-class StdioServer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    command: Annotated[str, Meta(min_length=1)]
-    type: str = "stdio"
-    args: list[str] = []
-    env: dict[str, str] = {}
-
-
-Server: TypeAlias = HttpServer | StdioServer
 
 
 def external_tools(settings: Settings) -> "ExternalTools | None":

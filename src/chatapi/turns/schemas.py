@@ -4,8 +4,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from chatapi.agent.ports import FinishReason, Usage
-from chatapi.conversations.schemas import ToolCall
+from chatapi.agent.ports import FinishReason, ToolCall, Usage
 from chatapi.text import NOT_BLANK
 
 MessageText = Annotated[

@@ -14,7 +14,8 @@ from chatapi.agent.ports import ToolSpec
 from chatapi.agent.tools import TASK_TOOLS
 from chatapi.app import create_app
 from chatapi.mcp import client as mcp_client
-from chatapi.mcp.config import HttpServer, read_servers
+from chatapi.mcp.config import read_servers
+from chatapi.mcp.servers import HttpServer
 from chatapi.settings import Settings, SettingsError
 from tests.support import mcp_server, serving
 from tests.support.agents import CommandedAgent
