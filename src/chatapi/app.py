@@ -23,7 +23,7 @@ from chatapi.auth.tokens import TokenVerifier
 from chatapi.conversations.controllers import ConversationController
 from chatapi.db.database import Database
 from chatapi.db.schema import Schema
-from chatapi.errors import DatabaseUnavailable
+from chatapi.errors.database import DatabaseUnavailable
 from chatapi.limits.limiter import Limiter
 from chatapi.limits.messages import MessageLimit
 from chatapi.limits.middleware import RefusedTokens, within_limits

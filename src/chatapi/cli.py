@@ -25,7 +25,7 @@ from chatapi.auth.tokens import TokenVerifier
 from chatapi.db.database import Database
 from chatapi.db.failures import cause_of, is_transient
 from chatapi.db.schema import Schema
-from chatapi.errors import AppError
+from chatapi.errors.base import AppError
 from chatapi.metrics import MULTIPROCESS, Metrics
 from chatapi.settings import Settings, SettingsError
 from chatapi.tracing import Tracing

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, Processor
 
 from chatapi.context import current_request
-from chatapi.errors import AppError
+from chatapi.errors.base import AppError
 
 LogFormat: TypeAlias = Literal["json", "console"]
 

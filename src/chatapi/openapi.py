@@ -9,6 +9,8 @@ from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, 
 from litestar.params import QueryParameter
 from msgspec import UNSET, Struct, UnsetType
 
+from chatapi.errors.base import catalogue
+
 MAX_PAGE = 100  # bounds the work and the bytes of one response
 
 PageSize = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="How many items at the most")]
@@ -45,20 +47,6 @@ class Problem(Struct, frozen=True, kw_only=True):
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 EVENT_STREAM = "text/event-stream"
 
-MEANINGS: dict[int, str] = {
-    401: "No token, or one that does not hold; `WWW-Authenticate` says which.",
-    403: "The path belongs to another user.",
-    404: "Nothing of yours is there.",
-    409: "Another turn, or another request with this key, is under way or has come between; `type` says which.",
-    413: "The body is over 1 MiB.",
-    415: "The body is not JSON.",
-    422: "The request is not valid; `errors` says where.",
-    429: "The limit that `RateLimit` names is used up; `Retry-After` says when to come again.",
-    502: "The model failed; the message is kept and its turn marked failed.",
-    503: "The database is away, or its schema is not this version's, or the sign-in service's keys are not there yet; `Retry-After` says when to come again.",
-    504: "The model took too long; the message is kept and its turn marked failed.",
-}
-
 
 def problems(*statuses: int) -> dict[int, ResponseSpec]:
     """The error responses of an operation: those named, and those that every route behind a token has."""
@@ -66,9 +54,10 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
 
 
 def problem(status: int) -> ResponseSpec:
+    kinds = [f"- `{kind.type}`: {kind.when}" for kind in catalogue() if kind.status == status]
     return ResponseSpec(
         Problem,
-        description=f"{HTTPStatus(status).phrase}. {MEANINGS[status]}",
+        description="\n".join([f"{HTTPStatus(status).phrase}. The last part of `type` is one of:\n", *kinds]),
         media_type=PROBLEM_MEDIA_TYPE,
         generate_examples=False,
     )

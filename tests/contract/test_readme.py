@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from chatapi.errors import AppError
+from chatapi.errors.base import catalogue
 from chatapi.settings import Settings
-from chatapi.web.problems import FRAMEWORK_PROBLEMS
 from tests.support.postgres import Postgres, free_port
 from tests.support.serving import REPOSITORY, SECRET, clean_environ
+from website import problems
 
 README = REPOSITORY / "README.md"
 FRONTEND = REPOSITORY / "docs/frontend.md"
@@ -203,14 +203,11 @@ class TestConfigurationTable:
 
 class TestErrors:
     def test_are_documented_each_with_its_status(self) -> None:
-        kinds: list[type[AppError]] = [AppError, *subclasses(AppError)]
-        problems = {kind.type: kind.status for kind in kinds}
-        problems |= {type_: status for status, type_, _ in FRAMEWORK_PROBLEMS.values()}
+        problems = {kind.type: kind.status for kind in catalogue()}
         documented = {name: int(cells[0]) for name, cells in rows_of(REPOSITORY / "docs/errors.md")}
         assert documented == problems
 
-
-def subclasses(parent: type[AppError]) -> Iterator[type[AppError]]:
-    for child in parent.__subclasses__():
-        yield child
-        yield from subclasses(child)
+    def test_are_documented_in_the_words_of_the_catalogue(self) -> None:
+        assert problems.DOCUMENT.read_text() == problems.document(), (
+            "run: .venv/bin/python -m website.problems"
+        )

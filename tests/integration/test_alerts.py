@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from chatapi.agent.ports import AgentEvent, Prompt, Tools
-from chatapi.errors import ModelMisconfigured
+from chatapi.errors.models import ModelMisconfigured
 from tests.support.issuer import SigningKey
 from tests.support.metrics import Samples, scrape
 from tests.support.postgres import Postgres, free_port

@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools
 from chatapi.db.models import TurnChunk
 from chatapi.db.owner import EVERYONE
-from chatapi.errors import Restarting
+from chatapi.errors.turns import StreamNotRead
 from chatapi.turns import live
 from chatapi.turns.store import PostgresTurnStore, TurnStore, turn_store
 from chatapi.turns.store.live import Chunk as Written
@@ -340,7 +340,7 @@ class TestCost:
         while elsewhere.logs:  # noqa: ASYNC110 - its tick
             await asyncio.sleep(0.01)
         assert [batch async for batch in log.read(60)] == []
-        assert isinstance(log.ended, Restarting)
+        assert isinstance(log.ended, StreamNotRead)
         polling.cancel()
         await database.close()
         waits.opened.set()

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from chatapi.agent.ports import HistoryMessage, ProviderState, ToolCall, Usage
 from chatapi.db.database import Database
 from chatapi.db.owner import EVERYONE
-from chatapi.errors import AppError
+from chatapi.errors.base import AppError
 from chatapi.turns.log import TextAdded
 from chatapi.turns.schemas import ChatAnswer, ChatRequest
 from chatapi.turns.store import Claim, Key, PostgresTurnStore, Run, Said, Shown, TurnStore
@@ -274,7 +274,7 @@ async def outcome_of(situation: Callable[[Turns], Awaitable[Any]], turns: Turns)
     try:
         result = await situation(turns)
     except AppError as error:
-        result = (type(error), error.detail, sorted(error.members))
+        result = (type(error), error.detail, sorted(error.document))
     return result, await turns.picture()
 
 

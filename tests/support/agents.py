@@ -20,7 +20,7 @@ from chatapi.agent.ports import (
     Tools,
     Usage,
 )
-from chatapi.errors import ModelFailed
+from chatapi.errors.models import ModelFailed
 
 
 class Gate:

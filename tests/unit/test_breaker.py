@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from chatapi.db import breaker
 from chatapi.db.breaker import FAILURES_TO_ASK, Breaker
 from chatapi.db.database import PINGS, Database
-from chatapi.errors import DatabaseUnavailable
+from chatapi.errors.database import DatabaseUnavailable
 from tests.support.databases import open_database
 from tests.support.serving import settings_for
 

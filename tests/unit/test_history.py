@@ -15,7 +15,7 @@ from chatapi.agent.ports import HistoryMessage, ToolCall
 from chatapi.agent.tools import TASK_TOOLS
 from chatapi.db.database import Database
 from chatapi.db.models import Worker
-from chatapi.errors import AppError
+from chatapi.errors.base import AppError
 from chatapi.turns.schemas import ChatRequest
 from chatapi.turns.store import Claim, Key, Run, Said, turn_store
 from chatapi.turns.store.history import read_history

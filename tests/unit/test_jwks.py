@@ -20,7 +20,7 @@ from chatapi.auth.jwks import (
     STALE_SECONDS,
 )
 from chatapi.auth.keys import MAX_KEYS, BadKeySet, parse_key_set
-from chatapi.errors import JWKSUnavailable
+from chatapi.errors.auth import JWKSUnavailable
 from tests.support.databases import unread_metrics
 from tests.support.issuer import ALGORITHMS, Issuer, SigningKey, issuing
 

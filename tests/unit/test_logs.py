@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from chatapi.errors import DatabaseUnavailable
+from chatapi.errors.database import DatabaseUnavailable
 from chatapi.logs import told
 
 WRITTEN = "what a user wrote"

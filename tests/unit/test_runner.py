@@ -11,7 +11,7 @@ from sqlalchemy import text
 from chatapi.agent.ports import Agent, AgentEvent, Prompt, StepStart, TextDelta, TextWasReasoning, Tools
 from chatapi.agent.tools import TASK_TOOLS
 from chatapi.db.schema import upgrade
-from chatapi.errors import ModelBusy
+from chatapi.errors.models import ModelBusy
 from chatapi.turns.log import TextAdded
 from chatapi.turns.runner import Cancelled, Completed, Runner
 from chatapi.turns.schemas import ChatRequest

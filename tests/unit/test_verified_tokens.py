@@ -9,7 +9,7 @@ import pytest
 from chatapi.auth import tokens
 from chatapi.auth.jwks import JWKS, STALE_SECONDS
 from chatapi.auth.tokens import StrictJWT, TokenVerifier
-from chatapi.errors import Unauthenticated
+from chatapi.errors.auth import Unauthenticated
 from tests.support.databases import unread_metrics
 from tests.support.issuer import SigningKey, issuing
 from tests.support.serving import settings_for

@@ -10,7 +10,7 @@ from litestar.response import Stream
 
 from chatapi.account.service import erase, export
 from chatapi.db.database import Database
-from chatapi.errors import Invalid
+from chatapi.errors.requests import Invalid
 from chatapi.openapi import problems
 
 NDJSON = "application/x-ndjson"
@@ -59,5 +59,5 @@ class AccountController(Controller):
     ) -> None:
         """Conversations, turns, messages, tool calls, tasks. Turns under way are cancelled and leave nothing."""
         if confirm != user_id:
-            raise Invalid("confirm", "must be the user id; erasure cannot be undone")
+            raise Invalid(("confirm", "must be the user id; erasure cannot be undone"))
         await erase(state.database, user_id)

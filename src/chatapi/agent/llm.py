@@ -46,7 +46,8 @@ from chatapi.agent.wire.formats import (
 from chatapi.agent.wire.http import ModelClient
 from chatapi.agent.wire.speech import Said, Speech
 from chatapi.agent.wire.trouble import MAY_DIFFER, PASSING, Trouble, failure_of
-from chatapi.errors import AppError, ModelLooped, ModelMisconfigured, ModelTruncated
+from chatapi.errors.base import AppError
+from chatapi.errors.models import ModelLooped, ModelMisconfigured, ModelTruncated
 from chatapi.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chatapi.agent.ports import ToolError, ToolSpec
 from chatapi.agent.schemas import offer
 from chatapi.db.paging import MAX_ID, Page
-from chatapi.errors import AppError
+from chatapi.errors.base import AppError
 from chatapi.tasks.schemas import NewTask, Task, TaskChanges, TaskDescription, TaskStatus, TaskTitle
 from chatapi.tasks.service import TaskService
 from chatapi.text import path_and_message

@@ -9,7 +9,8 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
 from chatapi.db.paging import MAX_ID
-from chatapi.errors import NotFound, NotYourPath
+from chatapi.errors.auth import NotYourPath
+from chatapi.errors.requests import NotFound
 
 AsyncGuard = Callable[[ASGIConnection, BaseRouteHandler], Awaitable[None]]  # type: ignore[type-arg]
 

@@ -13,7 +13,7 @@ import httpx
 from jwt import PyJWK
 
 from chatapi.auth.keys import BadKeySet, EmptyKeySet, parse_key_set
-from chatapi.errors import JWKSUnavailable
+from chatapi.errors.auth import JWKSUnavailable
 from chatapi.metrics import Metrics
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from litestar.middleware import AbstractAuthenticationMiddleware, Authentication
 from litestar.types import ASGIApp
 
 from chatapi.auth.tokens import DEMO, Identity, TokenVerifier, invalid_token
-from chatapi.errors import Unauthenticated
+from chatapi.errors.auth import Unauthenticated
 
 
 class BearerAuthentication(AbstractAuthenticationMiddleware):

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from chatapi.auth.jwks import JWKS
 from chatapi.auth.keys import ASYMMETRIC, SYNONYMS
-from chatapi.errors import Unauthenticated
+from chatapi.errors.auth import Unauthenticated
 from chatapi.metrics import Metrics
 from chatapi.settings import Issuer, Settings, SettingsError
 

@@ -12,7 +12,7 @@ from chatapi.db import models
 from chatapi.db.alternatives import is_answered_or_under_way, superseded
 from chatapi.db.paging import Page, decode_cursor, page_of
 from chatapi.db.services import Service
-from chatapi.errors import ConversationNotFound
+from chatapi.errors.domains import ConversationNotFound
 
 
 class ConversationService(Service[models.Conversation, "ConversationService.Repository"]):

@@ -10,7 +10,7 @@ import ssl
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from chatapi.errors import DatabaseFull, DatabaseReadOnly, DatabaseUnavailable, DatabaseUntrusted
+from chatapi.errors.database import DatabaseFull, DatabaseReadOnly, DatabaseUnavailable, DatabaseUntrusted
 
 OUTAGE_CLASSES = ("08", "57", "58")  # connection, operator intervention, system
 OUTAGE_STATES = {"53300"}  # too_many_connections

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from chatapi.errors import Invalid
+from chatapi.errors.requests import Invalid
 
 T = TypeVar("T")
 RowT = TypeVar("RowT")
@@ -29,7 +29,7 @@ def decode_cursor(cursor: str | None, key_type: type[KeyT]) -> KeyT | None:
     try:
         return msgspec.json.decode(urlsafe_b64decode(cursor.encode("ascii")), type=key_type)
     except (ValueError, msgspec.MsgspecError) as error:
-        raise Invalid("cursor", "is not a cursor of this list") from error
+        raise Invalid(("cursor", "is not a cursor of this list")) from error
 
 
 def page_of(

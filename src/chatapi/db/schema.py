@@ -10,7 +10,7 @@ from sqlalchemy import Connection, column, inspect, select, table
 
 from chatapi.db.database import Database
 from chatapi.db.engine import MIGRATIONS, database_config
-from chatapi.errors import SchemaOutdated
+from chatapi.errors.database import SchemaOutdated
 from chatapi.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Literal
 from limits import RateLimitItem
 
 from chatapi.context import current_request
-from chatapi.errors import RateLimited
+from chatapi.errors.requests import RateLimited
 from chatapi.limits.memory import OwnWindows
 from chatapi.limits.redis import SharedWindows
 from chatapi.metrics import Metrics

@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from chatapi.errors import KeyInProgress, KeyReused, RateLimited, TurnCancelled
+from chatapi.errors.requests import RateLimited
+from chatapi.errors.turns import KeyInProgress, KeyReused, TurnCancelled
 from chatapi.limits.limiter import Limiter
 
 BegunT = TypeVar("BegunT")

@@ -7,7 +7,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from chatapi.errors import Unauthenticated
+from chatapi.errors.auth import Unauthenticated
 from chatapi.limits.limiter import Limiter
 
 

@@ -15,7 +15,8 @@ from litestar.types import Guard, Middleware, Receive, Scope, Send
 from chatapi.agent.tools import Tool
 from chatapi.db.database import Database
 from chatapi.db.schema import Schema
-from chatapi.errors import NotFound, Unauthenticated
+from chatapi.errors.auth import Unauthenticated
+from chatapi.errors.requests import NotFound
 from chatapi.settings import Settings
 
 if TYPE_CHECKING:
@@ -159,9 +160,7 @@ def discovery_route(settings: Settings) -> HTTPRouteHandler:
 def register() -> None:
     """A refusal that also has the members of RFC 7591, section 3.2.2."""
     reason = "No clients are registered here: put a token into the client's configuration, as Authorization: Bearer …"
-    error = NotFound(reason)
-    error.members |= {"error": "registration_not_supported", "error_description": reason}
-    raise error
+    raise NotFound(reason, error="registration_not_supported", error_description=reason)
 
 
 def base_url(request: Request[Any, Any, Any]) -> str:

@@ -34,7 +34,10 @@ from chatapi.db.database import Database, Work
 from chatapi.db.failures import is_transient, unavailable
 from chatapi.db.paging import MAX_ID
 from chatapi.db.schema import Schema
-from chatapi.errors import PROBLEM_TYPE_PREFIX, AppError, ConversationNotFound, DatabaseUnavailable, Invalid
+from chatapi.errors.base import AppError, Defect
+from chatapi.errors.database import DatabaseUnavailable
+from chatapi.errors.domains import ConversationNotFound
+from chatapi.errors.requests import Invalid
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +182,7 @@ class Offer:
             if is_transient(error):
                 raise service_error(unavailable(error)) from error
             log.exception("A defect behind MCP")
-            raise service_error(AppError("The service failed.")) from error
+            raise service_error(Defect("The service failed.")) from error
 
 
 def record(tool: Tool[Any], outcome: Outcome, task: dict[str, Any]) -> None:
@@ -246,9 +249,8 @@ def not_found(context: Context, uri: str) -> MCPError:
 
 def service_error(error: AppError) -> MCPError:
     """A problem of the service, with what its problem document would say over REST."""
-    data: dict[str, Any] = {"type": PROBLEM_TYPE_PREFIX + error.type, "title": error.title}
-    if error.retry_after is not None:
-        data["retry_after"] = error.retry_after
+    document = error.document
+    data = {name: document[name] for name in ("type", "title", "retry_after") if name in document}
     return MCPError(types.INTERNAL_ERROR, error.detail, data)
 
 

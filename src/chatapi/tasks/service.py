@@ -7,7 +7,7 @@ from sqlalchemy import delete, update
 from chatapi.db import models
 from chatapi.db.paging import Page, decode_cursor, page_of
 from chatapi.db.services import Service, remember_user
-from chatapi.errors import TaskNotFound
+from chatapi.errors.domains import TaskNotFound
 from chatapi.tasks.schemas import NewTask, Task, TaskChanges, TaskStatus
 
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from chatapi.db.models import Turn
-from chatapi.errors import AppError, DatabaseUnavailable, Restarting
+from chatapi.errors.base import Defect
+from chatapi.errors.database import DatabaseUnavailable
+from chatapi.errors.turns import StreamNotRead
 from chatapi.turns.log import TurnLog
 from chatapi.turns.loops import every
 from chatapi.turns.store import TurnStore
@@ -47,7 +49,7 @@ class LiveTurns:
         for run_id in self._followed.keys() - wanted.keys():
             log = self._followed[run_id].log
             # A reader that comes now would never be woken, so it is sent on.
-            log.part(Restarting(log.turn_id, log.conversation_id))
+            log.part(StreamNotRead())
         self._followed = wanted
         try:
             await self._poll(list(self._followed.values()))
@@ -55,7 +57,7 @@ class LiveTurns:
             raise
         except Exception:
             for each in self.logs:
-                each.end(AppError("The service failed; the turn itself goes on."))
+                each.part(Defect("The service failed; the turn itself goes on."))
             raise
 
     async def _poll(self, followed: "Sequence[Followed]") -> None:

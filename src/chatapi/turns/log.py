@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chatapi.agent.ports import ToolCall
-from chatapi.errors import AppError
+from chatapi.errors.base import AppError
 from chatapi.turns.schemas import ChatAnswer
 
 # Of text in a batch, about. It is held for each reader who is slow, beside the 64 KiB that the server holds for it; and
@@ -106,7 +106,12 @@ class TurnLog:
         self._wake()
 
     def end(self, outcome: ChatAnswer | AppError) -> None:
-        """No event comes after it. The first outcome stays: what clients were told is not taken back."""
+        """No event comes after it. The first outcome stays: what clients were told is not taken back.
+
+        A failure is told with the ids of its turn; for a client, a failure without them is no end of the turn.
+        """
+        if isinstance(outcome, AppError):
+            outcome = outcome.with_turn(self.turn_id, self.conversation_id)
         self.outcome = self.outcome or outcome
         self._over.set()
         self._wake()

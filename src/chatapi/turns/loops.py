@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from chatapi.errors import DatabaseUnavailable
+from chatapi.errors.database import DatabaseUnavailable
 
 log = logging.getLogger(__name__)
 

@@ -23,15 +23,10 @@ from chatapi.agent.ports import (
 )
 from chatapi.agent.tools import ExternalTool, Tool
 from chatapi.audit import audit
-from chatapi.errors import (
-    AppError,
-    DatabaseUnavailable,
-    Interrupted,
-    ModelEmpty,
-    ModelFailed,
-    ModelTooSlow,
-    TurnCancelled,
-)
+from chatapi.errors.base import AppError
+from chatapi.errors.database import DatabaseUnavailable
+from chatapi.errors.models import ModelEmpty, ModelFailed, ModelTooSlow
+from chatapi.errors.turns import Interrupted, TurnCancelled
 from chatapi.text import storable
 from chatapi.turns.log import ReasoningAdded, TextAdded, TurnLog
 from chatapi.turns.measures import measured_run, measuring
@@ -105,7 +100,7 @@ class Runner:
         except AppError as error:
             self.log.end(error)
         except asyncio.CancelledError:
-            self.log.end(interrupted(self.run))
+            self.log.end(Interrupted())
             raise
 
     async def reply(self) -> Outcome:
@@ -219,7 +214,6 @@ class Runner:
                         await self._store.fail(self.run, said, error.stored)
                 break
             except DatabaseUnavailable as trouble:
-                trouble.members |= ids_of(self.run)
                 self.log.end(trouble)
                 await asyncio.sleep(SETTLE_SECONDS)
             except TurnCancelled as gone:
@@ -230,7 +224,7 @@ class Runner:
                 outcome = Failed(
                     self._failure(defect)
                 )  # what cannot be stored must not leave the turn running
-        raise outcome.error if isinstance(outcome, Failed) else TurnCancelled(**ids_of(self.run))
+        raise outcome.error if isinstance(outcome, Failed) else TurnCancelled()
 
     @property
     def _said(self) -> Said:
@@ -251,28 +245,17 @@ class Runner:
     def _failure(self, error: BaseException) -> AppError:
         """What the client is told of an error; what it may not be told is logged."""
         if self._stopped:  # whatever the agent made of it
-            return interrupted(self.run)
+            return Interrupted()
         if isinstance(error, AppError):
-            failure = error
-        else:
-            log.error("The agent failed in turn %s", self.run.turn_id, exc_info=error)
-            failure = ModelFailed("The model failed to answer.")
-        failure.members |= ids_of(self.run)
-        return failure
-
-
-def interrupted(run: Run) -> Interrupted:
-    return Interrupted("The service is restarting; send the message again.", retry_after=1, **ids_of(run))
-
-
-def ids_of(run: Run) -> dict[str, int]:
-    return {"turn_id": run.turn_id, "conversation_id": run.conversation_id}
+            return error
+        log.error("The agent failed in turn %s", self.run.turn_id, exc_info=error)
+        return ModelFailed("The model failed to answer.")
 
 
 @contextmanager
 def audited(run: Run) -> Iterator[None]:
     """A turn's beginning and its end, by ids alone."""
-    ids = {"user_id": run.user_id, **ids_of(run)}
+    ids = {"user_id": run.user_id, "turn_id": run.turn_id, "conversation_id": run.conversation_id}
     audit("turn.begun", "success", **ids)
     try:
         yield

@@ -11,7 +11,8 @@ import msgspec
 
 from chatapi.agent.ports import Agent
 from chatapi.agent.tools import ExternalTool, ExternalToolSource, Tool
-from chatapi.errors import DatabaseUnavailable, KeyInProgress
+from chatapi.errors.database import DatabaseUnavailable
+from chatapi.errors.turns import KeyInProgress
 from chatapi.limits.messages import MessageLimit
 from chatapi.settings import Settings
 from chatapi.turns.lease import Lease
@@ -72,8 +73,9 @@ class ChatService:
         try:
             return await self.start(user_id, request, key)
         except KeyInProgress as running:
-            turn_id: int = running.members["turn_id"]
-            joined = await self.resume(user_id, running.members["conversation_id"], turn_id)
+            joined = running.turn and await self.resume(
+                user_id, running.turn.conversation_id, running.turn.turn_id
+            )
             if joined is None:
                 raise
             return joined

@@ -4,11 +4,12 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Iterable
 
-from chatapi.errors import AppError, Restarting
+from chatapi.errors.base import Defect
+from chatapi.errors.turns import Restarting
 from chatapi.turns.live import LiveTurns
 from chatapi.turns.log import TurnLog
 from chatapi.turns.loops import every
-from chatapi.turns.runner import SETTLE_SECONDS, Runner, ids_of
+from chatapi.turns.runner import SETTLE_SECONDS, Runner
 from chatapi.turns.store import TurnStore
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class Supervisor:
         except Exception:
             log.exception("A defect in turn %s", runner.run.turn_id)
             self.lose(run_id)
-            runner.log.end(AppError("The service failed; its log has the turn's id.", **ids_of(runner.run)))
+            runner.log.end(Defect("The service failed; its log has the turn's id."))
         finally:
             del self._runners[run_id]
 
@@ -123,4 +124,4 @@ class Supervisor:
 def part(logs: Iterable[TurnLog]) -> None:
     """Send those who stream these turns to another process."""
     for each in list(logs):
-        each.part(Restarting(each.turn_id, each.conversation_id))
+        each.part(Restarting().with_turn(each.turn_id, each.conversation_id))

@@ -11,7 +11,8 @@ import msgspec
 from prometheus_client import Gauge
 
 from chatapi.agent.ports import ToolCall
-from chatapi.errors import AppError, TurnCancelled
+from chatapi.errors.base import AppError
+from chatapi.errors.turns import TurnCancelled
 from chatapi.turns.log import ReasoningAdded, TextAdded, ToolEnded, ToolStarted, TurnEvent, TurnLog
 from chatapi.turns.schemas import ChatAnswer
 

@@ -9,7 +9,8 @@ from litestar import Request
 from litestar.types import Message, Scope
 
 from chatapi.audit import audit
-from chatapi.errors import AppError, Unauthenticated
+from chatapi.errors.auth import Unauthenticated
+from chatapi.errors.base import AppError
 
 REFUSED = {401, 403, 429}  # audited as a refusal, by the error
 

@@ -16,7 +16,7 @@ from opentelemetry.trace import Span, Status, StatusCode, format_trace_id
 from structlog.typing import FilteringBoundLogger
 
 from chatapi.context import current_request
-from chatapi.errors import Unauthenticated
+from chatapi.errors.auth import Unauthenticated
 from chatapi.metrics import Metrics
 from chatapi.settings import Settings
 from chatapi.turns.measures import Telemetry

@@ -14,7 +14,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from chatapi.context import RequestContext, current_request
 from chatapi.db.schema import Schema
-from chatapi.errors import Invalid, UnsupportedMediaType
+from chatapi.errors.requests import Invalid, UnsupportedMediaType
 from chatapi.text import path_and_message
 
 MAX_BODY_BYTES = 1024 * 1024  # a message has 10,000 characters; nothing that we take is larger
@@ -90,11 +90,11 @@ class JSONRequest(Request[Any, Any, Any]):
             value = await super().json()
             msgspec.convert(value, body.annotation if body else Any)
         except msgspec.ValidationError as error:
-            raise Invalid(*path_and_message(error)) from None
+            raise Invalid(path_and_message(error)) from None
         except UnicodeDecodeError:
-            raise Invalid("", "The body is not UTF-8.") from None
+            raise Invalid(("", "The body is not UTF-8.")) from None
         except RecursionError:
-            raise Invalid("", "The body is nested too deeply.") from None
+            raise Invalid(("", "The body is nested too deeply.")) from None
         return value
 
 

@@ -16,7 +16,7 @@ import uvicorn
 from msgspec import json
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from chatapi.errors import PROBLEM_TYPE_PREFIX
+from chatapi.errors.requests import HeadTooLarge
 from chatapi.openapi import PROBLEM_MEDIA_TYPE
 
 # Request line and headers; a token has 16 KiB at the most, and cookies may come with it.
@@ -29,14 +29,7 @@ STALL_BYTES = 48 * 1024
 # At the end, a connection without a request may have been opened for one that is on its way; it is here by then.
 OPENING_SECONDS = 0.5
 
-REFUSAL = json.encode(
-    {
-        "type": PROBLEM_TYPE_PREFIX + "head-too-large",
-        "title": "The request's head is too large",
-        "status": 431,
-        "detail": "The request line and the headers have 64 KiB together at the most.",
-    }
-)
+REFUSAL = json.encode(HeadTooLarge().document)
 
 
 class Server(uvicorn.Server):
@@ -69,10 +62,6 @@ def accept_all(listening: socket.socket) -> Iterator[socket.socket]:
         ours.settimeout(0)
         while True:
             yield ours.accept()[0]
-
-
-class HeadTooLarge(Exception):
-    """Raised in the parser's callback, so that it reads no further."""
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -127,7 +116,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._reading_head = False
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
             self._too_large = True
-            raise HeadTooLarge
+            raise HeadTooLarge  # in the parser's callback, so that it reads no further
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:

@@ -25,7 +25,7 @@ from chatapi.agent.ports import (
     Usage,
 )
 from chatapi.agent.reports import ModelReport, report_on_models
-from chatapi.errors import AppError
+from chatapi.errors.base import AppError
 from chatapi.settings import Settings
 from tests.support.providers.scripted import (
     Scripted,

@@ -20,8 +20,8 @@ from pydantic_ai.exceptions import (
     UsageLimitExceeded,
 )
 
-from chatapi.errors import (
-    AppError,
+from chatapi.errors.base import AppError
+from chatapi.errors.models import (
     ModelBusy,
     ModelEmpty,
     ModelFailed,

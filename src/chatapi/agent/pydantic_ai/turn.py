@@ -13,7 +13,7 @@ from pydantic_core import SchemaValidator, core_schema, to_jsonable_python
 from chatapi.agent.ports import ToolCall, ToolError, Tools
 from chatapi.agent.pydantic_ai.failures import FILTERED, TRUNCATED
 from chatapi.agent.pydantic_ai.history import without_silence
-from chatapi.errors import ModelFailed, ModelFiltered, ModelTruncated
+from chatapi.errors.models import ModelFailed, ModelFiltered, ModelTruncated
 
 ARGUMENT_TRIES = 3  # how often a model may call a tool with what is not a JSON object
 ANY_OBJECT = SchemaValidator(core_schema.dict_schema(core_schema.str_schema()))

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Literal, TypeAlias
 
-from chatapi.errors import (
-    AppError,
+from chatapi.errors.base import AppError
+from chatapi.errors.models import (
     MessageTooLong,
     ModelBusy,
     ModelEmpty,

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.db.models import RUNNING, Conversation, Message, Turn, now
 from chatapi.db.services import insert_unless_there, remember_user
-from chatapi.errors import (
+from chatapi.errors.turns import (
     KeyInProgress,
     KeyReused,
     TurnCancelled,
@@ -134,10 +134,8 @@ async def begin_anew(
     )
     if await session.scalar(last) != first:
         raise TurnSuperseded(
-            "The conversation has gone on since; only its last turn can be answered anew.",
-            turn_id=turn.id,
-            conversation_id=turn.conversation_id,
-        )
+            "The conversation has gone on since; only its last turn can be answered anew."
+        ).with_turn(turn.id, turn.conversation_id)
     message = request.message or await message_of(session, turn)
     return await begin_new(
         session,
@@ -178,10 +176,8 @@ async def _again(session: AsyncSession, turn: Turn, key: Key, claim: Claim) -> R
     gone_on = exists().where(Turn.conversation_id == turn.conversation_id, Turn.id > turn.id)
     if await session.scalar(select(gone_on.where(Turn.user_id == turn.user_id))):
         raise TurnSuperseded(
-            "The turn of this key failed and the conversation has gone on since; send the message anew.",
-            turn_id=turn.id,
-            conversation_id=turn.conversation_id,
-        )
+            "The turn of this key failed and the conversation has gone on since; send the message anew."
+        ).with_turn(turn.id, turn.conversation_id)
     taken = await session.scalar(
         update(Turn)
         .where(
@@ -216,11 +212,11 @@ async def _again(session: AsyncSession, turn: Turn, key: Key, claim: Claim) -> R
 async def _settled(session: AsyncSession, turn: Turn, key: Key) -> ChatAnswer | None:
     """What the turn of a key came to, if it came to anything that a retry cannot change."""
     if turn.request_hash != key.request_hash:
-        raise _key_reused()
+        raise KeyReused
     if turn.status == "completed":
         return await answer_of(session, turn)
     if turn.status == "cancelled":
-        raise TurnCancelled(turn.id, turn.conversation_id)
+        raise TurnCancelled().with_turn(turn.id, turn.conversation_id)
     return None
 
 
@@ -260,31 +256,19 @@ async def _who_was_first(
 ) -> KeyInProgress | KeyReused | TurnInProgress:
     """Why a turn could not be claimed: a request with the same key came between, or the conversation has one."""
     if key is not None and (turn := await _turn_of_key(session, user_id, key)) is not None:
-        return _key_in_progress(turn) if turn.request_hash == key.request_hash else _key_reused()
+        return _key_in_progress(turn) if turn.request_hash == key.request_hash else KeyReused()
     running = await session.scalar(
         select(Turn.id).where(
             Turn.user_id == user_id, Turn.conversation_id == conversation_id, Turn.status == RUNNING
         )
     )
-    return TurnInProgress(
-        "The conversation's turn before this one is not finished.",
-        retry_after=1,
-        turn_id=running,
-        conversation_id=conversation_id,
-    )
-
-
-def _key_reused() -> KeyReused:
-    return KeyReused("This Idempotency-Key was sent with another message or conversation; use a new one.")
+    error = TurnInProgress()
+    # It may have ended just now.
+    return error if running is None else error.with_turn(running, conversation_id)
 
 
 def _key_in_progress(turn: Turn) -> KeyInProgress:
-    return KeyInProgress(
-        "The first request with this Idempotency-Key is not finished.",
-        retry_after=1,
-        turn_id=turn.id,
-        conversation_id=turn.conversation_id,
-    )
+    return KeyInProgress().with_turn(turn.id, turn.conversation_id)
 
 
 async def _new_conversation(session: AsyncSession, user_id: str) -> int:

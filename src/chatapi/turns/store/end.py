@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.db.models import RUNNING, Conversation, Message, Turn, now
 from chatapi.db.paging import MAX_ID
-from chatapi.errors import ConversationNotFound, TurnCancelled, TurnEnded, TurnNotFound
+from chatapi.errors.domains import ConversationNotFound
+from chatapi.errors.turns import TurnCancelled, TurnEnded, TurnNotFound
 from chatapi.turns.schemas import ChatAnswer
 from chatapi.turns.store import live
 from chatapi.turns.store.journal import read_journal
@@ -82,11 +83,7 @@ async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> N
         .returning(Turn.id)
     )
     if asked is None:
-        raise TurnEnded(
-            "The turn has ended; there is nothing left to cancel.",
-            turn_id=turn_id,
-            conversation_id=turn.conversation_id,
-        )
+        raise TurnEnded().with_turn(turn_id, turn.conversation_id)
     abandoned = await session.scalar(
         update(Turn)
         .where(Turn.id == turn_id, Turn.user_id == user_id, Turn.status == RUNNING, ~turn_is_alive)
@@ -142,7 +139,7 @@ async def end(
     try:
         await touch_conversation(session, run.user_id, run.conversation_id)
     except ConversationNotFound:  # deleted meanwhile, and the turn with it
-        raise TurnCancelled(run.turn_id, run.conversation_id) from None
+        raise TurnCancelled from None
     is_whole = status == "completed"
     columns = ended_turn(
         status=status,
@@ -154,7 +151,7 @@ async def end(
     )
     ours = is_ours(run.turn_id, run.user_id, run.run_id)
     if await session.scalar(update(Turn).where(ours).values(columns).returning(Turn.id)) is None:
-        raise TurnCancelled(run.turn_id, run.conversation_id)
+        raise TurnCancelled
 
 
 async def keep(

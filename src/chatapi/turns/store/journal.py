@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import ToolCall
 from chatapi.db.models import ToolCallEntry, Turn, now
-from chatapi.errors import TurnCancelled
+from chatapi.errors.turns import TurnCancelled
 from chatapi.turns.store.rows import Run, is_ours
 
 
@@ -16,7 +16,7 @@ async def hold(session: AsyncSession, run: Run) -> None:
         select(Turn.id).where(is_ours(run.turn_id, run.user_id, run.run_id)).with_for_update(read=True)
     )
     if held is None:
-        raise TurnCancelled(run.turn_id, run.conversation_id)
+        raise TurnCancelled
 
 
 async def record_call(session: AsyncSession, run: Run, position: int, call: ToolCall) -> None:
@@ -46,7 +46,7 @@ async def record_call(session: AsyncSession, run: Run, position: int, call: Tool
         .returning(ToolCallEntry.turn_id)
     )
     if recorded is None:
-        raise TurnCancelled(run.turn_id, run.conversation_id)
+        raise TurnCancelled
 
 
 async def read_journal(session: AsyncSession, user_id: str, turn_id: int) -> list[ToolCall]:

@@ -15,7 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chatapi.db.models import RUNNING, Conversation, Turn, TurnChunk
 from chatapi.db.paging import MAX_ID
 from chatapi.db.services import insert_unless_there
-from chatapi.errors import AppError, ConversationNotFound, TurnCancelled, TurnNotFound, restored
+from chatapi.errors.base import AppError, restored
+from chatapi.errors.domains import ConversationNotFound
+from chatapi.errors.turns import TurnCancelled, TurnNotFound
 from chatapi.turns.log import ReasoningAdded, TextAdded, TurnEvent
 from chatapi.turns.schemas import ChatAnswer
 from chatapi.turns.store.rows import ABANDONED, answer_of, turn_is_alive
@@ -131,17 +133,13 @@ async def news_and_ends(
 
 async def ending(session: AsyncSession, place: Place) -> Ending:
     turn = await session.scalar(select(Turn).where(Turn.id == place.turn_id))
-    ids: dict[str, Any] = {"turn_id": place.turn_id, "conversation_id": place.conversation_id}
     if turn is None:  # deleted with its conversation
-        return Ending(None, TurnCancelled(**ids))
+        return Ending(None, TurnCancelled())
     if turn.run_id != place.run_id or turn.status == "running":
-        return Ending(None, restored(ABANDONED, **ids))
+        return Ending(None, restored(ABANDONED))
     if turn.status == "failed" and turn.error is not None:
-        return Ending(await answer_of(session, turn), restored(turn.error, **ids))
-    return Ending(
-        await answer_of(session, turn),
-        TurnCancelled(**ids) if turn.status == "cancelled" else None,
-    )
+        return Ending(await answer_of(session, turn), restored(turn.error))
+    return Ending(await answer_of(session, turn), TurnCancelled() if turn.status == "cancelled" else None)
 
 
 def row_of(chunk: Chunk) -> dict[str, Any]:

@@ -1,0 +1,23 @@
+"""What is not there, or is somebody else's, which is told the same."""
+
+from chatapi.errors.requests import NotFound
+
+
+class ConversationNotFound(NotFound):
+    type = "conversation-not-found"
+    title = "No such conversation"
+    when = "You have no conversation with this id: it is not there, was deleted, or is somebody else's"
+    remedy = "Begin a new one: leave `conversation_id` out"
+
+    def __init__(self, conversation_id: int) -> None:
+        super().__init__(f"There is no conversation {conversation_id} of yours.")
+
+
+class TaskNotFound(NotFound):
+    type = "task-not-found"
+    title = "No such task"
+    when = "You have no task with this id"
+    remedy = "List your tasks"
+
+    def __init__(self, task_id: int) -> None:
+        super().__init__(f"There is no task {task_id} of yours.")
