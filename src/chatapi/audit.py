@@ -5,8 +5,9 @@ the request that the act is part of.
 """
 
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -15,6 +16,20 @@ from chatapi.context import current_request
 log = logging.getLogger("chatapi.audit")
 
 Outcome = Literal["success", "failure", "denied"]
+
+
+@runtime_checkable
+class HasSubject(Protocol):
+    """Says what an act is done to: ids by the names that they have in the trail."""
+
+    @property
+    def subject(self) -> Mapping[str, int]: ...
+
+
+def name_subject(made: HasSubject) -> None:
+    """Say what the request has made: the route that made it could not be called with its id."""
+    if (request := current_request.get()) is not None:
+        request.subject = made.subject
 
 
 def audit(action: str, outcome: Outcome, **fields: Any) -> None:

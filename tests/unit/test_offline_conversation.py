@@ -10,8 +10,9 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from chatapi.agent.ports import HistoryMessage, Prompt, TextDelta, ToolCall, ToolSpec
-from chatapi.agent.tools import AddTask, ListTasks, OneTask, UpdateTask
+from chatapi.agent.tools import ListTasks, OneTask, UpdateTask
 from chatapi.offline import OfflineAgent
+from chatapi.tasks.schemas import TaskContent
 from chatapi.text import path_and_message
 
 HISTORY_LIMIT = 20
@@ -21,7 +22,7 @@ class FakeTools:
     """Tasks in memory; `broken` tools answer with an error, `page` is how many tasks a page has."""
 
     ARGUMENTS: ClassVar[dict[str, type[Struct]]] = {
-        "add_task": AddTask,
+        "add_task": TaskContent,
         "list_tasks": ListTasks,
         "complete_task": OneTask,
         "delete_task": OneTask,
@@ -35,7 +36,7 @@ class FakeTools:
         self.page = page
         self.last_id = 100  # so that no number in a message is an id by chance
         for title in titles:
-            self.add_task(AddTask(title=title.removesuffix("*")))["completed"] = title.endswith("*")
+            self.add_task(TaskContent(title=title.removesuffix("*")))["completed"] = title.endswith("*")
 
     @property
     def specs(self) -> list[ToolSpec]:
@@ -57,7 +58,7 @@ class FakeTools:
         self.calls.append(ToolCall(id=str(len(self.calls)), name=name, arguments=dict(arguments), **outcome))
         return self.calls[-1]
 
-    def add_task(self, call: AddTask) -> dict[str, Any]:
+    def add_task(self, call: TaskContent) -> dict[str, Any]:
         self.last_id += 1
         times = {"created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"}
         task = {

@@ -1,7 +1,8 @@
 """The registry: each tool is written once, here, whoever offers it.
 
 A tool's arguments are a struct, from which its JSON Schema comes, and never name a user: the owner is handed in by
-whoever bound the tools, so that nothing a model says can change whose data is touched.
+whoever bound the tools, so that nothing a model says can change whose data is touched. What a task is made of stands in
+`tasks.schemas` alone; the arguments are derived from there.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,11 +13,13 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import ToolError, ToolSpec
+from chatapi.agent.ports import ToolSpec
 from chatapi.agent.schemas import offer
+from chatapi.audit import HasSubject, audit
+from chatapi.db.database import Work
 from chatapi.db.paging import MAX_ID, Page
 from chatapi.errors.base import AppError
-from chatapi.tasks.schemas import NewTask, Task, TaskChanges, TaskDescription, TaskStatus, TaskTitle
+from chatapi.tasks.schemas import NewTask, Task, TaskChanges, TaskContent, TaskStatus
 from chatapi.tasks.service import TaskService
 from chatapi.text import path_and_message
 
@@ -29,7 +32,8 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
 
     `read_only`: changes nothing. `destructive`: what was there before may be gone. `idempotent`: again with the same
     arguments changes nothing more. Clients go by these when they decide whether to ask their user first.
-    `act` is what the audit trail calls it; a tool that only reads has none.
+    `act` is what the audit trail calls it; a tool that only reads has none. What it is done to is the `subject` of the
+    result, or of the arguments where there is no result (`audit.HasSubject`).
     """
 
     name: str
@@ -49,19 +53,65 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
             name=self.name, description=self.description, parameters=arguments_schema(self.arguments)
         )
 
-    async def __call__(self, session: AsyncSession, user_id: str, arguments: dict[str, Any]) -> Any:
-        """The result as JSON values; raises `ToolError` when the arguments don't hold or name what isn't there."""
+    async def carry_out(
+        self, session: AsyncSession, user_id: str, arguments: dict[str, Any]
+    ) -> "ToolOutcome":
+        """In a transaction; what is wrong with the call is its outcome, and trouble of the service is raised."""
+        subject: Mapping[str, int] = {}
         try:
-            return msgspec.to_builtins(
-                await self.run(session, user_id, msgspec.convert(arguments, self.arguments)), builtin_types=()
-            )
+            msgspec.json.encode(arguments)  # `json` lets lone surrogates through, which no database takes
+            call = msgspec.convert(arguments, self.arguments)
+            subject = subject_of(call)
+            result = await self.run(session, user_id, call)
+        except UnicodeEncodeError:
+            return ToolOutcome(error="The call holds text that is not Unicode.")
         except msgspec.ValidationError as error:
             path, message = path_and_message(error)
-            raise ToolError(f"{path or 'The call'}: {message}") from error
+            return ToolOutcome(error=f"{path or 'The call'}: {message}")
         except AppError as error:
             if error.status >= 500:
                 raise
-            raise ToolError(error.detail) from error
+            return ToolOutcome(error=error.detail, subject=subject)
+        return ToolOutcome(
+            result=msgspec.to_builtins(result, builtin_types=()), subject=subject_of(result) or subject
+        )
+
+
+class ToolOutcome(Struct, frozen=True, kw_only=True):
+    """`result` (JSON) or `error` (a sentence that the model may act on), and what the call was about."""
+
+    result: Any | UnsetType = UNSET
+    error: str | UnsetType = UNSET
+    subject: Mapping[str, int] = {}
+
+
+def subject_of(value: Struct) -> Mapping[str, int]:
+    return value.subject if isinstance(value, HasSubject) else {}
+
+
+async def call_tool(
+    tool: Tool[Any],
+    user_id: str,
+    arguments: dict[str, Any],
+    transact: Callable[[Work[ToolOutcome]], Awaitable[Any]],
+    **ids: int,
+) -> ToolOutcome:
+    """Call one of our tools, for whoever asks: in the transaction that `transact` makes for it, and into the audit trail.
+
+    `ids` are said in the trail, too.
+    """
+    outcome = ToolOutcome()
+
+    async def work(session: AsyncSession) -> ToolOutcome:
+        nonlocal outcome
+        outcome = await tool.carry_out(session, user_id, arguments)
+        return outcome
+
+    await transact(work)
+    if tool.act is not None:
+        done = outcome.error is UNSET
+        audit(tool.act, "success" if done else "failure", user_id=user_id, **ids, **outcome.subject)
+    return outcome
 
 
 class ExternalTool(Struct, frozen=True, kw_only=True):
@@ -103,11 +153,6 @@ def arguments_schema(type_: Any) -> dict[str, Any]:
     return offer(object_schema(type_)).schema
 
 
-class AddTask(Struct, frozen=True, forbid_unknown_fields=True):
-    title: TaskTitle
-    description: TaskDescription | None = None
-
-
 class ListTasks(Struct, frozen=True, forbid_unknown_fields=True):
     status: TaskStatus = "all"
     cursor: Annotated[str | None, Meta(description="next_cursor of the page before")] = None
@@ -119,16 +164,34 @@ TaskId = Annotated[int, Meta(ge=1, le=MAX_ID, description="The id of a task, as 
 class OneTask(Struct, frozen=True, forbid_unknown_fields=True):
     task_id: TaskId
 
+    @property
+    def subject(self) -> dict[str, int]:
+        return {"task_id": self.task_id}
 
-class UpdateTask(Struct, frozen=True, forbid_unknown_fields=True):
+
+MAY_BE_NULL = {field.name for field in msgspec.structs.fields(TaskContent) if field.default is None}
+
+
+class UpdateTask(TaskChanges, frozen=True, kw_only=True, forbid_unknown_fields=True):
     task_id: TaskId
-    title: TaskTitle | UnsetType = UNSET
-    description: TaskDescription | UnsetType | None = UNSET
-    completed: bool | UnsetType = UNSET
+
+    @property
+    def subject(self) -> dict[str, int]:
+        return {"task_id": self.task_id}
+
+    @property
+    def changes(self) -> TaskChanges:
+        """An empty text where there may be none takes it away: models are not offered null."""
+        changes: dict[str, Any] = {
+            name: None if value == "" and name in MAY_BE_NULL else value
+            for name, value in msgspec.structs.asdict(self).items()
+            if name != "task_id"
+        }
+        return TaskChanges(**changes)
 
 
-async def add_task(session: AsyncSession, user_id: str, call: AddTask) -> Task:
-    return await TaskService(session).add(user_id, NewTask(title=call.title, description=call.description))
+async def add_task(session: AsyncSession, user_id: str, call: TaskContent) -> Task:
+    return await TaskService(session).add(user_id, NewTask(**msgspec.structs.asdict(call)))
 
 
 async def list_tasks(session: AsyncSession, user_id: str, call: ListTasks) -> Page[Task]:
@@ -144,9 +207,7 @@ async def delete_task(session: AsyncSession, user_id: str, call: OneTask) -> Tas
 
 
 async def update_task(session: AsyncSession, user_id: str, call: UpdateTask) -> Task:
-    description = None if call.description == "" else call.description  # models are not offered null
-    changes = TaskChanges(title=call.title, description=description, completed=call.completed)
-    return await TaskService(session).change(user_id, call.task_id, changes)
+    return await TaskService(session).change(user_id, call.task_id, call.changes)
 
 
 TASK_TOOLS: tuple[Tool[Any], ...] = (
@@ -154,7 +215,7 @@ TASK_TOOLS: tuple[Tool[Any], ...] = (
         name="add_task",
         title="Add a task",
         description="Add a task to the user's list.",
-        arguments=AddTask,
+        arguments=TaskContent,
         result=Task,
         run=add_task,
         act="task.added",

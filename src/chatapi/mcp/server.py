@@ -24,9 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import ClientDisconnect, Request
 
 from chatapi import __version__
-from chatapi.agent.ports import ToolError
-from chatapi.agent.tools import Tool, object_schema
-from chatapi.audit import Outcome, audit
+from chatapi.agent.tools import Tool, call_tool, object_schema
 from chatapi.auth.tokens import Identity
 from chatapi.conversations.schemas import Conversation, Message
 from chatapi.conversations.service import ConversationService
@@ -87,19 +85,14 @@ class Offer:
         if (tool := self._tools.get(params.name)) is None:
             raise MCPError(types.INVALID_PARAMS, "There is no tool of this name.")
         user_id = user_of(context)
-        arguments = params.arguments or {}
-        try:
-            result = await self._run(
-                user_id,
-                lambda session: tool(session, user_id, encodable(arguments)),
-                None if tool.read_only else unknown_outcome,
-            )
-        except ToolError as error:
-            record(tool, "failure", arguments)
-            return types.CallToolResult(content=[types.TextContent(text=str(error))], is_error=True)
-        record(tool, "success", result)
-        text = msgspec.json.encode(result).decode()
-        return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=result)
+        recover = None if tool.read_only else unknown_outcome
+        outcome = await call_tool(
+            tool, user_id, params.arguments or {}, lambda work: self._run(user_id, work, recover)
+        )
+        if isinstance(outcome.error, str):
+            return types.CallToolResult(content=[types.TextContent(text=outcome.error)], is_error=True)
+        text = msgspec.json.encode(outcome.result).decode()
+        return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=outcome.result)
 
     async def list_resources(
         self, context: Context, params: types.PaginatedRequestParams | None
@@ -172,7 +165,7 @@ class Offer:
         try:
             await self._schema.ensure_current()
             return await self._database.run(user_id, work, recover)
-        except (ToolError, ConversationNotFound):
+        except ConversationNotFound:
             raise
         except Invalid as error:
             raise MCPError(types.INVALID_PARAMS, error.detail) from error
@@ -183,13 +176,6 @@ class Offer:
                 raise service_error(unavailable(error)) from error
             log.exception("A defect behind MCP")
             raise service_error(Defect("The service failed.")) from error
-
-
-def record(tool: Tool[Any], outcome: Outcome, task: dict[str, Any]) -> None:
-    """The audit trail's line of a call that changes something; `task` is what names the task, by one of two names."""
-    if tool.act is not None:
-        task_id = task.get("id", task.get("task_id"))
-        audit(tool.act, outcome, task_id=task_id if isinstance(task_id, int) else None)
 
 
 def user_of(context: Context) -> str:
@@ -224,15 +210,6 @@ def resource(conversation: Conversation) -> types.Resource:
         mime_type="application/json",
         annotations=types.Annotations(last_modified=conversation.updated_at.isoformat()),
     )
-
-
-def encodable(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments, if they are Unicode: `json` lets lone surrogates through, which no database takes."""
-    try:
-        msgspec.json.encode(arguments)
-    except UnicodeEncodeError:
-        raise ToolError("The call holds text that is not Unicode.") from None
-    return arguments
 
 
 async def unknown_outcome(_: AsyncSession) -> NoReturn:

@@ -8,6 +8,7 @@ from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
+from chatapi.audit import name_subject
 from chatapi.db.paging import Page
 from chatapi.openapi import PageCursor, PageSize, problems
 from chatapi.tasks.schemas import NewTask, Task, TaskChanges, TaskStatus
@@ -44,6 +45,7 @@ class TaskController(Controller):
         self, user_id: FromPath[str], tasks: NamedDependency[TaskService], data: JSONBody[NewTask]
     ) -> Response[Task]:
         task = await tasks.add(user_id, data)
+        name_subject(task)
         return Response(task, headers={"Location": f"/api/{quote(user_id, safe='')}/tasks/{task.id}"})
 
     @get("/{task_id:int}", operation_id="readTask", summary="Read a task", responses=problems(404))

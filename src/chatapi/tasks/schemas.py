@@ -20,12 +20,21 @@ class Task(Struct, frozen=True, kw_only=True):
     created_at: datetime
     updated_at: datetime
 
+    @property
+    def subject(self) -> dict[str, int]:
+        return {"task_id": self.id}
 
-class NewTask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A task to add, or (PUT) what a task becomes: what is left out takes its default."""
+
+class TaskContent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What there is to say of a task before any of it is done."""
 
     title: TaskTitle
     description: TaskDescription | None = None
+
+
+class NewTask(TaskContent, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A task to add, or (PUT) what a task becomes: what is left out takes its default."""
+
     completed: bool = False
 
 

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import ToolCall, ToolError, ToolSpec
-from chatapi.agent.tools import ExternalTool, Tool
-from chatapi.audit import audit
+from chatapi.agent.tools import ExternalTool, Tool, ToolOutcome, call_tool
+from chatapi.db.database import Work
 from chatapi.text import storable
 from chatapi.turns.log import ToolEnded, ToolStarted
 from chatapi.turns.store import Run, TurnStore
@@ -64,64 +64,56 @@ class TurnTools:
                     self._tell_start(earlier.id, name, arguments)
                     self._tell(ToolEnded(earlier))
                     return replace(earlier, id=call_id or earlier.id)
-            position = len(self.calls)
-            call_id = call_id or f"call_{self._run.turn_id}_{position}"
+            call_id = call_id or f"call_{self._run.turn_id}_{len(self.calls)}"
             self._tell_start(call_id, name, arguments)
+            call = ToolCall(id=call_id, name=name, arguments=arguments)
             tool = self._tools.get(name)
             if own is None and isinstance(tool, ExternalTool):
                 own = partial(tool.call, arguments)
-            done = None if own is None else await self._call_outside(own, name, arguments, call_id)
+            if own is not None:
+                await self._journal(call, already(await self._call_outside(own)))
+            elif isinstance(tool, Tool):
+                ids = {"conversation_id": self._run.conversation_id, "turn_id": self._run.turn_id}
+                await call_tool(tool, self._run.user_id, arguments, partial(self._journal, call), **ids)
+            else:
+                await self._journal(call, already(ToolOutcome(error=f"There is no tool {name}.")))
+            return self.calls[-1]
 
-            async def effect(session: AsyncSession) -> ToolCall:
-                return done or await _outcome(self._do(session, name, arguments), name, arguments, call_id)
+    async def _journal(self, call: ToolCall, work: Work[ToolOutcome]) -> None:
+        """Write the journal's next entry in the transaction of the call's work, and tell that the call has ended."""
 
-            with self._stopping_clock():
-                call = await self._store.call(self._run, position, effect)
-            self.calls.append(call)
-            self._tell(ToolEnded(call))
-            self._audit(call)
-            return call
+        async def effect(session: AsyncSession) -> ToolCall:
+            outcome = await work(session)
+            error = storable(outcome.error) if isinstance(outcome.error, str) else outcome.error
+            return replace(call, result=outcome.result, error=error)
+
+        with self._stopping_clock():
+            done = await self._store.call(self._run, len(self.calls), effect)
+        self.calls.append(done)
+        self._tell(ToolEnded(done))
 
     def _tell_start(self, call_id: str, name: str, arguments: dict[str, Any]) -> None:
         self._tell(ToolStarted(id=call_id, name=name, arguments=arguments))
 
-    def _audit(self, call: ToolCall) -> None:
-        tool = self._tools.get(call.name)
-        if not isinstance(tool, Tool) or tool.act is None:
-            return
-        done = call.error is msgspec.UNSET
-        task_id = call.result.get("id") if isinstance(call.result, dict) else call.arguments.get("task_id")
-        audit(
-            tool.act,
-            "success" if done else "failure",
-            user_id=self._run.user_id,
-            conversation_id=self._run.conversation_id,
-            turn_id=self._run.turn_id,
-            task_id=task_id if isinstance(task_id, int) else None,  # a model may have put anything there
-        )
-
-    async def _call_outside(
-        self, call: Callable[[], Awaitable[Any]], name: str, arguments: dict[str, Any], call_id: str
-    ) -> ToolCall:
+    async def _call_outside(self, call: Callable[[], Awaitable[Any]]) -> ToolOutcome:
         """In no transaction: one before it makes sure that the turn is still ours, and one after it journals.
 
         A process that dies between the two leaves no entry, and the call is made again: at least once.
         """
         await self._store.hold(self._run)
-        return await _outcome(call(), name, arguments, call_id)
-
-    async def _do(self, session: AsyncSession, name: str, arguments: dict[str, Any]) -> Any:
-        tool = self._tools.get(name)
-        if not isinstance(tool, Tool):
-            raise ToolError(f"There is no tool {name}.")
-        return await tool(session, self._run.user_id, arguments)
+        try:
+            return ToolOutcome(result=encodable(await call()))
+        except ToolError as error:
+            return ToolOutcome(error=str(error))
 
 
-async def _outcome(doing: Awaitable[Any], name: str, arguments: dict[str, Any], call_id: str) -> ToolCall:
-    try:
-        return ToolCall(id=call_id, name=name, arguments=arguments, result=encodable(await doing))
-    except ToolError as error:
-        return ToolCall(id=call_id, name=name, arguments=arguments, error=storable(str(error)))
+def already(outcome: ToolOutcome) -> Work[ToolOutcome]:
+    """The work of a call that was carried out before its transaction."""
+
+    async def work(_: AsyncSession) -> ToolOutcome:
+        return outcome
+
+    return work
 
 
 def encodable(value: Any) -> Any:

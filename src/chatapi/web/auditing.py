@@ -9,6 +9,7 @@ from litestar import Request
 from litestar.types import Message, Scope
 
 from chatapi.audit import audit
+from chatapi.context import current_request
 from chatapi.errors.auth import Unauthenticated
 from chatapi.errors.base import AppError
 
@@ -22,11 +23,10 @@ async def audit_act(message: Message, scope: Scope) -> None:
     handler = scope.get("route_handler")
     if handler is None or (act := handler.opt.get("act")) is None:
         return
-    fields: dict[str, Any] = {key: value for key, value in scope["path_params"].items() if key != "user_id"}
-    for name, value in message["headers"]:
-        if name.lower() == b"location":  # of what was made; its last part is the id
-            fields[act.partition(".")[0] + "_id"] = int(value.rpartition(b"/")[2])
-    audit(act, "success" if message["status"] < 400 else "failure", status=message["status"], **fields)
+    subject: dict[str, Any] = {key: value for key, value in scope["path_params"].items() if key != "user_id"}
+    if (request := current_request.get()) is not None:
+        subject |= request.subject
+    audit(act, "success" if message["status"] < 400 else "failure", status=message["status"], **subject)
 
 
 def audit_refusal(request: Request[Any, Any, Any], error: AppError) -> None:
