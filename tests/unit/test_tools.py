@@ -1,4 +1,4 @@
-"""What a tool's arguments are made of, and what the audit trail says that a call was about."""
+"""A tool's arguments come from the schema of a task, and the audit trail names what a call was about."""
 
 import json
 import logging

@@ -56,7 +56,7 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
     async def carry_out(
         self, session: AsyncSession, user_id: str, arguments: dict[str, Any]
     ) -> "ToolOutcome":
-        """In a transaction; what is wrong with the call is its outcome, and trouble of the service is raised."""
+        """Run inside a transaction. The outcome says what is wrong with the call; trouble of the service is raised."""
         subject: Mapping[str, int] = {}
         try:
             msgspec.json.encode(arguments)  # `json` lets lone surrogates through, which no database takes

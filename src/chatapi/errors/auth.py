@@ -1,4 +1,4 @@
-"""Who is calling cannot be told, or may not do this."""
+"""The caller is unknown, or may not do this."""
 
 from typing import Final
 

@@ -77,7 +77,7 @@ class AppError(Exception):
 
 
 class Defect(AppError):
-    """What nobody has thought of; its reasons are in the log."""
+    """Nobody has thought of this; the log has the reasons."""
 
     status = 500
     type = "internal-error"

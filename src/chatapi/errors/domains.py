@@ -1,4 +1,4 @@
-"""What is not there, or is somebody else's, which is told the same."""
+"""Things that are not there; somebody else's are told the same."""
 
 from chatapi.errors.requests import NotFound
 

@@ -1,4 +1,4 @@
-"""What any request can be refused for."""
+"""Reasons to refuse any request."""
 
 from typing import Final
 

@@ -59,8 +59,6 @@ class TurnSuperseded(AppError):
 
 
 class TurnCancelled(AppError):
-    """By a cancel, or with its conversation, or by another process."""
-
     status = 409
     type = "turn-cancelled"
     title = "The turn was cancelled"

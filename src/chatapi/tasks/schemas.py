@@ -26,7 +26,7 @@ class Task(Struct, frozen=True, kw_only=True):
 
 
 class TaskContent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What there is to say of a task before any of it is done."""
+    """The members of a task that its tool and its routes take when it is added."""
 
     title: TaskTitle
     description: TaskDescription | None = None

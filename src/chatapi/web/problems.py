@@ -55,7 +55,7 @@ def first_of(error: Exception) -> Exception:
 
 
 def refusal_of(error: HTTPException) -> AppError | None:
-    """What Litestar refuses itself, in our words: malformed JSON and failed validation are one thing to a caller."""
+    """Put what Litestar refuses itself in our words: malformed JSON and failed validation are one thing to a caller."""
     match error.status_code:
         case 400:
             return Invalid(*field_errors(error))

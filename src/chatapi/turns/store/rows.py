@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chatapi.agent.ports import FinishReason, HistoryMessage, ProviderState, ToolCall, Usage
 from chatapi.db.clock import utc_now
 from chatapi.db.models import RUNNING, Message, Turn, Worker
+from chatapi.errors.turns import Interrupted
 from chatapi.turns.schemas import ChatAnswer
 
 turn_is_alive = exists().where(Worker.id == Turn.worker_id, Worker.lease_until > utc_now())
-ABANDONED = {"type": "interrupted", "detail": "The process that ran this turn ended.", "retry_after": 1}
+ABANDONED = Interrupted("The process that ran this turn ended.").stored
 USER = literal_column("'user'", Text())
 ASSISTANT = literal_column("'assistant'", Text())
 
