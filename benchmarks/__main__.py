@@ -2,19 +2,24 @@
 
 import asyncio
 import resource
+import subprocess
 import sys
 import time
 
-from benchmarks import streams
-from benchmarks.scenarios import SCENARIOS, Row
+from benchmarks.measuring import Row
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.servers import Server
 from tests.support.postgres import Postgres
 
 HEAD = "| measured | found | target | |\n|---|---|---|---|"
 
 
-def main() -> None:
+def main() -> int:
     names = sys.argv[1:] or list(SCENARIOS)
-    # A thousand clients at once are a thousand sockets, here and in the servers that inherit this.
+    if unknown := [name for name in names if name not in SCENARIOS]:
+        print(f"There is no {', '.join(unknown)}; there are: {', '.join(SCENARIOS)}", file=sys.stderr)
+        return 2
+    # Thousands of clients at once are as many sockets, here and in the servers that inherit this.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     postgres = Postgres()
@@ -23,15 +28,26 @@ def main() -> None:
     for statement in ("ALTER SYSTEM SET autovacuum_naptime = '1s'", "SELECT pg_reload_conf()"):
         asyncio.run(postgres.execute(statement))
     began = time.monotonic()
+    failed = False
     try:
         print(HEAD, flush=True)
         for name in names:
-            print(table(SCENARIOS[name](postgres)), flush=True)
+            try:
+                rows = SCENARIOS[name](postgres)
+            except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+                failed = True
+                rows = [Row(name, f"failed: {' '.join(str(error).split())[-500:]}")]
+            finally:
+                for server in Server.started:
+                    server.close()
+            print(table(rows), flush=True)
     finally:
         postgres.close()
-    if names == list(SCENARIOS):
-        streams.main()
+    print("\nWhat ran, each on a database of its own:\n")
+    for server_name, command in {server.name: server.command for server in Server.started}.items():
+        print(f"- {server_name}: `{command}`")
     print(f"\nin {time.monotonic() - began:.0f} s")
+    return int(failed)
 
 
 def table(rows: list[Row]) -> str:
@@ -43,4 +59,4 @@ def table(rows: list[Row]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
