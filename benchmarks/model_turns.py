@@ -1,6 +1,7 @@
 """Turns that ask a model by its provider's wire format, as users have them; the model is `benchmarks/provider.py`."""
 
 import asyncio
+import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -198,11 +199,22 @@ def many_open(side: Side, *, is_ours: bool) -> list[Row]:
     warm_up(side, streamed=True)
     at_rest = side.server.memory
     senders = [side.turn(f"user-{number}", manner="open", streamed=True) for number in range(OPEN)]
-    report, peak = watched(side.server, partial(load, side.server, senders, each=1, ramp=RAMP_SECONDS))
+    name = side.server.name
+    try:
+        report, peak = watched(side.server, partial(load, side.server, senders, each=1, ramp=RAMP_SECONDS))
+    except subprocess.TimeoutExpired as late:
+        return [
+            judged(
+                f"{OPEN:,} streams open: {name}",
+                f"not done in {late.timeout:.0f} s",
+                "all",
+                met=False,
+                ours=is_ours,
+            )
+        ]
     succeeded = report.statuses.pop("200", 0)
     each = (peak - at_rest) / OPEN / KIB
-    half, late = (1_000 * part_of(report.delays, share) for share in (0.5, 0.95))
-    name = side.server.name
+    half, most = (1_000 * part_of(report.delays, share) for share in (0.5, 0.95))
     return [
         judged(
             f"{OPEN:,} streams open: {name}",
@@ -214,9 +226,9 @@ def many_open(side: Side, *, is_ours: bool) -> list[Row]:
         judged(f"memory of each: {name}", f"{each:.0f} KiB", "≤ 60 KiB", met=each <= 60, ours=is_ours),
         judged(
             f"the first word after the model's, median and p95: {name}",
-            f"{half:.0f} ms, {late:.0f} ms",
+            f"{half:.0f} ms, {most:.0f} ms",
             "p95 ≤ 50 ms",
-            met=late <= 50,
+            met=most <= 50,
             ours=is_ours,
         ),
     ]
