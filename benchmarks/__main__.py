@@ -1,6 +1,7 @@
 """`make bench`: everything in one run on one machine, or the scenarios that are named."""
 
 import asyncio
+import re
 import resource
 import subprocess
 import sys
@@ -44,10 +45,17 @@ def main() -> int:
     finally:
         postgres.close()
     print("\nWhat ran, each on a database of its own:\n")
-    for server_name, command in {server.name: server.command for server in Server.started}.items():
-        print(f"- {server_name}: `{command}`")
+    print(
+        "\n".join(dict.fromkeys(f"- {server.name}: `{general(server.command)}`" for server in Server.started))
+    )
     print(f"\nin {time.monotonic() - began:.0f} s")
     return int(failed)
+
+
+def general(command: str) -> str:
+    """Without the ports, databases and directories of one run."""
+    command = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", command)
+    return re.sub(r"/test_[0-9a-f]{32}|/tmp/\S+", "/DATABASE", command)
 
 
 def table(rows: list[Row]) -> str:
