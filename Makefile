@@ -10,6 +10,8 @@ PYTEST := --numprocesses $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1))) -
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras --upgrade --quiet \
   --custom-compile-command 'make lock'
 OTHERS := build/others
+BEFORE := build/before
+BEFORE_COMMIT := 291eaf3
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: run test check bench format clean container lock site
@@ -33,6 +35,7 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-bench
 	@$(MAKE) --silent $(OTHERS)/.installed || echo 'Other servers cannot be installed here; they are left out.'
+	@$(MAKE) --silent $(BEFORE)/.installed || echo 'The version before cannot be installed here; it is left out.'
 	$(BIN)/python -m benchmarks $(ARGS)
 
 format: $(VENV)/.installed-dev
@@ -73,6 +76,15 @@ $(OTHERS)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(OTHERS)
 	$(OTHERS)/bin/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
 	$(OTHERS)/bin/python -m pip install --quiet --disable-pip-version-check --group others
+	@touch $@
+
+# The version that `make bench` compares with.
+$(BEFORE)/.installed:
+	mkdir -p $(BEFORE)/source
+	git archive --output $(BEFORE)/source.tar $(BEFORE_COMMIT)
+	tar -xf $(BEFORE)/source.tar -C $(BEFORE)/source
+	$(PYTHON) -m venv $(BEFORE)/environment
+	$(BEFORE)/environment/bin/python -m pip install --quiet --disable-pip-version-check '$(BEFORE)/source[all]'
 	@touch $@
 
 $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python

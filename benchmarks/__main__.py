@@ -1,20 +1,26 @@
 """`make bench`: everything in one run on one machine, or the scenarios that are named."""
 
 import asyncio
+import re
 import resource
+import subprocess
 import sys
 import time
 
-from benchmarks import streams
-from benchmarks.scenarios import SCENARIOS, Row
+from benchmarks.measuring import Row
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.servers import Server
 from tests.support.postgres import Postgres
 
 HEAD = "| measured | found | target | |\n|---|---|---|---|"
 
 
-def main() -> None:
+def main() -> int:
     names = sys.argv[1:] or list(SCENARIOS)
-    # A thousand clients at once are a thousand sockets, here and in the servers that inherit this.
+    if unknown := [name for name in names if name not in SCENARIOS]:
+        print(f"There is no {', '.join(unknown)}; there are: {', '.join(SCENARIOS)}", file=sys.stderr)
+        return 2
+    # Thousands of clients at once are as many sockets, here and in the servers that inherit this.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     postgres = Postgres()
@@ -23,15 +29,33 @@ def main() -> None:
     for statement in ("ALTER SYSTEM SET autovacuum_naptime = '1s'", "SELECT pg_reload_conf()"):
         asyncio.run(postgres.execute(statement))
     began = time.monotonic()
+    failed = False
     try:
         print(HEAD, flush=True)
         for name in names:
-            print(table(SCENARIOS[name](postgres)), flush=True)
+            try:
+                rows = SCENARIOS[name](postgres)
+            except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+                failed = True
+                rows = [Row(name, f"failed: {' '.join(str(error).split())[-500:]}")]
+            finally:
+                for server in Server.started:
+                    server.close()
+            print(table(rows), flush=True)
     finally:
         postgres.close()
-    if names == list(SCENARIOS):
-        streams.main()
+    print("\nWhat ran, each on a database of its own:\n")
+    print(
+        "\n".join(dict.fromkeys(f"- {server.name}: `{general(server.command)}`" for server in Server.started))
+    )
     print(f"\nin {time.monotonic() - began:.0f} s")
+    return int(failed)
+
+
+def general(command: str) -> str:
+    """Without the ports, databases and directories of one run."""
+    command = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", command)
+    return re.sub(r"/test_[0-9a-f]{32}|/tmp/\S+", "/DATABASE", command)
 
 
 def table(rows: list[Row]) -> str:
@@ -43,4 +67,4 @@ def table(rows: list[Row]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,9 +5,14 @@ message, ask the assistant, store the answer. Configured as well as it can be wi
 pool of 15, uvloop and httptools; nothing expires at a commit and nothing is read again, so that
 no connection is held while the assistant thinks. It promises nothing more: no idempotency, no claim on the
 conversation, no limits, no audit trail.
+
+With PEER_BASE_URL it asks a model's server by the `openai` SDK, with the same instructions and the same tools as chatapi
+offers, and the SDK's client may have as many connections as it likes. It streams at a route of its own, and stores the
+same two rows. It calls no tool.
 """
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -15,6 +20,7 @@ from typing import Annotated, Any
 
 import jwt
 from fastapi import Depends, FastAPI, HTTPException
+from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, StringConstraints
 from sqlalchemy import BigInteger, DateTime, Identity
@@ -27,6 +33,17 @@ from benchmarks.assistants import ANSWER
 HISTORY = 20
 SECRET = os.environ["BETTER_AUTH_SECRET"]
 THINKS = float(os.environ["PEER_SECONDS"])
+BASE_URL = os.environ.get("PEER_BASE_URL")
+if BASE_URL:
+    import httpx2
+    import openai
+
+    INSTRUCTIONS: Any = {"role": "system", "content": os.environ["PEER_INSTRUCTIONS"]}
+    TOOLS: Any = [{"type": "function", "function": tool} for tool in json.loads(os.environ["PEER_TOOLS"])]
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+    model = openai.AsyncOpenAI(
+        base_url=BASE_URL, api_key="none", http_client=openai.DefaultAsyncHttpx2Client(limits=limits)
+    )
 
 
 def now() -> datetime:
@@ -83,10 +100,28 @@ async def get_user(
     return user_id
 
 
-async def ask(history: list[dict[str, str]]) -> str:  # noqa: ARG001 - a model would read it
+async def ask(messages: list[Any]) -> str:
+    if BASE_URL:
+        completion = await model.chat.completions.create(
+            model="benchmark", messages=[INSTRUCTIONS, *messages], tools=TOOLS
+        )
+        return str(completion.choices[0].message.content)
     if THINKS:
         await asyncio.sleep(THINKS)
     return ANSWER
+
+
+async def ask_for_words(messages: list[Any]) -> AsyncIterator[str]:
+    chunks = await model.chat.completions.create(
+        model="benchmark",
+        messages=[INSTRUCTIONS, *messages],
+        tools=TOOLS,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    async for chunk in chunks:
+        if chunk.choices and (word := chunk.choices[0].delta.content):
+            yield word
 
 
 @app.get("/health/ready")
@@ -101,6 +136,36 @@ async def chat(
     user_id: Annotated[str, Depends(get_user)],
     session: Annotated[AsyncSession, Depends(get_session)],
 ) -> ChatResponse:
+    conversation, messages = await begin(request, user_id, session)
+    answer = await ask(messages)
+    await finish(conversation, answer, session)
+    assert conversation.id is not None
+    return ChatResponse(conversation_id=conversation.id, response=answer)
+
+
+@app.post("/api/{user_id}/chat/stream")
+async def chat_stream(
+    request: ChatRequest,
+    user_id: Annotated[str, Depends(get_user)],
+    session: Annotated[AsyncSession, Depends(get_session)],
+) -> StreamingResponse:
+    conversation, messages = await begin(request, user_id, session)
+
+    async def events() -> AsyncIterator[str]:
+        words = []
+        async for word in ask_for_words(messages):
+            words.append(word)
+            yield f"data: {json.dumps({'type': 'text-delta', 'delta': word})}\n\n"
+        await finish(conversation, "".join(words), session)  # FastAPI closes it after the last event
+        yield f"data: {json.dumps({'type': 'finish', 'conversation_id': conversation.id})}\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream")
+
+
+async def begin(
+    request: ChatRequest, user_id: str, session: AsyncSession
+) -> tuple[Conversation, list[dict[str, str]]]:
+    """Store the message; its conversation, and what the model is sent."""
     if request.conversation_id is None:
         conversation = Conversation(user_id=user_id)
         session.add(conversation)
@@ -122,14 +187,19 @@ async def chat(
         Message(user_id=user_id, conversation_id=conversation.id, role="user", content=request.message)
     )
     await session.commit()
+    return conversation, [*history, {"role": "user", "content": request.message}]
 
-    answer = await ask([*history, {"role": "user", "content": request.message}])
 
-    session.add(Message(user_id=user_id, conversation_id=conversation.id, role="assistant", content=answer))
+async def finish(conversation: Conversation, answer: str, session: AsyncSession) -> None:
+    assert conversation.id is not None
+    session.add(
+        Message(
+            user_id=conversation.user_id, conversation_id=conversation.id, role="assistant", content=answer
+        )
+    )
     conversation.updated_at = now()
     session.add(conversation)
     await session.commit()
-    return ChatResponse(conversation_id=conversation.id, response=answer)
 
 
 async def create_tables() -> None:

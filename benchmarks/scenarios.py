@@ -2,59 +2,31 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from statistics import median
-from typing import NamedTuple
 
-from benchmarks import servers
-from benchmarks.load import Report, Sender
+from benchmarks import footprint, model_turns, servers, streams
+from benchmarks.load import Report
+from benchmarks.measuring import (
+    CLIENTS,
+    KILOBYTE,
+    ROUNDS,
+    Row,
+    cpu,
+    flat,
+    interleaved,
+    p95,
+    rate,
+    ratio,
+    watched,
+)
 from benchmarks.servers import Server, User, cores_apart, load, running
 from tests.support.postgres import Postgres
 
-ROUNDS = 5
-SECONDS = 3.0
-CLIENTS = 32
-GROWTH_TURNS = 20_000
-KILOBYTE, MEGABYTE = 1_000, 1_000_000
-
-
-class Row(NamedTuple):
-    """A line of the table: what was measured, and what the target says, if there is one."""
-
-    what: str
-    value: str
-    target: str = ""
-    met: bool | None = None
-
-
-def interleaved(
-    sides: Sequence[tuple[Server, Sequence[Sender]]], *, rounds: int = ROUNDS, seconds: float = SECONDS
-) -> list[list[Report]]:
-    """Reports of each side, a round each in turn; the first round warms up and is dropped."""
-    reports: list[list[Report]] = [[] for _ in sides]
-    for number in range(rounds + 1):
-        for (server, senders), found in zip(sides, reports, strict=True):
-            report = load(server, list(senders), seconds=seconds if number else 1.0)
-            if set(report.statuses) != {"200"}:
-                raise RuntimeError(f"{server.name}: {report.statuses} {report.last_body}")
-            if number:
-                found.append(report)
-    return reports
-
-
-def rate(reports: Sequence[Report]) -> float:
-    return median(report.rate for report in reports)
-
-
-def ratio(ours: Sequence[Report], theirs: Sequence[Report]) -> float:
-    """Of rounds that were next to each other, because the machine's speed changes meanwhile."""
-    return median(one.rate / other.rate for one, other in zip(ours, theirs, strict=True))
-
 
 def instant_turns(postgres: Postgres, *, apart: bool) -> list[Row]:
-    """Turns a second, an instant assistant, 32 clients each in a conversation of their own."""
+    """Turns a second, an assistant inside the process that answers at once, 32 clients each in a conversation of their own."""
     where = "a core of its own" if apart else "cores shared with PostgreSQL"
     if apart and len(os.sched_getaffinity(0)) == 1:
         return [Row(where, "left out: there is only one")]
@@ -94,11 +66,12 @@ def instant_turns(postgres: Postgres, *, apart: bool) -> list[Row]:
             ("asyncpg by hand", by_hand),
         )
     ]
+    least = 0.35 if apart else 0.6
     for name, reports in (("chatapi", plain), ("with keys", keyed), ("row-level security", second_wall)):
         of_peer, of_limit = ratio(reports, theirs), ratio(reports, by_hand)
         rows += [
             Row(f"{where}: {name}, of FastAPI + SQLModel", f"{of_peer:.2f} x", "≥ 3", of_peer >= 3),
-            Row(f"{where}: {name}, of the limit", f"{of_limit:.2f} x", "≥ 0.35", of_limit >= 0.35),
+            Row(f"{where}: {name}, of the limit", f"{of_limit:.2f} x", f"≥ {least}", of_limit >= least),
         ]
     return rows
 
@@ -141,16 +114,8 @@ def other_servers(postgres: Postgres) -> list[Row]:
     ]
 
 
-def cpu(reports: Sequence[Report]) -> float:
-    return median(report.server_cpu / report.requests for report in reports)
-
-
-def p95(reports: Sequence[Report]) -> float:
-    return median(report.percentile(0.95) for report in reports)
-
-
 def waiting_turns(postgres: Postgres) -> list[Row]:
-    """100 and 1,000 turns at once that wait on an assistant of two seconds, one process, 15 connections."""
+    """100 and 1,000 turns at once that wait on an assistant inside the process for two seconds, one process, 15 connections."""
     rows = []
     with running(
         servers.chatapi(postgres, assistant="slow"), servers.peer(postgres, assistant="slow")
@@ -161,7 +126,7 @@ def waiting_turns(postgres: Postgres) -> list[Row]:
             at_rest = server.memory
             for waiting in (100, 1_000):
                 users = [User(f"user-{waiting}-{number}") for number in range(waiting)]
-                report, peak = watched(server, partial(load_all, server, users))
+                report, peak = watched(server, partial(load, server, [user.turn() for user in users], each=1))
                 succeeded = report.statuses.get("200", 0)
                 late = report.percentile(0.95)
                 is_ours = server is sides[0]
@@ -183,24 +148,6 @@ def waiting_turns(postgres: Postgres) -> list[Row]:
                 )
             )
     return rows
-
-
-def load_all(server: Server, users: Sequence[User]) -> Report:
-    return load(server, [user.turn() for user in users], each=1)
-
-
-def watched(server: Server, work: Callable[[], Report]) -> tuple[Report, int]:
-    """What `work` gives, and the most memory that the server had meanwhile."""
-
-    async def watch() -> tuple[Report, int]:
-        working = asyncio.create_task(asyncio.to_thread(work))
-        most = 0
-        while not working.done():
-            most = max(most, server.memory)
-            await asyncio.sleep(0.05)
-        return await working, most
-
-    return asyncio.run(watch())
 
 
 def long_histories(postgres: Postgres) -> list[Row]:
@@ -255,13 +202,35 @@ def many_conversations(postgres: Postgres) -> list[Row]:
     ]
 
 
+def small_beside_large(postgres: Postgres) -> list[Row]:
+    """A page of a conversation of 20 messages: of a user who has no other one, and of one who has one of 100,000."""
+    databases = [servers.migrated(postgres) for _ in range(2)]
+    with running(*(servers.chatapi(postgres, database=database) for database in databases)) as sides:
+        users = [User("user").begin(server) for server in sides]
+        pages = [user.get(f"/conversations/{user.conversation_id}/messages?order=desc") for user in users]
+        for user, database in zip(users, databases, strict=True):
+            asyncio.run(postgres.execute(fill_conversation(user, 9), database))
+        large = User("user").begin(sides[1])
+        asyncio.run(postgres.execute(fill_conversation(large, 49_999), databases[1]))
+        for database in databases:
+            asyncio.run(postgres.execute("VACUUM ANALYZE", database))
+        alone, beside = interleaved(
+            [(server, [page]) for server, page in zip(sides, pages, strict=True)], seconds=2.0
+        )
+    fast = [reports[len(reports) // 2].percentile(0.1) * 1000 for reports in (alone, beside)]
+    return [
+        flat("a page of 20 messages beside a conversation of 100,000, of one alone", alone, beside),
+        Row("the page alone, and beside the large one", f"{fast[0]:.1f} ms, {fast[1]:.1f} ms"),
+    ]
+
+
 def fill_conversation(user: User, turns: int) -> str:
     return f"""
     WITH turn AS (
       INSERT INTO turns (user_id, conversation_id, status, worker_id, run_id, cancel_requested, model, created_at,
                          finished_at)
-      SELECT '{user.name}', {user.conversation_id}, 'completed', 'filled', '{user.name}-' || n, false, 'filled',
-             now(), now()
+      SELECT '{user.name}', {user.conversation_id}, 'completed', 'filled',
+             '{user.name}-{user.conversation_id}-' || n, false, 'filled', now(), now()
       FROM generate_series(1, {turns}) n RETURNING id
     )
     INSERT INTO messages (user_id, conversation_id, turn_id, role, content, tool_calls, created_at)
@@ -270,63 +239,49 @@ def fill_conversation(user: User, turns: int) -> str:
     """
 
 
-def flat(what: str, small: Sequence[Report], large: Sequence[Report]) -> Row:
-    """By the fastest tenth of the answers: one client waits for nobody, and a busy machine is not what is asked for."""
-    cost = median(
-        there.percentile(0.1) / here.percentile(0.1) for here, there in zip(small, large, strict=True)
-    )
-    return Row(what, f"{cost:.2f} x", "≤ 1.2", cost <= 1.2)
-
-
-def growth(postgres: Postgres) -> list[Row]:
-    """Memory at rest, and after 20,000 turns more."""
-    with running(servers.chatapi(postgres)) as (server,):
-        at_rest = server.memory
-        users = [User(f"user-{number}").begin(server) for number in range(CLIENTS)]
-        senders = [user.turn() for user in users]
-        load(server, senders, each=5_000 // CLIENTS)  # caches and pools fill
-        before = server.memory
-        load(server, senders, each=GROWTH_TURNS // CLIENTS)
-        grown = server.memory - before
-    return [
-        Row("memory at rest", f"{at_rest / MEGABYTE:.0f} MB", "≤ 150 MB", at_rest <= 150 * MEGABYTE),
-        Row(
-            "growth over 20,000 turns",
-            f"{grown / MEGABYTE:+.1f} MB",
-            "none (≤ 2 MB)",
-            grown <= 2 * MEGABYTE,
-        ),
-    ]
-
-
-def start(postgres: Postgres) -> list[Row]:
-    """From the command to the first 200 of /health/ready, the tables of chatapi being there."""
-    database = servers.migrated(postgres)
-    seconds: dict[str, list[float]] = {}
-    cpu_seconds: dict[str, list[float]] = {}
-    for _ in range(ROUNDS):
-        for make in (partial(servers.chatapi, postgres, database=database), partial(servers.peer, postgres)):
-            with running(make()) as (server,):
-                seconds.setdefault(server.name, []).append(server.start_seconds)
-                cpu_seconds.setdefault(server.name, []).append(server.start_cpu)
-    return [
-        Row(
-            f"{name}: start to ready",
-            f"{median(found):.2f} s (CPU {median(cpu_seconds[name]):.2f} s)",
-            "≤ 2 s" if name == "chatapi" else "",
-            median(found) <= 2 if name == "chatapi" else None,
+def sqlite_turns(_: Postgres) -> list[Row]:
+    """Turns a second on SQLite, an assistant inside the process that answers at once, eight callers."""
+    sides = [servers.chatapi(None), servers.limit_sqlite()]
+    if servers.before_is_there():
+        sides.append(servers.chatapi(None, before=True))
+    with running(*sides):
+        found = interleaved(
+            [(server, [User(f"user-{n}").begin(server).turn() for n in range(8)]) for server in sides]
         )
-        for name, found in seconds.items()
+    ours, limit, *before = found
+    rows = [
+        Row(
+            f"SQLite, 8 callers, turns a second: {server.name}",
+            f"{rate(reports):.0f} (p95 {p95(reports) * 1000:.0f} ms; CPU {cpu(reports) * 1000:.1f} ms a turn)",
+        )
+        for server, reports in zip(sides, found, strict=True)
     ]
+    of_limit = ratio(ours, limit)
+    rows.append(Row(f"chatapi, of {sides[1].name}", f"{of_limit:.2f} x", "≥ 0.3", of_limit >= 0.3))
+    if before:
+        times = ratio(ours, before[0])
+        rows.append(Row("chatapi, of the version before", f"{times:.1f} x", "≥ 6", times >= 6))
+    else:
+        rows.append(model_turns.WITHOUT_BEFORE)
+    return rows
 
 
 SCENARIOS: dict[str, Callable[[Postgres], list[Row]]] = {
+    "short": model_turns.short_answers,
+    "streamed": model_turns.streamed_answers,
+    "trips": model_turns.round_trips,
+    "thousand": model_turns.thousand_at_once,
+    "open": model_turns.open_streams,
+    "sqlite": sqlite_turns,
+    "beside": small_beside_large,
+    "start": footprint.start,
+    "memory": footprint.memory,
+    "image": footprint.image,
     "instant": partial(instant_turns, apart=True),
     "shared": partial(instant_turns, apart=False),
     "others": other_servers,
     "waiting": waiting_turns,
     "history": long_histories,
     "conversations": many_conversations,
-    "memory": growth,
-    "start": start,
+    "streams": streams.scenario,
 }

@@ -1,6 +1,7 @@
 """The servers that are compared, each one process with a database of its own on one PostgreSQL."""
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import ClassVar
 from urllib.parse import urlencode
 
 import httpx
@@ -17,6 +19,8 @@ import msgspec
 from benchmarks import wrk
 from benchmarks.assistants import ANSWER, SLOW_SECONDS
 from benchmarks.load import Job, Report, Sender
+from chatapi.agent.llm import INSTRUCTIONS
+from chatapi.agent.tools import TASK_TOOLS
 from chatapi.auth.tokens import TokenVerifier
 from chatapi.db.schema import upgrade
 from tests.support.databases import unread_metrics
@@ -24,13 +28,19 @@ from tests.support.postgres import ROLE, Postgres, free_port
 from tests.support.serving import SECRET, clean_environ, settings_for
 
 REPOSITORY = Path(__file__).parents[1]
-OTHERS = REPOSITORY / "build" / "others" / "bin" / "python"  # made by `make bench` where it can be
+# Both made by `make bench` where they can be.
+OTHERS = REPOSITORY / "build" / "others" / "bin" / "python"
+BEFORE = REPOSITORY / "build" / "before"
 MESSAGE = "What is on my list this week? And please tell me what I should do first."
-READY_SECONDS = 30
+READY_SECONDS = 60
+LONGEST_SHOWN = 120  # characters of a variable in a command
+LOAD_SECONDS = 240  # a load that takes longer is ended, and so is the scenario
 
 
 class Server:
-    """A process that serves turns at `POST /api/{user_id}/chat`."""
+    """A process that serves turns at `POST /api/{user_id}/chat`. `command` is how to start it by hand."""
+
+    started: ClassVar[list["Server"]] = []
 
     def __init__(
         self,
@@ -38,10 +48,13 @@ class Server:
         command: Sequence[str],
         environ: Mapping[str, str],
         *,
-        python: str = sys.executable,
+        python: Path = Path(sys.executable),
         ready: str = "/health/ready",
+        owns: TemporaryDirectory[str] | None = None,
     ) -> None:
         self.name = name
+        self._owns = owns
+        self.command = " ".join([*(shown(*each) for each in environ.items()), "python", "-m", *command])
         self._ready = ready
         self.port = free_port()
         # The logs go to a file, so that writing them is part of the work.
@@ -49,13 +62,14 @@ class Server:
         log = (Path(self._directory.name) / "log").open("wb")
         began = time.perf_counter()
         self._process = subprocess.Popen(
-            [python, "-m", *command],
+            [str(python), "-m", *command],
             cwd=self._directory.name,
             env={**clean_environ(), "PYTHONPATH": str(REPOSITORY), **environ, "PORT": str(self.port)},
             stdout=log,
             stderr=subprocess.STDOUT,
         )
         self.pid = self._process.pid
+        self.started.append(self)
         while not self._is_ready():
             if self._process.poll() is not None or time.perf_counter() - began > READY_SECONDS:
                 raise RuntimeError((Path(self._directory.name) / "log").read_text())
@@ -71,8 +85,14 @@ class Server:
 
     def close(self) -> None:
         self._process.terminate()
-        self._process.wait(30)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         self._directory.cleanup()
+        if self._owns is not None:
+            self._owns.cleanup()
 
     @property
     def memory(self) -> int:
@@ -96,44 +116,82 @@ def migrated(postgres: Postgres) -> str:
 
 
 def chatapi(
-    postgres: Postgres,
+    postgres: Postgres | None,
     *,
     role: str = "postgres",
     assistant: str = "instant",
     name: str = "chatapi",
     database: str = "",
+    model: Server | None = None,
+    port: int | None = None,
+    before: bool = False,
+    timeout: int = 60,
 ) -> Server:
-    return Server(
-        name,
-        ["chatapi", "run"],
-        {
-            "DATABASE_URL": postgres.url(database or postgres.new_database(), role=role),
-            "BETTER_AUTH_SECRET": SECRET,
-            "CHAT_MODEL": f"benchmarks.assistants:{assistant}",
-            "MIGRATE": "off" if database else "auto",
-            # On, and never reached.
-            "RATE_LIMIT": "1000000/minute",
-            "RATE_LIMIT_CHAT": "1000000/minute",
-        },
-    )
+    """Without `postgres` on SQLite. `model` is asked in the place of an assistant; `port` leads to PostgreSQL, too.
+
+    With `before` the version before.
+    """
+    variables = {
+        "BETTER_AUTH_SECRET": SECRET,
+        "CHAT_MODEL": assistant if assistant == "offline" else f"benchmarks.assistants:{assistant}",
+        "CHAT_TIMEOUT": str(timeout),
+        "MIGRATE": "off" if database else "auto",
+        # On, and never reached.
+        "RATE_LIMIT": "1000000/minute",
+        "RATE_LIMIT_CHAT": "1000000/minute",
+    }
+    if postgres is not None:
+        variables["DATABASE_URL"] = postgres.url(database or postgres.new_database(), role=role, port=port)
+    if model is not None:
+        variables |= {
+            "CHAT_MODEL": "openai:benchmark",
+            "OPENAI_BASE_URL": f"http://127.0.0.1:{model.port}/v1",
+            "OPENAI_API_KEY": "none",
+        }
+    python = Path(sys.executable)
+    if before:
+        name = "the version before"
+        variables["PYTHONPATH"] = str(BEFORE / "source")
+        python = BEFORE / "environment" / "bin" / "python"
+    return Server(name, ["chatapi", "run"], variables, python=python)
 
 
-def guarded(postgres: Postgres, **options: str) -> Server:
+def guarded(postgres: Postgres) -> Server:
     """chatapi as a role that is subject to row-level security."""
-    return chatapi(postgres, role=ROLE, name="chatapi, row-level security", **options)
+    return chatapi(postgres, role=ROLE, name="chatapi, row-level security")
 
 
-def peer(postgres: Postgres, *, assistant: str = "instant") -> Server:
-    url = postgres.url(postgres.new_database(), role="postgres")
-    return Server(
-        "FastAPI + SQLModel",
-        ["benchmarks.peer"],
-        {
-            "PEER_DATABASE_URL": url.replace("postgresql://", "postgresql+asyncpg://"),
-            "BETTER_AUTH_SECRET": SECRET,
-            "PEER_SECONDS": str(SLOW_SECONDS if assistant == "slow" else 0),
-        },
-    )
+def the_model() -> Server:
+    """The server of a model that chatapi and its peers ask."""
+    return Server("the model", ["benchmarks.provider"], {}, ready="/")
+
+
+def before_is_there() -> bool:
+    return (BEFORE / ".installed").exists()
+
+
+def peer(
+    postgres: Postgres, *, assistant: str = "instant", model: Server | None = None, port: int | None = None
+) -> Server:
+    url = postgres.url(postgres.new_database(), role="postgres", port=port)
+    variables = {
+        "PEER_DATABASE_URL": url.replace("postgresql://", "postgresql+asyncpg://"),
+        "BETTER_AUTH_SECRET": SECRET,
+        "PEER_SECONDS": str(SLOW_SECONDS if assistant == "slow" else 0),
+    }
+    name = "FastAPI + SQLModel"
+    if model is not None:
+        name += " + openai SDK"
+        tools = [
+            {"name": tool.name, "description": tool.description, "parameters": tool.spec.parameters}
+            for tool in TASK_TOOLS
+        ]
+        variables |= {
+            "PEER_BASE_URL": f"http://127.0.0.1:{model.port}/v1",
+            "PEER_INSTRUCTIONS": INSTRUCTIONS,
+            "PEER_TOOLS": msgspec.json.encode(tools).decode(),
+        }
+    return Server(name, ["benchmarks.peer"], variables)
 
 
 def limit(postgres: Postgres, *, assistant: str = "instant") -> Server:
@@ -148,6 +206,16 @@ def limit(postgres: Postgres, *, assistant: str = "instant") -> Server:
     )
 
 
+def limit_sqlite() -> Server:
+    """On a file of its own with chatapi's tables."""
+    directory = TemporaryDirectory()
+    path = Path(directory.name) / "limit.db"
+    upgrade(settings_for(f"sqlite+aiosqlite:///{path}"))
+    return Server(
+        "sqlite3 in one thread", ["benchmarks.limit_sqlite"], {"LIMIT_DATABASE": str(path)}, owns=directory
+    )
+
+
 def other(postgres: Postgres, name: str, module: str) -> Server:
     """One of `benchmarks.others`."""
     url = postgres.url(postgres.new_database(), role="postgres")
@@ -155,9 +223,13 @@ def other(postgres: Postgres, name: str, module: str) -> Server:
         name,
         [f"benchmarks.others.{module}"],
         {"DATABASE_URL": url, "ANSWER": ANSWER},
-        python=str(OTHERS),
+        python=OTHERS,
         ready="/health",
     )
+
+
+def shown(name: str, value: str) -> str:
+    return f"{name}={shlex.quote(value) if len(value) < LONGEST_SHOWN else '…'}"
 
 
 @contextmanager
@@ -220,15 +292,26 @@ class User:
         self.conversation_id = response.json()["conversation_id"]
         return self
 
-    def turn(self, *, keyed: bool = False) -> Sender:
-        body: dict[str, object] = {"message": MESSAGE}
+    def turn(
+        self,
+        *,
+        keyed: bool = False,
+        manner: str = "",
+        streamed: bool = False,
+        path: str = "/chat",
+        expects: str = "",
+    ) -> Sender:
+        """`manner` is how the model answers (benchmarks/provider.py)."""
+        body: dict[str, object] = {"message": f"{manner} {MESSAGE}".strip()}
         if self.conversation_id is not None:
             body["conversation_id"] = self.conversation_id
-        head = f"POST /api/{self.name}/chat HTTP/1.1\r\nContent-Type: application/json"
+        head = f"POST /api/{self.name}{path} HTTP/1.1\r\nContent-Type: application/json"
         key = "\r\nIdempotency-Key: {key}" if keyed else ""
+        accept = "\r\nAccept: text/event-stream" if streamed else ""
         return Sender(
-            head=f"{head}\r\nAuthorization: Bearer {self._token}{key}",
+            head=f"{head}\r\nAuthorization: Bearer {self._token}{key}{accept}",
             body=msgspec.json.encode(body).decode(),
+            expects=expects,
         )
 
     def adk_turn(self) -> Sender:
@@ -253,12 +336,18 @@ class User:
 
 
 def load(
-    server: Server, senders: list[Sender], *, seconds: float | None = None, each: int | None = None
+    server: Server,
+    senders: list[Sender],
+    *,
+    seconds: float | None = None,
+    each: int | None = None,
+    ramp: float = 0.0,
 ) -> Report:
-    """Have the load made by a process of its own: by wrk if it is there, which can send for a time and no number."""
-    job = Job(port=server.port, senders=senders, seconds=seconds, each=each)
+    """Have the load made by a process of its own: by wrk if it is there, which can send for a time and looks at no body."""
+    job = Job(port=server.port, senders=senders, seconds=seconds, each=each, ramp=ramp)
+    is_for_wrk = seconds is not None and not any(sender.expects for sender in senders)
     before = server.cpu_seconds
-    report = wrk.run(job) if wrk.PROGRAM and seconds is not None else bundled(job)
+    report = wrk.run(job) if wrk.PROGRAM and is_for_wrk else bundled(job)
     report.server_cpu = server.cpu_seconds - before
     return report
 
@@ -270,5 +359,6 @@ def bundled(job: Job) -> Report:
         stdout=subprocess.PIPE,
         check=True,
         cwd=REPOSITORY,
+        timeout=LOAD_SECONDS,
     )
     return msgspec.json.decode(done.stdout, type=Report)

@@ -1,6 +1,4 @@
-"""What open streams cost: memory, the delay of a first word, and the database.
-
-    .venv/bin/python -m benchmarks.streams
+"""What open streams of an assistant inside the process cost: memory, the delay of a first word, and the database.
 
 Service processes on a PostgreSQL of their own; this process is their clients, on bare sockets. A minute on an idle
 machine. What it found is in docs/performance.md; the last two ratios have been noise so far.
@@ -18,6 +16,7 @@ from pathlib import Path
 
 import asyncpg
 
+from benchmarks.measuring import Row
 from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools
 from chatapi.db.schema import upgrade
 from chatapi.turns.runner import Runner
@@ -180,7 +179,7 @@ async def service(database_url: str, **environ: str) -> AsyncIterator[Service]:
             served.close()
 
 
-async def many_streams(postgres: Postgres) -> None:
+async def many_streams(postgres: Postgres) -> list[Row]:
     """In one service, beside another that has but one stream open; they take turns in being measured."""
     alone, among = [], []
     one, other = [postgres.url(await asyncio.to_thread(new_database, postgres)) for _ in range(2)]
@@ -194,25 +193,40 @@ async def many_streams(postgres: Postgres) -> None:
         for _ in range(SAMPLES):
             alone.append(await idle.first_words())
             among.append(await busy.first_words())
-    say(f"memory a stream, {OPEN} open: {memory / 1024:.0f} KiB")
-    for name, samples in (("1 open", alone), (f"{OPEN} open, a word a second each", among)):
-        half = statistics.median(statistics.median(sample) for sample in samples)
-        most = statistics.median(statistics.quantiles(sample, n=20)[18] for sample in samples)
-        say(
-            f"delay of the first word, {name}: {half:.1f} ms at the median, {most:.1f} ms at the 95th percentile"
-        )
+    half, late = ({}, {})
+    for name, samples in (("one", alone), ("many", among)):
+        half[name] = statistics.median(statistics.median(sample) for sample in samples)
+        late[name] = statistics.median(statistics.quantiles(sample, n=20)[18] for sample in samples)
+    return [
+        Row(
+            f"memory of each of {OPEN} open streams",
+            f"{memory / 1024:.0f} KiB",
+            "≤ 100 kB",
+            memory <= 100_000,
+        ),
+        Row("the first word, one stream open: median, p95", f"{half['one']:.1f} ms, {late['one']:.1f} ms"),
+        Row(
+            f"the first word, {OPEN} open, a word a second each: median, p95",
+            f"{half['many']:.1f} ms, {late['many']:.1f} ms",
+            "p95 ≤ 20 ms more",
+            late["many"] <= late["one"] + 20,
+        ),
+    ]
 
 
-async def database(postgres: Postgres, name: str) -> None:
+async def database(postgres: Postgres, name: str) -> list[Row]:
     async with service(postgres.url(name)) as served:
         idle = await load(postgres, name)
         await served.talk(RUNNING, WORDS_PER_SECOND)
         await asyncio.sleep(1)
         busy = await load(postgres, name)
-    say(
-        f"{RUNNING} turns running, {WORDS_PER_SECOND} words a second each: "
-        f"{busy[0] - idle[0]:.1f} transactions a second more than without, {(busy[1] - idle[1]) / 1024:.0f} KiB/s of WAL"
-    )
+    return [
+        Row(
+            f"{RUNNING} turns running, {WORDS_PER_SECOND} words a second each",
+            f"{busy[0] - idle[0]:.1f} transactions a second more than without, "
+            f"{(busy[1] - idle[1]) / 1024:.0f} KiB/s of WAL",
+        )
+    ]
 
 
 async def load(postgres: Postgres, name: str) -> tuple[float, float]:
@@ -228,7 +242,7 @@ async def load(postgres: Postgres, name: str) -> tuple[float, float]:
     return (after[0] - before[0]) / SECONDS, float(after[1] - before[1]) / SECONDS
 
 
-async def throughput(postgres: Postgres) -> None:
+async def throughput(postgres: Postgres) -> list[Row]:
     """Of short turns, in a service without long ones, and beside long ones whose words are written, and are not."""
     one, other = [postgres.url(await asyncio.to_thread(new_database, postgres)) for _ in range(2)]
     rates: dict[str, list[float]] = {"quiet": [], "yes": [], "no": []}
@@ -248,8 +262,12 @@ async def throughput(postgres: Postgres) -> None:
     def ratio(name: str, of: str) -> float:
         return statistics.median(a / b for a, b in zip(rates[name], rates[of], strict=True))
 
-    say(f"turns a second beside {RUNNING} long ones, of those without: {ratio('yes', 'quiet'):.2f}")
-    say(f"turns a second with what they say written down, of those without: {ratio('yes', 'no'):.2f}")
+    return [
+        Row(f"turns a second beside {RUNNING} long ones, of those without", f"{ratio('yes', 'quiet'):.2f} x"),
+        Row(
+            "turns a second with what they say written down, of those without", f"{ratio('yes', 'no'):.2f} x"
+        ),
+    ]
 
 
 def new_database(postgres: Postgres) -> str:
@@ -258,20 +276,10 @@ def new_database(postgres: Postgres) -> str:
     return name
 
 
-def say(line: str) -> None:
-    print(line, flush=True)
-
-
-def main() -> None:
-    postgres = Postgres()
-    postgres.prepare()
-    try:
-        asyncio.run(many_streams(postgres))
-        asyncio.run(database(postgres, new_database(postgres)))
-        asyncio.run(throughput(postgres))
-    finally:
-        postgres.close()
-
-
-if __name__ == "__main__":
-    main()
+def scenario(postgres: Postgres) -> list[Row]:
+    """Open streams of an assistant inside the process: memory, the delay of a first word, and the database."""
+    return [
+        *asyncio.run(many_streams(postgres)),
+        *asyncio.run(database(postgres, new_database(postgres))),
+        *asyncio.run(throughput(postgres)),
+    ]

@@ -40,6 +40,7 @@ def run(job: Job) -> Report:
             env={**os.environ, "REQUESTS": str(requests)},
             capture_output=True,
             check=True,
+            timeout=job.seconds + 90,
         )
     told = msgspec.json.decode(done.stderr, type=Told)
     statuses = {"200": told.requests - told.refused, "refused": told.refused, "lost": told.lost}
