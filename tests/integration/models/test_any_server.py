@@ -607,6 +607,23 @@ class TestReport:
         assert await report_on_models(settings_for("sqlite:///unused")) == []
 
 
+class TestProxy:
+    async def test_of_the_environment_is_asked_in_the_place_of_the_server(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with serve_scripted(said("By proxy.")) as proxy:
+            monkeypatch.setenv("HTTP_PROXY", proxy.base_url)
+            settings = settings_for(
+                "sqlite:///unused", openai_base_url="http://model.invalid/v1", openai_api_key="key"
+            )
+            assert (await ask(LLMAgent(LOCAL, settings=settings))).text == "By proxy."
+
+    async def test_is_passed_by_for_what_no_proxy_names(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HTTP_PROXY", "http://nobody.invalid:1")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        assert (await answer_to(said("Directly."))).text == "Directly."
+
+
 class TestReuse:
     async def test_of_a_connection_needs_no_new_one_for_each_answer(self) -> None:
         async with serve_scripted(*[said("Hello.")] * 3) as server:

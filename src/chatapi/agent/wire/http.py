@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
-from urllib.request import getproxies
+from urllib.request import getproxies_environment, proxy_bypass_environment
 
 import msgspec
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, TCPConnector
@@ -39,7 +39,9 @@ class ModelClient:
     """
 
     def __init__(self) -> None:
-        check_proxies(getproxies())
+        # Read once: aiohttp would look into files for each request (`trust_env`), in a thread of its own.
+        self._proxies = getproxies_environment()
+        check_proxies(self._proxies)
         self._session: ClientSession | None = None
         self._resting: dict[ClientResponse, asyncio.Task[None]] = {}
 
@@ -54,7 +56,6 @@ class ModelClient:
             connector=connector,
             timeout=ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),  # reading: the turn's own time
             headers={"User-Agent": f"chatapi/{__version__}"},
-            trust_env=True,
         )
         return self
 
@@ -75,7 +76,11 @@ class ModelClient:
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **request.headers}
         try:
             response = await self._session.post(
-                base_url + request.path, data=encoded(request.body), headers=headers, allow_redirects=False
+                base_url + request.path,
+                data=encoded(request.body),
+                headers=headers,
+                allow_redirects=False,
+                proxy=proxy_of(base_url, self._proxies),
             )
             try:
                 async for said in self._read(response, format_, reader):
@@ -93,7 +98,9 @@ class ModelClient:
         if self._session is None:
             raise RuntimeError("the client is not open")
         try:
-            async with self._session.get(url, headers=headers, allow_redirects=False) as response:
+            async with self._session.get(
+                url, headers=headers, allow_redirects=False, proxy=proxy_of(url, self._proxies)
+            ) as response:
                 return response.status, await limited(response, MAX_BODY_BYTES)
         except (ClientError, HttpProcessingError, TimeoutError, OSError) as error:
             raise Trouble("away", type(error).__name__) from error
@@ -148,6 +155,15 @@ def encoded(body: Mapping[str, object]) -> bytes:
         return msgspec.json.encode(body)
     except UnicodeEncodeError:  # half a surrogate pair, from a row of an earlier version
         return to_text(body).encode()
+
+
+def proxy_of(url: str, proxies: dict[str, str]) -> str | None:
+    """The proxy for an address: of its scheme, unless `NO_PROXY` excepts its host."""
+    scheme, _, rest = url.partition("://")
+    proxy = proxies.get(scheme)
+    if proxy is None or proxy_bypass_environment(rest.partition("/")[0], proxies):
+        return None
+    return proxy
 
 
 def check_proxies(proxies: Mapping[str, str]) -> None:

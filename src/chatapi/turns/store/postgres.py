@@ -60,9 +60,12 @@ USER_ID = bindparam("user_id", None, type_=User.id.type)
 # a column is looked at before anything is read (EXPLAIN: One-Time Filter), so where this one is, the owner is set.
 OWNER = select(func.set_config("chatapi.user_id", USER_ID, true()).label("id")).cte("owner")
 OWNER_IS_SET = select(OWNER.c.id).scalar_subquery().is_not(None)
+EVERYONE = select(func.set_config("chatapi.everyone", "on", true()).label("set")).cte("everyone")
+EVERYONE_IS_SET = select(EVERYONE.c.set).scalar_subquery().is_not(None)
 CONVERSATION_ID = bindparam("conversation_id", None, type_=Conversation.id.type)
 TURN_ID = bindparam("turn_id", None, type_=Turn.id.type)
 RUN_ID = bindparam("run_id", None, type_=Text())
+RUN_IDS = bindparam("run_ids", None, type_=ARRAY(Text()))
 KEY = bindparam("key", None, type_=Text())
 CONTENT = bindparam("content", None, type_=Text())
 MODEL = bindparam("model", None, type_=Text())
@@ -142,6 +145,12 @@ class PostgresTurnStore(TurnStore):
             },
         )
         return to_answer(run, rows[0][0], said) if rows else await super()._finish(run, said, shown, is_retry)
+
+    async def runs_to_stop(self, run_ids: Sequence[str]) -> set[str]:
+        rows = await self._database.tried(
+            lambda _: self._database.statement(GOING_ON, {"run_ids": list(run_ids)})
+        )
+        return set(run_ids) - {run_id for (run_id,) in rows}
 
     async def write_chunks(self, chunks: Sequence[Chunk]) -> set[str]:
         rows = await self._database.tried(
@@ -335,13 +344,24 @@ def finish_turn(*, was_shown: bool) -> Statement:
     return Statement(statement)
 
 
+def going_on() -> Statement:
+    """As `end.runs_to_stop`: those of the runs that nobody has asked to end, and whose turn is still theirs."""
+    return Statement(
+        select(Turn.run_id).where(
+            EVERYONE_IS_SET,
+            Turn.run_id == any_(RUN_IDS),
+            Turn.status == RUNNING,
+            Turn.cancel_requested.is_(False),
+        )
+    )
+
+
 def write_chunks() -> Statement:
     """As `live.write`: a turn that somebody is just changing is left for the next time, rather than waited for."""
-    run_ids = bindparam("run_ids", None, type_=ARRAY(Text()))
     news = (
         func.unnest(
             bindparam("turn_ids", None, type_=ARRAY(BigInteger())),
-            run_ids,
+            RUN_IDS,
             bindparam("user_ids", None, type_=ARRAY(Text())),
             bindparam("positions", None, type_=ARRAY(Integer())),
             bindparam("events", None, type_=ARRAY(Text())),
@@ -349,12 +369,11 @@ def write_chunks() -> Statement:
         .table_valued("turn_id", "run_id", "user_id", "position", "events")
         .render_derived("news")
     )
-    everyone = select(func.set_config("chatapi.everyone", "on", true()).label("set")).cte("everyone")
     held = (
         select(Turn.run_id)
         .where(
-            select(everyone.c.set).scalar_subquery().is_not(None),
-            Turn.run_id == any_(run_ids),
+            EVERYONE_IS_SET,
+            Turn.run_id == any_(RUN_IDS),
             Turn.status == RUNNING,
         )
         .with_for_update(read=True, skip_locked=True)
@@ -383,4 +402,5 @@ def write_chunks() -> Statement:
 BEGIN_FIRST = begin_first()
 FINISH = finish_turn(was_shown=False)
 FINISH_SHOWN = finish_turn(was_shown=True)
+GOING_ON = going_on()
 WRITE_CHUNKS = write_chunks()
