@@ -19,6 +19,7 @@ from benchmarks.assistants import ANSWER, SLOW_SECONDS
 from benchmarks.load import Job, Report, Sender
 from chatapi.auth.tokens import TokenVerifier
 from chatapi.db.schema import upgrade
+from chatapi.patience import Patience
 from tests.support.databases import unread_metrics
 from tests.support.postgres import ROLE, Postgres, free_port
 from tests.support.serving import SECRET, clean_environ, settings_for
@@ -91,7 +92,7 @@ class Server:
 def migrated(postgres: Postgres) -> str:
     """A database with chatapi's tables."""
     database = postgres.new_database()
-    upgrade(settings_for(postgres.url(database, role="postgres")))
+    upgrade(settings_for(postgres.url(database, role="postgres")), Patience())
     return database
 
 
@@ -197,7 +198,7 @@ def keep_to(cores: set[int], *pids: int) -> None:
 class User:
     """A user of one server with a token and a conversation."""
 
-    verifier = TokenVerifier(settings_for("sqlite:///unused"), unread_metrics())
+    verifier = TokenVerifier(settings_for("sqlite:///unused"), Patience(), unread_metrics())
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -20,6 +20,7 @@ import asyncpg
 
 from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools
 from chatapi.db.schema import upgrade
+from chatapi.patience import Patience
 from chatapi.turns.runner import Runner
 from chatapi.turns.store.live import Chunk
 from tests.chaos.harness import answers
@@ -254,7 +255,7 @@ async def throughput(postgres: Postgres) -> None:
 
 def new_database(postgres: Postgres) -> str:
     name = postgres.new_database()
-    upgrade(settings_for(postgres.url(name)))
+    upgrade(settings_for(postgres.url(name)), Patience())
     return name
 
 

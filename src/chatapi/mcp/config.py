@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import msgspec
 from msgspec import Meta, Struct
 
+from chatapi.patience import Patience
 from chatapi.settings import Settings, SettingsError
 from chatapi.text import path_and_message
 
@@ -35,14 +36,14 @@ class StdioServer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 Server: TypeAlias = HttpServer | StdioServer
 
 
-def external_tools(settings: Settings) -> "ExternalTools | None":
+def external_tools(settings: Settings, patience: Patience) -> "ExternalTools | None":
     """The tools of the configured servers, which are not asked yet. Raises `SettingsError`."""
     if settings.mcp_servers is None:
         return None
     servers = read_servers(settings.mcp_servers)
     from chatapi.mcp.client import ExternalTools  # noqa: PLC0415 - imports the SDK, which takes a second
 
-    return ExternalTools(servers)
+    return ExternalTools(servers, patience)
 
 
 def read_servers(path: str, environ: Mapping[str, str] | None = None) -> dict[str, Server]:

@@ -7,20 +7,21 @@ from msgspec.structs import replace
 
 from chatapi.db.models import Turn
 from chatapi.errors import AppError, DatabaseUnavailable, Restarting
+from chatapi.patience import Patience
 from chatapi.turns.log import TurnLog
 from chatapi.turns.loops import every
 from chatapi.turns.store import TurnStore
 from chatapi.turns.store.live import Chunk, Place
 
-POLL_SECONDS = 0.25  # what is said is written every 0.5 s, so it is seen elsewhere within 0.75 s
 UNREAD_POLLS = 20  # a log is made a moment before it is read
 
 
 class LiveTurns:
     """The logs of turns that run elsewhere, each shared by those who read it here."""
 
-    def __init__(self, store: TurnStore) -> None:
+    def __init__(self, store: TurnStore, patience: Patience) -> None:
         self._store = store
+        self._patience = patience
         self._followed: dict[str, Followed] = {}
         self._polling = asyncio.Lock()
 
@@ -37,7 +38,7 @@ class LiveTurns:
     async def run(self) -> None:
         """Poll until cancelled; nothing is asked while nobody reads."""
         await every(
-            POLL_SECONDS,
+            self._patience.poll,
             self._poll_wanted,
             absence="Turns of other processes are not seen while the database is away",
         )
