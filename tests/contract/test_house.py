@@ -194,6 +194,27 @@ class TestArchitecture:
         ] == []
 
 
+class TestChanges:
+    """The table of CONTRIBUTING: where each kind of change is made, and which test misses what was forgotten."""
+
+    ROWS = re.findall(
+        r"^\| an? (.+)\|$", (REPOSITORY / "CONTRIBUTING.md").read_text().partition("## Ten changes")[2], re.M
+    )
+
+    def test_are_ten(self) -> None:
+        assert len(self.ROWS) == 10
+
+    @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.partition("|")[0].strip().replace(" ", "-"))
+    def test_names_files_and_tests_that_there_are(self, row: str) -> None:
+        _, made, told, fails = row.split("|")
+        for file in re.findall(r"`([\w./]+\.(?:py|md|example))`", made + told):
+            assert (listing.PACKAGE / file).exists() or (REPOSITORY / file).exists(), file
+        tests = re.findall(r"`([\w/]+\.py)::(\w+)`", fails)
+        assert tests
+        for file, name in tests:
+            assert re.search(rf"^(class|def|async def) {name}\b", (REPOSITORY / file).read_text(), re.M), name
+
+
 class TestDependencies:
     def test_have_a_row_each_that_says_what_was_passed_over(self) -> None:
         project = PROJECT["project"]

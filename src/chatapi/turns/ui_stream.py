@@ -90,6 +90,8 @@ class UIMessageChunks:
                 yield {"type": "abort"}
             case AppError():
                 yield {"type": "error", "errorText": outcome.detail, "problem": outcome.document}
+            case None:
+                pass  # a log is read to its end, so there is one
 
     def _delta(self, kind: str, text: str) -> Iterator[Chunk]:
         if self._open != kind:

@@ -1,5 +1,6 @@
 """What is configured decides what is imported, and what is wrong stops the start with one line."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from chatapi.agent.loading import load_agent
+from chatapi.agent.providers import PROVIDERS
 from chatapi.patience import Patience
 from chatapi.settings import SettingsError
-from tests.support.serving import clean_environ, settings_for
+from tests.integration.models.conftest import WIRES
+from tests.support.serving import REPOSITORY, clean_environ, settings_for
 
 # Not pydantic: Litestar imports it where it is installed.
 MODEL_LIBRARIES = ("pydantic_ai", "openai", "google.genai", "anthropic", "httpx2")
@@ -32,6 +35,13 @@ def python(directory: Path, code: str, **environ: str) -> subprocess.CompletedPr
         timeout=60,
         check=False,
     )
+
+
+def test_every_provider_is_tried_and_explained() -> None:
+    """By the tests that run on each wire, and by a row that says what it needs."""
+    assert {model.partition(":")[0] for model in WIRES} == set(PROVIDERS)
+    rows = re.findall(r"^\| `([\w-]+):", (REPOSITORY / "docs/assistants.md").read_text(), re.M)
+    assert set(PROVIDERS) <= set(rows)
 
 
 def test_the_offline_assistant_imports_no_model_library(directory: Path) -> None:
