@@ -99,6 +99,8 @@ class Connection:
             finally:
                 session.client = None
                 self.settled.set()
+            if is_cancelled():  # and the SDK has made another error of that
+                return
             if session.forgotten:
                 self._renewed.clear()
                 log.info("The MCP server %s has forgotten its session, which is begun anew", self.name)
@@ -193,6 +195,11 @@ class Connection:
             parameters=offered.schema,
             call=call,
         )
+
+
+def is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class ExternalTools:

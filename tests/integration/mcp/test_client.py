@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from chatapi.agent.ports import ToolSpec
 from chatapi.agent.tools import TASK_TOOLS
 from chatapi.app import create_app
-from chatapi.mcp.client import MAX_RESULT, MAX_TOOLS, result_of
+from chatapi.mcp.client import MAX_RESULT, MAX_TOOLS, Connection, Session, result_of
 from chatapi.mcp.config import HttpServer, read_servers
 from chatapi.settings import Settings, SettingsError
 from tests.support import mcp_server, serving
@@ -278,6 +278,24 @@ class TestServers:
         for writer in held:
             writer.transport.abort()
         assert held
+
+
+async def test_a_connection_ends_when_it_is_told_to_whatever_the_sdk_makes_of_that() -> None:
+    waiting = asyncio.Event()
+
+    class Deaf(Connection):
+        async def _connect_and_wait(self, session: Session) -> None:
+            waiting.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise ConnectionError from None
+
+    keeping = asyncio.create_task(Deaf("far", HttpServer(url="http://far"), SOON_AGAIN).keep())
+    await waiting.wait()
+    keeping.cancel()
+    await asyncio.wait({keeping}, timeout=60)
+    assert keeping.done()
 
 
 class TestFile:
