@@ -99,7 +99,7 @@ async def test_a_stop_that_is_repeated_does_not_disturb_the_cleaning_up() -> Non
 async def test_its_time_stands_still_while_a_tool_waits_for_the_database(tmp_path: Path) -> None:
     """In a burst it may wait for a connection for longer than a model may think."""
     settings = settings_for(f"sqlite:///{tmp_path / 'chatapi.db'}", db_pool_size=1)
-    await asyncio.to_thread(upgrade, settings)
+    await asyncio.to_thread(upgrade, settings, Patience())
     database = open_database(settings)
     store = turn_store(database)
     before, after = uuid4().hex, uuid4().hex
@@ -107,7 +107,9 @@ async def test_its_time_stands_still_while_a_tool_waits_for_the_database(tmp_pat
     claim = Claim(run_id="run", worker_id="worker", model="commanded", history=0)
     run = await store.begin("alice", request, None, claim)
     assert isinstance(run, Run)
-    turn = Runner(run, store, CommandedAgent(), {tool.name: tool for tool in TASK_TOOLS}, seconds=60)
+    turn = Runner(
+        run, store, CommandedAgent(), {tool.name: tool for tool in TASK_TOOLS}, Patience(), seconds=60
+    )
     reply = asyncio.create_task(turn.reply())
     await CommandedAgent.gates[before].reached.wait()
     assert turn.deadline is not None
