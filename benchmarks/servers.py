@@ -23,6 +23,7 @@ from chatapi.agent.llm import INSTRUCTIONS
 from chatapi.agent.tools import TASK_TOOLS
 from chatapi.auth.tokens import TokenVerifier
 from chatapi.db.schema import upgrade
+from chatapi.patience import Patience
 from tests.support.databases import unread_metrics
 from tests.support.postgres import ROLE, Postgres, free_port
 from tests.support.serving import SECRET, clean_environ, settings_for
@@ -111,7 +112,7 @@ class Server:
 def migrated(postgres: Postgres) -> str:
     """A database with chatapi's tables."""
     database = postgres.new_database()
-    upgrade(settings_for(postgres.url(database, role="postgres")))
+    upgrade(settings_for(postgres.url(database, role="postgres")), Patience())
     return database
 
 
@@ -210,7 +211,7 @@ def limit_sqlite() -> Server:
     """On a file of its own with chatapi's tables."""
     directory = TemporaryDirectory()
     path = Path(directory.name) / "limit.db"
-    upgrade(settings_for(f"sqlite+aiosqlite:///{path}"))
+    upgrade(settings_for(f"sqlite+aiosqlite:///{path}"), Patience())
     return Server(
         "sqlite3 in one thread", ["benchmarks.limit_sqlite"], {"LIMIT_DATABASE": str(path)}, owns=directory
     )
@@ -269,7 +270,7 @@ def keep_to(cores: set[int], *pids: int) -> None:
 class User:
     """A user of one server with a token and a conversation."""
 
-    verifier = TokenVerifier(settings_for("sqlite:///unused"), unread_metrics())
+    verifier = TokenVerifier(settings_for("sqlite:///unused"), Patience(), unread_metrics())
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -18,6 +18,7 @@ import asyncpg
 import httpx
 
 from chatapi.db.schema import upgrade
+from chatapi.patience import Patience
 from tests.support.postgres import Postgres
 from tests.support.serving import SECRET, Client, Process, settings_for
 
@@ -127,7 +128,7 @@ async def main() -> None:
     postgres = await asyncio.to_thread(Postgres)
     await asyncio.to_thread(postgres.prepare)
     database_url = postgres.url(await asyncio.to_thread(postgres.new_database))
-    await asyncio.to_thread(upgrade, settings_for(database_url))
+    await asyncio.to_thread(upgrade, settings_for(database_url), Patience())
     try:
         async with service(database_url) as (process, url):
             run = await load(url, process, postgres)

@@ -19,6 +19,7 @@ import asyncpg
 from benchmarks.measuring import Row
 from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools
 from chatapi.db.schema import upgrade
+from chatapi.patience import Patience
 from chatapi.turns.runner import Runner
 from chatapi.turns.store.live import Chunk
 from tests.chaos.harness import answers
@@ -272,7 +273,7 @@ async def throughput(postgres: Postgres) -> list[Row]:
 
 def new_database(postgres: Postgres) -> str:
     name = postgres.new_database()
-    upgrade(settings_for(postgres.url(name)))
+    upgrade(settings_for(postgres.url(name)), Patience())
     return name
 
 

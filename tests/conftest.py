@@ -3,19 +3,18 @@
 import asyncio
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pytest_asyncio.plugin import PytestAsyncioFunction
 
-from chatapi.auth.jwks import JWKS
 from chatapi.cli import settle
 from chatapi.db.schema import upgrade
 from tests.support import run
 from tests.support.postgres import Postgres
-from tests.support.serving import Client, serve, settings_for
+from tests.support.serving import SLOW_MACHINE, Client, serve, settings_for
 from tests.support.waiting import end, where_tasks_wait
 
 
@@ -54,14 +53,6 @@ async def loop() -> asyncio.AbstractEventLoop:
     return asyncio.get_running_loop()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def patient_keys() -> Iterator[None]:
-    """A fetch of keys may take as long as a slow machine needs; where time is the matter, a test says so itself."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(JWKS.__init__.__kwdefaults__, "fetch_seconds", 60.0)  # type: ignore[arg-type]
-        yield
-
-
 @pytest.fixture(scope="session")
 def postgres() -> Postgres:
     """The run's one server. A test that stops one, or counts what goes on in it, makes its own."""
@@ -72,7 +63,7 @@ def postgres() -> Postgres:
 def migrated_file() -> Path:
     """A SQLite file to make others from."""
     file = run.directory("sqlite") / "chatapi.db"
-    upgrade(settings_for(f"sqlite:///{file}"))
+    upgrade(settings_for(f"sqlite:///{file}"), SLOW_MACHINE)
     return file
 
 

@@ -35,40 +35,40 @@ def pages() -> dict[Path, Path]:
     return found
 
 
-def gather() -> None:
-    shutil.rmtree(STAGE, ignore_errors=True)
+def gather(stage: Path) -> None:
+    shutil.rmtree(stage, ignore_errors=True)
     known = pages()
     for document, page in known.items():
-        put(page, relinked(document, page, known))
-    put(Path("reference.md"), reference())
+        put(stage / page, relinked(document, page, known, stage))
+    put(stage / "reference.md", reference())
 
 
-def relinked(document: Path, page: Path, known: dict[Path, Path]) -> str:
+def relinked(document: Path, page: Path, known: dict[Path, Path], stage: Path) -> str:
     """The text of a document with its links as the page needs them."""
 
     def link(found: re.Match[str]) -> str:
         target = (document.parent / found[1]).resolve()
-        to = known.get(target) or along(target)
-        return os.path.relpath(STAGE / to, (STAGE / page).parent) + (found[2] or "")
+        to = known.get(target) or along(target, stage)
+        return os.path.relpath(stage / to, (stage / page).parent) + (found[2] or "")
 
     parts = FENCED.split(document.read_text())
     return "".join(part if number % 2 else LINK.sub(link, part) for number, part in enumerate(parts))
 
 
-def along(file: Path) -> Path:
+def along(file: Path, stage: Path) -> Path:
     """A file that is no page goes along under its own name, as text: a browser shows it."""
     path = Path("files") / f"{file.relative_to(REPOSITORY)}.txt"
-    put(path, file.read_text())
+    put(stage / path, file.read_text())
     return path
 
 
 def put(path: Path, text: str) -> None:
-    (STAGE / path).parent.mkdir(parents=True, exist_ok=True)
-    (STAGE / path).write_text(text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
 
 
 def main() -> int:
-    gather()
+    gather(STAGE)
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
     return subprocess.run(command, cwd=REPOSITORY, check=False).returncode
 

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from pkgutil import resolve_name
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
@@ -20,13 +22,13 @@ from litestar import Litestar
 from litestar.cli.main import litestar_group
 
 from chatapi import __version__
-from chatapi.app import create_app
 from chatapi.auth.tokens import TokenVerifier
 from chatapi.db.database import Database
 from chatapi.db.failures import cause_of, is_transient
 from chatapi.db.schema import Schema
 from chatapi.errors.base import AppError
 from chatapi.metrics import MULTIPROCESS, Metrics
+from chatapi.patience import Patience
 from chatapi.settings import Settings, SettingsError
 from chatapi.tracing import Tracing
 from chatapi.turns.retention import expire
@@ -34,18 +36,18 @@ from chatapi.web.checks import ask_all
 from chatapi.web.server import BoundedHttp, Server
 
 APP = "chatapi.app:create_app"
+APP_VARIABLE = "LITESTAR_APP"  # Litestar's own; workers inherit it
 WORKER = "chatapi.cli:settled_app"
 COLLECT_AFTER = 10_000  # objects more than before; Python's 700 are made by two turns, and hold no cycles
 # Within which a worker must answer its supervisor, or be replaced: on a busy machine it needs several to start.
 ANSWER_SECONDS = 30
-GRACE_SECONDS = 20  # for requests under way at SIGTERM; with the drain after it below an orchestrator's 30
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-def main() -> None:
-    """The console script."""
+def main(app: str = APP) -> None:
+    """The console script. `app` is where Litestar finds what makes the app."""
     load_dotenv(".env")
-    os.environ["LITESTAR_APP"] = APP
+    os.environ[APP_VARIABLE] = app
     litestar_group.help = __doc__
     for command in (run, token, check_config, retention, version):
         litestar_group.add_command(command)  # `run` and `version` take the place of Litestar's
@@ -83,7 +85,7 @@ def run(app: Litestar, host: str | None, port: int | None, workers: int) -> None
     """Run the service."""
     settings = Settings.from_env()
     signal.signal(signal.SIGTERM, end_well)
-    options = server_options(settings) | {"workers": workers}
+    options = server_options(settings, Patience()) | {"workers": workers}
     options |= {} if host is None else {"host": host}
     options |= {} if port is None else {"port": port}
     if workers == 1:
@@ -95,7 +97,7 @@ def run(app: Litestar, host: str | None, port: int | None, workers: int) -> None
         uvicorn.run(WORKER, factory=True, **options)
 
 
-def server_options(settings: Settings) -> dict[str, Any]:
+def server_options(settings: Settings, patience: Patience) -> dict[str, Any]:
     """What Uvicorn is told."""
     return {
         "host": settings.host,
@@ -103,16 +105,16 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "log_config": None,  # the app's holds for the server, too; what the server would say of requests, it says
         "access_log": False,
         "timeout_keep_alive": settings.keep_alive_seconds,
-        "timeout_graceful_shutdown": GRACE_SECONDS,
+        "timeout_graceful_shutdown": patience.grace,
         "timeout_worker_healthcheck": ANSWER_SECONDS,
         "server_header": False,
-        "http": BoundedHttp,
+        "http": partial(BoundedHttp, patience=patience),
     }
 
 
 def settled_app() -> Litestar:
     """The app of a worker process."""
-    app = create_app()
+    app: Litestar = resolve_name(os.environ[APP_VARIABLE])()
     settle()
     return app
 
@@ -155,7 +157,7 @@ def end_well(*_: object) -> NoReturn:
 def token(user_id: str, expires: timedelta) -> None:
     """Print a development token for USER_ID, signed with BETTER_AUTH_SECRET."""
     settings = Settings.from_env()
-    verifier = TokenVerifier(settings, Metrics(__version__, settings.chatapi_build))
+    verifier = TokenVerifier(settings, Patience(), Metrics(__version__, settings.chatapi_build))
     click.echo(verifier.mint(user_id, expires))
 
 
@@ -178,7 +180,11 @@ def check_config(*, connect: bool) -> None:
         click.echo(f"{name}={value}")
     if not connect:
         return
-    wrong = [f"{name}: {trouble}" for name, trouble in asyncio.run(ask_all(settings)).items() if trouble]
+    wrong = [
+        f"{name}: {trouble}"
+        for name, trouble in asyncio.run(ask_all(settings, Patience())).items()
+        if trouble
+    ]
     for model in asyncio.run(report_on_models(settings)):
         if model.trouble is not None:
             wrong.append(f"CHAT_MODEL: {model.name}: {model.trouble}")
@@ -216,9 +222,9 @@ def retention(*, older_than: timedelta, dry_run: bool) -> None:
 
 
 async def expire_in(settings: Settings, before: datetime, *, dry_run: bool) -> int:
-    database = Database(settings, Metrics(__version__, settings.chatapi_build), Tracing())
+    database = Database(settings, Patience(), Metrics(__version__, settings.chatapi_build), Tracing())
     try:
-        await Schema(database, settings).ensure_current()
+        await Schema(database, settings, Patience()).ensure_current()
         return await expire(database, before, dry_run=dry_run)
     finally:
         await database.close()

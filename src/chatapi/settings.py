@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -49,8 +50,8 @@ class SettingsError(Exception):
     """A setting is wrong or missing; the text is one line and names the variable."""
 
 
-class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
-    """What the operator decided. Durations are in seconds."""
+class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
+    """What the operator decided. Durations are in seconds. What is parsed of it is kept, so that it is parsed once."""
 
     database_url: Text
     db_pool_size: Annotated[int, Meta(ge=1, le=1_000)] | None = None
@@ -145,18 +146,18 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
             if not HOST.fullmatch(host):
                 raise SettingsError(f"MCP_ALLOWED_HOSTS: {host} is not a host such as chat.example.com")
 
-    @property
-    def origins(self) -> list[str]:
+    @cached_property
+    def origins(self) -> Sequence[str]:
         """The sites whose pages may read answers; `*` is all of them."""
         return [origin.strip() for origin in (self.cors_origins or "").split(",") if origin.strip()]
 
-    @property
+    @cached_property
     def limits(self) -> tuple[RateLimitItem | None, RateLimitItem | None]:
         """The limit of all routes, and that of chat; None is none. Raises `SettingsError`."""
         return rate_limit("RATE_LIMIT", self.rate_limit), rate_limit("RATE_LIMIT_CHAT", self.rate_limit_chat)
 
-    @property
-    def mcp_hosts(self) -> list[str] | None:
+    @cached_property
+    def mcp_hosts(self) -> Sequence[str] | None:
         """By which names `/mcp` may be called; None: by any."""
         hosts = [host.strip().lower() for host in self.mcp_allowed_hosts.split(",") if host.strip()]
         return None if hosts == ["*"] else hosts
@@ -165,7 +166,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     def sqlite(self) -> bool:
         return is_sqlite(self.database_url)
 
-    @property
+    @cached_property
     def redis_address(self) -> str | None:
         """`redis_url` as any client of Redis takes it: Valkey speaks its protocol, and a port may be left out."""
         if self.redis_url is None:
@@ -187,18 +188,18 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     def migrates_itself(self) -> bool:
         return (self.migrate or ("auto" if self.sqlite else "off")) == "auto"
 
-    @property
-    def jwt_issuers(self) -> list[str] | None:
+    @cached_property
+    def jwt_issuers(self) -> Sequence[str] | None:
         """What every token has to name in `iss`, one of these; None: what its `Issuer` says."""
         return listed("JWT_ISSUER", self.jwt_issuer) or None
 
-    @property
-    def jwt_audiences(self) -> list[str] | None:
+    @cached_property
+    def jwt_audiences(self) -> Sequence[str] | None:
         """What every token has to name in `aud`, one of these; None: what its `Issuer` says."""
         return listed("JWT_AUDIENCE", self.jwt_audience) or None
 
-    @property
-    def issuers(self) -> list[Issuer]:
+    @cached_property
+    def issuers(self) -> Sequence[Issuer]:
         """Whose published keys check tokens. Raises `SettingsError` where it cannot be told which keys are whose.
 
         A Better Auth server calls itself by its address in `iss` and `aud`, by each if it has several. One that signs
@@ -232,8 +233,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
             if key_sets
         ]
 
-    @property
-    def issuer_addresses(self) -> list[str]:
+    @cached_property
+    def issuer_addresses(self) -> Sequence[str]:
         """Where a client may be sent to sign in: those issuers that are named by an address."""
         named = [name for name in self.jwt_issuers or () if name.startswith(("https://", "http://"))]
         return named or listed("BETTER_AUTH_URL", self.better_auth_url)

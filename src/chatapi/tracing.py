@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-FLUSH_SECONDS = 3.0  # at the end of a shutdown that has 30 s for all
 HTTP_PROTOCOL = "http/protobuf"  # https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 
 
@@ -58,13 +57,13 @@ class Tracing:
             return None
         return self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=known(attributes))
 
-    def close(self) -> None:
-        """Send what is not sent yet, but wait for it no longer than a shutdown can; blocks."""
+    def close(self, seconds: float) -> None:
+        """Send what is not sent yet, but wait for it no longer than so many seconds; blocks."""
         if self._provider is not None:
             # The SDK waits for as long as the exporter's time-out, 10 s, and a thread cannot be told to stop.
             sending = threading.Thread(target=self._provider.shutdown, daemon=True)
             sending.start()
-            sending.join(FLUSH_SECONDS)
+            sending.join(seconds)
 
     def watch_statements(self, engine: AsyncEngine) -> None:
         """A span for each statement that is part of something traced."""

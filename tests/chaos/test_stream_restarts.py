@@ -18,7 +18,7 @@ import pytest
 from tests.chaos.harness import answers
 from tests.support.postgres import Postgres, free_port
 from tests.support.proxies import missing, proxied
-from tests.support.serving import SECRET, Client, Process
+from tests.support.serving import GATED, SECRET, Client, Process
 from tests.support.sse import STREAM, Chunk, chunks_of, text_of
 
 pytestmark = pytest.mark.slow
@@ -61,7 +61,7 @@ class Fleet:
             await process.__aexit__(None, None, None)
 
     def _launch(self, port: int) -> Process:
-        return Process(self.directory, self._environ, port=port)
+        return Process(self.directory, self._environ, port=port, program=GATED)
 
 
 @pytest.fixture

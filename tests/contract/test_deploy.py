@@ -12,15 +12,16 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from chatapi import app, cli
+from chatapi.patience import Patience
 from chatapi.settings import Settings
-from chatapi.turns.runner import SETTLE_SECONDS
+from chatapi.turns.supervisor import SETTLING_TRIES
 from tests.support.serving import REPOSITORY
 
 DEPLOY = REPOSITORY / "deploy"
 VARIABLES = {*Settings.__struct_encode_fields__, "FORWARDED_ALLOW_IPS"}  # the last is Uvicorn's
 # From SIGTERM to the end: requests, or turns and then what is left of them, whichever takes longer.
-END_SECONDS = max(cli.GRACE_SECONDS, app.DRAIN_SECONDS) + SETTLE_SECONDS * 3
+PATIENCE = Patience()
+END_SECONDS = max(PATIENCE.grace, PATIENCE.drain) + PATIENCE.settle * SETTLING_TRIES
 
 
 def manifests() -> dict[str, Any]:

@@ -81,6 +81,76 @@ class TestLint:
         assert [line for line in files if not re.search(r'(?:\]|",)\s+# \w', line)] == []
 
 
+# A module of `src` has at most so many lines, and a function so many, but where it has a reason to be longer.
+MODULE_LINES = 350
+FUNCTION_LINES = 50
+LONGER = {
+    "agent/llm.py": "an answer from several models is one story: ask, call tools, try again, go on to another",
+    "agent/schemas.py": "one rule after the other of what providers do not take in a schema, and the walk over them",
+    "turns/store/postgres.py": "the two transactions of a turn, each as one statement, read beside each other",
+    "turns/store/postgres.py finish_turn": "one SQL statement",
+    "turns/store/begin.py begin_new": "one transaction, in order",
+}
+
+
+class TestSize:
+    def test_nothing_is_long_without_a_reason(self) -> None:
+        found = {name for name, lines, most in lengths() if lines > most}
+        assert found == set(LONGER)
+
+
+def lengths() -> Iterator[tuple[str, int, int]]:
+    """Each module and each function of `src`, how long it is, and how long it may be."""
+    for path in listing.PACKAGE.rglob("*.py"):
+        name = str(path.relative_to(listing.PACKAGE))
+        source = path.read_text()
+        yield name, len(source.splitlines()), MODULE_LINES
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                yield f"{name} {node.name}", node.end_lineno - node.lineno + 1, FUNCTION_LINES
+
+
+class TestPatches:
+    """What a test wants different is an argument, or it gets the object from `Services`."""
+
+    def test_none_is_of_a_constant_a_default_or_of_how_an_object_is_made(self) -> None:
+        forbidden = re.compile(r"[A-Z][A-Z0-9_]*|__init__|__defaults__|__kwdefaults__")
+        found = [
+            f"{path.relative_to(REPOSITORY)}: {ast.unparse(call)}"
+            for path in (REPOSITORY / "tests").rglob("*.py")
+            if "node_modules" not in path.parts
+            for call in ast.walk(ast.parse(path.read_text()))
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
+            for name in patched_names(call)
+            if forbidden.fullmatch(name)
+        ]
+        assert found == []
+
+    def test_none_is_an_assignment_to_somebody_elses_constant(self) -> None:
+        found = [
+            f"{path.relative_to(REPOSITORY)}: {ast.unparse(target)}"
+            for path in (REPOSITORY / "tests").rglob("*.py")
+            if "node_modules" not in path.parts
+            for statement in ast.walk(ast.parse(path.read_text()))
+            if isinstance(statement, ast.Assign)
+            for target in statement.targets
+            if isinstance(target, ast.Attribute) and target.attr.isupper()
+        ]
+        assert found == []
+
+
+def patched_names(call: ast.Call) -> Iterator[str]:
+    """The names that a call of `setattr`, `setitem` or `patch` patches, as far as they are written out."""
+    assert isinstance(call.func, ast.Attribute)
+    if call.func.attr in {"setattr", "delattr"}:
+        for argument in call.args[:2]:
+            if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                yield argument.value.rpartition(".")[2]
+    elif call.func.attr == "setitem" and isinstance(call.args[0], ast.Attribute):
+        yield call.args[0].attr
+
+
 PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 DOCS = REPOSITORY / "docs"
 
@@ -122,6 +192,27 @@ class TestArchitecture:
             for name in named
             if not any((root / name).exists() for root in (listing.PACKAGE, REPOSITORY))
         ] == []
+
+
+class TestChanges:
+    """The table of CONTRIBUTING: where each kind of change is made, and which test misses what was forgotten."""
+
+    ROWS = re.findall(
+        r"^\| an? (.+)\|$", (REPOSITORY / "CONTRIBUTING.md").read_text().partition("## Ten changes")[2], re.M
+    )
+
+    def test_are_ten(self) -> None:
+        assert len(self.ROWS) == 10
+
+    @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.partition("|")[0].strip().replace(" ", "-"))
+    def test_names_files_and_tests_that_there_are(self, row: str) -> None:
+        _, made, told, fails = row.split("|")
+        for file in re.findall(r"`([\w./]+\.(?:py|md|example))`", made + told):
+            assert (listing.PACKAGE / file).exists() or (REPOSITORY / file).exists(), file
+        tests = re.findall(r"`([\w/]+\.py)::(\w+)`", fails)
+        assert tests
+        for file, name in tests:
+            assert re.search(rf"^(class|def|async def) {name}\b", (REPOSITORY / file).read_text(), re.M), name
 
 
 class TestDependencies:

@@ -8,10 +8,17 @@ from typing import Any
 import jsonschema
 import pytest
 
+from chatapi.web.browsers import EVERYWHERE, EXPOSED
 from tests.support.serving import Client, anybody
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 PUBLIC = ("/health", "/docs", "/metrics")
+# What any response of HTTP has, or what says what a browser may do with it. Any other header is said of each operation.
+STANDARD = {
+    *(name.decode() for name in EVERYWHERE),
+    *("content-disposition", "content-length", "content-security-policy", "content-type", "date", "location"),
+    *("server", "transfer-encoding", "vary"),
+}
 BODIES: dict[str, Any] = {
     "chat": {"message": "say Hello."},
     "chatAsTokenUser": {"message": "say Hello."},
@@ -178,6 +185,8 @@ class TestWalk:
             # Of Alice's one turn nothing is left to cancel; test_turns.py cancels one that runs.
             ended = operation["operationId"] == "cancelTurn" and response.status_code == 409
             assert response.status_code < 300 or ended, (method, path, response.text)
+            told = {name.lower() for name in documented["headers"]}
+            assert set(response.headers) - STANDARD <= told & {name.lower() for name in EXPOSED}, path
             if response.headers.get("content-type") == "application/x-ndjson":
                 assert [json.loads(line)["record"] for line in response.text.splitlines()][-1] == "end"
             elif response.content:

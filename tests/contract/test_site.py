@@ -39,11 +39,10 @@ def test_the_reference_has_every_route_with_every_status() -> None:
     assert "### Page of Task\n" in text
 
 
-def test_links_become_links_among_pages_and_files_go_along(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(build, "STAGE", tmp_path)
+def test_links_become_links_among_pages_and_files_go_along(tmp_path: Path) -> None:
     known = build.pages()
     document = REPOSITORY / "docs/adr/README.md"
-    text = build.relinked(REPOSITORY / "README.md", Path("index.md"), known)
+    text = build.relinked(REPOSITORY / "README.md", Path("index.md"), known, tmp_path)
     assert "](api.md)" in text
     assert "](adr/index.md)" in text
     assert "](docs/" not in text

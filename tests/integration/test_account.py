@@ -17,7 +17,7 @@ from chatapi.db.models import Conversation, Message, Turn, TurnChunk, User
 from chatapi.db.owner import EVERYONE
 from tests.support.databases import open_database
 from tests.support.logs import heard
-from tests.support.serving import Client, serve, settings_for
+from tests.support.serving import Client, execute, serve, settings_for
 
 COLUMNS_TOLD = {
     "conversation": {"id", "title", "created_at", "updated_at"},
@@ -90,12 +90,15 @@ async def exported(client: Client) -> list[dict[str, Any]]:
 
 class TestExport:
     async def test_is_everything_and_nobody_elses(
-        self, alice: Client, bob: Client, database: Database, monkeypatch: pytest.MonkeyPatch
+        self, alice: Client, bob: Client, database: Database
     ) -> None:
-        monkeypatch.setattr(account, "PAGE", 2)
         await fill(alice)
         await fill(bob)
         first, *records, last = await exported(alice)
+        in_small_pages = b"".join(
+            [each async for each in account.export(database, alice.user_id, page_size=2)]
+        )
+        assert [json.loads(each) for each in in_small_pages.splitlines()] == [first, *records, last]
         assert first == {"record": "export", "version": 1, "user_id": alice.user_id}
         assert last == {"record": "end", "records": len(records)}
         found = {name: [r for r in records if r["record"] == name] for name in COLUMNS_TOLD}
@@ -151,27 +154,28 @@ class TestExport:
         assert (lines, size > 40_000_000) == (many + 4, True)
         assert peak < 8_000_000
 
-    async def test_that_breaks_has_no_end_and_is_audited_as_failed(
-        self, alice: Client, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        await fill(alice)
-        monkeypatch.setattr(account, "LEFT_OUT", None)  # the first page fails
-        with heard("chatapi.audit") as messages, pytest.raises(httpx.RemoteProtocolError):
-            await exported(alice)
+    async def test_that_breaks_has_no_end_and_is_audited_as_failed(self, empty_database_url: str) -> None:
+        async with serve(settings_for(empty_database_url)) as url, Client(url, "alice") as alice:
+            await fill(alice)
+            await execute(empty_database_url, "ALTER TABLE tasks RENAME TO errands")  # the last page fails
+            with heard("chatapi.audit") as messages, pytest.raises(httpx.RemoteProtocolError):
+                await exported(alice)
         assert json.loads(messages[-1])["action"] == "account.exported"
         assert json.loads(messages[-1])["outcome"] == "failure"
 
 
 class TestErasure:
     async def test_leaves_nothing_and_nobody_else_alone(
-        self, alice: Client, bob: Client, database: Database, monkeypatch: pytest.MonkeyPatch
+        self, alice: Client, bob: Client, database: Database
     ) -> None:
-        monkeypatch.setattr(account, "BATCH", 2)
         await fill(alice)
         await fill(bob)
         of_bob = await rows_of(database, bob.user_id)
         await leave_chunks(database, alice.user_id)
         assert all((await rows_of(database, alice.user_id)).values())
+        await account.erase(database, alice.user_id, batch=2)
+        assert not any((await rows_of(database, alice.user_id)).values())
+        await fill(alice)
         with heard("chatapi.audit") as messages:
             for _ in range(2):  # again is the same
                 response = await alice.delete(alice.mine(""), params={"confirm": alice.user_id})

@@ -11,7 +11,7 @@ import httpx
 import jwt
 import pytest
 
-from chatapi.auth.tokens import LEEWAY
+from chatapi.patience import Patience
 from tests.support.better_auth import User, better_auth, missing
 from tests.support.issuer import ALGORITHMS
 from tests.support.serving import SECRET, anybody, serve, settings_for
@@ -139,7 +139,10 @@ async def test_its_expired_tokens_are_refused(servers: dict[str, str], service_o
     url = servers["expired"]
     async with service_of(url) as client, User(url) as alice:
         token = await (await alice.sign_up()).token()
-        assert jwt.decode(token, options={"verify_signature": False})["exp"] < time.time() - LEEWAY.seconds
+        assert (
+            jwt.decode(token, options={"verify_signature": False})["exp"]
+            < time.time() - Patience().token_leeway
+        )
         answer = await ask(client, token)
         assert (answer.status_code, answer.json()["detail"]) == (401, "the token has expired")
 

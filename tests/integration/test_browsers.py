@@ -7,7 +7,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from chatapi.web import server
 from tests.support.agents import CommandedAgent
 from tests.support.serving import Client, anybody, serve, settings_for, token_for
 
@@ -153,11 +152,6 @@ class TestSecurityHeaders:
 
 class TestHead:
     """The request line and the headers."""
-
-    @pytest.fixture(autouse=True)
-    def lingers(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """For as long as a slow machine takes to send what is not read; who has the answer does not wait for it."""
-        monkeypatch.setattr(server, "LINGER_SECONDS", 60.0)
 
     async def test_up_to_the_bound_is_read(self, alice: Client) -> None:
         response = await alice.get("/api/me", headers={"X-Long": "x" * 60_000})

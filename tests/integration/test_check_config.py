@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from chatapi.web import checks
+from chatapi.patience import Patience
 from chatapi.web.checks import ask_all
 from tests.support.issuer import issuing
 from tests.support.postgres import free_port
 from tests.support.redis import Redis, redis_server
-from tests.support.serving import SECRET, clean_environ, serve, settings_for
+from tests.support.serving import SECRET, SLOW_MACHINE, clean_environ, serve, settings_for
 
 
 async def test_asks_everything_that_is_configured(bare_database_url: str, tmp_path: Path) -> None:
@@ -24,11 +24,11 @@ async def test_asks_everything_that_is_configured(bare_database_url: str, tmp_pa
     try:
         async with issuing() as issuer:
             settings = settings_for(bare_database_url, better_auth_url=issuer.url, redis_url=redis.url)
-            wrong = await ask_all(settings)
+            wrong = await ask_all(settings, SLOW_MACHINE)
             assert wrong.pop("DATABASE_URL") == "Run: chatapi database upgrade --no-prompt"
             assert wrong == {"BETTER_AUTH_URL": None, "REDIS_URL": None}
             async with serve(settings):
-                assert set((await ask_all(settings)).values()) == {None}
+                assert set((await ask_all(settings, SLOW_MACHINE)).values()) == {None}
             assert issuer.fetches == 2
     finally:
         redis.stop()
@@ -44,15 +44,15 @@ async def test_says_what_does_not_answer_and_why(
         jwks_url=f"http://{nobody}/jwks",
         redis_url=f"redis://{nobody}/0",
     )
-    wrong = await ask_all(settings)
+    wrong = await ask_all(settings, SLOW_MACHINE)
     assert list(wrong) == ["DATABASE_URL", "JWKS_URL", "REDIS_URL"]
     assert str(port) in str(wrong["DATABASE_URL"])
     assert "cannot be fetched" in str(wrong["JWKS_URL"])
     assert str(port) in str(wrong["REDIS_URL"])
     assert "hunter2" not in str(wrong)
 
-    monkeypatch.setattr(checks, "PATIENCE_SECONDS", 0)
-    assert await ask_all(settings_for(empty_database_url)) == {"DATABASE_URL": "no answer"}
+    none = Patience(check=0)
+    assert await ask_all(settings_for(empty_database_url), none) == {"DATABASE_URL": "no answer"}
 
 
 def test_the_command_ends_with_1_when_something_is_wrong(directory: Path) -> None:

@@ -16,6 +16,7 @@ from chatapi.db.breaker import FAILURES_TO_ASK
 from chatapi.db.failures import is_outage, is_transient
 from chatapi.db.models import Conversation, Message, Turn, TurnChunk, User
 from chatapi.db.owner import EVERYONE
+from chatapi.patience import Patience
 from chatapi.turns.store import turn_store
 from chatapi.turns.supervisor import Supervisor
 from tests.support.agents import CommandedAgent
@@ -218,7 +219,7 @@ class TestLostBegin:
         settings = settings_for(empty_database_url)
         database = open_database(settings)
         store = turn_store(database)
-        supervisor = Supervisor(store)
+        supervisor = Supervisor(store, Patience())
         supervisor.lose("lost")
         await supervisor._watch()
         async with database.transaction(EVERYONE) as session:

@@ -3,10 +3,8 @@
 import asyncio
 
 import asyncpg
-import pytest
 
-from chatapi.db import breaker
-from chatapi.db import url as database_url
+from chatapi.patience import Patience
 from tests.support.metrics import scrape
 from tests.support.postgres import ROLE, WAITING, Postgres
 from tests.support.proxy import proxy
@@ -69,13 +67,11 @@ async def test_a_database_that_comes_late_is_migrated_when_it_does(postgres: Pos
 
 
 class TestWhileAllConnectionsAreAtWork:
-    async def test_a_database_that_answers_is_ready(
-        self, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(database_url, "STATEMENT_TIMEOUT", 60.0)  # so long may the test take to look
+    async def test_a_database_that_answers_is_ready(self, postgres: Postgres) -> None:
+        patience = Patience(database_statement=60)  # so long may the test take to look
         name = await asyncio.to_thread(postgres.new_database)
         settings = settings_for(postgres.url(name), db_pool_size=1)
-        async with serve(settings) as url, Client(url, "alice") as alice:
+        async with serve(settings, patience=patience) as url, Client(url, "alice") as alice:
             assert (await alice.get(alice.mine("/tasks"))).status_code == 200
             other = await asyncpg.connect(postgres.url(name))
             async with other.transaction():
@@ -89,16 +85,12 @@ class TestWhileAllConnectionsAreAtWork:
             await other.close()
             assert (await waiting).status_code == 200
 
-    async def test_a_database_that_does_not_answer_is_found_out(
-        self, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_a_database_that_does_not_answer_is_found_out(self, postgres: Postgres) -> None:
         name = await asyncio.to_thread(postgres.new_database)
-        monkeypatch.setattr(database_url, "STATEMENT_TIMEOUT", 0.5)
-        monkeypatch.setattr(database_url, "CONNECT_TIMEOUT", 0.5)
-        monkeypatch.setattr(breaker, "PROBE_TIMEOUT", 0.5)
+        patience = Patience(database_statement=0.5, database_connect=0.5, database_probe=0.5)
         async with proxy(postgres.port) as between:
             settings = settings_for(postgres.url(name, port=between.port), db_pool_size=1, migrate="off")
-            async with serve(settings) as url, Client(url, "alice") as alice:
+            async with serve(settings, patience=patience) as url, Client(url, "alice") as alice:
                 while (await alice.get(alice.mine("/tasks"))).status_code != 200:  # noqa: ASYNC110 - on a slow machine
                     await asyncio.sleep(0.1)
                 between.blackhole()

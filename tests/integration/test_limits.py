@@ -5,22 +5,30 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from chatapi.limits import memory
-from chatapi.limits import redis as shared
+from chatapi.app import app_of
+from chatapi.patience import Patience
+from chatapi.services import Services
 from chatapi.turns.schemas import ChatAnswer
 from chatapi.turns.store import Run, begin
 from tests.support.agents import CommandedAgent
 from tests.support.logs import heard
 from tests.support.redis import Redis, redis_server
-from tests.support.serving import SECRET, Client, Process, anybody, serve, settings_for
-
-PATIENT = "tests.support.gated:GatedAgent"  # has time for a slow Redis
+from tests.support.serving import (
+    GATED,
+    SECRET,
+    SLOW_MACHINE,
+    Client,
+    Process,
+    anybody,
+    serve,
+    serving,
+    settings_for,
+)
 
 
 @pytest.fixture
@@ -41,10 +49,12 @@ def sqlite_url(tmp_path: Path) -> str:
 
 
 @asynccontextmanager
-async def limited(database_url: str, **settings: Any) -> AsyncIterator[tuple[Client, Client]]:
+async def limited(
+    database_url: str, patience: Patience = SLOW_MACHINE, **settings: Any
+) -> AsyncIterator[tuple[Client, Client]]:
     """Alice and Bob of a service with limits."""
     async with (
-        serve(settings_for(database_url, **settings)) as url,
+        serve(settings_for(database_url, **settings), patience=patience) as url,
         Client(url, "alice") as alice,
         Client(url, "bob") as bob,
     ):
@@ -91,13 +101,12 @@ class TestLimitOfUsers:
             assert (await alice.get(bob.mine("/tasks"))).status_code == 429
             assert (await bob.get("/api/me")).headers["RateLimit"].startswith('"default";r=3;')
 
-    async def test_gives_way_when_the_window_has_passed(
-        self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_gives_way_when_the_window_has_passed(self, sqlite_url: str) -> None:
         """By a clock that only the test moves."""
         now = 1_000.0
-        monkeypatch.setattr(memory, "time", SimpleNamespace(monotonic=lambda: now))
-        async with limited(sqlite_url, rate_limit="1/second") as (alice, _):
+        settings = settings_for(sqlite_url, rate_limit="1/second")
+        services = Services.of(settings, SLOW_MACHINE, CommandedAgent(), clock=lambda: now)
+        async with serving(app_of(services)) as url, Client(url, "alice") as alice:
             assert (await alice.get("/api/me")).status_code == 200
             now += 0.9
             refused = await alice.get("/api/me")
@@ -210,12 +219,15 @@ class TestWithRedis:
             "DATABASE_URL": await asyncio.to_thread(new_database),
             "BETTER_AUTH_SECRET": SECRET,
             "MIGRATE": "auto",
-            "CHAT_MODEL": PATIENT,
+            "CHAT_MODEL": f"{GATED}:GatedAgent",
             "REDIS_URL": redis.url.replace("redis://", "valkey://"),
             "RATE_LIMIT": "37/hour",
             "RATE_LIMIT_CHAT": "7/hour",
         }
-        async with Process(directory, environ) as one, Process(directory, environ) as other:
+        async with (
+            Process(directory, environ, program=GATED) as one,  # has time for a slow Redis
+            Process(directory, environ, program=GATED) as other,
+        ):
             urls = [await one.ready(), await other.ready()]
             user = f"alice-{uuid4().hex}"
             async with Client(urls[0], user) as a, Client(urls[1], user) as b:
@@ -231,11 +243,11 @@ class TestWithRedis:
 
     @pytest.mark.parametrize("trouble", ["gone", "silent"])
     async def test_away_each_process_counts_for_itself_and_says_so_once(
-        self, redis: Redis, sqlite_url: str, trouble: str, monkeypatch: pytest.MonkeyPatch
+        self, redis: Redis, sqlite_url: str, trouble: str
     ) -> None:
         # What is silent costs as much; what is well must not be taken for silent on a slow machine.
-        monkeypatch.setattr(shared, "REDIS_SECONDS", 5.0 if trouble == "silent" else 60.0)
-        async with limited(sqlite_url, redis_url=redis.url, rate_limit="20/hour") as (alice, bob):
+        patience = Patience(redis=5 if trouble == "silent" else 60)
+        async with limited(sqlite_url, patience, redis_url=redis.url, rate_limit="20/hour") as (alice, bob):
             assert (await alice.get("/api/me")).headers["RateLimit"].startswith('"default";r=19;')
             with heard("chatapi.limits.redis") as messages:
                 await asyncio.to_thread(redis.stop if trouble == "gone" else redis.pause)

@@ -14,6 +14,7 @@ import pytest
 from chatapi import __version__
 from chatapi.db.database import Database
 from chatapi.metrics import Metrics
+from chatapi.patience import Patience
 from chatapi.tracing import Tracing
 from tests.support.agents import CommandedAgent
 from tests.support.issuer import issuing
@@ -119,7 +120,7 @@ class TestDatabase:
     async def test_says_what_of_its_pool_is_in_use(self, empty_database_url: str) -> None:
         metrics = Metrics("1.0", None)
         settings = settings_for(empty_database_url, db_pool_size=1)
-        database = Database(settings, metrics, Tracing())
+        database = Database(settings, Patience(), metrics, Tracing())
 
         def seen(name: str) -> float:
             return Samples(metrics.render("")[0].decode()).get(f"database_pool_{name}")

@@ -13,12 +13,12 @@ from advanced_alchemy.alembic.commands import AlembicCommands
 from sqlalchemy import inspect
 from sqlalchemy.exc import DBAPIError
 
-from chatapi.db import url
 from chatapi.db.engine import database_config
+from chatapi.patience import Patience
 from chatapi.settings import Settings
 from tests.support.databases import open_database
 from tests.support.postgres import WAITING, Postgres
-from tests.support.serving import SECRET, clean_environ, command, settings_for
+from tests.support.serving import SECRET, SLOW_MACHINE, clean_environ, command, settings_for
 
 TABLES = {
     "users",
@@ -41,9 +41,11 @@ async def tables(settings: Settings) -> set[str]:
     return found - {"sqlite_sequence"}
 
 
-async def alembic(settings: Settings, command: str, *arguments: str) -> None:
+async def alembic(
+    settings: Settings, command: str, *arguments: str, patience: Patience = SLOW_MACHINE
+) -> None:
     """Run a command of Alembic, which runs an event loop of its own, on an engine of its own."""
-    commands = AlembicCommands(sqlalchemy_config=database_config(settings))
+    commands = AlembicCommands(sqlalchemy_config=database_config(settings, patience))
     await asyncio.to_thread(getattr(commands, command), *arguments)
 
 
@@ -123,19 +125,17 @@ async def somebody_waits(connection: asyncpg.Connection) -> None:
     raise AssertionError("nobody waits")
 
 
-async def test_waits_for_another_upgrade_for_longer_than_a_statement_may_take(
-    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(url, "STATEMENT_TIMEOUT", 0.1)
+async def test_waits_for_another_upgrade_for_longer_than_a_statement_may_take(postgres: Postgres) -> None:
     name = await asyncio.to_thread(postgres.new_database, migrated=False)
     settings = settings_for(postgres.url(name))
     async with holding(settings.database_url, f"SELECT pg_advisory_xact_lock({0x63686174})") as other:
-        upgrading = asyncio.create_task(alembic(settings, "upgrade"))
+        upgrading = asyncio.create_task(
+            alembic(settings, "upgrade", patience=Patience(database_statement=0.1))
+        )
         await somebody_waits(other)
         await asyncio.sleep(0.3)
         assert not upgrading.done()
     await upgrading
-    monkeypatch.undo()
     assert await tables(settings) == TABLES
 
 

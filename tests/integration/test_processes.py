@@ -17,7 +17,16 @@ from sqlalchemy import text
 from chatapi.db.database import Database
 from chatapi.db.owner import EVERYONE
 from tests.support.databases import open_database
-from tests.support.serving import SECRET, Client, Process, anybody, clean_environ, settings_for, two_replicas
+from tests.support.serving import (
+    GATED,
+    SECRET,
+    Client,
+    Process,
+    anybody,
+    clean_environ,
+    settings_for,
+    two_replicas,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +77,7 @@ async def test_several_workers_share_the_work_and_end_well(
     )
     assert migrated.returncode == 0, migrated.stderr
     database = open_database(settings_for(environ["DATABASE_URL"]))
-    async with Process(directory, environ, arguments=["--workers", "2"]) as process:
+    async with Process(directory, environ, arguments=["--workers", "2"], program=GATED) as process:
         url = await process.ready()
         async with Client(url, "alice") as alice:
             await until_ready(alice)

@@ -12,6 +12,7 @@ import pytest
 from chatapi.agent.loading import load_agent
 from chatapi.agent.schemas import offer
 from chatapi.agent.tools import TASK_TOOLS
+from chatapi.patience import Patience
 from tests.support import real_model
 from tests.support.real_model import RealModel
 from tests.support.serving import Client, serve, settings_for
@@ -52,7 +53,7 @@ async def talking(
     """A user of a service on that model."""
     settings = settings_for(url, **{**model.settings, "rate_limit_chat": "off", **changes})
     async with (
-        serve(settings, load_agent(settings)) as base_url,
+        serve(settings, load_agent(settings, Patience())) as base_url,
         Client(base_url, user_id or uuid4().hex) as client,
     ):
         client.timeout = 300
@@ -207,7 +208,10 @@ async def test_the_templates_of_other_models_take_our_tools_and_a_history_with_c
     """
     refused: dict[str, dict[str, str]] = {name: {} for name in REFUSING}
     settings = settings_for(url, rate_limit_chat="off")
-    async with serve(settings, load_agent(settings)) as offline, Client(offline, uuid4().hex) as other:
+    async with (
+        serve(settings, load_agent(settings, Patience())) as offline,
+        Client(offline, uuid4().hex) as other,
+    ):
         for template in real_model.templates()[shard::SHARDS]:
             model = RealModel(tmp_path, "tiny", template=template, length=5, context=8192, slots=1)
             async with model.running(), talking(url, model, other.user_id) as client:

@@ -4,17 +4,19 @@ import asyncio
 import json
 import socket
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import uvicorn
 
 from chatapi.app import create_app
 from chatapi.cli import server_options
+from chatapi.patience import Patience
 from chatapi.web import server
 from tests.support.agents import CommandedAgent
 from tests.support.logs import heard
 from tests.support.metrics import scrape
-from tests.support.serving import Client, anybody, serve, settings_for, token_for
+from tests.support.serving import SLOW_MACHINE, Client, anybody, serve, settings_for, token_for
 
 
 class TestRequestId:
@@ -162,7 +164,9 @@ class TestClient:
     ) -> None:
         """Closed by us, it might be closed as the balancer sends the next request on it, which is lost then."""
         settings = settings_for(empty_database_url, port=0, **changes)
-        config = uvicorn.Config(create_app(settings, CommandedAgent()), **server_options(settings))
+        config = uvicorn.Config(
+            create_app(settings, CommandedAgent()), **server_options(settings, SLOW_MACHINE)
+        )
         running = server.Server(config)
         serving = asyncio.create_task(running.serve())
         await until(lambda: running.started)
@@ -181,12 +185,14 @@ class TestClient:
         writer.close()
 
     async def test_that_has_just_connected_is_answered_when_the_service_stops(
-        self, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+        self, empty_database_url: str
     ) -> None:
         """As a proxy's connection is, whose request arrives a moment later."""
-        monkeypatch.setattr(server, "OPENING_SECONDS", 10.0)  # however slow the machine is
+        http = partial(
+            server.BoundedHttp, patience=Patience(client_opening=10)
+        )  # however slow the machine is
         app = create_app(settings_for(empty_database_url), CommandedAgent())
-        running = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", http=server.BoundedHttp))
+        running = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", http=http))  # type: ignore[arg-type]
         serving = asyncio.create_task(running.serve())
         await until(lambda: running.started)
         [listener] = running.servers
@@ -204,7 +210,8 @@ class TestClient:
     ) -> None:
         """They wait for the event loop, which comes to the stop first."""
         app = create_app(settings_for(empty_database_url), CommandedAgent())
-        config = uvicorn.Config(app, port=0, log_level="warning", http=server.BoundedHttp)
+        http = partial(server.BoundedHttp, patience=SLOW_MACHINE)
+        config = uvicorn.Config(app, port=0, log_level="warning", http=http)  # type: ignore[arg-type]
         config.load()
         running = server.Server(config)
         running.lifespan = config.lifespan_class(config)

@@ -12,17 +12,31 @@ import pytest
 from sqlalchemy import func, select
 
 from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools
+from chatapi.app import app_of
 from chatapi.db.models import TurnChunk
 from chatapi.db.owner import EVERYONE
 from chatapi.errors.turns import StreamNotRead
+from chatapi.patience import Patience
+from chatapi.services import Services
 from chatapi.turns import live
 from chatapi.turns.store import PostgresTurnStore, TurnStore, turn_store
 from chatapi.turns.store.live import Chunk as Written
 from chatapi.turns.store.live import Place
-from chatapi.turns.supervisor import WATCH_SECONDS, Supervisor
 from tests.support.agents import CommandedAgent, Gate
 from tests.support.databases import open_database
-from tests.support.serving import DIES, SECRET, Client, Process, execute, settings_for, two_replicas
+from tests.support.serving import (
+    DIES,
+    GATED,
+    SECRET,
+    SLOW_MACHINE,
+    Client,
+    Process,
+    execute,
+    serve,
+    serving,
+    settings_for,
+    two_replicas,
+)
 from tests.support.sse import STREAM, Chunk, chunks_of, resumed, streamed, text_of, types_of
 
 
@@ -59,7 +73,7 @@ class TestResume:
     async def test_at_another_replica_replays_the_turn_and_follows_it(
         self, replicas: tuple[Client, Client]
     ) -> None:
-        assert WATCH_SECONDS + live.POLL_SECONDS < 1  # "at most a second late" is what is promised
+        assert Patience().watch + Patience().poll < 1  # "at most a second late" is what is promised
         here, there = replicas
         name, waits = gate()
         later, then = gate()
@@ -190,22 +204,21 @@ class TestResume:
         assert len((await there.get(there.mine("/conversations"))).json()["items"]) == 1
 
     async def test_at_a_replica_that_is_stopping_is_told_to_resume_elsewhere(
-        self, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+        self, empty_database_url: str
     ) -> None:
         """Those who read already have been told."""
-        made: list[Supervisor] = []
-        make = Supervisor.__init__
-
-        def noted(supervisor: Supervisor, *parts: Any) -> None:
-            made.append(supervisor)
-            make(supervisor, *parts)
-
-        monkeypatch.setattr(Supervisor, "__init__", noted)
         name, waits = gate()
-        async with two_replicas(empty_database_url) as (here, there):
+        settings = settings_for(empty_database_url)
+        stopping = Services.of(settings, SLOW_MACHINE, CommandedAgent())
+        async with (
+            serve(settings) as one,
+            serving(app_of(stopping)) as other,
+            Client(one, "alice") as here,
+            Client(other, "alice") as there,
+        ):
             turn = asyncio.create_task(streamed(here, f"say Hel\ngate {name}\nsay lo."))
             await waits.reached.wait()
-            await made[1].drain(0)  # as at a SIGTERM, which a process hears and not a part of one
+            await stopping.supervisor.drain(0)  # as at a SIGTERM, which a process hears and not a part of one
             told = asyncio.create_task(resumed(there, 1))
             done, _ = await asyncio.wait([told], timeout=60)
             waits.opened.set()
@@ -275,7 +288,7 @@ class TestCost:
         while not writes or await position_of(database_url, alice.user_id) < 0:  # noqa: ASYNC110 - its tick
             await asyncio.sleep(0.05)
         # Of 5,001 pieces, however long the machine takes to say them.
-        assert len(writes) <= 2 + (time.monotonic() - began) / WATCH_SECONDS
+        assert len(writes) <= 2 + (time.monotonic() - began) / Patience().watch
         waits.opened.set()
         await turn
         assert await position_of(database_url, alice.user_id) == -1
@@ -289,7 +302,7 @@ class TestCost:
         )
 
     async def test_nothing_is_asked_of_the_database_for_turns_that_nobody_follows(
-        self, replicas: tuple[Client, Client], monkeypatch: pytest.MonkeyPatch
+        self, database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         asked: list[int] = []
         poll = live.LiveTurns._poll
@@ -306,26 +319,26 @@ class TestCost:
 
         monkeypatch.setattr(live.LiveTurns, "_poll", noticed)
         monkeypatch.setattr(TurnStore, "news", noticed_too)
-        here, there = replicas
         name, waits = gate()
-        turn = asyncio.create_task(here.said(f"say Hel\ngate {name}"))
-        await waits.reached.wait()
-        (conversation,) = (await there.get(there.mine("/conversations"))).json()["items"]
-        async with reading(there, "GET", f"/chat/{conversation['id']}/stream") as chunks:
-            await until_text(chunks, "Hel")
-        assert any(asked)
-        monkeypatch.setattr(live, "UNREAD_POLLS", 1)
-        # Sooner or later, several times in each process that there is: those of the test, and one that all tests share.
-        while len(asked) < 20 or any(asked[-20:]):  # noqa: ASYNC110 - its tick
-            await asyncio.sleep(0.05)
-        waits.opened.set()
-        await turn
+        often = Patience(poll=0.02)
+        async with two_replicas(database_url, uuid4().hex, patience=often) as (here, there):
+            turn = asyncio.create_task(here.said(f"say Hel\ngate {name}"))
+            await waits.reached.wait()
+            (conversation,) = (await there.get(there.mine("/conversations"))).json()["items"]
+            async with reading(there, "GET", f"/chat/{conversation['id']}/stream") as chunks:
+                await until_text(chunks, "Hel")
+            assert any(asked)
+            # Sooner or later, several times in each process that there is: those of the test, and one that all tests
+            # share.
+            while len(asked) < 20 or any(asked[-20:]):  # noqa: ASYNC110 - its tick
+                await asyncio.sleep(0.05)
+            waits.opened.set()
+            await turn
 
     async def test_who_comes_to_read_what_was_given_up_is_sent_on(
-        self, alice: Client, database_url: str, monkeypatch: pytest.MonkeyPatch
+        self, alice: Client, database_url: str
     ) -> None:
         """Between the log that is made and the first look into it, a process may have been held up."""
-        monkeypatch.setattr(live, "UNREAD_POLLS", 1)
         name, waits = gate()
         turn = asyncio.create_task(alice.said(f"gate {name}\nsay Hi."))
         await waits.reached.wait()
@@ -334,7 +347,7 @@ class TestCost:
         store = turn_store(database)
         found = await store.find(alice.user_id, conversation["id"], None)
         assert found is not None
-        elsewhere = live.LiveTurns(store)
+        elsewhere = live.LiveTurns(store, Patience(poll=0.01))
         log = await elsewhere.follow(found)
         polling = asyncio.create_task(elsewhere.run())
         while elsewhere.logs:  # noqa: ASYNC110 - its tick
@@ -365,8 +378,8 @@ class TestShutdown:
             "DATABASE_URL": f"sqlite+aiosqlite:///{directory / 'chatapi.db'}",
         }
         async with (
-            Process(directory, environ) as process,
-            Process(directory, environ) as other,
+            Process(directory, environ, program=GATED) as process,
+            Process(directory, environ, program=GATED) as other,
             Client(await process.ready(), "alice") as alice,
             Client(await other.ready(), "alice") as elsewhere,
             reading(

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
-import pytest
 from sqlalchemy import select, update
 
 from chatapi.db.models import Conversation
@@ -92,12 +91,9 @@ async def test_a_turn_under_way_keeps_its_conversation_and_an_abandoned_one_does
         assert (await abandoned).json()["type"] == "urn:chatapi:problem:turn-cancelled"
 
 
-async def test_turns_go_on_while_much_is_deleted_in_small_pieces(
-    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_turns_go_on_while_much_is_deleted_in_small_pieces(empty_database_url: str) -> None:
     """Several windows, batches and statements a batch; a turn that comes first keeps its conversation."""
-    for name, value in {"WINDOW": 7, "BATCH": 3, "TURNS": 2}.items():
-        monkeypatch.setattr(retention, name, value)
+    pieces = retention.Pieces(window=7, batch=3, turns=2)
     url = empty_database_url
     database = open_database(settings_for(url))
     async with serve(settings_for(url, rate_limit_chat="off")) as base, Client(base, "alice") as alice:
@@ -109,7 +105,7 @@ async def test_turns_go_on_while_much_is_deleted_in_small_pieces(
         before = datetime.now(UTC)
         turns = asyncio.gather(*(alice.said(f"say {number}") for number in range(10)))
         await alice.said("say still here", kept)
-        assert await retention.expire(database, before) == 20
+        assert await retention.expire(database, before, pieces=pieces) == 20
         assert len({answer["conversation_id"] for answer in await turns}) == 10
         async with database.transaction(EVERYONE) as session:
             left = (await session.scalars(select(Conversation.id))).all()
@@ -126,10 +122,10 @@ async def test_a_conversation_that_was_gone_on_with_since_is_left_alone(empty_da
         before = datetime.now(UTC)
         await alice.said("say 2", ids[0])
         async with database.transaction(EVERYONE) as session:
-            gone = await retention.delete_idle(session, ids, before)
+            gone = await retention.delete_idle(session, ids, before, retention.PIECES)
         assert [(each.id, each.user_id) for each in gone] == [(ids[1], "alice")]
         async with database.transaction(EVERYONE) as session:
-            assert await retention.delete_idle(session, ids, before) == []
+            assert await retention.delete_idle(session, ids, before, retention.PIECES) == []
     await database.close()
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from chatapi.turns import lease, supervisor
+from chatapi.patience import Patience
 from tests.support.postgres import ROLE, Postgres
 from tests.support.serving import Client, serve, settings_for
 from tests.support.statements import sent_for_requests
@@ -68,12 +68,14 @@ async def side(
     else:
         name = await asyncio.to_thread(postgres.new_database)
         url = postgres.url(name, role=ROLE if request.param == "guarded" else "postgres")
-    with sent_for_requests() as sent, pytest.MonkeyPatch.context() as patch:
-        # Where a heartbeat is late, as on a slow machine, a turn renews the lease itself.
-        patch.setattr(lease, "LEASE_SECONDS", 3_600)
-        # And one that is under way for so long is written down, and then has something to forget.
-        patch.setattr(supervisor, "WATCH_SECONDS", 3_600)
-        async with serve(settings_for(url)) as base_url, Client(base_url, "alice") as alice:
+    # Where a heartbeat is late, as on a slow machine, a turn renews the lease itself. And one that is under way for so
+    # long is written down, and then has something to forget.
+    patience = Patience(lease_renewal=3_600, watch=3_600)
+    with sent_for_requests() as sent:
+        async with (
+            serve(settings_for(url), patience=patience) as base_url,
+            Client(base_url, "alice") as alice,
+        ):
             await alice.said_with({"headers": FIRST}, "say 0")
             await alice.said("say 0")
             for title in ("milk", "bread"):

@@ -12,7 +12,7 @@ import pytest
 from tests.chaos.harness import answers
 from tests.support import proxies
 from tests.support.postgres import Postgres, free_port
-from tests.support.serving import SECRET, Client, Process
+from tests.support.serving import GATED, SECRET, Client, Process
 from tests.support.sse import STREAM, Chunk, chunks_of, text_of
 
 pytestmark = pytest.mark.slow
@@ -48,7 +48,7 @@ async def replicas(
     ports = [free_port() for _ in range(REPLICAS)]
     async with AsyncExitStack() as stack:
         for port in ports:
-            await stack.enter_async_context(Process(directory, environ, port=port))
+            await stack.enter_async_context(Process(directory, environ, port=port, program=GATED))
         for port in ports:
             await answers(f"http://127.0.0.1:{port}")
         yield Replicas(stack.enter_context(proxies.proxied(kind, directory, ports)), directory)

@@ -2,24 +2,23 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from chatapi.auth import tokens
+from chatapi.app import app_of
 from chatapi.auth.tokens import TokenVerifier
-from chatapi.turns import ui_stream
+from chatapi.patience import Patience
+from chatapi.services import Services
 from chatapi.web import server
 from tests.support.agents import CommandedAgent, Gate
 from tests.support.databases import unread_metrics
-from tests.support.serving import REPOSITORY, Client, serve, settings_for, token_for
+from tests.support.serving import REPOSITORY, Client, serve, serving, settings_for, token_for
 from tests.support.sse import STREAM, answering, chunks_of, resumed, streamed, text_of, types_of
 
 
@@ -179,13 +178,16 @@ class TestStream:
         assert chunks[-1]["problem"]["type"] == "urn:chatapi:problem:model-failed"
         assert "secret-of-the-agent" not in json.dumps(chunks)
 
-    async def test_in_silence_has_heartbeats(self, alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert ui_stream.HEARTBEAT_SECONDS <= 15  # as docs/frontend.md promises
-        monkeypatch.setattr(ui_stream, "HEARTBEAT_SECONDS", 0.01)
+    async def test_in_silence_has_heartbeats(self, empty_database_url: str) -> None:
+        assert Patience().stream_heartbeat <= 15  # as docs/frontend.md promises
         name, waits = gate()
-        async with alice.stream(
-            "POST", alice.mine("/chat"), json={"message": f"gate {name}\nsay Hi."}, headers=STREAM
-        ) as response:
+        async with (
+            serve(settings_for(empty_database_url), patience=Patience(stream_heartbeat=0.01)) as url,
+            Client(url, "alice") as alice,
+            alice.stream(
+                "POST", alice.mine("/chat"), json={"message": f"gate {name}\nsay Hi."}, headers=STREAM
+            ) as response,
+        ):
             lines = response.aiter_lines()
             beats = 0
             while beats < 3:
@@ -194,28 +196,32 @@ class TestStream:
             assert [line async for line in lines][-2:] == ["data: [DONE]", ""]
 
     async def test_is_not_cut_by_its_token_running_out(
-        self, service: str, alice: Client, monkeypatch: pytest.MonkeyPatch
+        self, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It runs out when the stream has begun, however long that takes."""
-        monkeypatch.setattr(tokens, "LEEWAY", timedelta(hours=1))
+        settings = settings_for(empty_database_url)
+        services = Services.of(settings, Patience(token_leeway=3_600), CommandedAgent())
+        strict = TokenVerifier(settings, Patience(token_leeway=0), unread_metrics())
         name, waits = gate()
-        short = TokenVerifier(settings_for("sqlite:///unused"), unread_metrics()).mint(
-            alice.user_id, timedelta(seconds=1)
-        )
-        alice.headers["Authorization"] = f"Bearer {short}"
-        async with alice.stream(
-            "POST", alice.mine("/chat"), json={"message": f"gate {name}\nsay Hi."}, headers=STREAM
-        ) as response:
+        async with (
+            serving(app_of(services)) as url,
+            Client(url, "alice") as alice,
+            token_of_a_second(alice, strict).stream(
+                "POST", alice.mine("/chat"), json={"message": f"gate {name}\nsay Hi."}, headers=STREAM
+            ) as response,
+        ):
             chunks = chunks_of(response)
             await anext(chunks)
-            monkeypatch.setattr(tokens, "LEEWAY", timedelta(0))
-            monkeypatch.setattr(
-                tokens, "time", SimpleNamespace(time=lambda: time.time() + 3600)
-            )  # nor remembered
+            monkeypatch.setattr(services.verifier, "verify", strict.verify)
             while (await alice.get("/api/me")).status_code != 401:  # noqa: ASYNC110 - time is what it waits for
                 await asyncio.sleep(0.1)
             waits.opened.set()
             assert text_of([chunk async for chunk in chunks]) == "Hi."
+
+
+def token_of_a_second(client: Client, verifier: TokenVerifier) -> Client:
+    client.headers["Authorization"] = f"Bearer {verifier.mint(client.user_id, timedelta(seconds=1))}"
+    return client
 
 
 class TestHangUp:
@@ -233,13 +239,16 @@ class TestHangUp:
 
     @pytest.mark.slow
     async def test_of_one_that_never_reads_is_the_servers_doing_after_a_while(
-        self, alice: Client, monkeypatch: pytest.MonkeyPatch
+        self, empty_database_url: str
     ) -> None:
-        monkeypatch.setattr(server, "STALL_SECONDS", 0.2)
         body = json.dumps({"message": "flood 2000"}).encode()
-        async with idle_reader(
-            alice, "POST /api/chat", body, "Accept: text/event-stream", "Content-Type: application/json"
-        ) as reader:
+        async with (
+            serve(settings_for(empty_database_url), patience=Patience(client_stall=0.2)) as url,
+            Client(url, "alice") as alice,
+            idle_reader(
+                alice, "POST /api/chat", body, "Accept: text/event-stream", "Content-Type: application/json"
+            ) as reader,
+        ):
             while True:
                 items = (await alice.get(alice.mine("/conversations"))).json()["items"]
                 if items and len(messages := await alice.messages(items[0]["id"])) == 2:
@@ -295,7 +304,6 @@ class TestSlowReaders:
 
 def waiting(monkeypatch: pytest.MonkeyPatch) -> list[server.BoundedHttp]:
     """The connections whose clients do not take what is sent, as they come to that."""
-    monkeypatch.setattr(server, "STALL_SECONDS", 300.0)  # none is hung up on while the test looks
     paused: list[server.BoundedHttp] = []
     pause = server.BoundedHttp.pause_writing
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from chatapi import tracing
+from chatapi.patience import Patience
 from chatapi.settings import SettingsError
 from chatapi.tracing import tracing_from
 from tests.support.agents import CommandedAgent
@@ -239,8 +239,8 @@ async def test_a_collector_that_does_not_answer_does_not_hold_up_the_shutdown(
     port = server.sockets[0].getsockname()[1]
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
-    monkeypatch.setattr(tracing, "FLUSH_SECONDS", 0.2)
-    async with serve(settings_for(f"sqlite:///{tmp_path / 'chatapi.db'}")) as url:
+    settings = settings_for(f"sqlite:///{tmp_path / 'chatapi.db'}")
+    async with serve(settings, patience=Patience(traces=0.2)) as url:
         async with anybody(url) as nobody:
             await nobody.get("/health")
         began = time.monotonic()

@@ -3,19 +3,32 @@
 import asyncio
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
 
+from chatapi.app import app_of
 from chatapi.db.models import Worker
+from chatapi.patience import Patience
+from chatapi.services import Services
 from chatapi.turns.store import TurnStore
-from chatapi.turns.supervisor import WATCH_SECONDS
-from chatapi.turns.tools import TurnTools
 from tests.support.agents import CommandedAgent
 from tests.support.databases import open_database
 from tests.support.logs import heard
-from tests.support.serving import DIES, SECRET, Client, Process, execute, serve, settings_for, two_replicas
+from tests.support.serving import (
+    DIES,
+    GATED,
+    SECRET,
+    SLOW_MACHINE,
+    Client,
+    Process,
+    execute,
+    serve,
+    serving,
+    settings_for,
+    two_replicas,
+)
 from tests.support.sse import resumed, streamed, text_of
 
 
@@ -54,7 +67,7 @@ class TestCancel:
         ] == '[["user", "say 0"], ["assistant", "0"]]'
 
     async def test_from_another_process_takes_effect_too(self, empty_database_url: str) -> None:
-        assert WATCH_SECONDS <= 0.5  # "within a second" is what is promised
+        assert Patience().watch <= 0.5  # "within a second" is what is promised
         async with two_replicas(empty_database_url) as (a, b):
             turn = asyncio.create_task(a.chat(f"say Hm.\ngate {empty_database_url}"))
             await CommandedAgent.gates[empty_database_url].reached.wait()
@@ -123,37 +136,30 @@ class TestCancel:
             assert (await left_behind).json()["type"] == "urn:chatapi:problem:turn-cancelled"
 
     async def test_while_a_call_is_committed_keeps_the_call(
-        self, alice: Client, monkeypatch: pytest.MonkeyPatch
+        self, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It took effect, and the turn does not know yet."""
         committed = asyncio.Event()
+        services = Services.of(settings_for(empty_database_url), SLOW_MACHINE, CommandedAgent())
+        commit = services.store.call
 
-        class Unheard:
-            """A store whose answer to a COMMIT is on its way."""
+        async def unheard(*arguments: Any) -> None:
+            """The answer to the COMMIT is on its way."""
+            await commit(*arguments)
+            committed.set()
+            await asyncio.Event().wait()
 
-            def __init__(self, store: TurnStore) -> None:
-                self._store = store
-
-            async def call(self, *arguments: Any) -> None:
-                await self._store.call(*arguments)
-                committed.set()
-                await asyncio.Event().wait()
-
-        made = TurnTools.__init__
-        monkeypatch.setattr(
-            TurnTools,
-            "__init__",
-            lambda tools, store, *rest: made(tools, cast("TurnStore", Unheard(store)), *rest),
-        )
-        turn = asyncio.create_task(alice.chat('say Once\ncall add_task {"title": "milk"}'))
-        await committed.wait()
-        (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
-        (running,) = await alice.messages(conversation["id"])
-        await alice.post(alice.mine(f"/turns/{running['turn_id']}/cancel"))
-        assert (await turn).status_code == 409
-        (task,) = (await alice.get(alice.mine("/tasks"))).json()["items"]
-        _, answer = await alice.messages(conversation["id"])
-        assert [call["result"]["id"] for call in answer["tool_calls"]] == [task["id"]]
+        monkeypatch.setattr(services.store, "call", unheard)
+        async with serving(app_of(services)) as url, Client(url, "alice") as alice:
+            turn = asyncio.create_task(alice.chat('say Once\ncall add_task {"title": "milk"}'))
+            await committed.wait()
+            (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
+            (running,) = await alice.messages(conversation["id"])
+            await alice.post(alice.mine(f"/turns/{running['turn_id']}/cancel"))
+            assert (await turn).status_code == 409
+            (task,) = (await alice.get(alice.mine("/tasks"))).json()["items"]
+            _, answer = await alice.messages(conversation["id"])
+            assert [call["result"]["id"] for call in answer["tool_calls"]] == [task["id"]]
 
 
 class TestFailure:
@@ -322,7 +328,10 @@ async def begun(alice: Client) -> None:
 class TestShutdown:
     async def test_lets_a_short_turn_finish(self, directory: Path) -> None:
         environ = {"CHAT_MODEL": "tests.support.gated:GatedAgent", "BETTER_AUTH_SECRET": SECRET}
-        async with Process(directory, environ) as process, Client(await process.ready(), "alice") as alice:
+        async with (
+            Process(directory, environ, program=GATED) as process,
+            Client(await process.ready(), "alice") as alice,
+        ):
             turn = asyncio.create_task(alice.chat("gate end\nsay Done."))
             await begun(alice)
             process.terminate()

@@ -1,6 +1,6 @@
-"""The commanded agent for a process of its own, whose gates are files in its working directory.
+"""The command `chatapi` with patience, and the commanded agent with files in the working directory for gates.
 
-Such a process has patience: what it does, a test decides by its gates, and not the machine by being slow.
+What such a process does, a test decides by its gates, and not the machine by being slow.
 """
 
 import asyncio
@@ -8,12 +8,16 @@ from collections import defaultdict
 from pathlib import Path
 from typing import ClassVar
 
-from chatapi import app
-from chatapi.limits import redis
+from litestar import Litestar
+
+from chatapi import app, cli
+from chatapi.patience import Patience
 from tests.support.agents import CommandedAgent, Gate
 
-app.DRAIN_SECONDS = 120.0  # for a gate that is opened after SIGTERM
-redis.REDIS_SECONDS = 60.0
+
+def create_app() -> Litestar:
+    """The service; it drains for a gate that is opened after SIGTERM."""
+    return app.create_app(patience=Patience(drain=120, redis=60))
 
 
 class File:
@@ -41,3 +45,7 @@ class FileGates(defaultdict[str, Gate]):
 
 class GatedAgent(CommandedAgent):
     gates: ClassVar[defaultdict[str, Gate]] = FileGates()
+
+
+if __name__ == "__main__":
+    cli.main("tests.support.gated:create_app")

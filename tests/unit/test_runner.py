@@ -12,6 +12,7 @@ from chatapi.agent.ports import Agent, AgentEvent, Prompt, StepStart, TextDelta,
 from chatapi.agent.tools import TASK_TOOLS
 from chatapi.db.schema import upgrade
 from chatapi.errors.models import ModelBusy
+from chatapi.patience import Patience
 from chatapi.turns.log import TextAdded
 from chatapi.turns.runner import Cancelled, Completed, Runner
 from chatapi.turns.schemas import ChatRequest
@@ -28,7 +29,7 @@ NOBODY = cast("Agent", None)
 
 def test_a_write_that_may_have_been_done_is_repeated_as_it_was() -> None:
     """Whoever reads elsewhere may have gone on from it: with more in it, the rest would never be read."""
-    turn = Runner(RUN, NO_STORE, NOBODY, {}, seconds=60)
+    turn = Runner(RUN, NO_STORE, NOBODY, {}, Patience(), seconds=60)
     assert turn.unwritten() is None
     turn.log.add(TextAdded("One"))
     first = turn.unwritten()
@@ -45,7 +46,7 @@ def test_a_write_that_may_have_been_done_is_repeated_as_it_was() -> None:
 
 
 def test_text_that_turns_out_to_be_reasoning_is_no_part_of_the_answer() -> None:
-    turn = Runner(RUN, NO_STORE, NOBODY, {}, seconds=60)
+    turn = Runner(RUN, NO_STORE, NOBODY, {}, Patience(), seconds=60)
     for event in (StepStart(), TextDelta("First."), StepStart(), TextDelta("Hm"), TextWasReasoning()):
         turn._hear(event)
     assert turn.log.text == "First."
@@ -56,7 +57,7 @@ def test_text_that_turns_out_to_be_reasoning_is_no_part_of_the_answer() -> None:
 
 
 async def test_a_turn_that_is_stopped_for_a_restart_is_interrupted_whatever_its_agent_makes_of_it() -> None:
-    turn = Runner(RUN, NO_STORE, NOBODY, {}, seconds=60)
+    turn = Runner(RUN, NO_STORE, NOBODY, {}, Patience(), seconds=60)
     turn._stopped = "interrupted"
     assert turn._failure(ModelBusy("The model is busy.")).type == "interrupted"
 
@@ -84,7 +85,7 @@ class Tidy:
 async def test_a_stop_that_is_repeated_does_not_disturb_the_cleaning_up() -> None:
     """A cancel is seen again and again, twice a second, until the turn has ended."""
     agent = Tidy()
-    turn = Runner(RUN, NO_STORE, agent, {}, seconds=60)
+    turn = Runner(RUN, NO_STORE, agent, {}, Patience(), seconds=60)
     reply = asyncio.create_task(turn.reply())
     await agent.begun.wait()
     turn.stop("cancelled")
@@ -98,7 +99,7 @@ async def test_a_stop_that_is_repeated_does_not_disturb_the_cleaning_up() -> Non
 async def test_its_time_stands_still_while_a_tool_waits_for_the_database(tmp_path: Path) -> None:
     """In a burst it may wait for a connection for longer than a model may think."""
     settings = settings_for(f"sqlite:///{tmp_path / 'chatapi.db'}", db_pool_size=1)
-    await asyncio.to_thread(upgrade, settings)
+    await asyncio.to_thread(upgrade, settings, Patience())
     database = open_database(settings)
     store = turn_store(database)
     before, after = uuid4().hex, uuid4().hex
@@ -106,7 +107,9 @@ async def test_its_time_stands_still_while_a_tool_waits_for_the_database(tmp_pat
     claim = Claim(run_id="run", worker_id="worker", model="commanded", history=0)
     run = await store.begin("alice", request, None, claim)
     assert isinstance(run, Run)
-    turn = Runner(run, store, CommandedAgent(), {tool.name: tool for tool in TASK_TOOLS}, seconds=60)
+    turn = Runner(
+        run, store, CommandedAgent(), {tool.name: tool for tool in TASK_TOOLS}, Patience(), seconds=60
+    )
     reply = asyncio.create_task(turn.reply())
     await CommandedAgent.gates[before].reached.wait()
     assert turn.deadline is not None

@@ -1,5 +1,6 @@
 """Settings: read once, checked once, and never showing a secret."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from chatapi.limits.limiter import Limiter
 from chatapi.metrics import Metrics
+from chatapi.patience import Patience
 from chatapi.settings import Settings, SettingsError, local_secret
 from tests.support.serving import REPOSITORY, SECRET
 
@@ -89,7 +91,7 @@ class TestFromEnv:
     ) -> None:
         settings = Settings.from_env({"REDIS_URL": url}, directory=tmp_path)
         assert settings.redis_address == address
-        Limiter(settings, Metrics("1.0", None))
+        Limiter(settings, Patience(), Metrics("1.0", None))
 
     @pytest.mark.parametrize(
         "url",
@@ -100,8 +102,20 @@ class TestFromEnv:
             Settings.from_env({"REDIS_URL": url}, directory=tmp_path)
         assert "hunter2" not in str(raised.value)
 
+    @pytest.mark.parametrize(
+        "name", ["origins", "limits", "mcp_hosts", "redis_address", "issuers", "issuer_addresses"]
+    )
+    def test_what_is_parsed_is_kept(self, name: str) -> None:
+        settings = Settings(
+            database_url="sqlite:///x",
+            better_auth_url="https://a.example,https://b.example",
+            cors_origins="https://a.example",
+            redis_url="redis://cache",
+        )
+        assert getattr(settings, name) is getattr(settings, name)
+
     def test_origins_are_a_list_or_all(self, tmp_path: Path) -> None:
-        def origins(value: str) -> list[str]:
+        def origins(value: str) -> Sequence[str]:
             return Settings.from_env({"CORS_ORIGINS": value}, directory=tmp_path).origins
 
         assert origins("") == []

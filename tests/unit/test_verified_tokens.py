@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from chatapi.auth import tokens
 from chatapi.auth.jwks import JWKS, STALE_SECONDS
-from chatapi.auth.tokens import StrictJWT, TokenVerifier
+from chatapi.auth.tokens import MAX_VERIFIED, StrictJWT, TokenVerifier
 from chatapi.errors.auth import Unauthenticated
+from chatapi.patience import Patience
 from tests.support.databases import unread_metrics
 from tests.support.issuer import SigningKey, issuing
-from tests.support.serving import settings_for
+from tests.support.serving import SLOW_MACHINE, settings_for
 
 
 class CountingJWT(StrictJWT):
@@ -34,7 +34,7 @@ def counting(verifier: TokenVerifier) -> CountingJWT:
 
 @pytest.fixture
 def verifier() -> TokenVerifier:
-    return TokenVerifier(settings_for("sqlite:///unused"), unread_metrics())
+    return TokenVerifier(settings_for("sqlite:///unused"), Patience(), unread_metrics())
 
 
 async def test_a_good_token_is_checked_once(verifier: TokenVerifier) -> None:
@@ -65,7 +65,7 @@ async def test_a_token_is_refused_once_it_has_expired(
     token = verifier.mint("alice", timedelta(hours=1))
     expires_at = (await verifier.verify(token)).expires_at
     assert expires_at is not None
-    end = expires_at.timestamp() + tokens.LEEWAY.total_seconds()
+    end = expires_at.timestamp() + Patience().token_leeway
     with monkeypatch.context() as patched:
         patched.setattr(time, "time", lambda: end - 1)
         await verifier.verify(token)
@@ -79,10 +79,10 @@ async def test_a_token_is_refused_once_its_key_was_taken_back() -> None:
     async with issuing(old := SigningKey("EdDSA", number=1), new := SigningKey("EdDSA", number=2)) as issuer:
         clock = {"now": 0.0}
         verifier = TokenVerifier(
-            settings_for("sqlite:///unused", better_auth_url=issuer.url), unread_metrics()
+            settings_for("sqlite:///unused", better_auth_url=issuer.url), SLOW_MACHINE, unread_metrics()
         )
         url = f"{issuer.url}/api/auth/jwks"
-        verifier._key_sets[url] = JWKS(url, unread_metrics(), clock=lambda: clock["now"])
+        verifier._key_sets[url] = JWKS(url, SLOW_MACHINE, unread_metrics(), clock=lambda: clock["now"])
         counter = counting(verifier)
         of_old, of_new = issuer.token(old), issuer.token(new)
         for token in (of_old, of_new, of_old, of_new):
@@ -97,14 +97,11 @@ async def test_a_token_is_refused_once_its_key_was_taken_back() -> None:
         await verifier.close()
 
 
-async def test_what_is_remembered_is_bounded(
-    verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tokens, "MAX_VERIFIED", 3)
+async def test_what_is_remembered_is_bounded(verifier: TokenVerifier) -> None:
     counter = counting(verifier)
-    minted = [verifier.mint(f"user-{number}", timedelta(hours=1)) for number in range(5)]
+    minted = [verifier.mint(f"user-{number}", timedelta(hours=1)) for number in range(MAX_VERIFIED + 2)]
     for token in minted:
         await verifier.verify(token)
-    assert len(verifier._verified) == 3
+    assert len(verifier._verified) == MAX_VERIFIED
     await verifier.verify(minted[0])
-    assert counter.checks == 6
+    assert counter.checks == len(minted) + 1

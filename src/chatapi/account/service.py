@@ -28,7 +28,7 @@ LEFT_OUT = {"user_id", "worker_id", "run_id", "request_hash"}
 ERASED = (Turn, Conversation, Task)  # what is left then, and what came meanwhile, goes with the user's row
 
 
-async def export(database: Database, user_id: str) -> AsyncIterator[bytes]:
+async def export(database: Database, user_id: str, *, page_size: int = PAGE) -> AsyncIterator[bytes]:
     """Lines of JSON: a header, a record each, and an end that tells a whole export from one that was cut off.
 
     Each page is a transaction of its own: what is written meanwhile may be in it or not, and nothing twice.
@@ -38,7 +38,7 @@ async def export(database: Database, user_id: str) -> AsyncIterator[bytes]:
     try:
         yield line("export", version=VERSION, user_id=user_id)
         for record, table, key in EXPORTED:
-            async for page in pages(database, user_id, table, key):
+            async for page in pages(database, user_id, table, key, page_size):
                 records += len(page)
                 yield b"".join(line(record, **row) for row in page)
         yield line("end", records=records)
@@ -48,10 +48,10 @@ async def export(database: Database, user_id: str) -> AsyncIterator[bytes]:
 
 
 async def pages(
-    database: Database, user_id: str, table: FromClause, key: tuple[str, ...]
+    database: Database, user_id: str, table: FromClause, key: tuple[str, ...], size: int
 ) -> AsyncIterator[Sequence[dict[str, Any]]]:
     columns = tuple_(*(table.c[name] for name in key))
-    statement = rows_of(user_id, table).order_by(*(table.c[name] for name in key)).limit(PAGE)
+    statement = rows_of(user_id, table).order_by(*(table.c[name] for name in key)).limit(size)
     after: tuple[int, ...] | None = None
     while True:
         async with database.transaction(user_id) as session:
@@ -60,7 +60,7 @@ async def pages(
         if rows:
             after = tuple(rows[-1][name] for name in key)
             yield rows
-        if len(rows) < PAGE:
+        if len(rows) < size:
             return
 
 
@@ -76,7 +76,7 @@ def line(record: str, **values: Any) -> bytes:
     return msgspec.json.encode({"record": record, **values}) + b"\n"
 
 
-async def erase(database: Database, user_id: str) -> None:
+async def erase(database: Database, user_id: str, *, batch: int = BATCH) -> None:
     """Delete everything of a user; what was erased stays so, and doing it again does no harm.
 
     Running turns are cancelled first: whatever they would still write names a turn that is running, and finds none.
@@ -89,14 +89,16 @@ async def erase(database: Database, user_id: str) -> None:
             .values(status="cancelled", finished_at=utc_now())
         )
     for model in ERASED:
-        while await erase_some(database, user_id, model) == BATCH:
+        while await erase_some(database, user_id, model, batch) == batch:
             pass
     async with database.transaction(user_id) as session:
         await session.execute(delete(User).where(User.id == user_id))
 
 
-async def erase_some(database: Database, user_id: str, model: type[Turn | Conversation | Task]) -> int:
-    some = select(model.id).where(model.user_id == user_id).order_by(model.id).limit(BATCH)
+async def erase_some(
+    database: Database, user_id: str, model: type[Turn | Conversation | Task], batch: int
+) -> int:
+    some = select(model.id).where(model.user_id == user_id).order_by(model.id).limit(batch)
     async with database.transaction(user_id) as session:
         gone = await session.scalars(delete(model).where(model.id.in_(some)).returning(model.id))
         return len(gone.all())

@@ -48,15 +48,13 @@ from chatapi.agent.wire.speech import Said, Speech
 from chatapi.agent.wire.trouble import MAY_DIFFER, PASSING, Trouble, failure_of
 from chatapi.errors.base import AppError
 from chatapi.errors.models import ModelLooped, ModelMisconfigured, ModelTruncated
+from chatapi.patience import Patience
 from chatapi.settings import Settings
 
 log = logging.getLogger(__name__)
 
 MODEL_REQUESTS = 10  # answers of one turn; bounds a loop of tool calls that comes to no end
 ROUNDS = 3  # how often the list of models is gone through in a turn
-PAUSE_SECONDS = 0.25  # before the second round, doubled before the third
-# A provider that wants more is not waited for: the client is told how long it takes.
-LONGEST_PAUSE_SECONDS = 2.0
 
 INSTRUCTIONS = """\
 You are a helpful assistant in a chat application. You keep the user's list of tasks, and you are good company to
@@ -88,10 +86,12 @@ class LLMAgent:
         tools: Sequence[Callable[..., Any]] = (),
         task_tools: bool = True,
         settings: Settings | None = None,
+        patience: Patience | None = None,
     ) -> None:
         settings = settings or Settings.from_env()
         self.candidates = candidates(model, settings)
         self.client = ModelClient()
+        self._patience = patience or Patience()
         self._instructions = instructions or settings.chat_instructions or INSTRUCTIONS
         self._functions = {each.name: each for each in map(Function, tools)}
         self._task_tools = task_tools
@@ -114,7 +114,7 @@ class LLMAgent:
         await self.client.__aexit__(kind, error, traceback)
 
     async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:
-        turn = Turn(prompt, self.candidates)
+        turn = Turn(prompt, self.candidates, self._patience)
         offered = [
             *(tools.specs if self._task_tools else ()),
             *(each.spec for each in self._functions.values()),
@@ -190,8 +190,9 @@ class Step(Struct):
 class Turn:
     """One turn: which model is asked, with how much of the history, and what it has answered so far."""
 
-    def __init__(self, prompt: Prompt, choices: Sequence[Candidate]) -> None:
+    def __init__(self, prompt: Prompt, choices: Sequence[Candidate], patience: Patience) -> None:
         self._prompt = prompt
+        self._patience = patience
         self._choices = choices
         self._place = 0
         self._history: Sequence[HistoryMessage] = prompt.history
@@ -295,12 +296,13 @@ class Turn:
         count = len(self._choices)
         rounds, place = divmod(len(self._failures), count)
         if place == 0:
+            longest = self._patience.model_longest_pause
             failure = next((each for each in self._failures if each.kind == "busy"), trouble)
-            pause = PAUSE_SECONDS * 2 ** (rounds - 1) * random.uniform(0.5, 1)  # noqa: S311 - to keep callers apart
+            pause = self._patience.model_pause * 2 ** (rounds - 1) * random.uniform(0.5, 1)  # noqa: S311 - to keep callers apart
             pause = max(pause, failure.retry_after or 0)
             # A gateway that has sat out the limit itself has tried for long enough.
-            sat_out = trouble.kind == "busy" and monotonic() - self.asked_at > LONGEST_PAUSE_SECONDS
-            if rounds >= ROUNDS or pause > LONGEST_PAUSE_SECONDS or sat_out or trouble.kind == "slow":
+            sat_out = trouble.kind == "busy" and monotonic() - self.asked_at > longest
+            if rounds >= ROUNDS or pause > longest or sat_out or trouble.kind == "slow":
                 self._fail(failure)
             await asyncio.sleep(pause)
         self._place = (self._place + 1) % count

@@ -7,13 +7,14 @@ from typing import Any
 
 from chatapi.agent.ports import Agent, Prompt
 from chatapi.agent.providers import PROVIDERS
+from chatapi.patience import Patience
 from chatapi.settings import Settings, SettingsError
 
 OFFLINE = "chatapi.offline:OfflineAgent"
 OTHERS = "pydantic-ai"  # CHAT_MODEL=pydantic-ai:bedrock:…, for providers that pydantic-ai knows and we do not
 
 
-def load_agent(settings: Settings) -> Agent:
+def load_agent(settings: Settings, patience: Patience) -> Agent:
     """`offline`, models of providers, or the user's own as `module:attribute`.
 
     The user's own is an agent, a pydantic-ai agent, or a class or factory without arguments that makes one; the
@@ -26,7 +27,7 @@ def load_agent(settings: Settings) -> Agent:
     if "," in chat_model or prefix in PROVIDERS:
         from chatapi.agent.llm import LLMAgent
 
-        return LLMAgent(chat_model, settings=settings)
+        return LLMAgent(chat_model, settings=settings, patience=patience)
     if prefix == OTHERS:
         return other(chat_model, name, settings)
     if (here := str(Path.cwd())) not in sys.path:

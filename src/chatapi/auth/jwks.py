@@ -15,6 +15,7 @@ from jwt import PyJWK
 from chatapi.auth.keys import BadKeySet, EmptyKeySet, parse_key_set
 from chatapi.errors.auth import JWKSUnavailable
 from chatapi.metrics import Metrics
+from chatapi.patience import Patience
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,6 @@ FRESH_SECONDS = 600.0  # after this the next request has them fetched again, and
 STALE_SECONDS = 3_600.0  # after this it waits, so that a key revoked in a quiet night is not taken once more
 PAUSE_SECONDS = 5.0  # between searches for unknown keys, once there were a few at once, and after a failure
 SEARCH_BURST = 4  # a stray token or two must not cost the tokens that come after a rotation
-FETCH_SECONDS = 3.0  # all of it: a server that drips its answer is cut off, too
 # What a request waits when the fetch before has failed: the issuer is probably still away.
 PATIENCE_SECONDS = 0.5
 MAX_BYTES = 256 * 1024  # a hundred RSA keys with their certificates; read before anything is parsed
@@ -35,15 +35,15 @@ class JWKS:
     def __init__(
         self,
         url: str,
+        patience: Patience,
         metrics: Metrics,
         *,
         clock: Callable[[], float] = time.monotonic,
-        fetch_seconds: float = FETCH_SECONDS,
     ) -> None:
         self._url = url
         self._metrics = metrics
         self._clock = clock
-        self._fetch_seconds = fetch_seconds
+        self._fetch_seconds = patience.keys_fetch
         # Reads the system's certificates: once, and not on the event loop.
         self._tls = httpx.create_ssl_context()
         self._keys: tuple[PyJWK, ...] = ()

@@ -18,12 +18,12 @@ from chatapi.auth.jwks import JWKS
 from chatapi.auth.keys import ASYMMETRIC, SYNONYMS
 from chatapi.errors.auth import Unauthenticated
 from chatapi.metrics import Metrics
+from chatapi.patience import Patience
 from chatapi.settings import Issuer, Settings, SettingsError
 
 MAX_TOKEN_BYTES = 16 * 1024  # a Better Auth token may carry a name of any length; a header may not
 MAX_USER_ID = 255
 MAX_VERIFIED = 4096  # tokens that are remembered as good, about 1 kB each
-LEEWAY = timedelta(seconds=30)  # clocks of two machines differ by less
 USER_CLAIMS = ("sub", "userId", "id")
 TIME_CLAIMS = ("exp", "nbf", "iat")
 # RFC 7515, section 7.1: header, payload, signature; no padding, no white space, nothing after.
@@ -75,11 +75,14 @@ class TokenVerifier:
     set that was fetched anew has other key objects, so that a token of a key that was taken back is checked again.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, patience: Patience, metrics: Metrics) -> None:
         self._settings = settings
+        self._leeway = patience.token_leeway
         self._secret = secret_key(settings.better_auth_secret) if settings.better_auth_secret else None
         self._issuers = settings.issuers
-        self._key_sets = {url: JWKS(url, metrics) for url in {issuer.keys_url for issuer in self._issuers}}
+        self._key_sets = {
+            url: JWKS(url, patience, metrics) for url in {issuer.keys_url for issuer in self._issuers}
+        }
         self._claims = StrictJWT()
         # By the token's hash; the latest are last.
         self._verified: OrderedDict[bytes, Verified] = OrderedDict()
@@ -119,7 +122,7 @@ class TokenVerifier:
                 algorithms=[key.algorithm_name],
                 issuer=trust.issuers,
                 audience=trust.audiences,
-                leeway=LEEWAY,
+                leeway=self._leeway,
                 options={
                     "require": ["exp"],
                     "verify_aud": trust.audiences is not None,
@@ -129,7 +132,7 @@ class TokenVerifier:
             identity = Identity(
                 user_id=user_id_of(claims), expires_at=datetime.fromtimestamp(claims["exp"], UTC)
             )
-            return identity, int(claims["exp"]) + LEEWAY.total_seconds()
+            return identity, int(claims["exp"]) + self._leeway
         except jwt.MissingRequiredClaimError as error:
             raise invalid_token(f"the token has no {error.claim} claim") from None
         except (jwt.PyJWTError, ValueError, OverflowError, OSError) as error:

@@ -50,7 +50,10 @@ async def run(
     parameters, which go in one round trip. Raises what SQLAlchemy raises. A connection that anything went wrong on is
     not used again, so that nothing is left to be undone.
     """
-    pooled = await engine.raw_connection()
+    try:
+        pooled = await engine.raw_connection()
+    except engine.dialect.loaded_dbapi.Error as error:  # which SQLAlchemy's own connections would wrap
+        raise DBAPIError(None, None, error, connection_invalidated=True) from error
     driver: Any = pooled.driver_connection
     try:
         if opening is not None:

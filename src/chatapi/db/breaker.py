@@ -8,12 +8,11 @@ from contextlib import suppress
 from sqlalchemy.exc import DBAPIError
 
 from chatapi.db.failures import is_transient, unavailable
+from chatapi.patience import Patience
 
 log = logging.getLogger(__name__)
 
 FAILURES_TO_ASK = 3  # one lost connection is no outage
-PROBE_SECONDS = 0.25
-PROBE_TIMEOUT = 5.0  # Neon takes a few seconds to wake
 
 
 class Breaker:
@@ -24,8 +23,11 @@ class Breaker:
     caller pays for the asking. The first answer closes it.
     """
 
-    def __init__(self, probe: Callable[[], Awaitable[None]], tell: Callable[[float], None]) -> None:
+    def __init__(
+        self, probe: Callable[[], Awaitable[None]], tell: Callable[[float], None], patience: Patience
+    ) -> None:
         self.is_open = False
+        self._patience = patience
         self._probe = probe
         self._tell = tell  # 1 or 0: whether it is open, whenever that changes
         self._failures = 0
@@ -62,7 +64,7 @@ class Breaker:
                     )
                     self.is_open = True
                     self._tell(1)
-                await asyncio.sleep(PROBE_SECONDS)
+                await asyncio.sleep(self._patience.database_probe_pause)
             if self.is_open:
                 log.warning("The database answers again")
         finally:
@@ -73,7 +75,7 @@ class Breaker:
 
     async def _answers(self) -> bool:
         try:
-            async with asyncio.timeout(PROBE_TIMEOUT):
+            async with asyncio.timeout(self._patience.database_probe):
                 await self._probe()
         except Exception as error:
             self._cause = error

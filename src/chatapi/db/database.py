@@ -21,6 +21,7 @@ from chatapi.db.failures import is_lost_connection, is_outage, is_read_only, is_
 from chatapi.db.owner import BYPASSES, Owner, set_local, shown_to
 from chatapi.db.url import is_behind_pooler
 from chatapi.metrics import Metrics
+from chatapi.patience import Patience
 from chatapi.settings import Settings
 from chatapi.tracing import Tracing
 
@@ -43,13 +44,13 @@ PINGS: dict[str, Any] = {"attempts": 3, "timeout": None, "wait_initial": 0, "wai
 class Database:
     """Short transactions on one engine. Nothing else in the package opens a session."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing) -> None:
-        self.config = config = database_config(settings, measured_pool(metrics))
+    def __init__(self, settings: Settings, patience: Patience, metrics: Metrics, tracing: Tracing) -> None:
+        self.config = config = database_config(settings, patience, measured_pool(metrics))
         self.engine: AsyncEngine = config.get_engine()
         self._tracing = tracing
         tracing.watch_statements(self.engine)
         self._metrics = metrics
-        self.breaker = Breaker(self.ping, metrics.breaker_open.set)
+        self.breaker = Breaker(self.ping, metrics.breaker_open.set, patience)
         options = config.engine_config
         self._connections: int = options.pool_size + options.max_overflow  # type: ignore[operator] # both are set
         self.is_postgresql = self.engine.dialect.name == "postgresql"

@@ -7,20 +7,20 @@ from typing import Any
 from advanced_alchemy.config import AsyncSessionConfig
 from advanced_alchemy.extensions.litestar import AlembicAsyncConfig, EngineConfig, SQLAlchemyAsyncConfig
 from sqlalchemy import AsyncAdaptedQueuePool, Connection, event
-from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import PoolProxiedConnection
 
 from chatapi.db.url import engine_url, is_behind_pooler
 from chatapi.metrics import Metrics
+from chatapi.patience import Patience
 from chatapi.settings import Settings, SettingsError
 
 PACKAGE = Path(__file__).parents[1]
 # Beside the package's modules in a wheel, at the repository's root in a checkout.
 PACKAGED = PACKAGE / "migrations"
 MIGRATIONS = PACKAGED if PACKAGED.is_dir() else PACKAGE.parents[1] / "migrations"
-POOL_TIMEOUT = 15  # a burst is better kept waiting than refused; a dead database is the breaker's business
 # Off, PostgreSQL finds what is the latest by walking an index in its order. On, it may take all of a conversation and
 # sort it for ten turns: it expects two, because it multiplies how rare the owner is and how rare the conversation.
 BITMAPS = "enable_bitmapscan"
@@ -29,14 +29,16 @@ POSTGRESQL_POOL_SIZE = 15
 
 
 def database_config(
-    settings: Settings, poolclass: type[AsyncAdaptedQueuePool] = AsyncAdaptedQueuePool
+    settings: Settings,
+    patience: Patience,
+    poolclass: type[AsyncAdaptedQueuePool] = AsyncAdaptedQueuePool,
 ) -> SQLAlchemyAsyncConfig:
     """What Advanced Alchemy's plugin needs to own engine and session maker.
 
     The plugin's own session dependency is given another key, because it would commit after, or not at all, where
     ours commits before the response goes out (see `web.dependencies`).
     """
-    url, connect_args = engine_url(settings.database_url)
+    url, connect_args = engine_url(settings.database_url, patience)
     if settings.sqlite and url.database:
         make_private_file(Path(url.database))
     default_size = SQLITE_POOL_SIZE if settings.sqlite else POSTGRESQL_POOL_SIZE
@@ -50,7 +52,7 @@ def database_config(
             hide_parameters=True,  # what users wrote must not reach a log by way of an error
             pool_size=settings.db_pool_size or default_size,
             max_overflow=settings.db_max_overflow,
-            pool_timeout=POOL_TIMEOUT,
+            pool_timeout=patience.database_pool,
         ),
         alembic_config=AlembicAsyncConfig(
             script_location=str(MIGRATIONS), compare_type=True, render_as_batch=False
@@ -131,12 +133,10 @@ def tell_refusals(engine: AsyncEngine) -> None:
     role or a database may not be there yet, or a password be rotated.
     """
 
-    @event.listens_for(engine.sync_engine, "do_connect")
-    def connect(dialect: Dialect, _: Any, arguments: Any, options: Any) -> DBAPIConnection:
-        try:
-            return dialect.connect(*arguments, **options)
-        except dialect.loaded_dbapi.Error as error:
-            raise DBAPIError(None, None, error, connection_invalidated=True) from error
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def tell(context: ExceptionContext) -> None:
+        if context.connection is None:
+            context.is_disconnect = True
 
 
 def replace_closed_connections(engine: AsyncEngine) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, column, inspect, select, table
 from chatapi.db.database import Database
 from chatapi.db.engine import MIGRATIONS, database_config
 from chatapi.errors.database import SchemaOutdated
+from chatapi.patience import Patience
 from chatapi.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -21,9 +22,10 @@ RETRY_SECONDS = 2.0
 class Schema:
     """The schema's revision against the one that this version's migrations lead to."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings, patience: Patience) -> None:
         self._database = database
         self._settings = settings
+        self._patience = patience
         self._current = False
         self._asked_at = float("-inf")
         self._asking = asyncio.Lock()
@@ -43,7 +45,7 @@ class Schema:
     async def migrate(self) -> None:
         """Upgrade to the newest revision, if the settings say that the service does so itself."""
         if self._settings.migrates_itself:
-            await asyncio.to_thread(upgrade, self._settings)
+            await asyncio.to_thread(upgrade, self._settings, self._patience)
 
     async def migrate_when_possible(self) -> None:
         """`migrate`, again and again until the database lets it."""
@@ -68,6 +70,6 @@ class Schema:
         )
 
 
-def upgrade(settings: Settings) -> None:
+def upgrade(settings: Settings, patience: Patience) -> None:
     """Apply the migrations, on an engine of its own: Alembic runs an event loop of its own."""
-    AlembicCommands(sqlalchemy_config=database_config(settings)).upgrade()
+    AlembicCommands(sqlalchemy_config=database_config(settings, patience)).upgrade()

@@ -6,13 +6,11 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from chatapi.db.tls import tls
+from chatapi.patience import Patience
 from chatapi.settings import SettingsError
 
-CONNECT_TIMEOUT = 10.0  # Neon wakes a sleeping database in a few seconds
-STATEMENT_TIMEOUT = 5.0  # no statement of ours is long; one that is has lost its database
 
-
-def engine_url(database_url: str) -> tuple[URL, dict[str, Any]]:
+def engine_url(database_url: str, patience: Patience) -> tuple[URL, dict[str, Any]]:
     """The URL for SQLAlchemy's asyncpg or aiosqlite dialect, and the driver's arguments.
 
     Takes the libpq form that Neon and others hand out: `sslmode` and `sslrootcert` become asyncpg's `ssl`,
@@ -36,7 +34,10 @@ def engine_url(database_url: str) -> tuple[URL, dict[str, Any]]:
         )
 
     query: dict[str, Any] = dict(url.query)
-    arguments: dict[str, Any] = {"timeout": CONNECT_TIMEOUT, "command_timeout": STATEMENT_TIMEOUT}
+    arguments: dict[str, Any] = {
+        "timeout": patience.database_connect,
+        "command_timeout": patience.database_statement,
+    }
     if (encryption := tls(query)) is not None:
         arguments["ssl"] = encryption
     query.pop("channel_binding", None)

@@ -4,6 +4,8 @@ Why this algorithm, what an address is counted for, and what happens without Red
 """
 
 import math
+import time
+from collections.abc import Callable
 from typing import Literal
 
 from limits import RateLimitItem
@@ -13,6 +15,7 @@ from chatapi.errors.requests import RateLimited
 from chatapi.limits.memory import OwnWindows
 from chatapi.limits.redis import SharedWindows
 from chatapi.metrics import Metrics
+from chatapi.patience import Patience
 from chatapi.settings import Settings
 
 Kind = Literal["default", "chat", "address"]
@@ -22,7 +25,14 @@ HEADERS = ("RateLimit-Policy", "RateLimit")
 class Limiter:
     """The limits of the settings. A kind that is off, or that is not configured, limits nobody."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        patience: Patience,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._metrics = metrics
         of_users, of_chat = settings.limits
         self._limits = {
@@ -30,9 +40,9 @@ class Limiter:
             for kind, limit in (("default", of_users), ("chat", of_chat), ("address", of_users))
             if limit is not None
         }
-        self._own = {kind: OwnWindows(limit) for kind, limit in self._limits.items()}
+        self._own = {kind: OwnWindows(limit, clock) for kind, limit in self._limits.items()}
         address = settings.redis_address
-        self._shared = SharedWindows(address) if address and self._limits else None
+        self._shared = SharedWindows(address, patience) if address and self._limits else None
 
     async def hit(self, kind: Kind, identity: str) -> None:
         """Count one request of `identity`; raises `RateLimited` when it is one too many, and tells either way."""

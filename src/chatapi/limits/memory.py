@@ -2,6 +2,7 @@
 
 import time
 from collections import OrderedDict, deque
+from collections.abc import Callable
 
 from limits import RateLimitItem
 from msgspec import Struct
@@ -18,16 +19,17 @@ class Quota(Struct, frozen=True):
 class OwnWindows:
     """One limit's windows in this process: exact, because nothing awaits between the look and the entry.
 
-    `limits` has such a storage too; it looks at every key on every hit (1.3 ms of CPU at 1,000 users).
+    `clock` is in seconds and never goes back. `limits` has such a storage too; it looks at every key on every hit (1.3 ms of CPU at 1,000 users).
     """
 
-    def __init__(self, limit: RateLimitItem) -> None:
+    def __init__(self, limit: RateLimitItem, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
+        self._clock = clock
         self._seconds = limit.get_expiry()
         self._windows: OrderedDict[str, deque[float]] = OrderedDict()  # the one hit last is the last
 
     def hit(self, identity: str) -> Quota:
-        now = time.monotonic()
+        now = self._clock()
         self._forget(now)
         window = self._windows.setdefault(identity, deque())
         while window and window[0] <= now - self._seconds:

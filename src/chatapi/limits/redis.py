@@ -11,6 +11,7 @@ from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
 from chatapi.limits.memory import Quota
+from chatapi.patience import Patience
 
 log = logging.getLogger(__name__)
 
@@ -18,22 +19,20 @@ T = TypeVar("T")
 
 PREFIX = "chatapi"  # of every key in Redis
 CONNECTIONS = 8  # to Redis; a command takes a fraction of a millisecond, and opening one is a burst of CPU
-# One that is well answers in a millisecond, but the wait for one's turn in a busy event loop counts, too.
-REDIS_SECONDS = 1.0
 COOL_DOWN_SECONDS = 1.0  # between two looks whether Redis is back
 
 
 class SharedWindows:
     """The windows that all replicas share in a Redis or Valkey, where each hit is one atomic script."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience: Patience) -> None:
         self._storage = RedisStorage(
             f"async+{url}",
             implementation="redispy",
             key_prefix=PREFIX,
             max_connections=CONNECTIONS,
-            socket_timeout=REDIS_SECONDS,
-            socket_connect_timeout=REDIS_SECONDS,
+            socket_timeout=patience.redis,
+            socket_connect_timeout=patience.redis,
             retry=None,  # type: ignore[arg-type] # the process's own windows are the second try
         )
         errors = self._storage.base_exceptions

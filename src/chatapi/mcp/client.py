@@ -21,14 +21,10 @@ from chatapi.agent.ports import ToolError
 from chatapi.agent.schemas import offer
 from chatapi.agent.tools import ExternalTool
 from chatapi.mcp.servers import HttpServer, Server, StdioServer
+from chatapi.patience import Patience
 
 log = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 15.0  # a server in a package that is fetched first needs a while
-START_SECONDS = 5.0  # how long a start waits for servers; those that take longer come later
-CALL_SECONDS = 30.0  # half of an answer's default time
-PROBE_SECONDS = 30.0  # how soon a server that fell silent, or that has other tools now, is noticed
-RETRY_SECONDS = (1.0, 30.0)  # the first pause before another try, doubled up to the second
 CLOSE_SECONDS = 10.0  # the SDK asks a process to end, and kills it, within six
 LINGER_SECONDS = 1.0  # for other calls in a session that the server has forgotten
 SESSION_ID = "mcp-session-id"
@@ -77,23 +73,24 @@ class Session:
 class Connection:
     """To one server. `tools` are those that it offers at this moment: none while it is away."""
 
-    def __init__(self, name: str, server: Server) -> None:
+    def __init__(self, name: str, server: Server, patience: Patience) -> None:
         self.name = name
         self.tools: dict[str, ExternalTool] = {}
         self.settled = asyncio.Event()  # the first try is over, one way or the other
         self._server = server
+        self._patience = patience
         self._session = Session()
         self._renewed = asyncio.Event()  # not set while a session takes the place of one that was forgotten
         self._renewed.set()
 
     async def keep(self) -> None:
         """Until cancelled."""
-        pause = RETRY_SECONDS[0]
+        pause = self._patience.mcp_retry
         while True:
             session = self._session = Session()
             try:
                 await self._connect_and_wait(session)
-                pause = RETRY_SECONDS[0]
+                pause = self._patience.mcp_retry
             except Exception as error:  # noqa: BLE001 - whatever a server does costs its tools and nothing else
                 if not session.forgotten:
                     log.warning(
@@ -102,6 +99,8 @@ class Connection:
             finally:
                 session.client = None
                 self.settled.set()
+            if is_cancelled():  # and the SDK has made another error of that
+                return
             if session.forgotten:
                 self._renewed.clear()
                 log.info("The MCP server %s has forgotten its session, which is begun anew", self.name)
@@ -109,13 +108,13 @@ class Connection:
             self.tools = {}
             self._renewed.set()
             await asyncio.sleep(pause)
-            pause = min(pause * 2, RETRY_SECONDS[1])
+            pause = min(pause * 2, self._patience.mcp_longest_retry)
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> Any:
         """The result as a JSON value; raises `ToolError` for whatever comes instead."""
         session = self._session
         try:
-            async with asyncio.timeout(CALL_SECONDS):
+            async with asyncio.timeout(self._patience.mcp_call):
                 await self._renewed.wait()
                 session = self._session
                 try:
@@ -133,7 +132,7 @@ class Connection:
             raise
         except TimeoutError:
             session.broken.set()  # a new connection costs little, and may be all that it takes
-            raise ToolError(f"{self.name} did not answer within {CALL_SECONDS:g} s.") from None
+            raise ToolError(f"{self.name} did not answer within {self._patience.mcp_call:g} s.") from None
         except MCPError as error:
             if error.code == types.CONNECTION_CLOSED:
                 session.broken.set()
@@ -151,9 +150,9 @@ class Connection:
 
     async def _connect_and_wait(self, session: Session) -> None:
         async with AsyncExitStack() as stack:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout(self._patience.mcp_connect):
                 client = await stack.enter_async_context(
-                    Client(await transport(self._server, stack, session.saw))
+                    Client(await transport(self._server, stack, session.saw, self._patience))
                 )
                 await self._list(client)
             session.client = client
@@ -161,9 +160,9 @@ class Connection:
             self._renewed.set()
             while not session.broken.is_set():
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(session.broken.wait(), PROBE_SECONDS)
+                    await asyncio.wait_for(session.broken.wait(), self._patience.mcp_probe)
                     break
-                async with asyncio.timeout(CONNECT_SECONDS):
+                async with asyncio.timeout(self._patience.mcp_connect):
                     await self._list(client)
             session.client = None
             if session.forgotten:
@@ -198,11 +197,17 @@ class Connection:
         )
 
 
+def is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 class ExternalTools:
     """The tools of all servers, as a function, since servers come and go. `start` waits a little for each to come."""
 
-    def __init__(self, servers: Mapping[str, Server]) -> None:
-        self._connections = [Connection(name, server) for name, server in servers.items()]
+    def __init__(self, servers: Mapping[str, Server], patience: Patience) -> None:
+        self._patience = patience
+        self._connections = [Connection(name, server, patience) for name, server in servers.items()]
         self._tasks: list[asyncio.Task[None]] = []
 
     def __call__(self) -> dict[str, ExternalTool]:
@@ -211,7 +216,7 @@ class ExternalTools:
     async def start(self) -> None:
         self._tasks = [asyncio.create_task(each.keep()) for each in self._connections]
         with suppress(TimeoutError):
-            async with asyncio.timeout(START_SECONDS):
+            async with asyncio.timeout(self._patience.mcp_start):
                 for each in self._connections:
                     await each.settled.wait()
 
@@ -222,12 +227,14 @@ class ExternalTools:
             await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
 
 
-async def transport(server: Server, stack: AsyncExitStack, saw: Saw) -> Any:
+async def transport(server: Server, stack: AsyncExitStack, saw: Saw, patience: Patience) -> Any:
     """`saw` is told of every answer over HTTP."""
     match server:
         case HttpServer(url=url, headers=headers):
             http = await stack.enter_async_context(
-                httpx2.AsyncClient(headers=headers, timeout=CALL_SECONDS, event_hooks={"response": [saw]})
+                httpx2.AsyncClient(
+                    headers=headers, timeout=patience.mcp_call, event_hooks={"response": [saw]}
+                )
             )
             return streamable_http_client(url, http_client=http)
         case StdioServer(command=command, args=args, env=env):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from chatapi.mcp.servers import HttpServer, Server, StdioServer
+from chatapi.patience import Patience
 from chatapi.settings import Settings, SettingsError
 from chatapi.text import path_and_message
 
@@ -19,14 +20,14 @@ SERVER_NAME = re.compile(r"[A-Za-z0-9-]{1,32}")  # becomes a part of its tools' 
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
-def external_tools(settings: Settings) -> "ExternalTools | None":
+def external_tools(settings: Settings, patience: Patience) -> "ExternalTools | None":
     """The tools of the configured servers, which are not asked yet. Raises `SettingsError`."""
     if settings.mcp_servers is None:
         return None
     servers = read_servers(settings.mcp_servers)
     from chatapi.mcp.client import ExternalTools  # noqa: PLC0415 - imports the SDK, which takes a second
 
-    return ExternalTools(servers)
+    return ExternalTools(servers, patience)
 
 
 def read_servers(path: str, environ: Mapping[str, str] | None = None) -> dict[str, Server]:

@@ -149,7 +149,9 @@ async def answered(
 
 def streamed(chat: ChatService, log: TurnLog) -> Response[Any]:
     return Stream(
-        ui_stream.ui_message_stream(log, chat.telemetry.metrics.streams_active),
+        ui_stream.ui_message_stream(
+            log, chat.telemetry.metrics.streams_active, chat.patience.stream_heartbeat
+        ),
         media_type=EVENT_STREAM,
         headers={**ui_stream.HEADERS, **replay_headers(log)},
     )

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chatapi.db import models
 from chatapi.db.clock import LEASE_SECONDS, lease_end, utc_now
 from chatapi.db.database import Database
+from chatapi.patience import Patience
 from chatapi.turns.loops import every
 
 HEARTBEAT_SECONDS = LEASE_SECONDS / 3
@@ -23,9 +24,10 @@ class Lease:
     `turn_seconds` is how long a turn may need its lease.
     """
 
-    def __init__(self, database: Database, turn_seconds: float) -> None:
+    def __init__(self, database: Database, patience: Patience, turn_seconds: float) -> None:
         self.id = uuid4().hex
         self._database = database
+        self._patience = patience
         self._turn_seconds = turn_seconds
         self._needed_until = float("-inf")
         self._renewed_at = float("-inf")
@@ -35,7 +37,7 @@ class Lease:
         """See that the lease holds for a while; a turn begun without one would look abandoned at once."""
         self._needed_until = time.monotonic() + self._turn_seconds
         async with self._renewing:
-            if time.monotonic() - self._renewed_at > LEASE_SECONDS / 2:
+            if time.monotonic() - self._renewed_at > self._patience.lease_renewal:
                 await self.beat()
 
     async def beat(self) -> None:

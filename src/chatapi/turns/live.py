@@ -9,20 +9,21 @@ from chatapi.db.models import Turn
 from chatapi.errors.base import Defect
 from chatapi.errors.database import DatabaseUnavailable
 from chatapi.errors.turns import StreamNotRead
+from chatapi.patience import Patience
 from chatapi.turns.log import TurnLog
 from chatapi.turns.loops import every
 from chatapi.turns.store import TurnStore
 from chatapi.turns.store.live import Chunk, Place
 
-POLL_SECONDS = 0.25  # what is said is written every 0.5 s, so it is seen elsewhere within 0.75 s
 UNREAD_POLLS = 20  # a log is made a moment before it is read
 
 
 class LiveTurns:
     """The logs of turns that run elsewhere, each shared by those who read it here."""
 
-    def __init__(self, store: TurnStore) -> None:
+    def __init__(self, store: TurnStore, patience: Patience) -> None:
         self._store = store
+        self._patience = patience
         self._followed: dict[str, Followed] = {}
         self._polling = asyncio.Lock()
 
@@ -39,7 +40,7 @@ class LiveTurns:
     async def run(self) -> None:
         """Poll until cancelled; nothing is asked while nobody reads."""
         await every(
-            POLL_SECONDS,
+            self._patience.poll,
             self._poll_wanted,
             absence="Turns of other processes are not seen while the database is away",
         )

@@ -18,9 +18,16 @@ from chatapi.db.models import RUNNING, Conversation, Turn
 from chatapi.db.owner import EVERYONE
 from chatapi.turns.store.rows import turn_is_alive
 
-WINDOW = 5_000  # conversations looked at in a statement: a fraction of a second, by the primary key
-BATCH = 25  # conversations deleted in a transaction
-TURNS = 500  # of them, deleted in a statement with their messages and tool calls
+
+class Pieces(Struct, frozen=True, kw_only=True):
+    """How much is done at a time."""
+
+    window: int = 5_000  # conversations looked at in a statement: a fraction of a second, by the primary key
+    batch: int = 25  # conversations deleted in a transaction
+    turns: int = 500  # of them, deleted in a statement with their messages and tool calls
+
+
+PIECES = Pieces()
 
 
 class Idle(Struct, frozen=True):
@@ -30,51 +37,59 @@ class Idle(Struct, frozen=True):
     user_id: str
 
 
-async def expire(database: Database, before: datetime, *, dry_run: bool = False) -> int:
+async def expire(
+    database: Database, before: datetime, *, dry_run: bool = False, pieces: Pieces = PIECES
+) -> int:
     """Delete the conversations that were last active before then; how many those were.
 
     One that has a turn under way is left alone, as is one in which a turn begins meanwhile. With `dry_run` nothing is
     deleted. Raises `DatabaseUnavailable`.
     """
     count = 0
-    async for idle in windows(database, before):
+    async for idle in windows(database, before, pieces):
         if dry_run:
             count += len(idle)
             continue
-        for start in range(0, len(idle), BATCH):
-            count += await expire_some(database, idle[start : start + BATCH], before)
+        for start in range(0, len(idle), pieces.batch):
+            count += await expire_some(database, idle[start : start + pieces.batch], before, pieces)
     return count
 
 
-async def windows(database: Database, before: datetime) -> AsyncIterator[list[int]]:
+async def windows(database: Database, before: datetime, pieces: Pieces) -> AsyncIterator[list[int]]:
     """The ids of those that may go, a window of all conversations at a time."""
     after = 0
     while True:
-        until, found = await database.run(EVERYONE, partial(look, after=after, before=before))
+        until, found = await database.run(
+            EVERYONE, partial(look, after=after, before=before, window=pieces.window)
+        )
         if until is None:
             return
         yield found
         after = until
 
 
-async def look(session: AsyncSession, *, after: int, before: datetime) -> tuple[int | None, list[int]]:
+async def look(
+    session: AsyncSession, *, after: int, before: datetime, window: int
+) -> tuple[int | None, list[int]]:
     """Where the window after this id ends, or None where there is none, and what in it may go."""
-    window = select(Conversation.id).where(Conversation.id > after).order_by(Conversation.id).limit(WINDOW)
-    until = await session.scalar(select(func.max(window.subquery().c.id)))
+    seen = select(Conversation.id).where(Conversation.id > after).order_by(Conversation.id).limit(window)
+    until = await session.scalar(select(func.max(seen.subquery().c.id)))
     if until is None:
         return None, []
     found = select(Conversation.id).where(Conversation.id.between(after + 1, until), idle_since(before))
     return until, list(await session.scalars(found))
 
 
-async def expire_some(database: Database, ids: Sequence[int], before: datetime) -> int:
-    gone = await database.run(EVERYONE, lambda session: delete_idle(session, ids, before))
+async def expire_some(database: Database, ids: Sequence[int], before: datetime, pieces: Pieces) -> int:
+    gone = await database.run(EVERYONE, lambda session: delete_idle(session, ids, before, pieces))
     for each in gone:
         audit("conversation.expired", "success", user_id=each.user_id, conversation_id=each.id)
     return len(gone)
 
 
-async def delete_idle(session: AsyncSession, ids: Sequence[int], before: datetime) -> list[Idle]:
+async def delete_idle(
+    session: AsyncSession, ids: Sequence[int], before: datetime, pieces: Pieces
+) -> list[Idle]:
     """Delete those of the conversations that are still idle; what somebody else has locked is in use."""
     rows = await session.execute(
         select(Conversation.id, Conversation.user_id)
@@ -85,9 +100,10 @@ async def delete_idle(session: AsyncSession, ids: Sequence[int], before: datetim
     if not idle:
         return []
     theirs = tuple_(Turn.user_id, Turn.conversation_id).in_([(each.user_id, each.id) for each in idle])
-    some = select(Turn.id).where(theirs).limit(TURNS)
+    some = select(Turn.id).where(theirs).limit(pieces.turns)
     while (
-        len((await session.scalars(delete(Turn).where(Turn.id.in_(some)).returning(Turn.id))).all()) == TURNS
+        len((await session.scalars(delete(Turn).where(Turn.id.in_(some)).returning(Turn.id))).all())
+        == pieces.turns
     ):
         pass
     await session.execute(delete(Conversation).where(Conversation.id.in_([each.id for each in idle])))

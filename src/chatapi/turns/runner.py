@@ -27,6 +27,7 @@ from chatapi.errors.base import AppError
 from chatapi.errors.database import DatabaseUnavailable
 from chatapi.errors.models import ModelEmpty, ModelFailed, ModelTooSlow
 from chatapi.errors.turns import Interrupted, TurnCancelled
+from chatapi.patience import Patience
 from chatapi.text import storable
 from chatapi.turns.log import ReasoningAdded, TextAdded, TurnLog
 from chatapi.turns.measures import measured_run, measuring
@@ -36,8 +37,6 @@ from chatapi.turns.store.live import Chunk
 from chatapi.turns.tools import TurnTools
 
 log = logging.getLogger(__name__)
-
-SETTLE_SECONDS = 1.0  # between tries to write a turn's end while the database is away
 
 
 class Completed(Struct, frozen=True):
@@ -66,6 +65,7 @@ class Runner:
         store: TurnStore,
         agent: Agent,
         tools: Mapping[str, Tool[Any] | ExternalTool],
+        patience: Patience,
         *,
         seconds: float,
     ) -> None:
@@ -73,6 +73,7 @@ class Runner:
         self.log = TurnLog(run.turn_id, run.conversation_id)
         self._store = store
         self._agent = agent
+        self._patience = patience
         self._tools = TurnTools(store, run, tools, self.log.add, self._stopping_clock)
         self._seconds = seconds
         self._written = 0  # events that readers elsewhere can read
@@ -215,7 +216,7 @@ class Runner:
                 break
             except DatabaseUnavailable as trouble:
                 self.log.end(trouble)
-                await asyncio.sleep(SETTLE_SECONDS)
+                await asyncio.sleep(self._patience.settle)
             except TurnCancelled as gone:
                 raise (outcome.error if isinstance(outcome, Failed) else gone) from None
             except Exception as defect:

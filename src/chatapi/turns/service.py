@@ -14,6 +14,7 @@ from chatapi.agent.tools import ExternalTool, ExternalToolSource, Tool
 from chatapi.errors.database import DatabaseUnavailable
 from chatapi.errors.turns import KeyInProgress
 from chatapi.limits.messages import MessageLimit
+from chatapi.patience import Patience
 from chatapi.settings import Settings
 from chatapi.turns.lease import Lease
 from chatapi.turns.log import TurnLog
@@ -41,6 +42,7 @@ class ChatService:
         external: ExternalToolSource,
         limit: MessageLimit,
         settings: Settings,
+        patience: Patience,
         telemetry: Telemetry,
     ) -> None:
         self._store = store
@@ -52,6 +54,7 @@ class ChatService:
         self._limit = limit
         self._seconds = settings.chat_timeout
         self._history_turns = settings.chat_history_limit // MESSAGES_PER_TURN
+        self.patience = patience
         self.telemetry = telemetry
 
     async def start(self, user_id: str, request: ChatRequest | AnswerAnew, key: str | None) -> TurnLog:
@@ -123,7 +126,7 @@ class ChatService:
             give(begun, TurnLog.of(run, replayed=True))
             return
         tools: dict[str, Tool[Any] | ExternalTool] = {**self._external(), **self._tools}
-        runner = Runner(run, self._store, self._agent, tools, seconds=self._seconds)
+        runner = Runner(run, self._store, self._agent, tools, self.patience, seconds=self._seconds)
         give(begun, runner.log)
         await self._supervisor.look_after(runner)
 

@@ -6,17 +6,16 @@ from collections.abc import Coroutine, Iterable
 
 from chatapi.errors.base import Defect
 from chatapi.errors.turns import Restarting
+from chatapi.patience import Patience
 from chatapi.turns.live import LiveTurns
 from chatapi.turns.log import TurnLog
 from chatapi.turns.loops import every
-from chatapi.turns.runner import SETTLE_SECONDS, Runner
+from chatapi.turns.runner import Runner
 from chatapi.turns.store import TurnStore
 
 log = logging.getLogger(__name__)
 
-# How soon a cancel from another process is noticed, and how often what was said is written for readers elsewhere: a
-# statement or two a process, whatever it runs.
-WATCH_SECONDS = 0.5
+SETTLING_TRIES = 3  # at the shutdown, to write the ends of turns
 STREAM_GRACE_SECONDS = 5.0  # a turn that ends within these of a SIGTERM ends for its reader, too
 # How often a lost run is looked for, twice a second while the database answers: a COMMIT that it was sent before it was
 # away, or that waits for its disk, may take effect after its first answer.
@@ -26,10 +25,11 @@ LOOKS = 120
 class Supervisor:
     """Of one process. `live` are the turns of other processes that are read here."""
 
-    def __init__(self, store: TurnStore) -> None:
-        self.live = LiveTurns(store)
+    def __init__(self, store: TurnStore, patience: Patience) -> None:
+        self.live = LiveTurns(store, patience)
         self.is_draining = False
         self._store = store
+        self._patience = patience
         self._tasks: set[asyncio.Task[None]] = set()
         self._runners: dict[str, Runner] = {}
         # Runs that the database may take for running and that nobody runs, with the looks that are left: as long as
@@ -69,12 +69,16 @@ class Supervisor:
 
     async def watch(self) -> None:
         """Stop the turns that others cancelled, deleted or took over, and fail lost ones; until cancelled."""
-        await every(WATCH_SECONDS, self._watch, absence="Cancels are not seen while the database is away")
+        await every(
+            self._patience.watch, self._watch, absence="Cancels are not seen while the database is away"
+        )
 
     async def flush(self) -> None:
         """Write down what turns have said, for readers elsewhere; until cancelled."""
         await every(
-            WATCH_SECONDS, self._flush, absence="Nothing is shown elsewhere while the database is away"
+            self._patience.watch,
+            self._flush,
+            absence="Nothing is shown elsewhere while the database is away",
         )
 
     async def stop_cancelled(self) -> None:
@@ -96,7 +100,7 @@ class Supervisor:
         await self._wait(seconds - grace)
         for runner in self._runners.values():
             runner.stop("interrupted")
-        for task in await self._wait(SETTLE_SECONDS * 3):
+        for task in await self._wait(self._patience.settle * SETTLING_TRIES):
             task.cancel()
 
     async def _wait(self, seconds: float) -> set[asyncio.Task[None]]:

@@ -21,17 +21,16 @@ HEADERS = {
     "Cache-Control": "no-store, no-transform",
     "X-Accel-Buffering": "no",  # nginx would keep back what is to be seen at once
 }
-HEARTBEAT_SECONDS = 15.0  # proxies end what is silent for longer, as a rule after 60 s
 HEARTBEAT = b": still here\n\n"
 DONE = b"data: [DONE]\n\n"
 
 Chunk = dict[str, Any]
 
 
-async def ui_message_stream(log: TurnLog, streams: Gauge) -> AsyncIterator[bytes]:
+async def ui_message_stream(log: TurnLog, streams: Gauge, heartbeat: float) -> AsyncIterator[bytes]:
     """The whole turn from its beginning, as it happens; always ended by `finish`, `abort` or `error`, and `[DONE]`.
 
-    `streams` counts those that are being read.
+    `streams` counts those that are being read. After `heartbeat` seconds of silence a comment goes out.
     """
     chunks = UIMessageChunks()
     with streams.track_inprogress():
@@ -44,7 +43,7 @@ async def ui_message_stream(log: TurnLog, streams: Gauge) -> AsyncIterator[bytes
                 }
             ]
         )
-        async for events in log.read(HEARTBEAT_SECONDS):
+        async for events in log.read(heartbeat):
             yield sse(chunk for event in events for chunk in chunks.of(event)) if events else HEARTBEAT
         yield sse(chunks.at_end(log.ended)) + DONE
 
@@ -92,6 +91,8 @@ class UIMessageChunks:
                 yield {"type": "abort"}
             case AppError():
                 yield {"type": "error", "errorText": outcome.detail, "problem": outcome.document}
+            case None:
+                pass  # a log is read to its end, so there is one
 
     def _delta(self, kind: str, text: str) -> Iterator[Chunk]:
         if self._open != kind:

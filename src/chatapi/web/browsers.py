@@ -38,7 +38,7 @@ def cors_config(settings: Settings) -> CORSConfig | None:
     if not settings.origins:
         return None
     return CORSConfig(
-        allow_origins=settings.origins,
+        allow_origins=list(settings.origins),
         allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
         allow_headers=["*"],  # without credentials, a header is worth no more than what it says
         expose_headers=EXPOSED,

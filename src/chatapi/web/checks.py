@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from chatapi import __version__
 from chatapi.auth.jwks import JWKS
@@ -9,52 +10,53 @@ from chatapi.db.database import Database
 from chatapi.db.failures import cause_of
 from chatapi.db.schema import Schema
 from chatapi.metrics import Metrics
+from chatapi.patience import Patience
 from chatapi.settings import Settings
 from chatapi.tracing import Tracing
 
-PATIENCE_SECONDS = 15.0  # a database that sleeps takes a few to wake
+Ask: TypeAlias = Callable[[Settings, Patience], Awaitable[None]]
 
 
-async def ask_all(settings: Settings) -> dict[str, str | None]:
+async def ask_all(settings: Settings, patience: Patience) -> dict[str, str | None]:
     """What is wrong with each service by the variable that names it; None where it answers as it should."""
-    asked: dict[str, Callable[[Settings], Awaitable[None]]] = {"DATABASE_URL": ask_database}
+    asked: dict[str, Ask] = {"DATABASE_URL": ask_database}
     if settings.issuers:
         asked["JWKS_URL" if settings.jwks_url else "BETTER_AUTH_URL"] = ask_issuer
     if settings.redis_url is not None:
         asked["REDIS_URL"] = ask_redis
-    return {name: await trouble(ask, settings) for name, ask in asked.items()}
+    return {name: await trouble(ask, settings, patience) for name, ask in asked.items()}
 
 
-async def trouble(ask: Callable[[Settings], Awaitable[None]], settings: Settings) -> str | None:
+async def trouble(ask: Ask, settings: Settings, patience: Patience) -> str | None:
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            await ask(settings)
+        async with asyncio.timeout(patience.check):
+            await ask(settings, patience)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what the operator wants to know
         return cause_of(error)
     return None
 
 
-async def ask_database(settings: Settings) -> None:
+async def ask_database(settings: Settings, patience: Patience) -> None:
     """It answers, and its schema is this version's."""
-    database = Database(settings, Metrics(__version__, settings.chatapi_build), Tracing())
+    database = Database(settings, patience, Metrics(__version__, settings.chatapi_build), Tracing())
     try:
         await database.ping()
-        await Schema(database, settings).ensure_current()
+        await Schema(database, settings, patience).ensure_current()
     finally:
         await database.close()
 
 
-async def ask_issuer(settings: Settings) -> None:
+async def ask_issuer(settings: Settings, patience: Patience) -> None:
     """It publishes keys; of several, each does."""
     for url in dict.fromkeys(issuer.keys_url for issuer in settings.issuers):
-        jwks = JWKS(url, Metrics(__version__, settings.chatapi_build))
+        jwks = JWKS(url, patience, Metrics(__version__, settings.chatapi_build))
         try:
             await jwks.find(None, "EdDSA")  # any: what counts is that a set of keys comes
         finally:
             await jwks.close()
 
 
-async def ask_redis(settings: Settings) -> None:
+async def ask_redis(settings: Settings, _: Patience) -> None:
     from redis.asyncio import Redis
 
     async with Redis.from_url(settings.redis_address or "") as redis:

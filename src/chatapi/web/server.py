@@ -18,16 +18,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from chatapi.errors.requests import HeadTooLarge
 from chatapi.openapi import PROBLEM_MEDIA_TYPE
+from chatapi.patience import Patience
 
 # Request line and headers; a token has 16 KiB at the most, and cookies may come with it.
 MAX_HEAD_BYTES = 64 * 1024
-# Closed while the client still sends, the connection would be reset and the answer lost (RFC 9112, section 9.6).
-LINGER_SECONDS = 1.0
-# A client that does not take a buffer's 48 KiB of its answer within so long is dropped; the slowest link does.
-STALL_SECONDS = 30.0
-STALL_BYTES = 48 * 1024
-# At the end, a connection without a request may have been opened for one that is on its way; it is here by then.
-OPENING_SECONDS = 0.5
+STALL_BYTES = 48 * 1024  # of its answer, a client takes in `Patience.client_stall`; the slowest link does
 
 REFUSAL = json.encode(HeadTooLarge().document)
 
@@ -67,8 +62,9 @@ def accept_all(listening: socket.socket) -> Iterator[socket.socket]:
 class BoundedHttp(HttpToolsProtocol):
     """Answers 431 to a head over the bound and closes, having kept no more than the bound and one read of the socket."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, patience: Patience, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._patience = patience
         self._reading_head = False
         self._head_bytes = 0
         self._too_large = False
@@ -77,7 +73,7 @@ class BoundedHttp(HttpToolsProtocol):
     def shutdown(self) -> None:
         """The server stops: idle connections are closed, those under way when they are answered."""
         if self.cycle is None:
-            self.loop.call_later(OPENING_SECONDS, super().shutdown)
+            self.loop.call_later(self._patience.client_opening, super().shutdown)
         else:
             super().shutdown()
 
@@ -88,7 +84,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _wait_for_client(self) -> None:
         left = self.transport.get_write_buffer_size()
-        self._stalled = self.loop.call_later(STALL_SECONDS, self._look_for_client, left)
+        self._stalled = self.loop.call_later(self._patience.client_stall, self._look_for_client, left)
 
     def _look_for_client(self, before: int) -> None:
         """What goes out in one piece may be long: who takes it steadily is given the time."""
@@ -141,4 +137,4 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.write(head.encode() + REFUSAL)
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        self.loop.call_later(self._patience.client_linger, self.transport.close)

@@ -9,19 +9,24 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from mcp.types import CallToolResult, TextContent
+from msgspec.structs import replace
 
 from chatapi.agent.ports import ToolSpec
 from chatapi.agent.tools import TASK_TOOLS
 from chatapi.app import create_app
-from chatapi.mcp import client as mcp_client
+from chatapi.mcp.client import MAX_RESULT, MAX_TOOLS, Connection, Session, result_of
 from chatapi.mcp.config import read_servers
 from chatapi.mcp.servers import HttpServer
 from chatapi.settings import Settings, SettingsError
 from tests.support import mcp_server, serving
 from tests.support.agents import CommandedAgent
 from tests.support.mcp_server import free_port, weather_over_http
-from tests.support.serving import REPOSITORY, Client, serve
+from tests.support.serving import REPOSITORY, SLOW_MACHINE, Client, serve
 
+# The machine that runs the tests may be slow to start a server's process.
+SLOW_START = replace(SLOW_MACHINE, mcp_connect=60)
+SOON_AGAIN = replace(SLOW_MACHINE, mcp_retry=0.1, mcp_longest_retry=0.1)
 STDIO = {
     "command": sys.executable,
     "args": ["-m", mcp_server.__name__],
@@ -50,6 +55,10 @@ def servers_file(directory: Path, **servers: Any) -> str:
     return str(path)
 
 
+def nothing() -> str:
+    return ""
+
+
 async def outcome(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     (call,) = (await client.said(f"call {tool} {json.dumps(arguments)}"))["tool_calls"]
     assert (call["name"], call["arguments"]) == (tool, arguments)
@@ -73,25 +82,18 @@ async def until_gone(client: Client, tool: str, **arguments: Any) -> None:
     raise AssertionError(f"{tool} stayed")
 
 
-@pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine that runs the tests may be slow to start a server's process."""
-    monkeypatch.setattr(mcp_client, "START_SECONDS", 60.0)
-
-
 class TestServers:
     async def test_over_http_and_stdio_serve_the_assistant(
         self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("CHATAPI_TEST_GIVEN", "a-value")
-        monkeypatch.setattr(mcp_client, "CONNECT_SECONDS", 60.0)
         agent = WatchedAgent()
         async with weather_over_http() as (url, listener):
             http = {"type": "http", "url": url, "headers": {"Authorization": "Bearer ${CHATAPI_TEST_GIVEN}"}}
             settings = settings_for(
                 empty_database_url, mcp_servers=servers_file(tmp_path, far=http, near=STDIO)
             )
-            async with serve(settings, agent) as base_url, Client(base_url, "alice") as alice:
+            async with serve(settings, agent, SLOW_START) as base_url, Client(base_url, "alice") as alice:
                 assert (await outcome(alice, "far__forecast", city="Oslo"))["result"] == {
                     "result": "Rain in Oslo"
                 }
@@ -139,13 +141,12 @@ class TestServers:
         )
 
     async def test_one_that_is_away_costs_its_tools_until_it_is_back(
-        self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, empty_database_url: str, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr(mcp_client, "RETRY_SECONDS", (0.1, 0.1))
         port = free_port()
         file = servers_file(tmp_path, far={"url": f"http://127.0.0.1:{port}/mcp"})
         settings = settings_for(empty_database_url, mcp_servers=file)
-        async with serve(settings) as base_url, Client(base_url, "alice") as alice:
+        async with serve(settings, patience=SOON_AGAIN) as base_url, Client(base_url, "alice") as alice:
             assert (await outcome(alice, "far__forecast", city="Oslo"))["error"] == (
                 "There is no tool far__forecast."
             )
@@ -157,11 +158,10 @@ class TestServers:
                 )
 
     async def test_one_that_has_forgotten_its_session_is_asked_again_at_once(
-        self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, empty_database_url: str, tmp_path: Path
     ) -> None:
         """As after its restart, which costs no user anything."""
-        monkeypatch.setattr(mcp_client, "RETRY_SECONDS", (300.0, 300.0))
-        monkeypatch.setattr(mcp_client, "PROBE_SECONDS", 300.0)
+        patience = replace(SLOW_MACHINE, mcp_retry=300, mcp_longest_retry=300, mcp_probe=300)
         port = free_port()
         settings = settings_for(
             empty_database_url,
@@ -170,7 +170,7 @@ class TestServers:
         async with AsyncExitStack() as stack:
             before = await stack.enter_async_context(AsyncExitStack())
             await before.enter_async_context(weather_over_http(port, sessions=True))
-            base_url = await stack.enter_async_context(serve(settings))
+            base_url = await stack.enter_async_context(serve(settings, patience=patience))
             alice = await stack.enter_async_context(Client(base_url, "alice"))
             for _ in range(2):
                 assert "result" in await outcome(alice, "far__forecast", city="Oslo")
@@ -201,19 +201,20 @@ class TestServers:
                     assert result == {"structured_content": {"seen": True}, "text": others}
                 else:
                     assert result == {"text": f"Here it is.\n{others}"}
-                monkeypatch.setattr(mcp_client, "MAX_RESULT", 10)
-                cut = f"Here it is\n[{len(others) + 2} characters more were left out.]"
-                shortened = (await outcome(alice, "far__look"))["result"]
-                assert structured or shortened == {"text": cut}
+
+    @pytest.mark.parametrize("structured", [None, {"text": "x" * MAX_RESULT}])
+    def test_have_a_result_that_is_too_long_cut(self, structured: dict[str, str] | None) -> None:
+        content = [TextContent(text="x" * (MAX_RESULT + 5))]
+        cut = result_of(CallToolResult(content=[*content], structured_content=structured))
+        assert cut == {"text": f"{'x' * MAX_RESULT}\n[5 characters more were left out.]"}
 
     async def test_a_process_that_dies_is_started_again(
         self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("CHATAPI_TEST_GIVEN", "x")
-        monkeypatch.setattr(mcp_client, "CONNECT_SECONDS", 60.0)
-        monkeypatch.setattr(mcp_client, "RETRY_SECONDS", (0.1, 0.1))
         settings = settings_for(empty_database_url, mcp_servers=servers_file(tmp_path, near=STDIO))
-        async with serve(settings) as base_url, Client(base_url, "alice") as alice:
+        patience = replace(SOON_AGAIN, mcp_connect=60)
+        async with serve(settings, patience=patience) as base_url, Client(base_url, "alice") as alice:
             before = (await outcome(alice, "near__process"))["result"]
             assert (await outcome(alice, "near__leave"))["error"] == "near is away at the moment."
             assert (await until_offered(alice, "near__process"))["result"] != before
@@ -233,47 +234,44 @@ class TestServers:
                 assert (await turn)["result"] == {"result": "waited"}
 
     async def test_one_that_does_not_answer_a_call_is_given_up(
-        self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, empty_database_url: str, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr(mcp_client, "RETRY_SECONDS", (0.1, 0.1))
+        patience = replace(SOON_AGAIN, mcp_call=0.3)
         gate = CommandedAgent.gates[name := uuid4().hex]
         async with weather_over_http() as (url, _):
             settings = settings_for(empty_database_url, mcp_servers=servers_file(tmp_path, far={"url": url}))
-            async with serve(settings) as base_url, Client(base_url, "alice") as alice:
-                await outcome(alice, "far__forecast", city="Oslo")
-                monkeypatch.setattr(mcp_client, "CALL_SECONDS", 0.2)
+            async with serve(settings, patience=patience) as base_url, Client(base_url, "alice") as alice:
+                await until_offered(alice, "far__forecast", city="Oslo")
                 call = await outcome(alice, "far__wait", name=name)
-                assert call["error"] == "far did not answer within 0.2 s."
+                assert call["error"] == "far did not answer within 0.3 s."
                 gate.opened.set()
-                monkeypatch.setattr(mcp_client, "CALL_SECONDS", 30.0)
                 await until_offered(alice, "far__forecast", city="Oslo")
 
     async def test_whose_tools_change_or_that_fall_silent_are_noticed(
-        self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, empty_database_url: str, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr(mcp_client, "RETRY_SECONDS", (0.1, 0.1))
-        monkeypatch.setattr(mcp_client, "PROBE_SECONDS", 0.1)
+        patience = replace(SOON_AGAIN, mcp_probe=0.1)
         port = free_port()
         async with weather_over_http(port) as (url, listener):
             settings = settings_for(empty_database_url, mcp_servers=servers_file(tmp_path, far={"url": url}))
-            async with serve(settings) as base_url, Client(base_url, "alice") as alice:
+            async with serve(settings, patience=patience) as base_url, Client(base_url, "alice") as alice:
                 listener.server.remove_tool("forecast")
                 await until_gone(alice, "far__forecast", city="Oslo")
                 assert "error" in await outcome(alice, "far__lie")
                 await until_offered(alice, "far__environment", name="HOME")
-                monkeypatch.setattr(mcp_client, "MAX_TOOLS", 1)
-                await until_gone(alice, "far__environment", name="HOME")
+                for number in range(MAX_TOOLS):
+                    listener.server.add_tool(nothing, name=f"nothing_{number}")
+                await until_offered(alice, "far__nothing_0")
+                await until_gone(alice, f"far__nothing_{MAX_TOOLS - 1}")
 
-    async def test_a_silent_one_is_given_up(
-        self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(mcp_client, "CONNECT_SECONDS", 2.0)  # enough to be heard by it
+    async def test_a_silent_one_is_given_up(self, empty_database_url: str, tmp_path: Path) -> None:
+        patience = replace(SLOW_MACHINE, mcp_connect=2)  # enough to be heard by it
         held: list[asyncio.StreamWriter] = []
         silent = await asyncio.start_server(lambda _, writer: held.append(writer), "127.0.0.1", 0)
         port = silent.sockets[0].getsockname()[1]
         file = servers_file(tmp_path, far={"url": f"http://127.0.0.1:{port}/mcp"})
         async with (
-            serve(settings_for(empty_database_url, mcp_servers=file)) as base_url,
+            serve(settings_for(empty_database_url, mcp_servers=file), patience=patience) as base_url,
             Client(base_url, "alice") as alice,
         ):
             assert (await alice.said("say Hello."))["response"] == "Hello."
@@ -281,6 +279,24 @@ class TestServers:
         for writer in held:
             writer.transport.abort()
         assert held
+
+
+async def test_a_connection_ends_when_it_is_told_to_whatever_the_sdk_makes_of_that() -> None:
+    waiting = asyncio.Event()
+
+    class Deaf(Connection):
+        async def _connect_and_wait(self, session: Session) -> None:
+            waiting.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise ConnectionError from None
+
+    keeping = asyncio.create_task(Deaf("far", HttpServer(url="http://far"), SOON_AGAIN).keep())
+    await waiting.wait()
+    keeping.cancel()
+    await asyncio.wait({keeping}, timeout=60)
+    assert keeping.done()
 
 
 class TestFile:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ from chatapi.tasks.service import TaskService
 from tests.integration.test_database_trouble import behind_proxy
 from tests.support.mcp_clients import connected, headers_for, message
 from tests.support.postgres import Postgres
-from tests.support.serving import Client, anybody, serve, settings_for, token_for
+from tests.support.serving import REPOSITORY, Client, anybody, serve, settings_for, token_for
 
 MODES = ["legacy", "2026-07-28", "auto"]
 
@@ -81,6 +82,10 @@ class TestTools:
             "delete_task": (False, True, True, False),
             "update_task": (False, True, True, False),
         }
+
+    def test_are_named_in_the_document(self) -> None:
+        (row,) = re.findall(r"^\| tools \| (.+?):", (REPOSITORY / "docs/mcp.md").read_text(), re.M)
+        assert re.findall(r"`(\w+)`", row) == [tool.name for tool in TASK_TOOLS]
 
     async def test_take_no_user(self, mcp: MCPClient) -> None:
         for tool in (await mcp.list_tools()).tools:

@@ -1,17 +1,17 @@
 """The fakes of the providers, and services that talk to them."""
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 
-from chatapi.agent import llm
 from chatapi.agent.loading import load_agent
+from chatapi.patience import Patience
 from tests.support import run
 from tests.support.providers.server import Providers, serve_providers
-from tests.support.serving import Client, serve, settings_for
+from tests.support.serving import BRIEF_PAUSES, Client, serve, settings_for
 
 ServiceOn = Callable[[str], Awaitable[str]]
 
@@ -21,13 +21,6 @@ WIRES = [
     "google:gemini-3-pro",
     "anthropic:claude-test",
 ]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _short_pauses() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(llm, "PAUSE_SECONDS", 0.01)
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +66,9 @@ async def talker(wire_service: str) -> AsyncIterator[Client]:
 
 
 @asynccontextmanager
-async def serving(database_url: str, model: str, providers: Providers, **changes: Any) -> AsyncIterator[str]:
+async def serving(
+    database_url: str, model: str, providers: Providers, patience: Patience = BRIEF_PAUSES, **changes: Any
+) -> AsyncIterator[str]:
     settings = settings_for(database_url, **{"chat_model": model, **providers.settings, **changes})
-    async with serve(settings, load_agent(settings)) as url:
+    async with serve(settings, load_agent(settings, patience), patience) as url:
         yield url

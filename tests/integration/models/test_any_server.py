@@ -26,6 +26,7 @@ from chatapi.agent.ports import (
 )
 from chatapi.agent.reports import ModelReport, report_on_models
 from chatapi.errors.base import AppError
+from chatapi.patience import Patience
 from chatapi.settings import Settings
 from tests.support.providers.scripted import (
     Scripted,
@@ -38,7 +39,7 @@ from tests.support.providers.scripted import (
     streamed,
     whole,
 )
-from tests.support.serving import settings_for
+from tests.support.serving import BRIEF_PAUSES, settings_for
 
 LOCAL = "openai:local"
 CONTEXT_REFUSALS = [
@@ -110,8 +111,10 @@ def settings_on(*servers: ScriptedServer, model: str = LOCAL, **changes: Any) ->
     return settings_for("sqlite:///unused", chat_model=model, **keys, **addresses, **changes)
 
 
-def agent_on(*servers: ScriptedServer, model: str = LOCAL, **changes: Any) -> LLMAgent:
-    return LLMAgent(model, settings=settings_on(*servers, model=model, **changes))
+def agent_on(
+    *servers: ScriptedServer, model: str = LOCAL, patience: Patience = BRIEF_PAUSES, **changes: Any
+) -> LLMAgent:
+    return LLMAgent(model, settings=settings_on(*servers, model=model, **changes), patience=patience)
 
 
 async def ask(
@@ -527,12 +530,10 @@ class TestLimits:
         failure = await failure_to(limited)
         assert (failure.type, failure.retry_after) == ("model-busy", 7)
 
-    async def test_that_the_gateway_has_sat_out_are_not_asked_again(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("chatapi.agent.llm.LONGEST_PAUSE_SECONDS", 0.05)
+    async def test_that_the_gateway_has_sat_out_are_not_asked_again(self) -> None:
         limited = Scripted(status=429, seconds=0.1, pieces=(b"{}",))
-        assert (await failure_to(limited)).type == "model-busy"
+        failure = await failure_to(limited, patience=Patience(model_longest_pause=0.05))
+        assert failure.type == "model-busy"
 
     async def test_in_the_stream_are_limits(self) -> None:
         error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}

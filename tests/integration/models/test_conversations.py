@@ -11,8 +11,8 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from chatapi.db import engine
 from chatapi.db.models import Message, Turn
+from chatapi.patience import Patience
 from tests.integration.models.conftest import WIRES, ServiceOn, serving
 from tests.support.databases import open_database
 from tests.support.providers.server import Providers, Request
@@ -161,17 +161,17 @@ class TestProviderChange:
 
 class TestLoad:
     async def test_a_hundred_turns_with_a_slow_model_on_five_connections(
-        self, new_database: Callable[[], str], providers: Providers, monkeypatch: pytest.MonkeyPatch
+        self, new_database: Callable[[], str], providers: Providers
     ) -> None:
         """Held while the model thinks, five connections would let no more than five think at once."""
-        monkeypatch.setattr(engine, "POOL_TIMEOUT", 60)  # the machine that runs the tests may be slow
+        patience = Patience(database_pool=60)  # the machine that runs the tests may be slow
         database_url = await asyncio.to_thread(new_database)
         # SQLite keeps its own two: five that wait for its one writer's place do not take turns, and one may starve.
         pool_size = None if database_url.startswith("sqlite") else 5
         users = [f"user-{number}" for number in range(100)]
         providers.brain.most_asleep = 0
         async with (
-            serving(database_url, "openai:gpt-5-mini", providers, db_pool_size=pool_size) as url,
+            serving(database_url, "openai:gpt-5-mini", providers, patience, db_pool_size=pool_size) as url,
             anybody(url, timeout=300, limits=httpx.Limits(max_connections=None)) as client,
         ):
             responses = await asyncio.gather(

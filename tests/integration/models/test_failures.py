@@ -161,7 +161,7 @@ async def nowhere() -> AsyncIterator[str]:
 async def test_a_provider_that_is_away_is_502(
     sqlite_url: str, wire: str, providers: Providers, nowhere: str
 ) -> None:
-    away = {name: nowhere for name in providers.settings if name.endswith("_url")}
+    away: dict[str, Any] = {name: nowhere for name in providers.settings if name.endswith("_url")}
     async with serving(sqlite_url, wire, providers, **away) as url, Client(url, "alice") as alice:
         response = await alice.chat("say Hello.")
         assert (response.status_code, problem_of(response)["type"]) == (502, FAILED)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from chatapi.agent.loading import load_agent
+from chatapi.patience import Patience
 from chatapi.settings import SettingsError
 from tests.support.providers.server import Providers
 from tests.support.serving import REPOSITORY, Client, serve, settings_for
@@ -41,7 +42,7 @@ def talk_to(sqlite_url: str) -> Named:
     async def named(chat_model: str) -> AsyncIterator[Client]:
         assert f"`CHAT_MODEL={chat_model}`" in PAGE
         settings = settings_for(sqlite_url, chat_model=chat_model)
-        async with serve(settings, load_agent(settings)) as url, Client(url, "alice") as alice:
+        async with serve(settings, load_agent(settings, Patience())) as url, Client(url, "alice") as alice:
             yield alice
 
     return named
@@ -117,7 +118,7 @@ async def test_a_model_that_guesses_at_users_is_given_none(
         )
     )
     settings = settings_for(sqlite_url, chat_model="careless:agent")
-    async with serve(settings, load_agent(settings)) as url, Client(url, "alice") as alice:
+    async with serve(settings, load_agent(settings, Patience())) as url, Client(url, "alice") as alice:
         answer = await alice.said('call orders\ncall add_task {"title": "mine"}')
         orders, added = answer["tool_calls"]
         assert orders["result"] == ["somebody-else", "alice"]
@@ -143,7 +144,7 @@ async def test_an_own_tool_that_breaks_is_a_failed_turn(examples: Path, sqlite_u
         )
     )
     settings = settings_for(sqlite_url, chat_model="broken:agent")
-    async with serve(settings, load_agent(settings)) as url, Client(url, "alice") as alice:
+    async with serve(settings, load_agent(settings, Patience())) as url, Client(url, "alice") as alice:
         response = await alice.chat("hello")
         assert (response.status_code, response.json()["type"]) == (502, "urn:chatapi:problem:model-failed")
         assert "secret" not in response.text
@@ -156,4 +157,4 @@ async def test_an_own_tool_that_breaks_is_a_failed_turn(examples: Path, sqlite_u
 def test_an_agent_that_cannot_answer_stops_the_start(examples: Path, code: str, message: str) -> None:
     (examples / "useless.py").write_text(f"from pydantic_ai import Agent\nagent = {code}\n")
     with pytest.raises(SettingsError, match=message):
-        load_agent(settings_for("sqlite:///unused", chat_model="useless:agent"))
+        load_agent(settings_for("sqlite:///unused", chat_model="useless:agent"), Patience())

@@ -1,5 +1,6 @@
 """What is configured decides what is imported, and what is wrong stops the start with one line."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,16 +8,19 @@ from pathlib import Path
 import pytest
 
 from chatapi.agent.loading import load_agent
+from chatapi.agent.providers import PROVIDERS
+from chatapi.patience import Patience
 from chatapi.settings import SettingsError
-from tests.support.serving import clean_environ, settings_for
+from tests.integration.models.conftest import WIRES
+from tests.support.serving import REPOSITORY, clean_environ, settings_for
 
 # Not pydantic: Litestar imports it where it is installed.
 MODEL_LIBRARIES = ("pydantic_ai", "openai", "google.genai", "anthropic", "httpx2")
 BLOCKED = "import sys; sys.modules.update(dict.fromkeys({blocked!r})); "
 START = "sys.argv = ['chatapi', 'run']; from chatapi.cli import main; main()"
 LOADED = (
-    "from chatapi.agent.loading import load_agent; from chatapi.settings import Settings;"
-    "print(load_agent(Settings.from_env()).model)"
+    "from chatapi.agent.loading import load_agent; from chatapi.patience import Patience;"
+    "from chatapi.settings import Settings; print(load_agent(Settings.from_env(), Patience()).model)"
 )
 MODELS = ["google:gemini-3-pro", "openai:gpt-5-mini", "openai-responses:gpt-5-mini", "anthropic:claude-test"]
 
@@ -33,6 +37,13 @@ def python(directory: Path, code: str, **environ: str) -> subprocess.CompletedPr
     )
 
 
+def test_every_provider_is_tried_and_explained() -> None:
+    """By the tests that run on each wire, and by a row that says what it needs."""
+    assert {model.partition(":")[0] for model in WIRES} == set(PROVIDERS)
+    rows = re.findall(r"^\| `([\w-]+):", (REPOSITORY / "docs/assistants.md").read_text(), re.M)
+    assert set(PROVIDERS) <= set(rows)
+
+
 def test_the_offline_assistant_imports_no_model_library(directory: Path) -> None:
     code = (
         "import sys; from chatapi.app import create_app; create_app();"
@@ -43,8 +54,12 @@ def test_the_offline_assistant_imports_no_model_library(directory: Path) -> None
 
 
 def test_the_offline_assistant_is_loaded_by_its_name_like_any_other() -> None:
-    by_name = load_agent(settings_for("sqlite:///unused", chat_model="chatapi.offline:OfflineAgent"))
-    assert type(load_agent(settings_for("sqlite:///unused", chat_model="offline"))) is type(by_name)
+    by_name = load_agent(
+        settings_for("sqlite:///unused", chat_model="chatapi.offline:OfflineAgent"), Patience()
+    )
+    assert type(load_agent(settings_for("sqlite:///unused", chat_model="offline"), Patience())) is type(
+        by_name
+    )
     assert by_name.model == "offline"
 
 
@@ -67,13 +82,13 @@ def test_a_missing_extra_is_one_line_that_installs_it(directory: Path) -> None:
 
 
 def test_any_provider_of_pydantic_ai_is_named_behind_it() -> None:
-    agent = load_agent(settings_for("sqlite:///unused", chat_model="pydantic-ai:test"))
+    agent = load_agent(settings_for("sqlite:///unused", chat_model="pydantic-ai:test"), Patience())
     assert agent.model == "test:test"
 
 
 def test_a_provider_that_pydantic_ai_does_not_know_is_said() -> None:
     with pytest.raises(SettingsError, match=r"^CHAT_MODEL: pydantic-ai:nobody:x cannot be loaded: "):
-        load_agent(settings_for("sqlite:///unused", chat_model="pydantic-ai:nobody:x"))
+        load_agent(settings_for("sqlite:///unused", chat_model="pydantic-ai:nobody:x"), Patience())
 
 
 @pytest.mark.parametrize(
@@ -87,7 +102,7 @@ def test_a_provider_that_pydantic_ai_does_not_know_is_said() -> None:
 )
 def test_a_missing_key_names_its_variable(model: str, variable: str) -> None:
     with pytest.raises(SettingsError, match=f"^{variable}: is needed for CHAT_MODEL={model}$"):
-        load_agent(settings_for("sqlite:///unused", chat_model=model))
+        load_agent(settings_for("sqlite:///unused", chat_model=model), Patience())
 
 
 @pytest.mark.parametrize(
@@ -101,7 +116,7 @@ def test_a_missing_key_names_its_variable(model: str, variable: str) -> None:
 )
 def test_a_server_of_ones_own_needs_no_key(model: str, variable: str) -> None:
     local = settings_for("sqlite:///unused", chat_model=model, **{variable: "http://localhost:11434"})
-    assert load_agent(local).model == model
+    assert load_agent(local, Patience()).model == model
 
 
 @pytest.mark.parametrize(
@@ -112,7 +127,7 @@ def test_a_proxy_that_would_be_passed_by_in_silence_stops_the_start(
 ) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=f"^{name}: is not an http:// proxy"):
-        load_agent(settings_for("sqlite:///unused", chat_model="openai:a", openai_api_key="key"))
+        load_agent(settings_for("sqlite:///unused", chat_model="openai:a", openai_api_key="key"), Patience())
 
 
 @pytest.mark.parametrize(
@@ -120,7 +135,7 @@ def test_a_proxy_that_would_be_passed_by_in_silence_stops_the_start(
 )
 def test_what_is_no_model_is_named(model: str) -> None:
     with pytest.raises(SettingsError, match="is not a provider"):
-        load_agent(settings_for("sqlite:///unused", chat_model=model, openai_api_key="key"))
+        load_agent(settings_for("sqlite:///unused", chat_model=model, openai_api_key="key"), Patience())
 
 
 @pytest.mark.parametrize(
@@ -135,4 +150,4 @@ def test_what_is_no_model_is_named(model: str) -> None:
 )
 def test_what_is_no_agent_is_said(model: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        load_agent(settings_for("sqlite:///unused", chat_model=model))
+        load_agent(settings_for("sqlite:///unused", chat_model=model), Patience())

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies, proxy_bypass
 
 import msgspec
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, TCPConnector
@@ -40,7 +40,7 @@ class ModelClient:
 
     def __init__(self) -> None:
         # Read once: aiohttp would look into files for each request (`trust_env`), in a thread of its own.
-        self._proxies = getproxies_environment()
+        self._proxies = getproxies()
         check_proxies(self._proxies)
         self._session: ClientSession | None = None
         self._resting: dict[ClientResponse, asyncio.Task[None]] = {}
@@ -161,7 +161,7 @@ def proxy_of(url: str, proxies: dict[str, str]) -> str | None:
     """The proxy for an address: of its scheme, unless `NO_PROXY` excepts its host."""
     scheme, _, rest = url.partition("://")
     proxy = proxies.get(scheme)
-    if proxy is None or proxy_bypass_environment(rest.partition("/")[0], proxies):
+    if proxy is None or proxy_bypass(rest.partition("/")[0]):
         return None
     return proxy
 

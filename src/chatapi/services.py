@@ -1,0 +1,152 @@
+"""Everything that is made, started and stopped, in order. Nothing is made at import."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from chatapi import __version__
+from chatapi.agent.loading import load_agent
+from chatapi.agent.ports import Agent
+from chatapi.agent.tools import TASK_TOOLS, no_external_tools
+from chatapi.auth.tokens import TokenVerifier
+from chatapi.db.database import Database
+from chatapi.db.schema import Schema
+from chatapi.errors.database import DatabaseUnavailable
+from chatapi.limits.limiter import Limiter
+from chatapi.limits.messages import MessageLimit
+from chatapi.mcp.config import external_tools
+from chatapi.mcp.endpoint import MCPEndpoint, say_how_clients_sign_in
+from chatapi.metrics import Metrics
+from chatapi.patience import Patience
+from chatapi.settings import Settings
+from chatapi.tracing import tracing_from
+from chatapi.turns.lease import Lease
+from chatapi.turns.measures import Telemetry
+from chatapi.turns.service import ChatService
+from chatapi.turns.store import TurnStore, turn_store
+from chatapi.turns.supervisor import Supervisor
+from chatapi.web.requests import MAX_BODY_BYTES
+from chatapi.web.shutdown import told_to_stop
+
+if TYPE_CHECKING:
+    from chatapi.mcp.client import ExternalTools
+
+OVERTIME_SECONDS = 60.0  # beyond CHAT_TIMEOUT, for a turn whose end the database keeps waiting
+
+
+class Services(Struct, frozen=True, kw_only=True, eq=False):
+    """What one process serves with. `external` are the tools of the operator's MCP servers, if any are configured."""
+
+    settings: Settings
+    patience: Patience
+    telemetry: Telemetry
+    agent: Agent
+    limiter: Limiter
+    database: Database
+    schema: Schema
+    store: TurnStore
+    lease: Lease
+    supervisor: Supervisor
+    verifier: TokenVerifier
+    external: "ExternalTools | None"
+    chat: ChatService
+    mcp: MCPEndpoint
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        patience: Patience,
+        agent: Agent | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> "Services":
+        """Make everything and start nothing. The agent comes from the settings unless given; raises `SettingsError`.
+
+        The windows of rate limits move by `clock`.
+        """
+        telemetry = Telemetry(Metrics(__version__, settings.chatapi_build), tracing_from())
+        agent = agent or load_agent(settings, patience)
+        limiter = Limiter(settings, patience, telemetry.metrics, clock=clock)
+        database = Database(settings, patience, telemetry.metrics, telemetry.tracing)
+        schema = Schema(database, settings, patience)
+        store = turn_store(database)
+        lease = Lease(database, patience, turn_seconds=settings.chat_timeout + OVERTIME_SECONDS)
+        supervisor = Supervisor(store, patience)
+        external = external_tools(settings, patience)
+        return cls(
+            settings=settings,
+            patience=patience,
+            telemetry=telemetry,
+            agent=agent,
+            limiter=limiter,
+            database=database,
+            schema=schema,
+            store=store,
+            lease=lease,
+            supervisor=supervisor,
+            verifier=TokenVerifier(settings, patience, telemetry.metrics),
+            external=external,
+            chat=ChatService(
+                store,
+                supervisor,
+                lease,
+                agent,
+                TASK_TOOLS,
+                external or no_external_tools,
+                MessageLimit(limiter),
+                settings,
+                patience,
+                telemetry,
+            ),
+            mcp=MCPEndpoint(database, schema, TASK_TOOLS, settings, max_body_bytes=MAX_BODY_BYTES),
+        )
+
+
+@asynccontextmanager
+async def lifespan(services: Services) -> AsyncIterator[None]:
+    """Everything runs inside the block, and is stopped from the last to the first, whatever becomes of any of it."""
+    patience = services.patience
+    draining: list[asyncio.Task[None]] = []
+
+    def drain() -> None:
+        draining.append(asyncio.create_task(services.supervisor.drain(patience.drain)))
+
+    async with AsyncExitStack() as closing:
+        closing.push_async_callback(asyncio.to_thread, services.telemetry.tracing.close, patience.traces)
+        for resource in (services.database, services.limiter, services.verifier):
+            closing.push_async_callback(resource.close)
+        closing.push_async_callback(release, services.lease)
+        supervisor = services.supervisor
+        for loop in (services.lease.run, supervisor.watch, supervisor.flush, supervisor.live.run):
+            closing.push_async_callback(stop, asyncio.create_task(loop()))
+        try:
+            await services.schema.migrate()
+        except Exception:  # noqa: BLE001 - whatever it is, the service starts, says 503 and why, and tries again
+            closing.push_async_callback(stop, asyncio.create_task(services.schema.migrate_when_possible()))
+        if services.external is not None:
+            closing.push_async_callback(services.external.close)
+            await services.external.start()
+        closing.push_async_callback(services.mcp.close)
+        say_how_clients_sign_in(services.settings)
+        if isinstance(services.agent, AbstractAsyncContextManager):
+            await closing.enter_async_context(services.agent)
+        closing.push_async_callback(supervisor.drain, 0)
+        with told_to_stop(drain):
+            yield
+        await asyncio.gather(*draining)  # turns go on when the last stream of one has been closed
+
+
+async def release(lease: Lease) -> None:
+    with suppress(DatabaseUnavailable):  # then the lease runs out
+        await lease.release()
+
+
+async def stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
