@@ -110,7 +110,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
         }
         if "LOG_LEVEL" in values:
             values["LOG_LEVEL"] = values["LOG_LEVEL"].upper()
-        values.setdefault("DATABASE_URL", f"sqlite+aiosqlite:///{directory / 'chatapi.db'}")
+        values.setdefault("DATABASE_URL", f"sqlite:///{directory / 'chatapi.db'}")
         if not values.keys() & SIGN_IN:
             if not is_sqlite(values["DATABASE_URL"]):
                 raise SettingsError(

@@ -2,20 +2,24 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import asyncpg
 import pytest
-from sqlalchemy import event, func, literal_column, select, text
+from sqlalchemy import event, func, insert, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.conversations.service import ConversationService
 from chatapi.db.autocommit import Statement
 from chatapi.db.engine import BITMAPS
-from chatapi.db.models import now
+from chatapi.db.models import Conversation, User, now
 from chatapi.db.owner import EVERYONE
 from chatapi.db.paging import MAX_ID
+from chatapi.db.schema import upgrade
+from chatapi.patience import Patience
 from chatapi.turns.store.history import select_history
 from chatapi.turns.store.postgres import CONVERSATION_ID, USER_ID, begin_next
 from tests.support.databases import open_database
@@ -23,12 +27,13 @@ from tests.support.postgres import ROLE, Postgres
 from tests.support.serving import settings_for
 
 TURNS = 3_000
+MANY_TURNS = 20_000  # whose messages are 700 pages
 PAGES = 250  # ten turns and their messages are some 60, with what a begin writes 120; all of the user's are thousands
 
 FILL = """
 WITH turn AS (
   INSERT INTO turns (user_id, conversation_id, status, worker_id, run_id, cancel_requested, model, created_at)
-  SELECT $1, $2, CASE WHEN n % 4 = 0 THEN 'cancelled' ELSE 'completed' END, 'w', $1 || '-' || n, false, 'm', now()
+  SELECT $1, $2, CASE WHEN n % 4 = 0 THEN 'cancelled' ELSE 'completed' END, 'w', $2::bigint || '-' || n, false, 'm', now()
   FROM generate_series(1, $3::int) n RETURNING id
 )
 INSERT INTO messages (user_id, conversation_id, turn_id, role, content, tool_calls, created_at)
@@ -57,12 +62,15 @@ def role(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture(scope="module", params=["unknown", "known", "one of many"])
+@pytest.fixture(scope="module", params=["unknown", "known", "one of many", "beside a large one"])
 async def populated(request: pytest.FixtureRequest, postgres: Postgres) -> str:
     """A database of users who have said little, and of one whom its statistics do not know yet, or all too well.
 
     Or one of many, who have all said as much: of these PostgreSQL expects three turns in a conversation that has
     hundreds, because it multiplies how rare the user is and how rare the conversation, and one tells the other.
+
+    Or one with a small conversation beside a large one: a plan for both expects half of all messages in each, and
+    thinks that the latest of a conversation are soon found among the latest of all.
     """
     name = await asyncio.to_thread(postgres.new_database)
     admin = await asyncpg.connect(postgres.url(name, role="postgres"))
@@ -71,6 +79,11 @@ async def populated(request: pytest.FixtureRequest, postgres: Postgres) -> str:
             await begin(admin, user_id)
         await admin.execute(FILL_BY_TURNS, 300)
         await admin.execute("ANALYZE")
+    elif request.param == "beside a large one":
+        await fill(admin, "large", 10)
+        conversation_id = await admin.fetchval(CONVERSATION, "large")
+        await admin.execute(FILL, "large", conversation_id, MANY_TURNS)
+        await admin.execute("VACUUM ANALYZE")
     else:
         for number in range(20):
             await fill(admin, f"small-{number}", 2)
@@ -111,7 +124,7 @@ async def conversation_of_large(connection: asyncpg.Connection) -> int:
     async with connection.transaction():
         await connection.execute("SELECT set_config('chatapi.user_id', 'large', true)")
         conversation_id: int = await connection.fetchval(
-            "SELECT id FROM conversations WHERE user_id = 'large'"
+            "SELECT min(id) FROM conversations WHERE user_id = 'large'"
         )
     return conversation_id
 
@@ -199,3 +212,34 @@ async def test_no_transaction_takes_what_is_not_in_order(
     async with database.engine.connect() as between:
         assert await between.scalar(text(show)) == left
     await database.close()
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("cursor", [None, "NTAw"])
+async def test_sqlite_reads_a_page_of_messages_along_the_index_of_conversations(
+    tmp_path: Path, order: Literal["asc", "desc"], cursor: str | None
+) -> None:
+    """From the page's first message on, also where a conversation has many, and without sorting."""
+    settings = settings_for(f"sqlite:///{tmp_path / 'chatapi.db'}")
+    await asyncio.to_thread(upgrade, settings, Patience())
+    database = open_database(settings)
+    async with database.transaction("alice") as session:
+        for user_id in ("alice", "bob"):
+            await session.execute(insert(User).values(id=user_id))
+        await session.execute(insert(Conversation).values(id=1, user_id="alice"))
+        sent: list[tuple[str, Sequence[Any]]] = []
+        event.listen(
+            database.engine.sync_engine,
+            "before_cursor_execute",
+            lambda _, __, sql, parameters, *___: sent.append((sql, parameters)),
+        )
+        await ConversationService(session).messages("alice", 1, limit=20, cursor=cursor, order=order)
+    await database.close()
+    explained = sqlite3.connect(tmp_path / "chatapi.db")
+    first, *others = (row[3] for row in explained.execute(f"EXPLAIN QUERY PLAN {sent[-1][0]}", sent[-1][1]))
+    explained.close()
+    assert first == (
+        "SEARCH messages USING INDEX ix_messages_conversation "
+        "(user_id=? AND conversation_id=? AND id>? AND id<?)"
+    )
+    assert not [each for each in others if "SCAN" in each or "TEMP B-TREE" in each]

@@ -35,7 +35,7 @@ ROUTES: dict[str, tuple[str, str, dict[str, Any], Sends]] = {
         {"json": {"message": "say Hello."}, "headers": {"Idempotency-Key": "second"}},
         Sends(13, 2, 2),
     ),
-    "a replay": ("POST", "/chat", {"json": {"message": "say 0"}, "headers": FIRST}, Sends(4, 5, 6)),
+    "a replay": ("POST", "/chat", {"json": {"message": "say 0"}, "headers": FIRST}, Sends(7, 5, 6)),
     "a turn with a tool call": (
         "POST",
         "/chat",

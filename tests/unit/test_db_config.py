@@ -73,6 +73,6 @@ class TestEngineURL:
         with pytest.raises(SettingsError, match=r"^DATABASE_URL: "):
             engine_url(url, Patience())
 
-    def test_sqlite_goes_through_aiosqlite(self) -> None:
+    def test_sqlite_goes_through_our_own_dialect(self) -> None:
         url, arguments = engine_url("sqlite:///some/where.db", Patience())
-        assert (url.drivername, url.database, arguments) == ("sqlite+aiosqlite", "some/where.db", {})
+        assert (url.drivername, url.database, arguments) == ("sqlite+chatapi", "some/where.db", {})

@@ -12,14 +12,17 @@ import httptools
 import pytest
 import uvicorn
 from packaging.requirements import Requirement
+from sqlalchemy import Connection
+from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_cursor
 from sqlalchemy.dialects.postgresql import asyncpg as dialect
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from tests.support.serving import REPOSITORY
 
 
-@pytest.mark.parametrize("package", ["uvicorn", "httptools", "asyncpg"])
+@pytest.mark.parametrize("package", ["uvicorn", "httptools", "asyncpg", "sqlalchemy"])
 def test_has_an_upper_bound(package: str) -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     (found,) = (each for each in map(Requirement, project["dependencies"]) if each.name == package)
@@ -100,3 +103,23 @@ class TestAsyncpg:
         assert asyncpg.PostgresError.sqlstate is None
         assert asyncpg.exceptions.UniqueViolationError.sqlstate == "23505"
         assert not issubclass(asyncpg.InternalClientError, asyncpg.PostgresError | asyncpg.InterfaceError)
+
+
+class TestSQLAlchemy:
+    """`db.sqlite` is a dialect of its own, on the base classes that its asynchronous dialects have."""
+
+    def test_a_cursor_asks_for_what_ours_gives(self) -> None:
+        cursor = AsyncAdapt_dbapi_cursor
+        assert {"_rows", "_cursor", "_adapt_connection"} <= set(cursor.__slots__)
+        assert list(inspect.signature(cursor._aenter_cursor).parameters) == ["self", "cursor"]
+        assert list(inspect.signature(cursor.execute).parameters) == ["self", "operation", "parameters"]
+        assert cursor._awaitable_cursor_close
+        assert "_awaitable_cursor_close" in inspect.getsource(cursor._async_soft_close)
+
+    def test_a_connection_is_begun_by_its_dialect(self) -> None:
+        assert "dispatch.begin" in (begin := inspect.getsource(Connection._begin_impl))
+        assert begin.index("dispatch.begin") < begin.index("dialect.do_begin")
+        assert list(inspect.signature(SQLiteDialect_pysqlite.do_begin).parameters) == [
+            "self",
+            "dbapi_connection",
+        ]

@@ -54,7 +54,7 @@ async def pages(
     statement = rows_of(user_id, table).order_by(*(table.c[name] for name in key)).limit(size)
     after: tuple[int, ...] | None = None
     while True:
-        async with database.transaction(user_id) as session:
+        async with database.transaction(user_id, reads_only=True) as session:
             page = statement if after is None else statement.where(columns > after)
             rows = [dict(row) for row in (await session.execute(page)).mappings()]
         if rows:

@@ -5,12 +5,12 @@ from typing import Literal
 
 import msgspec
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
-from sqlalchemy import delete, or_, select, tuple_, update
+from sqlalchemy import asc, delete, desc, or_, select, tuple_, update
 
 from chatapi.conversations.schemas import Conversation, ConversationChanges, Message
 from chatapi.db import models
 from chatapi.db.alternatives import is_answered_or_under_way, superseded
-from chatapi.db.paging import Page, decode_cursor, page_of
+from chatapi.db.paging import Page, decode_cursor, in_conversation, page_of
 from chatapi.db.services import Service
 from chatapi.errors.domains import ConversationNotFound
 
@@ -85,11 +85,14 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         """
         await self.read(user_id, conversation_id)
         message = models.Message
+        edge = decode_cursor(cursor, int)
+        ids = {} if edge is None else {"before" if order == "desc" else "after": edge}
+        turned = desc if order == "desc" else asc
         statement = (
             select(message, models.Turn.status, models.Turn.alternative_of)
             .join(models.Turn, models.Turn.id == message.turn_id)
-            .where(message.user_id == user_id, message.conversation_id == conversation_id)
-            .order_by(message.id.desc() if order == "desc" else message.id.asc())
+            .where(message.user_id == user_id, in_conversation(self.session, message, conversation_id, **ids))
+            .order_by(turned(message.conversation_id), turned(message.id))
             .limit(limit + 1)
         )
         if not alternatives:
@@ -97,8 +100,6 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
                 ~superseded(is_answered_or_under_way),
                 or_(models.Turn.alternative_of.is_(None), is_answered_or_under_way(models.Turn)),
             )
-        if (edge := decode_cursor(cursor, int)) is not None:
-            statement = statement.where(message.id < edge if order == "desc" else message.id > edge)
         rows = (await self.session.execute(statement)).all()
         return page_of(rows, limit, lambda row: to_message(*row), lambda row: row[0].id)
 

@@ -11,14 +11,16 @@ import stamina
 from sqlalchemy import event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from chatapi.db import autocommit
+from chatapi.db import autocommit, sqlite
 from chatapi.db.breaker import Breaker
-from chatapi.db.engine import BITMAPS, database_config, measured_pool
+from chatapi.db.engine import BITMAPS, database_config, measured_pool, write_ahead_log
 from chatapi.db.failures import is_lost_connection, is_outage, is_read_only, is_transient, unavailable
 from chatapi.db.owner import BYPASSES, Owner, set_local, shown_to
+from chatapi.db.sqlite import READS_ONLY
 from chatapi.db.url import is_behind_pooler
 from chatapi.metrics import Metrics
 from chatapi.patience import Patience
@@ -45,7 +47,9 @@ class Database:
     """Short transactions on one engine. Nothing else in the package opens a session."""
 
     def __init__(self, settings: Settings, patience: Patience, metrics: Metrics, tracing: Tracing) -> None:
-        self.config = config = database_config(settings, patience, measured_pool(metrics))
+        self._log = write_ahead_log(settings, patience)
+        self._pool_timeout = patience.database_pool
+        self.config = config = database_config(settings, patience, measured_pool(metrics), self._log)
         self.engine: AsyncEngine = config.get_engine()
         self._tracing = tracing
         tracing.watch_statements(self.engine)
@@ -61,10 +65,13 @@ class Database:
         self._distrusted_at = float("-inf")
         event.listen(self.engine.sync_engine, "checkout", self._replace_distrusted)
         self._sessions: async_sessionmaker[AsyncSession] = config.create_session_maker()  # type: ignore[assignment]
+        self.reader = self.engine.execution_options(**{READS_ONLY: True})
 
     @asynccontextmanager
-    async def transaction(self, owner: Owner) -> AsyncIterator[AsyncSession]:
+    async def transaction(self, owner: Owner, *, reads_only: bool = False) -> AsyncIterator[AsyncSession]:
         """A transaction: committed when the block ends, rolled back when it raises; its connection goes back.
+
+        On SQLite those that write take turns. One that says that it reads only runs beside them, and cannot write.
 
         PostgreSQL shows and takes rows of `owner` alone, where the role that we connect as is subject to row-level
         security: a query that forgot its owner finds nothing. With None it finds nobody's.
@@ -73,11 +80,32 @@ class Database:
         """
         with self._watched():
             settings = await self._settings(owner)
-            async with self._sessions.begin() as session:
+            async with (
+                self._turn_to_write(reads_only=reads_only),
+                self._sessions(bind=self.reader if reads_only else self.engine) as session,
+                session.begin(),
+            ):
                 if settings:
                     values = {f"value_{number}": value for number, value in enumerate(settings.values())}
                     await session.execute(set_local(*settings), values)
                 yield session
+            await self._sync()
+
+    @asynccontextmanager
+    async def _turn_to_write(self, *, reads_only: bool) -> AsyncIterator[None]:
+        """SQLite has one writer. Those of this process wait for each other here, in order, before they have a connection."""
+        if self._log is None or reads_only:
+            yield
+            return
+        try:
+            async with asyncio.timeout(self._pool_timeout):
+                await self._log.write_turn.acquire()
+        except TimeoutError:
+            raise PoolTimeout("no turn to write") from None
+        try:
+            yield
+        finally:
+            self._log.write_turn.release()
 
     async def run(self, owner: Owner, work: Work[T], recover: Work[T | None] | None = None) -> T:
         """A whole transaction, tried as in `tried`.
@@ -126,6 +154,27 @@ class Database:
         with self._watched():
             return await autocommit.run(self.engine, self._opening, self._tracing, statement, values)
 
+    async def at_once(
+        self, work: Callable[[sqlite.Transaction], T | None], *, is_last: bool = True
+    ) -> T | None:
+        """Do `work`, which waits for nothing, in a transaction that is rolled back when it gives None; SQLite only.
+
+        Where another transaction comes before anybody is told, this one need not be the last that waits for the disk.
+        Raises as `transaction` does.
+        """
+        with self._watched():
+            async with self._turn_to_write(reads_only=False):
+                done = await sqlite.run(self.engine, self._tracing, work)
+            if is_last:
+                await self._sync()
+            elif self._log is not None:
+                self._log.sync_soon()
+        return done
+
+    async def _sync(self) -> None:
+        if self._log is not None:
+            await self._log.sync()
+
     async def _settings(self, owner: Owner) -> dict[str, str]:
         """What is set for a transaction, by name."""
         settings = {BITMAPS: "off"} if self._is_behind_pooler else {}
@@ -168,7 +217,7 @@ class Database:
         """
         async for attempt in stamina.retry_context(on=is_lost_connection, **PINGS):
             with attempt:
-                async with self.engine.connect() as connection:
+                async with self.reader.connect() as connection:
                     await connection.execute(text("SELECT 1"))
 
     async def check(self) -> None:
@@ -185,4 +234,6 @@ class Database:
     async def close(self) -> None:
         """Close all connections. (Advanced Alchemy's plugin disposes only of the first engine of a process.)"""
         await self.breaker.close()
+        if self._log is not None:
+            await self._log.close()
         await self.engine.dispose()

@@ -6,12 +6,13 @@ from typing import Any
 
 from advanced_alchemy.config import AsyncSessionConfig
 from advanced_alchemy.extensions.litestar import AlembicAsyncConfig, EngineConfig, SQLAlchemyAsyncConfig
-from sqlalchemy import AsyncAdaptedQueuePool, Connection, event
+from sqlalchemy import AsyncAdaptedQueuePool, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import PoolProxiedConnection
 
+from chatapi.db.sqlite import WriteAheadLog, take_transactions_at_their_word
 from chatapi.db.url import engine_url, is_behind_pooler
 from chatapi.metrics import Metrics
 from chatapi.patience import Patience
@@ -24,7 +25,7 @@ MIGRATIONS = PACKAGED if PACKAGED.is_dir() else PACKAGE.parents[1] / "migrations
 # Off, PostgreSQL finds what is the latest by walking an index in its order. On, it may take all of a conversation and
 # sort it for ten turns: it expects two, because it multiplies how rare the owner is and how rare the conversation.
 BITMAPS = "enable_bitmapscan"
-SQLITE_POOL_SIZE = 2  # one writer at a time is all SQLite has; the second covers the hand-over
+SQLITE_POOL_SIZE = 4  # one writes, the others read; what is read is read in microseconds
 POSTGRESQL_POOL_SIZE = 15
 
 
@@ -32,15 +33,18 @@ def database_config(
     settings: Settings,
     patience: Patience,
     poolclass: type[AsyncAdaptedQueuePool] = AsyncAdaptedQueuePool,
+    log: WriteAheadLog | None = None,
 ) -> SQLAlchemyAsyncConfig:
     """What Advanced Alchemy's plugin needs to own engine and session maker.
 
     The plugin's own session dependency is given another key, because it would commit after, or not at all, where
     ours commits before the response goes out (see `web.dependencies`).
+    `log` is for SQLite, where somebody waits for its syncs.
     """
     url, connect_args = engine_url(settings.database_url, patience)
     if settings.sqlite and url.database:
         make_private_file(Path(url.database))
+        connect_args["log"] = log
     default_size = SQLITE_POOL_SIZE if settings.sqlite else POSTGRESQL_POOL_SIZE
     config = SQLAlchemyAsyncConfig(
         connection_string=url.render_as_string(hide_password=False),
@@ -53,19 +57,26 @@ def database_config(
             pool_size=settings.db_pool_size or default_size,
             max_overflow=settings.db_max_overflow,
             pool_timeout=patience.database_pool,
+            pool_use_lifo=settings.sqlite,  # the connection that was used last has the pages at hand
         ),
         alembic_config=AlembicAsyncConfig(
             script_location=str(MIGRATIONS), compare_type=True, render_as_batch=False
         ),
     )
     if settings.sqlite:
-        prepare_sqlite(config.get_engine())
+        take_transactions_at_their_word(config.get_engine())
     else:
         tell_refusals(config.get_engine())
         replace_closed_connections(config.get_engine())
         if not is_behind_pooler(connect_args):
             plan_for_all(config.get_engine())
     return config
+
+
+def write_ahead_log(settings: Settings, patience: Patience) -> WriteAheadLog | None:
+    """SQLite's, as an engine's connections share it."""
+    url, _ = engine_url(settings.database_url, patience)
+    return WriteAheadLog(Path(url.database)) if settings.sqlite and url.database else None
 
 
 def measured_pool(metrics: Metrics) -> type[AsyncAdaptedQueuePool]:
@@ -103,26 +114,6 @@ def make_private_file(path: Path) -> None:
             path.touch(mode=0o600)
     except OSError as error:
         raise SettingsError(f"DATABASE_URL: {path} cannot be made: {error.strerror}") from None
-
-
-def prepare_sqlite(engine: AsyncEngine) -> None:
-    """Make SQLite behave as a database for several writers.
-
-    The driver's own transaction handling loses updates; with it off, BEGIN IMMEDIATE takes the write lock before the
-    first read, and busy_timeout waits for it (https://www.sqlite.org/lang_transaction.html).
-    """
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def configure(connection: DBAPIConnection, _: Any) -> None:
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def tell_refusals(engine: AsyncEngine) -> None:

@@ -5,7 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
+from sqlalchemy import ColumnElement, and_, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from chatapi.db.models import Message, Turn
 from chatapi.errors.requests import Invalid
 
 T = TypeVar("T")
@@ -20,6 +23,27 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
 
     items: list[T]
     next_cursor: str | None
+
+
+def in_conversation(
+    session: AsyncSession,
+    row: type[Message | Turn],
+    conversation_id: int | ColumnElement[int],
+    *,
+    after: int = 0,
+    before: int = MAX_ID,
+) -> ColumnElement[bool]:
+    """The conversation's rows with ids between these, to be ordered by conversation and id.
+
+    Where the conversation is said by `=`, rows in the order of their ids may also come from the primary key: PostgreSQL's
+    plan for all conversations walks along all messages of everybody, which is fine for a large one and reads 100,000
+    messages for a small one. As a range of pairs only the index of conversations gives them. SQLite does not see that
+    the pairs are in its index, and has no such plan.
+    """
+    if session.get_bind().dialect.name == "sqlite":
+        return and_(row.conversation_id == conversation_id, row.id > after, row.id < before)
+    place = tuple_(row.conversation_id, row.id)
+    return and_(place > tuple_(conversation_id, after), place < tuple_(conversation_id, before))
 
 
 def decode_cursor(cursor: str | None, key_type: type[KeyT]) -> KeyT | None:

@@ -36,7 +36,7 @@ class Schema:
             return
         async with self._asking:  # one request looks, at most once a second; the others take its word
             if not self._current and time.monotonic() - self._asked_at >= 1.0:
-                async with self._database.engine.connect() as connection:
+                async with self._database.reader.connect() as connection:
                     self._current = await connection.run_sync(self._is_current)
                 self._asked_at = time.monotonic()
         if not self._current:

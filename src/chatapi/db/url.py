@@ -5,13 +5,14 @@ from typing import Any
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from chatapi.db import sqlite
 from chatapi.db.tls import tls
 from chatapi.patience import Patience
 from chatapi.settings import SettingsError
 
 
 def engine_url(database_url: str, patience: Patience) -> tuple[URL, dict[str, Any]]:
-    """The URL for SQLAlchemy's asyncpg or aiosqlite dialect, and the driver's arguments.
+    """The URL for SQLAlchemy's asyncpg dialect or ours for SQLite, and the driver's arguments.
 
     Takes the libpq form that Neon and others hand out: `sslmode` and `sslrootcert` become asyncpg's `ssl`,
     `application_name` and `options` become start-up parameters, `channel_binding` is left out (asyncpg has no
@@ -27,7 +28,7 @@ def engine_url(database_url: str, patience: Patience) -> tuple[URL, dict[str, An
             raise SettingsError(
                 "DATABASE_URL: needs a file; in memory each connection would have a database of its own"
             )
-        return url.set(drivername="sqlite+aiosqlite"), {}
+        return url.set(drivername=sqlite.DRIVER), {}
     if url.drivername not in {"postgres", "postgresql", "postgresql+asyncpg"}:
         raise SettingsError(
             f"DATABASE_URL: {url.drivername}:// is not supported; use postgresql:// or sqlite://"

@@ -16,5 +16,6 @@ async def provide_session(
 ) -> AsyncIterator[AsyncSession]:
     """The request's transaction: committed before the response goes out, rolled back on any exception."""
     database: Database = state.database
-    async with database.transaction(request.user.user_id) as session:
+    reads_only = request.method in {"GET", "HEAD"}
+    async with database.transaction(request.user.user_id, reads_only=reads_only) as session:
         yield session

@@ -1,0 +1,244 @@
+"""SQLite's store: beginning and finishing a turn are statements that are compiled once, run in one go on the loop.
+
+They are for the common case. Where there is anything out of the ordinary they change nothing, and the plain form finds
+out what that is and does it. The write lock is taken before the first of them, so nothing changes between two.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, TypeAlias
+
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    Text,
+    bindparam,
+    delete,
+    insert,
+    literal_column,
+    null,
+    select,
+    update,
+)
+from sqlalchemy.dialects import sqlite
+
+from chatapi.db.models import RUNNING, Conversation, Message, Turn, TurnChunk, User, now
+from chatapi.db.paging import MAX_ID
+from chatapi.db.sqlite import Statement, Transaction
+from chatapi.turns.measures import measuring
+from chatapi.turns.schemas import AnswerAnew, ChatAnswer, ChatRequest
+from chatapi.turns.store.base import TurnStore
+from chatapi.turns.store.history import select_history, to_history
+from chatapi.turns.store.rows import (
+    ASSISTANT,
+    USER,
+    Claim,
+    Key,
+    Run,
+    Said,
+    Shown,
+    ended_turn,
+    is_ours,
+    new_message,
+    new_turn,
+    to_answer,
+)
+
+Values: TypeAlias = Mapping[str, Any]
+
+USER_ID = bindparam("user_id", None, type_=Text())
+CONVERSATION_ID = bindparam("conversation_id", None, type_=BigInteger())
+TURN_ID = bindparam("turn_id", None, type_=BigInteger())
+RUN_ID = bindparam("run_id", None, type_=Text())
+KEY = bindparam("key", None, type_=Text())
+CONTENT = bindparam("content", None, type_=Text())
+MODEL = bindparam("model", None, type_=Text())
+NOW = bindparam("now", None, type_=Text())
+
+
+class SqliteTurnStore(TurnStore):
+    """Falls back to the plain form of each method."""
+
+    async def _begin(
+        self,
+        user_id: str,
+        request: ChatRequest | AnswerAnew,
+        key: Key | None,
+        claim: Claim,
+        is_retry: bool,  # noqa: FBT001 - as in `TurnStore`
+    ) -> Run | ChatAnswer:
+        if isinstance(request, AnswerAnew) or is_retry or (request.conversation_id or 0) > MAX_ID:
+            return await super()._begin(user_id, request, key, claim, is_retry)
+        values = {
+            "user_id": user_id,
+            "conversation_id": request.conversation_id,
+            "worker_id": claim.worker_id,
+            "run_id": claim.run_id,
+            "key": key and key.value,
+            "request_hash": key and key.request_hash,
+            "model": claim.model,
+            "content": request.message,
+            "now": moment(),
+        }
+        found = await self._database.at_once(
+            lambda transaction: begin(transaction, values, history_turns=claim.history), is_last=False
+        )
+        if found is None:
+            return await super()._begin(user_id, request, key, claim, is_retry)
+        turn_id, conversation_id, history = found
+        return Run(
+            turn_id=turn_id,
+            run_id=claim.run_id,
+            user_id=user_id,
+            conversation_id=conversation_id,
+            message=request.message,
+            history=to_history(
+                (role, content, calls, None if state is None else msgspec.json.decode(state))
+                for _, role, content, calls, state in history
+            ),
+        )
+
+    async def _finish(
+        self,
+        run: Run,
+        said: Said,
+        shown: Shown,
+        is_retry: bool,  # noqa: FBT001 - as in `TurnStore`
+    ) -> ChatAnswer:
+        values = {
+            "user_id": run.user_id,
+            "conversation_id": run.conversation_id,
+            "turn_id": run.turn_id,
+            "run_id": run.run_id,
+            "usage": to_json(said.usage),
+            "finish_reason": said.finish_reason,
+            "model": None if said.state is None else said.state.model,
+            "content": said.response,
+            "tool_calls": to_json(said.tool_calls),
+            "provider_state": None if said.state is None else to_json(said.state.data),
+            "now": moment(),
+        }
+        message_id = await self._database.at_once(
+            lambda transaction: finish(transaction, values, was_shown=shown != "nothing")
+        )
+        if message_id is None:
+            return await super()._finish(run, said, shown, is_retry)
+        return to_answer(run, message_id, said)
+
+
+def begin(
+    transaction: Transaction, values: Values, *, history_turns: int
+) -> tuple[int, int, Sequence[Sequence[Any]]] | None:
+    """The turn, its conversation, and what was said before; None where another turn or request is in the way."""
+    if values["key"] is not None and transaction.rows(KNOWN, values):
+        return None
+    if values["conversation_id"] is None:
+        transaction.rows(REMEMBER_USER, values)
+        ((conversation_id,),) = transaction.rows(NEW_CONVERSATION, values)
+    elif transaction.rows(IN_THE_WAY, values) or not transaction.rows(TOUCH, values):
+        return None
+    else:
+        conversation_id = values["conversation_id"]
+    values = {**values, "conversation_id": conversation_id}
+    ((turn_id,),) = transaction.rows(NEW_TURN, values)
+    transaction.rows(QUESTION, {**values, "turn_id": turn_id})
+    with measuring("history"):
+        history = transaction.rows(select_before(history_turns), {**values, "turn_id": turn_id})
+    return turn_id, conversation_id, history
+
+
+def finish(transaction: Transaction, values: Values, *, was_shown: bool) -> int | None:
+    """The message of the answer; None where the run is no longer its turn's."""
+    if not transaction.rows(END, values):
+        return None
+    transaction.rows(TOUCH, values)
+    if was_shown:
+        transaction.rows(DROP_CHUNKS, values)
+    ((message_id,),) = transaction.rows(ANSWER, values)
+    return int(message_id)
+
+
+def moment() -> str:
+    """Now, as columns of `DateTimeUTC` store it."""
+    return now().strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+def to_json(value: Any) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()
+
+
+@cache
+def select_before(history_turns: int) -> Statement:
+    history = select_history(USER_ID, CONVERSATION_ID, turns=history_turns, before=MAX_ID)
+    return Statement(history.order_by(Message.id))
+
+
+def message(role: Any, *, tool_calls: Any, provider_state: Any) -> dict[str, Any]:
+    return new_message(
+        role,
+        user_id=USER_ID,
+        conversation_id=CONVERSATION_ID,
+        turn_id=TURN_ID,
+        content=CONTENT,
+        tool_calls=tool_calls,
+        provider_state=provider_state,
+        at=NOW,
+    )
+
+
+NEW_ONE = new_turn(
+    user_id=USER_ID,
+    conversation_id=CONVERSATION_ID,
+    key=KEY,
+    request_hash=bindparam("request_hash", None, type_=Text()),
+    claim=Claim(
+        run_id=RUN_ID,  # type: ignore[arg-type] # a parameter in the place of the value
+        worker_id=bindparam("worker_id", None, type_=Text()),  # type: ignore[arg-type]
+        model=MODEL,  # type: ignore[arg-type]
+        history=0,
+    ),
+    alternative_of=null(),
+    at=NOW,
+)
+ENDED = ended_turn(
+    status=literal_column("'completed'"),
+    usage=bindparam("usage", None, type_=Text()),
+    finish_reason=bindparam("finish_reason", None, type_=Text()),
+    model=MODEL,
+    error=null(),
+    at=NOW,
+)
+
+KNOWN = Statement(select(Turn.id).where(Turn.user_id == USER_ID, Turn.idempotency_key == KEY))
+IN_THE_WAY = Statement(
+    select(Turn.id).where(
+        Turn.user_id == USER_ID, Turn.conversation_id == CONVERSATION_ID, Turn.status == RUNNING
+    )
+)
+TOUCH = Statement(
+    update(Conversation)
+    .where(Conversation.id == CONVERSATION_ID, Conversation.user_id == USER_ID)
+    .values(updated_at=NOW)
+    .returning(Conversation.id)
+)
+REMEMBER_USER = Statement(sqlite.insert(User).values(id=USER_ID, created_at=NOW).on_conflict_do_nothing())
+NEW_CONVERSATION = Statement(
+    insert(Conversation).values(user_id=USER_ID, created_at=NOW, updated_at=NOW).returning(Conversation.id)
+)
+NEW_TURN = Statement(insert(Turn).values(NEW_ONE).returning(Turn.id))
+QUESTION = Statement(
+    insert(Message).values(message(USER, tool_calls=literal_column("'[]'"), provider_state=null()))
+)
+END = Statement(update(Turn).where(is_ours(TURN_ID, USER_ID, RUN_ID)).values(ENDED).returning(Turn.id))
+DROP_CHUNKS = Statement(delete(TurnChunk).where(TurnChunk.turn_id == TURN_ID, TurnChunk.user_id == USER_ID))
+ANSWER = Statement(
+    insert(Message)
+    .values(
+        message(
+            ASSISTANT,
+            tool_calls=bindparam("tool_calls", None, type_=Text()),
+            provider_state=bindparam("provider_state", None, type_=Text()),
+        )
+    )
+    .returning(Message.id)
+)
