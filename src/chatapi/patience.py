@@ -14,6 +14,7 @@ class Patience(Struct, frozen=True, kw_only=True):
     database_statement: float = 5.0  # no statement of ours is long; one that is has lost its database
     # For a connection of the pool: a burst is better kept waiting than refused, and a dead database is the breaker's.
     database_pool: int = 15
+    database_locked: float = 5.0  # how long another process may write to a SQLite file
     database_probe: float = 5.0  # how long the breaker waits for an answer; Neon takes a few seconds to wake
     database_probe_pause: float = 0.25  # between two probes of a database that is away
 

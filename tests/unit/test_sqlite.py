@@ -19,6 +19,7 @@ from chatapi.db import sqlite
 from chatapi.db.database import Database
 from chatapi.db.owner import EVERYONE
 from chatapi.errors.database import DatabaseUnavailable
+from chatapi.patience import Patience
 from tests.support.databases import open_database
 from tests.support.serving import clean_environ, settings_for
 
@@ -132,10 +133,9 @@ class TestWriters:
         await writing
         assert await value(database) == 6
 
-    async def test_do_not_wait_for_another_process_for_ever(
-        self, database: Database, file: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(sqlite, "LOCKED_SECONDS", 0.01)
+    async def test_do_not_wait_for_another_process_for_ever(self, database: Database, file: Path) -> None:
+        await database.close()
+        database = open_database(settings_for(f"sqlite:///{file}"), Patience(database_locked=0.01))
         other = sqlite3.connect(file, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(DatabaseUnavailable):
@@ -143,6 +143,7 @@ class TestWriters:
         other.close()
         await database.run(EVERYONE, add)
         assert await value(database) == 1
+        await database.close()
 
 
 class TestReaders:

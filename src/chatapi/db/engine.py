@@ -76,7 +76,11 @@ def database_config(
 def write_ahead_log(settings: Settings, patience: Patience) -> WriteAheadLog | None:
     """SQLite's, as an engine's connections share it."""
     url, _ = engine_url(settings.database_url, patience)
-    return WriteAheadLog(Path(url.database)) if settings.sqlite and url.database else None
+    return (
+        WriteAheadLog(Path(url.database), patience.database_locked)
+        if settings.sqlite and url.database
+        else None
+    )
 
 
 def measured_pool(metrics: Metrics) -> type[AsyncAdaptedQueuePool]:

@@ -33,7 +33,7 @@ T = TypeVar("T")
 DRIVER = "sqlite+chatapi"
 READS_ONLY = "reads_only"  # an execution option: this transaction shall read, beside whoever writes
 OPEN_SECONDS = 5.0  # for a file that another process is just turning into one with a write-ahead log
-LOCKED_SECONDS = 5.0  # how long another process may write before its lock is an error
+LOCKED_SECONDS = 5.0  # how long another process may write; of an engine without a log, which migrates alone
 ASK_SECONDS = 0.002, 0.05  # between one try to get the lock and the next: at first, and at the most
 SOON_SECONDS = 0.05  # until what nobody waits for is synced; a short turn has ended by then
 STEPS = 1_000  # of SQLite's virtual machine, between two looks at whether a SELECT has had enough
@@ -50,7 +50,8 @@ class WriteAheadLog:
     (`synchronous=NORMAL`), and whoever must be sure that the disk has what was committed waits for `sync`.
     """
 
-    def __init__(self, database: Path) -> None:
+    def __init__(self, database: Path, locked_seconds: float) -> None:
+        self.locked_seconds = locked_seconds  # how long another process may write before its lock is an error
         self.write_turn = asyncio.Lock()  # waited for in order
         self._database = database
         self._path = database.with_name(database.name + "-wal")
@@ -149,10 +150,10 @@ async def in_thread(connection: sqlite3.Connection, work: Callable[[], T]) -> T:
         raise
 
 
-async def begin_writing(connection: sqlite3.Connection) -> None:
+async def begin_writing(connection: sqlite3.Connection, seconds: float) -> None:
     """Ask for the lock until no other process has it."""
     clock = asyncio.get_running_loop().time
-    until = clock() + LOCKED_SECONDS
+    until = clock() + seconds
     pause, most = ASK_SECONDS
     while True:
         try:
@@ -199,7 +200,8 @@ class LoopConnection(AsyncAdapt_dbapi_connection):
         if self.reads_only:
             self._connection.execute("BEGIN")
         else:
-            await begin_writing(self._connection)
+            seconds = LOCKED_SECONDS if self._log is None else self._log.locked_seconds
+            await begin_writing(self._connection, seconds)
 
     def commit(self) -> None:
         if self._connection.in_transaction:
