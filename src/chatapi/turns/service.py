@@ -3,11 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from hashlib import sha256
 from secrets import token_hex
 from typing import Any, TypeAlias
-
-import msgspec
 
 from chatapi.agent.ports import Agent
 from chatapi.agent.tools import ExternalTool, ExternalToolSource, Tool
@@ -65,7 +62,8 @@ class ChatService:
         `DatabaseUnavailable`, each with `turn_id` and `conversation_id`.
         """
         begun: Begun = asyncio.get_running_loop().create_future()
-        turn = self.telemetry.turn(self._turn, user_id, request, fingerprint(key, request), begun)
+        known_by = None if key is None else Key.of(key, request)
+        turn = self.telemetry.turn(self._turn, user_id, request, known_by, begun)
         self._supervisor.spawn(turn)
         return await begun
 
@@ -154,10 +152,3 @@ class ChatService:
 def give(begun: Begun, log: TurnLog) -> None:
     if not begun.cancelled():  # by a client that has gone
         begun.set_result(log)
-
-
-def fingerprint(key: str | None, request: ChatRequest | AnswerAnew) -> Key | None:
-    """The key with what tells its request from another: the parsed body, and the turn that is answered anew."""
-    if key is None:
-        return None
-    return Key(value=key, request_hash=sha256(msgspec.json.encode(request)).hexdigest())

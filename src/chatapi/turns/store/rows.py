@@ -1,6 +1,7 @@
 """The values that go in and out of the store, and what is said of a turn's rows in one place for all its statements."""
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -12,7 +13,7 @@ from chatapi.agent.ports import FinishReason, HistoryMessage, ProviderState, Too
 from chatapi.db.clock import utc_now
 from chatapi.db.models import RUNNING, Message, Turn, Worker
 from chatapi.errors.turns import Interrupted
-from chatapi.turns.schemas import ChatAnswer
+from chatapi.turns.schemas import AnswerAnew, ChatAnswer, ChatRequest
 
 turn_is_alive = exists().where(Worker.id == Turn.worker_id, Worker.lease_until > utc_now())
 ABANDONED = Interrupted("The process that ran this turn ended.").stored
@@ -46,6 +47,11 @@ class Key(Struct, frozen=True, kw_only=True):
 
     value: str
     request_hash: str
+
+    @classmethod
+    def of(cls, value: str, request: ChatRequest | AnswerAnew) -> "Key":
+        """The fingerprint is of what tells a request from another: the parsed body, and the turn that is answered anew."""
+        return cls(value=value, request_hash=sha256(msgspec.json.encode(request)).hexdigest())
 
 
 class Said(Struct, frozen=True, kw_only=True):
