@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from advanced_alchemy.extensions.litestar import SQLAlchemyPlugin
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
@@ -15,6 +14,7 @@ from chatapi.agent.ports import Agent
 from chatapi.auth.guards import all_of, ids_can_exist, owns_path
 from chatapi.auth.middleware import BearerAuthentication
 from chatapi.conversations.controllers import ConversationController
+from chatapi.leaving_out import left_out
 from chatapi.limits.middleware import RefusedTokens, within_limits
 from chatapi.logs import access_log, configure_logging
 from chatapi.mcp.endpoint import discovery_route, mcp_router
@@ -27,7 +27,7 @@ from chatapi.turns.service import ChatService
 from chatapi.web.auditing import audit_act
 from chatapi.web.browsers import cors_config, protect
 from chatapi.web.dependencies import provide_session
-from chatapi.web.docs import openapi_config, swagger_assets, tell_the_truth
+from chatapi.web.docs import openapi_config, swagger_assets
 from chatapi.web.health import HealthController
 from chatapi.web.me import me
 from chatapi.web.observability import metrics_route, observe
@@ -60,33 +60,32 @@ def app_of(services: Services) -> Litestar:
     def provide_chat() -> ChatService:
         return services.chat
 
-    app = Litestar(
-        route_handlers=routes(services),
-        plugins=[SQLAlchemyPlugin(services.database.config)],
-        dependencies={
-            "db_session": Provide(provide_session),
-            "chat": Provide(provide_chat, sync_to_thread=False),
-        },
-        exception_handlers={HTTPException: handle_exception, Exception: handle_exception},
-        before_send=[add_headers, protect, audit_act],
-        cors_config=cors_config(settings),
-        lifespan=[lambda _: lifespan(services)],
-        logging_config=None,
-        openapi_config=openapi_config(),
-        request_class=JSONRequest,
-        request_max_body_size=MAX_BODY_BYTES,
-        state=State(
-            {
-                "database": services.database,
-                "schema": services.schema,
-                "limiter": services.limiter,
-                "settings": settings,
-            }
-        ),
-    )
+    with left_out():  # for pydantic and attrs Litestar would add plugins
+        app = Litestar(
+            route_handlers=routes(services),
+            dependencies={
+                "db_session": Provide(provide_session),
+                "chat": Provide(provide_chat, sync_to_thread=False),
+            },
+            exception_handlers={HTTPException: handle_exception, Exception: handle_exception},
+            before_send=[add_headers, protect, audit_act],
+            cors_config=cors_config(settings),
+            lifespan=[lambda _: lifespan(services)],
+            logging_config=None,
+            openapi_config=openapi_config(lambda: app),
+            request_class=JSONRequest,
+            request_max_body_size=MAX_BODY_BYTES,
+            state=State(
+                {
+                    "database": services.database,
+                    "schema": services.schema,
+                    "limiter": services.limiter,
+                    "settings": settings,
+                }
+            ),
+        )
     access = access_log(settings.log_level, settings.log_format)
     app.asgi_handler = bind_request(answer_head(observe(app.asgi_handler, services.telemetry, access)))
-    tell_the_truth(app)
     return app
 
 

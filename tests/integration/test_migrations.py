@@ -10,10 +10,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 from advanced_alchemy.alembic.commands import AlembicCommands
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect
 from sqlalchemy.exc import DBAPIError
 
-from chatapi.db.engine import database_config
+from chatapi.db.engine import MIGRATIONS, database_config
+from chatapi.db.schema import revisions
 from chatapi.patience import Patience
 from chatapi.settings import Settings
 from tests.support.databases import open_database
@@ -176,3 +178,8 @@ def test_a_database_that_is_away_is_one_line(directory: Path) -> None:
 
 def upgrade(url: str, directory: Path) -> subprocess.CompletedProcess[str]:
     return command(directory, url, "database", "upgrade", "--no-prompt")
+
+
+def test_the_revisions_are_known_without_alembic() -> None:
+    walked = [script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()]
+    assert revisions() == walked[::-1]

@@ -19,9 +19,10 @@ from chatapi.errors.turns import StreamNotRead
 from chatapi.patience import Patience
 from chatapi.services import Services
 from chatapi.turns import live
-from chatapi.turns.store import PostgresTurnStore, TurnStore, turn_store
+from chatapi.turns.store import TurnStore, turn_store
 from chatapi.turns.store.live import Chunk as Written
 from chatapi.turns.store.live import Place
+from chatapi.turns.store.postgres import PostgresTurnStore
 from tests.support.agents import CommandedAgent, Gate
 from tests.support.databases import open_database
 from tests.support.serving import (

@@ -22,14 +22,14 @@ from chatapi.turns.schemas import ChatAnswer, ChatRequest
 from chatapi.turns.store import (
     Claim,
     Key,
-    PostgresTurnStore,
     Run,
     Said,
     Shown,
-    SqliteTurnStore,
     TurnStore,
 )
 from chatapi.turns.store.live import Chunk
+from chatapi.turns.store.postgres import PostgresTurnStore
+from chatapi.turns.store.sqlite import SqliteTurnStore
 from tests.support.databases import open_database
 from tests.support.postgres import ROLE, WAITING, Postgres
 from tests.support.serving import settings_for

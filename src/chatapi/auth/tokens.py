@@ -5,21 +5,23 @@ import json
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import copy
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jwt
 from msgspec import Struct
 
-from chatapi.auth.jwks import JWKS
 from chatapi.auth.keys import ASYMMETRIC, SYNONYMS
 from chatapi.errors.auth import Unauthenticated
 from chatapi.metrics import Metrics
 from chatapi.patience import Patience
 from chatapi.settings import Issuer, Settings, SettingsError
+
+if TYPE_CHECKING:
+    from chatapi.auth.jwks import JWKS
 
 MAX_TOKEN_BYTES = 16 * 1024  # a Better Auth token may carry a name of any length; a header may not
 MAX_USER_ID = 255
@@ -80,9 +82,7 @@ class TokenVerifier:
         self._leeway = patience.token_leeway
         self._secret = secret_key(settings.better_auth_secret) if settings.better_auth_secret else None
         self._issuers = settings.issuers
-        self._key_sets = {
-            url: JWKS(url, patience, metrics) for url in {issuer.keys_url for issuer in self._issuers}
-        }
+        self._key_sets = key_sets({issuer.keys_url for issuer in self._issuers}, patience, metrics)
         self._claims = StrictJWT()
         # By the token's hash; the latest are last.
         self._verified: OrderedDict[bytes, Verified] = OrderedDict()
@@ -270,3 +270,12 @@ def user_id_of(claims: dict[str, Any]) -> str:
                 return str(value)
             raise invalid_token(f"the token's {name} is not a user id of 1 to {MAX_USER_ID} characters")
     raise invalid_token("the token names no user in sub, userId or id")
+
+
+def key_sets(urls: Collection[str], patience: Patience, metrics: Metrics) -> "dict[str, JWKS]":
+    """Imports an HTTP client only where there are keys to fetch."""
+    if not urls:
+        return {}
+    from chatapi.auth.jwks import JWKS
+
+    return {url: JWKS(url, patience, metrics) for url in urls}

@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-from advanced_alchemy.extensions.litestar.providers import create_service_dependencies
 from litestar import Controller, delete, get, patch
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from chatapi.conversations.schemas import Conversation, ConversationChanges, Message
 from chatapi.conversations.service import ConversationService
+from chatapi.db.dependencies import service_dependency
 from chatapi.db.paging import Page
 from chatapi.openapi import PageCursor, PageSize, problems
 
@@ -16,7 +16,7 @@ from chatapi.openapi import PageCursor, PageSize, problems
 class ConversationController(Controller):
     path = "/conversations"
     tags = ("Conversations",)
-    dependencies = create_service_dependencies(ConversationService, "conversations")
+    dependencies = service_dependency(ConversationService, "conversations")
 
     @get(operation_id="listConversations", summary="List conversations", responses=problems(422))
     async def list_conversations(

@@ -4,8 +4,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from advanced_alchemy.config import AsyncSessionConfig
-from advanced_alchemy.extensions.litestar import AlembicAsyncConfig, EngineConfig, SQLAlchemyAsyncConfig
+from advanced_alchemy.config import (
+    AlembicAsyncConfig,
+    AsyncSessionConfig,
+    EngineConfig,
+    SQLAlchemyAsyncConfig,
+)
 from sqlalchemy import AsyncAdaptedQueuePool, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError
@@ -35,12 +39,7 @@ def database_config(
     poolclass: type[AsyncAdaptedQueuePool] = AsyncAdaptedQueuePool,
     log: WriteAheadLog | None = None,
 ) -> SQLAlchemyAsyncConfig:
-    """What Advanced Alchemy's plugin needs to own engine and session maker.
-
-    The plugin's own session dependency is given another key, because it would commit after, or not at all, where
-    ours commits before the response goes out (see `web.dependencies`).
-    `log` is for SQLite, where somebody waits for its syncs.
-    """
+    """The engine and its sessions, and what Alembic is told. `log` is for SQLite, where somebody waits for its syncs."""
     url, connect_args = engine_url(settings.database_url, patience)
     if settings.sqlite and url.database:
         make_private_file(Path(url.database))
@@ -48,7 +47,6 @@ def database_config(
     default_size = SQLITE_POOL_SIZE if settings.sqlite else POSTGRESQL_POOL_SIZE
     config = SQLAlchemyAsyncConfig(
         connection_string=url.render_as_string(hide_password=False),
-        session_dependency_key="plugin_session",
         session_config=AsyncSessionConfig(expire_on_commit=False),
         engine_config=EngineConfig(
             connect_args=connect_args,

@@ -4,8 +4,6 @@ import asyncio
 import logging
 import time
 
-from advanced_alchemy.alembic.commands import AlembicCommands
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, column, inspect, select, table
 
 from chatapi.db.database import Database
@@ -45,7 +43,11 @@ class Schema:
     async def migrate(self) -> None:
         """Upgrade to the newest revision, if the settings say that the service does so itself."""
         if self._settings.migrates_itself:
-            await asyncio.to_thread(upgrade, self._settings, self._patience)
+            try:
+                await self.ensure_current()
+            except SchemaOutdated:
+                await asyncio.to_thread(upgrade, self._settings, self._patience)
+                self._asked_at = float("-inf")  # so that the first request need not wait to see it
 
     async def migrate_when_possible(self) -> None:
         """`migrate`, again and again until the database lets it."""
@@ -62,14 +64,21 @@ class Schema:
         versions = table(self._database.config.alembic_config.version_table_name, column("version_num"))
         if not inspect(connection).has_table(versions.name):
             return False
-        known = [script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()]
+        known = revisions()
         # A revision that this version does not know is a newer one: a roll-out is under way.
         return any(
-            revision == known[0] or revision not in known
+            revision == known[-1] or revision not in known
             for revision in connection.scalars(select(versions.c.version_num))
         )
 
 
+def revisions() -> list[str]:
+    """All that this version knows, in order: their files begin with them. Alembic would run each to find out."""
+    return sorted(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
 def upgrade(settings: Settings, patience: Patience) -> None:
     """Apply the migrations, on an engine of its own: Alembic runs an event loop of its own."""
+    from advanced_alchemy.alembic.commands import AlembicCommands
+
     AlembicCommands(sqlalchemy_config=database_config(settings, patience)).upgrade()

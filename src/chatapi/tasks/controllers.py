@@ -2,13 +2,13 @@
 
 from urllib.parse import quote
 
-from advanced_alchemy.extensions.litestar.providers import create_service_dependencies
 from litestar import Controller, Response, delete, get, patch, post, put
 from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from chatapi.audit import name_subject
+from chatapi.db.dependencies import service_dependency
 from chatapi.db.paging import Page
 from chatapi.openapi import PageCursor, PageSize, problems
 from chatapi.tasks.schemas import NewTask, Task, TaskChanges, TaskStatus
@@ -18,7 +18,7 @@ from chatapi.tasks.service import TaskService
 class TaskController(Controller):
     path = "/tasks"
     tags = ("Tasks",)
-    dependencies = create_service_dependencies(TaskService, "tasks")
+    dependencies = service_dependency(TaskService, "tasks")
 
     @get(operation_id="listTasks", summary="List tasks", responses=problems(422))
     async def list_tasks(

@@ -9,13 +9,48 @@ import pytest
 
 from chatapi.agent.loading import load_agent
 from chatapi.agent.providers import PROVIDERS
+from chatapi.db.schema import upgrade
 from chatapi.patience import Patience
 from chatapi.settings import SettingsError
 from tests.integration.models.conftest import WIRES
-from tests.support.serving import REPOSITORY, clean_environ, settings_for
+from tests.support.serving import REPOSITORY, SECRET, clean_environ, settings_for
 
-# Not pydantic: Litestar imports it where it is installed.
 MODEL_LIBRARIES = ("pydantic_ai", "openai", "google.genai", "anthropic", "httpx2")
+# Each is imported where it is needed, and a service that has no need of it starts sooner, and is smaller.
+NOT_AT_START = (
+    *MODEL_LIBRARIES,
+    "advanced_alchemy.alembic.commands",
+    "advanced_alchemy.extensions.litestar",
+    "aiohttp",
+    "alembic",
+    "chatapi.auth.jwks",
+    "chatapi.mcp.client",
+    "chatapi.mcp.server",
+    "chatapi.turns.store.postgres",
+    "httpx",
+    "litestar.cli",
+    "mako",
+    "mcp",
+    "opentelemetry.sdk",
+    "pydantic",
+    "pygments",
+    "redis",
+    "rich",
+)
+STARTED = """
+import asyncio, os, sys
+from chatapi.cli import APP, APP_VARIABLE, settled_app
+
+async def start():
+    os.environ[APP_VARIABLE] = APP
+    app = settled_app()
+    async with app.lifespan():
+        pass
+
+asyncio.run(start())
+print(*(name for name in {names!r} if name in sys.modules))
+import pydantic, rich  # which can be imported as ever
+"""
 BLOCKED = "import sys; sys.modules.update(dict.fromkeys({blocked!r})); "
 START = "sys.argv = ['chatapi', 'run']; from chatapi.cli import main; main()"
 LOADED = (
@@ -51,6 +86,16 @@ def test_the_offline_assistant_imports_no_model_library(directory: Path) -> None
     )
     done = python(directory, code, CHAT_MODEL="offline")
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+@pytest.mark.parametrize(("model", "more"), [("offline", ""), ("openai:gpt-5-mini", "aiohttp")])
+def test_what_is_not_needed_is_not_imported(directory: Path, model: str, more: str) -> None:
+    """By a start on a database that is migrated already."""
+    database_url = f"sqlite:///{directory / 'chatapi.db'}"
+    upgrade(settings_for(database_url), Patience())
+    environ = {"DATABASE_URL": database_url, "BETTER_AUTH_SECRET": SECRET, "OPENAI_API_KEY": "key"}
+    done = python(directory, STARTED.format(names=NOT_AT_START), CHAT_MODEL=model, **environ)
+    assert (done.stdout.splitlines()[-1].strip(), done.returncode) == (more, 0), done.stderr
 
 
 def test_the_offline_assistant_is_loaded_by_its_name_like_any_other() -> None:

@@ -2,23 +2,17 @@
 
 from chatapi.db.database import Database
 from chatapi.turns.store.base import TurnStore
-from chatapi.turns.store.postgres import PostgresTurnStore
 from chatapi.turns.store.rows import Claim, Key, Run, Said, Shown
-from chatapi.turns.store.sqlite import SqliteTurnStore
 
-__all__ = [
-    "Claim",
-    "Key",
-    "PostgresTurnStore",
-    "Run",
-    "Said",
-    "Shown",
-    "SqliteTurnStore",
-    "TurnStore",
-    "turn_store",
-]
+__all__ = ["Claim", "Key", "Run", "Said", "Shown", "TurnStore", "turn_store"]
 
 
 def turn_store(database: Database) -> TurnStore:
-    """The store for a database."""
-    return PostgresTurnStore(database) if database.is_postgresql else SqliteTurnStore(database)
+    """The store for a database; of the modules with their statements, that of the other is not imported."""
+    if database.is_postgresql:
+        from chatapi.turns.store.postgres import PostgresTurnStore
+
+        return PostgresTurnStore(database)
+    from chatapi.turns.store.sqlite import SqliteTurnStore
+
+    return SqliteTurnStore(database)
