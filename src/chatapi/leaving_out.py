@@ -4,9 +4,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# A tenth of a start, and of the memory at rest. Advanced Alchemy and Litestar look for the first three, which come with
-# other packages; structlog for Rich, with which it would show exceptions; Uvicorn for watchfiles.
-NOT_NEEDED = ("attr", "attrs", "pydantic", "rich", "watchfiles")
+# They cost a tenth of a start, and of the memory at rest. Advanced Alchemy and Litestar look for attrs and pydantic, which
+# come with other packages, and for what is made of these (cattrs, SQLModel): hidden alone, attrs and pydantic would make the
+# imports of those fail. structlog looks for Rich, to show exceptions with it, and Uvicorn for watchfiles.
+NOT_NEEDED = ("attr", "attrs", "cattrs", "pydantic", "rich", "sqlmodel", "watchfiles")
 
 
 @contextmanager
