@@ -20,7 +20,7 @@ TOKENS = 16  # limit of the test answer; OpenAI accepts none smaller
 
 
 class ModelReport(Struct, frozen=True, kw_only=True):
-    """`trouble` says what is wrong, None if the model answers with our tools; `context` is in tokens, None if unknown."""
+    """`trouble` is None if the model answers with our tools; `context` is in tokens, None if unknown."""
 
     name: str
     trouble: str | None

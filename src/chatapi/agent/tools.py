@@ -56,7 +56,7 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
     async def carry_out(
         self, session: AsyncSession, user_id: str, arguments: dict[str, Any]
     ) -> "ToolOutcome":
-        """Run inside a transaction. A mistake in the call is the outcome's `error`; a failure of the service is raised."""
+        """Run inside a transaction. A bad call is the outcome's `error`; a failure of the service is raised."""
         subject: Mapping[str, int] = {}
         try:
             msgspec.json.encode(arguments)  # `json` accepts lone surrogates, which no database stores

@@ -1,4 +1,4 @@
-"""Turns a model's failure into the caller's error. The provider's own words go at most to the log, never to a client."""
+"""Turns a model's failure into the caller's error. The provider's words go at most to the log, never to a client."""
 
 import logging
 from math import ceil

@@ -248,9 +248,8 @@ class MessageReader:
             if block.type == "tool_use":
                 calls.append(self._call(index, block, ids))
                 content.append(tool_use(calls[-1]))
-            elif (
-                block.type == "text" and (block.text or "").strip()
-            ):  # the API refuses empty texts, even its own
+            # The API refuses empty texts, even its own.
+            elif block.type == "text" and (block.text or "").strip():
                 content.append({"type": "text", "text": block.text})
             elif block.type == "thinking":
                 content.append(

@@ -23,9 +23,8 @@ T = TypeVar("T")
 INTERRUPTED = "(I was interrupted.)"
 NO_OBJECT = "The arguments are not a JSON object. Make the call again with valid JSON."
 ID_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-ID_LENGTH = (
-    9  # letters and digits, exactly: Mistral's templates require it, and every other server accepts it
-)
+# Letters and digits, exactly: Mistral's templates require it, and every other server accepts it.
+ID_LENGTH = 9
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -138,7 +137,7 @@ class CallIds:
         self._given: set[str] = set()
 
     def take(self, id_: str) -> bool:
-        """Whether an id may be kept: it is not empty, and no earlier call has it."""
+        """Whether an id may be kept: it is not empty, and no earlier call has it. If so, it is taken."""
         if not id_ or id_ in self._given:
             return False
         self._given.add(id_)
@@ -225,7 +224,7 @@ def to_text(value: Any) -> str:
 
 
 def clean(value: Any) -> Any:
-    """The JSON value without characters that a database's text cannot hold: U+0000 and halves of surrogate pairs."""
+    """The JSON value without U+0000 and halves of surrogate pairs, which a database's text cannot hold."""
     match value:
         case str():
             return mended(value).replace("\0", "\ufffd")
@@ -261,7 +260,7 @@ def words_of_error(value: Any) -> tuple[list[str], str]:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The delay in seconds: `retry-after-ms` of OpenAI, `Retry-After` (RFC 9110, 10.2.3), and LiteLLM's name for the latter."""
+    """Seconds from OpenAI's `retry-after-ms`, from `Retry-After` (RFC 9110, 10.2.3), or from LiteLLM's name for that."""
     for name, factor in (("retry-after-ms", 0.001), ("retry-after", 1.0), ("llm_provider-retry-after", 1.0)):
         try:
             return float(headers[name]) * factor

@@ -54,9 +54,8 @@ class ModelClient:
         )
         self._session = ClientSession(
             connector=connector,
-            timeout=ClientTimeout(
-                total=None, sock_connect=CONNECT_SECONDS
-            ),  # the turn's own time limits reading
+            # No limit on reading: the turn's own time limits that.
+            timeout=ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             headers={"User-Agent": f"chatapi/{__version__}"},
         )
         return self
