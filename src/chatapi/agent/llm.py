@@ -264,7 +264,7 @@ class Turn:
 
     @contextmanager
     def told_when_cancelled(self) -> Iterator[None]:
-        """Report a turn whose time ran out while all models were rate-limited as busy, not as slow."""
+        """If the turn's time runs out while models are rate-limited, fail as busy and not as slow."""
         try:
             yield
         except asyncio.CancelledError:

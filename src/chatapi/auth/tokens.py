@@ -92,7 +92,7 @@ class TokenVerifier:
         return self
 
     async def verify(self, token: str) -> Identity:
-        """The identity in a token; raises `Unauthenticated` for one that is forged, bent, early or late.
+        """The identity in a token; raises `Unauthenticated` for one that is forged, malformed, early or late.
 
         Raises `JWKSUnavailable` if the keys for the check have never been fetched.
         """

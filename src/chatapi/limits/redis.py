@@ -43,7 +43,7 @@ class SharedWindows:
         self._outage: asyncio.Task[None] | None = None
 
     async def hit(self, limit: RateLimitItem, kind: str, identity: str) -> Quota | None:
-        """Count a hit. None while Redis is away: after one time-out no call waits until Redis answers again."""
+        """Count a hit. None while Redis is away: one time-out finds that out, and later calls do not wait for it."""
 
         async def hit() -> Quota:
             allowed = await self._windows.hit(limit, kind, identity)

@@ -25,8 +25,8 @@ from chatapi.patience import Patience
 
 log = logging.getLogger(__name__)
 
-CLOSE_SECONDS = 10.0  # within six, the SDK asks a process to end and then kills it
-LINGER_SECONDS = 1.0  # waited for other calls in a session that the server has forgotten
+CLOSE_SECONDS = 10.0  # the SDK asks a process to end, and kills it, within six seconds
+LINGER_SECONDS = 1.0  # waits for other calls in a session that the server has forgotten
 SESSION_ID = "mcp-session-id"
 MAX_TOOLS = 128  # the most that providers accept
 MAX_RESULT = 100_000  # characters; a model's context is limited

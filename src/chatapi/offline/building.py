@@ -147,7 +147,7 @@ def to_did(found: Found) -> Intent | None:
     """For "I bought the milk"; None if the word is not a known past tense."""
     said, what = found["verb"].lower(), found["what"]
     verbs = base_forms(said)
-    # "put it away" asks, "I put it away" tells.
+    # "put it away" is a command, "I put it away" a report.
     told = said not in verbs or found[0][:2].lower() in {"i ", "i'", "we"}
     return Did(verbs, tidy(what)) if verbs and told and not _CONDITION.search(what) else None
 

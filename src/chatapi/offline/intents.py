@@ -38,7 +38,7 @@ class Named(Struct, frozen=True):
 
 
 class Everything(Struct, frozen=True):
-    """All tasks of a status, if given only those whose titles have the words of `about`, without those in `but`."""
+    """All tasks of a status; `about` keeps only the titles that have its words, `but` leaves out its tasks."""
 
     status: Status = "all"
     about: str = ""

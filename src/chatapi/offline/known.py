@@ -1,4 +1,4 @@
-"""What tool results, of this turn or in the history, tell about tasks."""
+"""The tasks in tool results, of this turn or of the history."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar

@@ -202,7 +202,7 @@ _LONGEST_LISTING = 100  # characters; a question for a list is short
 
 
 def understand_clause(text: str) -> Intent:
-    """What one clause means, `Unknown` if no phrasing fits."""
+    """The intent of one clause; `Unknown` if no phrasing fits."""
     question = text.rstrip().endswith("?")
     bare = text.strip(_END)
     polite = _freed_of_courtesies(bare)

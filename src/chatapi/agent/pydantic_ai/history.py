@@ -24,7 +24,7 @@ from chatapi.agent.wire.formats import INTERRUPTED, CallIds
 
 log = logging.getLogger(__name__)
 
-# The parts of a message that its provider need not see again; they would be stored with each turn.
+# The members of a message that are not stored with the turn: its provider need not see them again.
 UNSENT = {
     "conversation_id",
     "failed_attempts",

@@ -27,7 +27,7 @@ from chatapi.settings import SettingsError
 CONNECT_SECONDS = 5.0  # a connection not made by then never will be
 KEEP_ALIVE_SECONDS = 30.0  # less than providers' load balancers keep an idle connection
 DNS_SECONDS = 60  # how long an address is cached, so that not every call looks it up
-REST_SECONDS = 1.0  # waited for the end of a body whose answer is whole, so that its connection is reused
+REST_SECONDS = 1.0  # waits for the end of a body whose answer is whole, so that its connection is reused
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 

@@ -120,7 +120,7 @@ def refusal(status: int, codes: Sequence[str], sentence: str, retry_after: float
 
 
 def told_in_stream(codes: Sequence[str], sentence: str, *, began: bool) -> Trouble:
-    """The trouble that an error object in the stream means."""
+    """The trouble for an error object that comes instead of a stream's next event."""
     kind: Kind
     if FILTER_CODES & set(codes):
         kind = "filtered"
