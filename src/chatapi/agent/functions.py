@@ -1,4 +1,4 @@
-"""Functions of an assistant's own as tools: told to the model by their names, types and docstrings."""
+"""An assistant's own functions as tools: the model sees their names, types and docstrings."""
 
 import asyncio
 import inspect
@@ -14,11 +14,11 @@ from chatapi.text import path_and_message
 
 
 class Function:
-    """A function as a tool; raises `SettingsError` for one that cannot be told to a model.
+    """A function as a tool; raises `SettingsError` if it cannot be described to a model.
 
-    Its parameters are JSON values by their annotations (`Annotated[str, msgspec.Meta(description=…)]` describes one). A
-    first parameter that is a `Prompt` is given the turn's, and the model is not told of it. It may be asynchronous, and
-    raises `ToolError` for what the model should mend.
+    The annotations make its parameters JSON values (`Annotated[str, msgspec.Meta(description=…)]` describes one). A
+    first parameter of type `Prompt` gets the turn's prompt and is hidden from the model. The function may be
+    asynchronous, and raises `ToolError` for what the model should correct.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:

@@ -1,7 +1,7 @@
 """The assistant made of language models: ask, call the tools that are asked for, ask again.
 
-`LLMAgent` is what answers for `CHAT_MODEL=openai:…` and its like. A `Turn` is one message of a user on its way to an
-answer: which model is asked, with how much of the history, and what has failed so far.
+`LLMAgent` answers when `CHAT_MODEL` is `openai:…` or the like. A `Turn` is one user message on its way to an answer:
+it knows which model is asked, with how much of the history, and what has failed so far.
 """
 
 import asyncio
@@ -53,8 +53,8 @@ from chatapi.settings import Settings
 
 log = logging.getLogger(__name__)
 
-MODEL_REQUESTS = 10  # answers of one turn; bounds a loop of tool calls that comes to no end
-ROUNDS = 3  # how often the list of models is gone through in a turn
+MODEL_REQUESTS = 10  # answers of one turn; bounds an endless loop of tool calls
+ROUNDS = 3  # how often a turn goes through the list of models
 
 INSTRUCTIONS = """\
 You are a helpful assistant in a chat application. You keep the user's list of tasks, and you are good company to
@@ -72,10 +72,10 @@ from it."""
 
 
 class LLMAgent:
-    """An assistant on the models that `model` names, as `CHAT_MODEL` does: `"openai:a,google:b"`.
+    """An assistant on the models that `model` lists, in the form of `CHAT_MODEL`: `"openai:a,google:b"`.
 
-    Keys, addresses and time-outs come from `settings`, by default the environment's. `tools` are functions of the
-    assistant's own (`agent.functions`), beside the service's. Raises `SettingsError`.
+    Keys, addresses and time-outs come from `settings`, by default the environment's. `tools` are the assistant's own
+    functions (`agent.functions`), offered beside the service's tools. Raises `SettingsError`.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class LLMAgent:
         self._functions = {each.name: each for each in map(Function, tools)}
         self._task_tools = task_tools
         self._max_tokens = settings.chat_max_tokens
-        # One that never begins must leave the others time.
+        # A model that never begins to answer must leave time for the others.
         count = len(self.candidates)
         self._first_piece_seconds = settings.chat_timeout / count if count > 1 else None
 
@@ -119,7 +119,7 @@ class LLMAgent:
             *(tools.specs if self._task_tools else ()),
             *(each.spec for each in self._functions.values()),
         ]
-        parting = ""  # what is said before and after tool calls are paragraphs of one answer
+        parting = ""  # texts before and after tool calls are paragraphs of one answer
         with turn.told_when_cancelled():
             for _ in range(MODEL_REQUESTS):
                 yield StepStart()
@@ -145,7 +145,7 @@ class LLMAgent:
         yield turn.state
 
     async def _ask(self, turn: "Turn", offered: Sequence[ToolSpec]) -> AsyncIterator[Said]:
-        """One answer, from whichever model gives it."""
+        """One answer, from the first model that gives one."""
         while True:
             candidate = turn.candidate
             speech = Speech(is_opened=candidate.thinks_first)
@@ -164,7 +164,7 @@ class LLMAgent:
                 turn.take(whole(reader.answer(ids)))
             except (TimeoutError, Trouble) as error:
                 trouble = error if isinstance(error, Trouble) else Trouble("slow")
-                # What may differ is asked again as long as nobody has read a word of it.
+                # A request whose answer may differ is sent again only while no reader has seen a word.
                 began = bool(speech.text) if trouble.kind in MAY_DIFFER else reader.began
                 await turn.go_on_after(trouble, began=began)
             else:
@@ -180,7 +180,7 @@ class LLMAgent:
 
 
 class Step(Struct):
-    """One answer of a model with what its calls came to; `origin` says whose words the answer's messages are."""
+    """One answer of a model with the results of its calls; `origin` names the provider that wrote its messages."""
 
     origin: str
     answer: Answer
@@ -197,15 +197,15 @@ class Turn:
         self._place = 0
         self._history: Sequence[HistoryMessage] = prompt.history
         self._failures: list[Trouble] = []
-        self._disappointed: set[int] = set()  # the models that gave no usable answer, and are asked once more
-        self._overrun: set[int] = set()  # those that cannot take the message
+        self._disappointed: set[int] = set()  # models that gave no usable answer and get a second try
+        self._overrun: set[int] = set()  # models that cannot take the message
         self._streams = True
         self.asked_at = 0.0
         self.steps: list[Step] = []
 
     @property
     def candidate(self) -> Candidate:
-        """Who is asked. A turn that had to go on to another model stays with it."""
+        """The model that is asked. A turn that had to switch to another model stays with it."""
         return self._choices[self._place]
 
     @property
@@ -214,7 +214,7 @@ class Turn:
 
     @property
     def state(self) -> ProviderState:
-        """What this turn added to the conversation after its user's message, in the words of the one who answered."""
+        """The messages that this turn added after its user's, in the format of the model that answered."""
         messages = list(self._own_messages(CallIds()))
         return ProviderState(
             model=self.candidate.name, data={"provider": self.candidate.origin, "messages": clean(messages)}
@@ -223,7 +223,7 @@ class Turn:
     def question(
         self, instructions: str, tools: Sequence[ToolSpec], max_tokens: int | None
     ) -> tuple[Question, CallIds]:
-        """What is asked now, and the ids of calls that are in it."""
+        """The next question, and the ids of the calls in it."""
         ids, format_ = CallIds(), self.candidate.format
         messages = [
             *(message for said in self._history for message in self._earlier(said, ids)),
@@ -245,7 +245,7 @@ class Turn:
         self._streams = True
 
     async def go_on_after(self, trouble: Trouble, *, began: bool) -> None:
-        """Prepare the next request, or raise the failure that says most when there is none worth sending."""
+        """Prepare the next request; if none is worth sending, raise the most telling failure."""
         if began:
             self._fail(trouble, began=True)
         if self.candidate.format.adapt(trouble):
@@ -264,7 +264,7 @@ class Turn:
 
     @contextmanager
     def told_when_cancelled(self) -> Iterator[None]:
-        """A turn whose time ran out while models were limited has failed by that, and not by being slow."""
+        """If the turn's time runs out while models are rate-limited, fail as busy and not as slow."""
         try:
             yield
         except asyncio.CancelledError:
@@ -274,7 +274,7 @@ class Turn:
             raise
 
     def _shorten(self, trouble: Trouble) -> None:
-        """Leave out the older half of the history's turns; without any, ask the next model."""
+        """Leave out the older half of the history's turns; if there is no history left, ask the next model."""
         if turns := len(self._history) // 2:
             self._history = self._history[(turns - turns // 2) * 2 :]
             return
@@ -283,7 +283,7 @@ class Turn:
         self._history = self._prompt.history
 
     def _choose_among(self, excluded: set[int], trouble: Trouble) -> None:
-        """The next model that is not excluded; raises the failure if all are."""
+        """Switch to the next model that is not excluded; raises the failure if all are."""
         order = [(self._place + step) % len(self._choices) for step in range(1, len(self._choices))]
         chosen = next((place for place in order if place not in excluded), None)
         if chosen is None:
@@ -298,9 +298,9 @@ class Turn:
         if place == 0:
             longest = self._patience.model_longest_pause
             failure = next((each for each in self._failures if each.kind == "busy"), trouble)
-            pause = self._patience.model_pause * 2 ** (rounds - 1) * random.uniform(0.5, 1)  # noqa: S311 - to keep callers apart
+            pause = self._patience.model_pause * 2 ** (rounds - 1) * random.uniform(0.5, 1)  # noqa: S311 - keeps callers apart
             pause = max(pause, failure.retry_after or 0)
-            # A gateway that has sat out the limit itself has tried for long enough.
+            # A gateway that waited for the limit itself has tried for long enough.
             sat_out = trouble.kind == "busy" and monotonic() - self.asked_at > longest
             if rounds >= ROUNDS or pause > longest or sat_out or trouble.kind == "slow":
                 self._fail(failure)
@@ -321,7 +321,7 @@ class Turn:
             log.warning("The model %s failed (%s): %s", self.candidate.name, what, words)
 
     def _earlier(self, said: HistoryMessage, ids: CallIds) -> Sequence[JSONObject]:
-        """A message of the history: in its provider's own words if that is asked again, else plain."""
+        """A message of the history: in its provider's format if that provider is asked again, else plain."""
         format_ = self.candidate.format
         if said.role == "user":
             return [format_.user(said.content)]
@@ -345,7 +345,7 @@ class Turn:
 
 
 def foreign(step: Step, candidate: Candidate, ids: CallIds) -> Iterator[JSONObject]:
-    """A step that another provider's model has answered, in the plain form."""
+    """A step that another provider's model answered, in the plain form."""
     if step.answer.text.strip():
         yield candidate.format.said(step.answer.text)
     for call, made in step.results:
@@ -355,7 +355,7 @@ def foreign(step: Step, candidate: Candidate, ids: CallIds) -> Iterator[JSONObje
 
 
 def messages_of(state: Any, origin: str) -> Sequence[JSONObject] | None:
-    """The messages that this provider wrote, as they were stored; None for anybody else's and for earlier versions'."""
+    """The stored messages if this provider wrote them; None for another provider's or an earlier version's."""
     if not isinstance(state, Mapping) or state.get("provider") != origin:
         return None
     messages = state.get("messages")
@@ -365,7 +365,7 @@ def messages_of(state: Any, origin: str) -> Sequence[JSONObject] | None:
 
 
 def whole(answer: Answer) -> Answer:
-    """An answer that may stand; raises for one that the limit of length has cut off before it was one."""
+    """The answer, if it is usable; raises if it is empty or was cut off by the length limit too early to be used."""
     if answer.reason == "length" and (answer.calls or not answer.text.strip()):
         raise ModelTruncated("The model's limit of length cut its answer off before it was whole.")
     if not answer.calls and not answer.text.strip():

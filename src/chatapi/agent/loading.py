@@ -1,4 +1,4 @@
-"""From `CHAT_MODEL` to an agent."""
+"""Makes an agent from `CHAT_MODEL`."""
 
 import importlib
 import sys
@@ -11,14 +11,14 @@ from chatapi.patience import Patience
 from chatapi.settings import Settings, SettingsError
 
 OFFLINE = "chatapi.offline:OfflineAgent"
-OTHERS = "pydantic-ai"  # CHAT_MODEL=pydantic-ai:bedrock:…, for providers that pydantic-ai knows and we do not
+OTHERS = "pydantic-ai"  # CHAT_MODEL=pydantic-ai:bedrock:…, for providers that only pydantic-ai knows
 
 
 def load_agent(settings: Settings, patience: Patience) -> Agent:
     """`offline`, models of providers, or the user's own as `module:attribute`.
 
-    The user's own is an agent, a pydantic-ai agent, or a class or factory without arguments that makes one; the
-    working directory is importable. Raises `SettingsError`.
+    The attribute is an agent, a pydantic-ai agent, or a class or factory without arguments that makes one; modules in
+    the working directory can be imported. Raises `SettingsError`.
     """
     chat_model = settings.chat_model
     prefix, _, name = chat_model.partition(":")
@@ -58,7 +58,7 @@ def own(chat_model: str) -> Agent:
         )
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-        # A class has the protocol's members too, so it is told apart by being one.
+        # A class has the protocol's members too, so test for a class first.
         if callable(found) and (isinstance(found, type) or not is_assistant(found)):
             found = found()
         if is_pydantic_agent(found):
@@ -81,7 +81,7 @@ def is_assistant(found: Any) -> bool:
 
 
 def is_pydantic_agent(found: Any) -> bool:
-    """Told by its classes' names, so that nothing of pydantic-ai is imported to find out."""
+    """Compares the names of its classes, so that pydantic-ai need not be imported."""
     return any(
         each.__module__.startswith("pydantic_ai.") and each.__name__ == "AbstractAgent"
         for each in type(found).__mro__

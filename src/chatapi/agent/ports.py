@@ -1,7 +1,7 @@
-"""The port to whatever answers: an agent is given plain values and tools bound to one user, and yields events.
+"""The port to assistants: an agent gets plain values and tools bound to one user, and yields events.
 
-An agent holds no session and no user id that a model could put in place of another: what it does, it does by
-`Tools.call`, and whose data that touches was decided before it was asked.
+An agent holds no session, and no user id that a model could replace with another. It acts only through `Tools.call`,
+and the owner of the data is fixed before the agent is asked.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -21,9 +21,9 @@ class ToolCall(Struct, frozen=True, kw_only=True):
 
 
 class HistoryMessage(Struct, frozen=True, kw_only=True):
-    """One message of an earlier turn; an assistant's `tool_calls` happened before its `content` was said.
+    """One message of an earlier turn; an assistant's `tool_calls` came before its `content`.
 
-    `provider_state` is the `ProviderState.data` that the agent yielded when it said this.
+    `provider_state` is the `ProviderState.data` that the agent yielded with this message.
     """
 
     role: Literal["user", "assistant"]
@@ -33,7 +33,7 @@ class HistoryMessage(Struct, frozen=True, kw_only=True):
 
 
 class Prompt(Struct, frozen=True, kw_only=True):
-    """What is to be answered. `history` is whole turns, oldest first: user, assistant, user, assistant, …"""
+    """The message to answer. `history` is whole turns, oldest first: user, assistant, user, assistant, …"""
 
     user_id: str
     conversation_id: int
@@ -42,7 +42,7 @@ class Prompt(Struct, frozen=True, kw_only=True):
 
 
 class ToolSpec(Struct, frozen=True, kw_only=True):
-    """A tool as a model is told of it; `parameters` is a JSON Schema (2020-12) of an object."""
+    """A tool as a model sees it; `parameters` is a JSON Schema (2020-12) of an object."""
 
     name: str
     description: str
@@ -63,10 +63,10 @@ class Tools(Protocol):
         call_id: str | None = None,
         own: Callable[[], Awaitable[Any]] | None = None,
     ) -> ToolCall:
-        """Run a tool. What is wrong with the call comes back as its `error`; trouble of the service is raised.
+        """Run a tool. A mistake in the call comes back as its `error`; a failure of the service is raised.
 
-        With `own` the tool is the agent's: `own` carries the call out, gives a JSON value or raises `ToolError`, and
-        may take its time, for no connection is held; the call is recorded like any other.
+        With `own` the tool is the agent's: `own` carries the call out and gives a JSON value or raises `ToolError`. It
+        may be slow, for no database connection is held. The call is recorded like any other.
         """
         ...
 
@@ -82,22 +82,22 @@ class TextDelta(Struct, frozen=True, tag=True):
 
 
 class ReasoningDelta(Struct, frozen=True, tag=True):
-    """The next piece of what the model thinks on its way there: streamed, and no part of the answer."""
+    """The next piece of the model's reasoning: streamed, but not part of the answer."""
 
     text: str
 
 
 class TextWasReasoning(Struct, frozen=True, tag=True):
-    """The text of this step so far was what the model thought, and is no part of the answer.
+    """The text of this step so far was reasoning, and is not part of the answer.
 
-    Some servers tell only by the `</think>` at its end. It has been streamed as text by then, and stays that for readers.
+    Some servers show this only by the `</think>` at its end. Readers already have it as text, and it stays so for them.
     """
 
 
 class StepStart(Struct, frozen=True):
-    """The model is asked once more: what it says and calls from here to the next one is one step of the answer.
+    """The model is asked once more: its texts and calls from here to the next `StepStart` are one step of the answer.
 
-    Optional: an agent that never yields it has a step begin with the first text after a call.
+    Optional: if an agent never yields it, a step begins with the first text after a call.
     """
 
 
@@ -107,7 +107,7 @@ FinishReason: TypeAlias = Literal["stop", "length", "tool-calls", "content-filte
 class Finish(Struct, frozen=True):
     """Why the answer ended, in the AI SDK's words; without it the reason is `stop`.
 
-    `length`: the model's limit cut the answer off, and what was said until then is the answer.
+    `length`: the model's limit cut the answer off; the text until then is the answer.
     """
 
     reason: FinishReason
@@ -122,9 +122,10 @@ class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ProviderState(Struct, frozen=True, kw_only=True):
-    """Who answered in the end, stored as the turn's model, and what they want back when the conversation goes on.
+    """The model that answered in the end, and what its provider wants back when the conversation goes on.
 
-    `data` is JSON: it is stored beside the answer and comes back as `HistoryMessage.provider_state`.
+    `model` is stored as the turn's. `data` is JSON, stored beside the answer; it comes back as
+    `HistoryMessage.provider_state`.
     """
 
     model: str
@@ -138,14 +139,14 @@ AgentEvent: TypeAlias = (
 
 @runtime_checkable
 class Agent(Protocol):
-    """An assistant. One object serves all turns at once, so it keeps nothing about any of them.
+    """An assistant. One object serves all turns at the same time, so it keeps no state of a turn.
 
-    If it is an asynchronous context manager, too, it is entered when the service starts and left when it stops.
+    An agent that is also an asynchronous context manager is entered when the service starts and left when it stops.
     """
 
     @property
     def model(self) -> str:
-        """What is stored with each turn as the one who answers, until a `ProviderState` says who did."""
+        """The model stored with each turn, until a `ProviderState` names the one that answered."""
         ...
 
     def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:

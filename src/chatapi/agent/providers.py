@@ -1,4 +1,4 @@
-"""The table of providers, and from a name such as `google:gemini-2.5-flash` to a model that can be asked."""
+"""The table of providers; turns a name such as `google:gemini-2.5-flash` into a model that can be asked."""
 
 from collections.abc import Callable
 
@@ -15,9 +15,9 @@ from chatapi.settings import Settings, SettingsError
 class Provider(Struct, frozen=True, kw_only=True):
     """`prefix` stands before the colon in `CHAT_MODEL`; `telemetry` is its name in OpenTelemetry's conventions.
 
-    `key` and `base_url` are the settings' names; at an address of the operator's own no key is needed. `models` is the
-    path that lists the models of a server. `format` makes the wire format for a model, a key, and whether the address
-    is the provider's own.
+    `key` and `base_url` are names of settings; an address of the operator's own needs no key. `models` is the path that
+    lists a server's models. `format` makes the wire format from a model, a key, and whether the address is the
+    provider's own.
     """
 
     prefix: str
@@ -74,9 +74,9 @@ PROVIDERS = {
 
 
 class Candidate:
-    """A model that may be asked. `origin` says whose words its messages are: the API and the address.
+    """A model that may be asked. `origin` is the API and the address that write its messages.
 
-    `thinks_first` is what this process has learned of it: its answers begin with thoughts that nothing opens.
+    `thinks_first`: this process has learned that its answers begin with reasoning that no tag opens.
     """
 
     def __init__(self, name: str, provider: Provider, settings: Settings) -> None:

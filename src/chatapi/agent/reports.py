@@ -1,4 +1,4 @@
-"""What models' servers say of themselves and of a first request: for an operator, before users meet it."""
+"""Asks each model's server about itself and sends a first request, so that operators see trouble before users do."""
 
 import json
 from typing import Any
@@ -13,14 +13,14 @@ from chatapi.agent.wire.speech import Speech
 from chatapi.agent.wire.trouble import Trouble
 from chatapi.settings import Settings
 
-# Where servers tell how many tokens a conversation may have: vLLM, OpenRouter, Gemini, Anthropic, and llama-server's `meta`.
+# The members that give a conversation's limit in tokens: vLLM, OpenRouter, Gemini, Anthropic, llama-server's `meta`.
 CONTEXT_MEMBERS = ("max_model_len", "context_length", "inputTokenLimit", "max_input_tokens", "n_ctx")
-LISTED = 5  # names of models that are told instead
-TOKENS = 16  # of the answer that is asked for; OpenAI takes no smaller limit
+LISTED = 5  # how many other models' names are shown if the model is not listed
+TOKENS = 16  # limit of the test answer; OpenAI accepts none smaller
 
 
 class ModelReport(Struct, frozen=True, kw_only=True):
-    """`trouble` is what is wrong, None if it answers with our tools; `context` is in tokens, None if it is not told."""
+    """`trouble` is None if the model answers with our tools; `context` is in tokens, None if unknown."""
 
     name: str
     trouble: str | None
@@ -28,7 +28,7 @@ class ModelReport(Struct, frozen=True, kw_only=True):
 
 
 async def report_on_models(settings: Settings) -> list[ModelReport]:
-    """A report on each model of `CHAT_MODEL` that is a provider's; each is sent a short request with our tools."""
+    """A report on each provider's model in `CHAT_MODEL`; each gets a short request with our tools."""
     if settings.chat_model.partition(":")[0] not in PROVIDERS:
         return []
     async with ModelClient() as client:
@@ -50,7 +50,7 @@ async def report_on(candidate: Candidate, client: ModelClient) -> ModelReport:
 
 
 async def listed(candidate: Candidate, client: ModelClient) -> list[dict[str, Any]]:
-    """The models that the server lists; none where it has no list."""
+    """The models that the server lists; empty if it has no list."""
     headers = candidate.format.headers
     status, body = await client.get(candidate.base_url + candidate.provider.models, headers)
     value = json_of(body) if status == 200 else None
@@ -69,7 +69,7 @@ def context_of(model: dict[str, Any]) -> int | None:
 
 
 async def slot_of(candidate: Candidate, client: ModelClient) -> int | None:
-    """The context of one of llama-server's slots, which is what a conversation has."""
+    """The context of one llama-server slot, which is the limit of one conversation."""
     if candidate.provider.prefix != "openai" or candidate.base_url == candidate.provider.address:
         return None
     root = candidate.base_url.removesuffix("/v1")

@@ -1,10 +1,10 @@
-"""The JSON Schemas of tools' arguments, as models and MCP clients are told of them.
+"""The JSON Schemas of tools' arguments, in the form that models and MCP clients get.
 
-Servers of models make grammars of these schemas (llama.cpp for `tool_choice: auto`, too), and chat templates write them
-out by each value's `type`. What such a program cannot read makes it refuse every message, so what is offered has few
+Model servers turn these schemas into grammars (llama.cpp for `tool_choice: auto`, too), and chat templates print them
+by each value's `type`. A program that cannot read a schema refuses every message, so the offered schemas have few
 keywords: `type` everywhere, `properties`, `required`, `additionalProperties`, `items`, `enum`, `minimum`, `maximum`,
-`description` and `default`. References are resolved, a union is the kind that its author names first, and null is
-nowhere: what may be null may be left out. Whoever carries a call out checks its arguments by the schema as it was.
+`description` and `default`. References are resolved, a union becomes the kind that its author names first, and null
+does not occur: a value that may be null may be left out. The tool checks a call's arguments by the original schema.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,9 +15,9 @@ from msgspec import Struct
 
 Schema = dict[str, Any]
 
-# Of the schemas in one, with references resolved: a few that name each other may stand for millions.
+# Subschemas with references resolved: a few that refer to each other may expand to millions.
 MAX_NODES = 5_000
-# Of members, choices and references in each other; models and their servers give up before.
+# Nested members, choices and references; models and their servers give up earlier.
 MAX_DEPTH = 32
 MAX_UNSAID = 500  # characters: providers bound a tool's description, at 1,024 the strictest
 EXACT = 2**53  # beyond it, JSON's numbers are not exact everywhere
@@ -32,7 +32,7 @@ PYTHON_KINDS: dict[type, str] = {
     bool: "boolean",
     type(None): "null",
 }
-# By what a schema without a type is known.
+# The keywords that reveal the kind of a schema without a type.
 TELLING = {
     "properties": "object",
     "additionalProperties": "object",
@@ -47,7 +47,7 @@ TELLING = {
     "maximum": "number",
     "multipleOf": "number",
 }
-# Keywords that are left out, in words. What is not here has no effect on what holds, such as `title` and `examples`.
+# Dropped keywords, in words. Keywords that are not here restrict nothing, such as `title` and `examples`.
 WORDS: dict[str, str] = {
     "pattern": "matches {}",
     "minLength": "has {} characters at least",
@@ -78,18 +78,18 @@ RULES = (
     "unevaluatedProperties",
     "uniqueItems",
 )
-NUMBER_FORMATS = {"double", "float", "int32", "int64"}  # OpenAPI's, which say nothing to a model
+NUMBER_FORMATS = {"double", "float", "int32", "int64"}  # OpenAPI's; they mean nothing to a model
 
 
 class Offer(NamedTuple):
-    """`unsaid` is what holds besides the schema, in words; `nulls` are members that are null where they are left out."""
+    """`unsaid` lists rules that the schema lacks, in words; `nulls` are members to send as null if left out."""
 
     schema: Schema
     unsaid: Sequence[str]
     nulls: Sequence[str]
 
     def describe(self, description: str) -> str:
-        """The tool's description, with what its schema does not say."""
+        """The tool's description, followed by the rules that its schema lacks."""
         if not self.unsaid:
             return description
         unsaid = "; ".join(self.unsaid)
@@ -99,7 +99,7 @@ class Offer(NamedTuple):
 
 
 def offer(schema: Schema) -> Offer:
-    """What is offered of any JSON Schema of an object; it may come from anybody, and hold anything."""
+    """The offer for a JSON Schema of an object. The schema is untrusted and may hold anything."""
     reader = Reader(schema)
     made = reader.read(schema, Place())
     if made["type"] != "object":
@@ -111,7 +111,7 @@ def offer(schema: Schema) -> Offer:
 
 
 class Place(Struct, frozen=True):
-    """Where in the arguments a schema is for; `references` are those that led here."""
+    """The place in the arguments that a schema describes; `references` are those that led here."""
 
     path: str = ""
     depth: int = 0
@@ -130,8 +130,8 @@ class Reader:
     """Reads one schema, with its definitions."""
 
     def __init__(self, root: Schema) -> None:
-        self.unsaid: dict[str, None] = {}  # in order, and nothing twice
-        self.nullable: set[str] = set()  # paths of what may be null
+        self.unsaid: dict[str, None] = {}  # an ordered set
+        self.nullable: set[str] = set()  # paths of values that may be null
         self._root = root
         self._nodes = 0
 
@@ -143,7 +143,7 @@ class Reader:
         return self._united(plain, place)
 
     def _branches(self, schema: Any, place: Place) -> Iterator[tuple[Schema, Place]]:
-        """The schemas of one kind each of which one holds, with what holds for all of them."""
+        """The alternatives of a schema: each has one kind, and includes the rules common to all."""
         schema, place = self._resolved(schema, place)
         for keyword in ("anyOf", "oneOf"):
             if isinstance(choices := schema.get(keyword), list) and choices:
@@ -156,12 +156,12 @@ class Reader:
             yield part, place
 
     def _resolved(self, schema: Any, place: Place) -> tuple[Schema, Place]:
-        """Without `$ref` and `allOf`."""
+        """The schema with its `$ref` and `allOf` merged into it."""
         self._nodes += 1
         if self._nodes > MAX_NODES or place.depth > MAX_DEPTH:
             self._say(place, "has more to it than can be told")
             return {}, place
-        if not isinstance(schema, dict):  # true is any value
+        if not isinstance(schema, dict):  # `true` admits any value
             return {}, place
         parts = schema.get("allOf")
         parts = list(parts) if isinstance(parts, list) else []
@@ -182,7 +182,7 @@ class Reader:
         return result, place
 
     def _target(self, reference: str) -> Any:
-        """What a reference inside the document leads to; others are not followed."""
+        """The target of a reference inside the document; other references are not followed."""
         if not reference.startswith("#"):
             return None
         found: Any = self._root
@@ -197,7 +197,7 @@ class Reader:
         return found
 
     def _plain(self, schema: Schema, place: Place) -> Schema:
-        """Of a schema of one kind."""
+        """The offered form of a schema of one kind."""
         kind = kind_of(schema)
         made: Schema = {"type": kind or "string"}
         if kind is None:
@@ -238,7 +238,7 @@ class Reader:
         return made
 
     def _items(self, schema: Schema, place: Place) -> Schema:
-        """Of a tuple it is a union, and that there are so many is not said."""
+        """The schema of an array's items; a tuple becomes a union without its length."""
         found = schema.get("prefixItems", schema.get("items"))
         if isinstance(found, list):
             self._say(place, "is a list of so many values, each of its kind")
@@ -246,7 +246,7 @@ class Reader:
         return self.read(found, place.inside("[]"))
 
     def _united(self, schemas: Sequence[Schema], place: Place) -> Schema:
-        """One for them all, of the kind of the first."""
+        """One schema for all of them, of the first one's kind."""
         if not schemas:
             return {"type": "string"}
         kinds = list(dict.fromkeys(each["type"] for each in schemas))
@@ -261,7 +261,7 @@ class Reader:
         return made
 
     def _either(self, one: Schema, other: Schema, place: Place) -> Schema:
-        """What holds where one of two schemas of a kind does."""
+        """A schema that admits what either of two schemas of one kind admits."""
         made = {"type": one["type"]}
         if description := one.get("description", other.get("description")):
             made["description"] = description
@@ -287,7 +287,7 @@ class Reader:
         return made
 
     def _say_rest(self, schema: Schema, made: Schema, place: Place) -> None:
-        """What of the schema is not in what was made of it."""
+        """Put into words the rules that `made` has lost."""
         for name, words in WORDS.items():
             if isinstance(value := schema.get(name), str | int | float) and not (
                 name in made or isinstance(value, bool) or value in NUMBER_FORMATS
@@ -303,7 +303,7 @@ class Reader:
 
 
 def split(schema: Schema) -> Iterator[Schema]:
-    """A schema of several kinds as several of one, by its `type` or by the values of its `enum`."""
+    """Split a schema of several kinds into schemas of one kind, by its `type` or the values of its `enum`."""
     if "const" in schema:
         schema = {name: value for name, value in schema.items() if name != "const"} | {
             "enum": [schema["const"]]
@@ -347,9 +347,9 @@ def is_exact(value: Any) -> bool:
 
 
 def both(one: Schema, other: Schema) -> Schema:
-    """What holds where both do; where they say something of the same, the second says it more closely."""
+    """A schema that admits what both admit; where both set a keyword, the second is the stricter."""
     made = {**one, **other}
-    # A description where something is used fits better than that of its definition.
+    # A description at the place of use fits better than the one at the definition.
     made |= {name: one[name] for name in ("description", "default") if name in one}
     if isinstance(one.get("enum"), list) and isinstance(other.get("enum"), list):
         made["enum"] = [value for value in one["enum"] if value in other["enum"]]

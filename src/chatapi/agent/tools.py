@@ -1,7 +1,7 @@
-"""The registry: each tool is written once, here, whoever offers it.
+"""The registry: each tool is written once, here, for all who offer it.
 
-A tool's arguments are a struct, from which its JSON Schema comes, and never name a user: the owner is handed in by
-whoever bound the tools, so that nothing a model says can change whose data is touched. What a task is made of stands in
+A tool's arguments are a struct, from which its JSON Schema comes. They never name a user: the caller that binds the
+tools passes the owner, so that a model cannot choose whose data is touched. A task's fields are defined in
 `tasks.schemas` alone; the arguments are derived from there.
 """
 
@@ -23,17 +23,17 @@ from chatapi.tasks.schemas import NewTask, Task, TaskChanges, TaskContent, TaskS
 from chatapi.tasks.service import TaskService
 from chatapi.text import path_and_message
 
-LIST_LIMIT = 100  # bounds what one call can put before a model; the REST page's own bound
+LIST_LIMIT = 100  # bounds what one call can show a model; the bound of a REST page
 ArgumentsT = TypeVar("ArgumentsT", bound=Struct)
 
 
 class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
-    """`run` gets a session inside a transaction, the owner, and arguments that hold, and gives a `result`.
+    """`run` gets a session inside a transaction, the owner and valid arguments, and gives a `result`.
 
-    `read_only`: changes nothing. `destructive`: what was there before may be gone. `idempotent`: again with the same
-    arguments changes nothing more. Clients go by these when they decide whether to ask their user first.
-    `act` is what the audit trail calls it; a tool that only reads has none. What it is done to is the `subject` of the
-    result, or of the arguments where there is no result (`audit.HasSubject`).
+    `read_only`: changes nothing. `destructive`: may remove or overwrite data. `idempotent`: a second call with the same
+    arguments changes nothing more. Clients use these to decide whether to ask their user first.
+    `act` is its name in the audit trail; a tool that only reads has none. The trail takes the `subject` of the result,
+    or of the arguments if there is no result (`audit.HasSubject`).
     """
 
     name: str
@@ -56,10 +56,10 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
     async def carry_out(
         self, session: AsyncSession, user_id: str, arguments: dict[str, Any]
     ) -> "ToolOutcome":
-        """Run inside a transaction. The outcome says what is wrong with the call; trouble of the service is raised."""
+        """Run inside a transaction. A bad call is the outcome's `error`; a failure of the service is raised."""
         subject: Mapping[str, int] = {}
         try:
-            msgspec.json.encode(arguments)  # `json` lets lone surrogates through, which no database takes
+            msgspec.json.encode(arguments)  # `json` accepts lone surrogates, which no database stores
             call = msgspec.convert(arguments, self.arguments)
             subject = subject_of(call)
             result = await self.run(session, user_id, call)
@@ -96,9 +96,9 @@ async def call_tool(
     transact: Callable[[Work[ToolOutcome]], Awaitable[Any]],
     **ids: int,
 ) -> ToolOutcome:
-    """Call one of our tools, for whoever asks: in the transaction that `transact` makes for it, and into the audit trail.
+    """Call one of our tools in a transaction made by `transact`, and record it in the audit trail.
 
-    `ids` are said in the trail, too.
+    `ids` are recorded in the trail, too.
     """
     outcome = ToolOutcome()
 
@@ -115,7 +115,7 @@ async def call_tool(
 
 
 class ExternalTool(Struct, frozen=True, kw_only=True):
-    """A tool whose effect is not in our database, so that it must not run inside one of its transactions.
+    """A tool whose effect is outside our database, so it must not run inside a transaction.
 
     `parameters` is a JSON Schema of an object; `call` gives a JSON value or raises `ToolError`.
     """
@@ -137,9 +137,9 @@ def no_external_tools() -> Mapping[str, ExternalTool]:
     return {}
 
 
-@cache  # milliseconds for what never changes, and every turn needs them all
+@cache  # takes milliseconds, never changes, and every turn needs all of them
 def object_schema(type_: Any) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a struct, with the object itself at the root, as models and MCP want it."""
+    """The JSON Schema (2020-12) of a struct, with the object itself at the root, as models and MCP require."""
     (schema,), definitions = msgspec.json.schema_components([type_], ref_template="#/$defs/{name}")
     root = definitions.pop(schema["$ref"].rsplit("/", 1)[-1])
     root.pop("title", None)
@@ -149,7 +149,7 @@ def object_schema(type_: Any) -> dict[str, Any]:
 
 @cache
 def arguments_schema(type_: Any) -> dict[str, Any]:
-    """As `object_schema`, in the few words that all servers of models understand."""
+    """As `object_schema`, with the few keywords that all model servers understand."""
     return offer(object_schema(type_)).schema
 
 
@@ -181,7 +181,7 @@ class UpdateTask(TaskChanges, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @property
     def changes(self) -> TaskChanges:
-        """An empty text where there may be none takes it away: models are not offered null."""
+        """An empty text clears an optional field, because models are not offered null."""
         changes: dict[str, Any] = {
             name: None if value == "" and name in MAY_BE_NULL else value
             for name, value in msgspec.structs.asdict(self).items()

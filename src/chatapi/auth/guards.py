@@ -1,6 +1,6 @@
-"""What must hold of a request before a handler sees it.
+"""Guards: the conditions that a request must meet before its handler runs.
 
-Guards are asynchronous, all of them: Litestar runs one that is not in a thread, which costs more than what it does.
+All guards are asynchronous: Litestar runs a synchronous one in a thread, which costs more than the guard itself.
 """
 
 from collections.abc import Awaitable, Callable
@@ -14,11 +14,11 @@ from chatapi.errors.requests import NotFound
 
 AsyncGuard = Callable[[ASGIConnection, BaseRouteHandler], Awaitable[None]]  # type: ignore[type-arg]
 
-RESERVED = {"chat", "me"}  # below /api these are the service's own
+RESERVED = {"chat", "me"}  # the service's own path segments below /api
 
 
 async def owns_path(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
-    """The token's user is the path's `user_id`."""
+    """The token's user must be the path's `user_id`."""
     if connection.path_params["user_id"] in RESERVED:
         raise NotFound("Nothing is served at this path.")
     if connection.path_params["user_id"] != connection.user.user_id:
@@ -26,13 +26,13 @@ async def owns_path(connection: ASGIConnection, _: BaseRouteHandler) -> None:  #
 
 
 async def ids_can_exist(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
-    """A number in the path that no id can be names nothing: 404, before a database refuses it."""
+    """A number in the path that cannot be an id names nothing: answer 404 before a database refuses it."""
     if any(isinstance(value, int) and not 0 < value <= MAX_ID for value in connection.path_params.values()):
         raise NotFound("There is nothing under this id.")
 
 
 def all_of(*guards: AsyncGuard) -> AsyncGuard:
-    """One guard after the other, as one: Litestar copies the route's handler for each that it is given."""
+    """Combine guards into one, because Litestar copies the route's handler for each guard."""
 
     async def check(connection: ASGIConnection, handler: BaseRouteHandler) -> None:  # type: ignore[type-arg]
         for guard in guards:

@@ -1,6 +1,6 @@
 """An issuer's public keys, fetched over HTTP and kept in memory. No framework here.
 
-They are a cache: any process can make it anew. Why it fetches when it does: docs/adr/0008-jwks.md.
+They are a cache, which any process can rebuild. docs/adr/0008-jwks.md says why it fetches when it does.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from chatapi.patience import Patience
 
 log = logging.getLogger(__name__)
 
-FRESH_SECONDS = 600.0  # after this the next request has them fetched again, and does not wait
-STALE_SECONDS = 3_600.0  # after this it waits, so that a key revoked in a quiet night is not taken once more
-PAUSE_SECONDS = 5.0  # between searches for unknown keys, once there were a few at once, and after a failure
-SEARCH_BURST = 4  # a stray token or two must not cost the tokens that come after a rotation
-# What a request waits when the fetch before has failed: the issuer is probably still away.
+FRESH_SECONDS = 600.0  # after this the next request starts a fetch and does not wait for it
+STALE_SECONDS = 3_600.0  # after this it waits, so that a key revoked in a quiet night is not used again
+PAUSE_SECONDS = 5.0  # between searches for unknown keys after a burst of them, and after a failure
+SEARCH_BURST = 4  # a few stray tokens must not block the new tokens after a rotation
+# How long a request waits if the last fetch failed: the issuer is probably still away.
 PATIENCE_SECONDS = 0.5
 MAX_BYTES = 256 * 1024  # a hundred RSA keys with their certificates; read before anything is parsed
 HEADERS = {"Accept": "application/jwk-set+json, application/json", "Accept-Encoding": "identity"}
@@ -44,7 +44,7 @@ class JWKS:
         self._metrics = metrics
         self._clock = clock
         self._fetch_seconds = patience.keys_fetch
-        # Reads the system's certificates: once, and not on the event loop.
+        # Reads the system's certificates once, and not on the event loop.
         self._tls = httpx.create_ssl_context()
         self._keys: tuple[PyJWK, ...] = ()
         self._fetched_at = -math.inf
@@ -54,10 +54,10 @@ class JWKS:
         self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, kid: str | None, algorithm: str) -> PyJWK | None:
-        """The key that `kid` names, if it is for this algorithm; without a `kid`, the only key that is.
+        """The key that `kid` names, if it is for this algorithm; without a `kid`, the only key for it.
 
-        A `kid` that is not known has the keys fetched again, for all requests together four times at once, and once more
-        every 5 s. Raises `JWKSUnavailable` while no keys have ever been fetched.
+        An unknown `kid` triggers a new fetch: for all requests together four times in a burst, then once every 5 s.
+        Raises `JWKSUnavailable` if no fetch has ever succeeded.
         """
         await self._renew()
         if self._is_unknown(kid, algorithm) and not (self._failed and not self._keys):
@@ -72,13 +72,13 @@ class JWKS:
         return fitting[0] if len(fitting) == 1 or (fitting and kid is not None) else None
 
     async def close(self) -> None:
-        """End a fetch that is under way."""
+        """Cancel a running fetch."""
         if self._fetching is not None and not self._fetching.done():
             self._fetching.cancel()
             await asyncio.wait({self._fetching})
 
     def _is_unknown(self, kid: str | None, algorithm: str) -> bool:
-        """Whether a newer set could help: a `kid` that names a key of another algorithm will not change its mind."""
+        """Whether a newer key set could help: it cannot if `kid` names a known key of another algorithm."""
         if kid is None:
             return all(key.algorithm_name != algorithm for key in self._keys)
         return all(key.key_id != kid for key in self._keys)
@@ -91,14 +91,14 @@ class JWKS:
                 await asyncio.wait({fetch}, timeout=PATIENCE_SECONDS if self._failed else None)
 
     async def _search(self, kid: str | None, algorithm: str) -> None:
-        """One more fetch, shared: the issuer may have rotated its keys, and since a fetch that is under way began, too."""
+        """Fetch once more, for all: the issuer may have rotated its keys, even after a running fetch began."""
         if self._is_fetching:
             await asyncio.wait({self._fetch()})
         if self._is_unknown(kid, algorithm) and (self._is_fetching or self._may_search()):
             await asyncio.wait({self._fetch()})
 
     def _may_search(self) -> bool:
-        """A token bucket, kept as the moment in which it is full again."""
+        """Take from a token bucket, which is stored as the time when it is full again."""
         now = self._clock()
         restored_at = max(self._searches_restored_at, now) + PAUSE_SECONDS
         if restored_at > now + SEARCH_BURST * PAUSE_SECONDS:
@@ -111,7 +111,7 @@ class JWKS:
         return self._fetching is not None and not self._fetching.done()
 
     def _fetch(self) -> asyncio.Task[None]:
-        """The fetch under way, or a new one: a task of its own, which no request's end can cancel."""
+        """The running fetch, or a new one: a separate task, so that the end of a request cannot cancel it."""
         if self._fetching is None or self._fetching.done():
             self._fetching = asyncio.create_task(self._replace_keys())
         return self._fetching
@@ -120,10 +120,9 @@ class JWKS:
         try:
             async with asyncio.timeout(self._fetch_seconds):
                 keys = parse_key_set(await self._download())
-        except Exception as error:  # noqa: BLE001 - whatever a foreign server provokes, the old keys stay
-            self._failed = not isinstance(
-                error, EmptyKeySet
-            )  # it is there, and its next token brings a new key
+        except Exception as error:  # noqa: BLE001 - any error of a foreign server leaves the old keys
+            # With an empty set the issuer is up, and signing its next token creates a key.
+            self._failed = not isinstance(error, EmptyKeySet)
             self._count("failure")
             self._retry_at = self._clock() + PAUSE_SECONDS
             kept = f"{len(self._keys)} old keys are kept" if self._keys else "there are none yet"
@@ -143,13 +142,13 @@ class JWKS:
     async def _download(self) -> bytes:
         async with (
             httpx.AsyncClient(verify=self._tls, timeout=self._fetch_seconds) as client,
-            # Another host would be trusted with who our users are, so no redirect is followed.
+            # Follow no redirect: another host would then decide who our users are.
             client.stream("GET", self._url, headers=HEADERS, follow_redirects=False) as response,
         ):
             if response.status_code != 200:
                 raise BadKeySet(f"it answered {response.status_code} (redirects are not followed)")
             body = bytearray()
-            # Not decompressed: a small body must not become a large one.
+            # Do not decompress: a small body could become a large one.
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > MAX_BYTES:

@@ -1,4 +1,4 @@
-"""Which keys of a JWK Set (RFC 7517) may check a token, and each by exactly one algorithm (RFC 8725, section 3.1)."""
+"""Selects the keys of a JWK Set (RFC 7517) that may check tokens, each for one algorithm (RFC 8725, section 3.1)."""
 
 import logging
 
@@ -11,24 +11,24 @@ log = logging.getLogger(__name__)
 MAX_KEYS = 100  # an issuer lists a few; each is parsed on the event loop
 MIN_RSA_BITS = 2048  # RFC 7518, sections 3.3 and 3.5
 
-# By key type and curve. An RSA key serves one of two, and is RS256's unless it says otherwise.
+# By key type and curve. An RSA key serves one of two algorithms: RS256 unless it names the other.
 ALGORITHMS = {
     ("OKP", "Ed25519"): ("EdDSA",),
     ("EC", "P-256"): ("ES256",),
     ("EC", "P-521"): ("ES512",),
     ("RSA", None): ("RS256", "PS256"),
 }
-# The fully specified name of RFC 9864, section 2.2, in a token's header or a key, for what is the same signature.
+# RFC 9864, section 2.2: the fully specified name, in a token's header or a key, means the same signature.
 SYNONYMS = {"Ed25519": "EdDSA"}
 ASYMMETRIC = frozenset(algorithm for algorithms in ALGORITHMS.values() for algorithm in algorithms)
 
 
 class BadKeySet(ValueError):
-    """What the endpoint sent is no JWK Set, or none with a key that can be used."""
+    """The endpoint sent no JWK Set, or one without a usable key."""
 
 
 class EmptyKeySet(BadKeySet):
-    """A JWK Set without keys. Better Auth has none when all of its keys are past their grace, until it signs again."""
+    """A JWK Set without keys. Better Auth sends one once all its keys are past their grace, until it signs again."""
 
 
 class KeySet(Struct):
@@ -36,7 +36,7 @@ class KeySet(Struct):
 
 
 class PublicJWK(Struct, kw_only=True, omit_defaults=True):
-    """The members that matter. Private ones are not among them: a key that leaked is still only checked with."""
+    """The members that matter, without private ones: a leaked private key is still used only for checking."""
 
     kty: str
     crv: str | None = None
@@ -51,7 +51,7 @@ class PublicJWK(Struct, kw_only=True, omit_defaults=True):
 
 
 def parse_key_set(document: bytes) -> tuple[jwt.PyJWK, ...]:
-    """The usable keys; what is for encryption, weak, or of an unknown kind is left out. Raises `BadKeySet`."""
+    """The usable keys, without those for encryption, weak ones and unknown kinds. Raises `BadKeySet`."""
     try:
         entries = msgspec.json.decode(document, type=KeySet).keys
     except (msgspec.DecodeError, RecursionError) as error:
@@ -72,10 +72,10 @@ def parse_key_set(document: bytes) -> tuple[jwt.PyJWK, ...]:
 
 
 def usable_key(entry: msgspec.Raw) -> jwt.PyJWK:
-    """The key, bound to its algorithm; raises `ValueError` or `PyJWTError` with the reason why it is of no use."""
+    """The key, bound to its algorithm; raises `ValueError` or `PyJWTError` with the reason if it is unusable."""
     jwk = msgspec.json.decode(entry, type=PublicJWK)
     algorithms = ALGORITHMS.get((jwk.kty, jwk.crv), ())
-    if not algorithms:  # symmetric keys (oct) among them: what is published is no secret
+    if not algorithms:  # includes symmetric keys (oct): a published key is no secret
         raise ValueError("its type or curve is not one of ours")
     if jwk.use not in {None, "sig"} or "verify" not in (jwk.key_ops or ["verify"]):
         raise ValueError("it is not for signatures")

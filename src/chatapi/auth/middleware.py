@@ -1,4 +1,4 @@
-"""From the Authorization header to `connection.user`."""
+"""Sets `connection.user` from the Authorization header."""
 
 from litestar.connection import ASGIConnection
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
@@ -15,7 +15,7 @@ class BearerAuthentication(AbstractAuthenticationMiddleware):
     """
 
     def __init__(self, app: ASGIApp, verifier: TokenVerifier, *, demo_mode: bool) -> None:
-        # OPTIONS is not left out: its requests pass the same guards, which read connection.user.
+        # Do not exclude OPTIONS: its requests pass the same guards, which read connection.user.
         super().__init__(app, exclude_http_methods=())
         self._verifier = verifier
         self._demo_mode = demo_mode
@@ -33,7 +33,7 @@ class BearerAuthentication(AbstractAuthenticationMiddleware):
         if len(headers) > 1:
             raise invalid_token("more than one Authorization header")
         scheme, _, token = headers[0].partition(" ")
-        # RFC 6750, section 3.1: another scheme is told of ours, without an error code.
+        # RFC 6750, section 3.1: answer another scheme with ours, without an error code.
         if scheme.lower() != "bearer":
             raise Unauthenticated("Send a token: Authorization: Bearer …")
         return await self._verifier.verify(token.strip())

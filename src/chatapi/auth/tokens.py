@@ -1,4 +1,4 @@
-"""Who a bearer token speaks for (RFC 7519, hardened by RFC 8725; docs/security.md). No framework here."""
+"""Checks bearer tokens and finds their user (RFC 7519, hardened by RFC 8725; docs/security.md). No framework here."""
 
 import base64
 import json
@@ -23,14 +23,14 @@ from chatapi.settings import Issuer, Settings, SettingsError
 if TYPE_CHECKING:
     from chatapi.auth.jwks import JWKS
 
-MAX_TOKEN_BYTES = 16 * 1024  # a Better Auth token may carry a name of any length; a header may not
+MAX_TOKEN_BYTES = 16 * 1024  # Better Auth puts names of any length into a token; a header is limited
 MAX_USER_ID = 255
-MAX_VERIFIED = 4096  # tokens that are remembered as good, about 1 kB each
+MAX_VERIFIED = 4096  # remembered good tokens, about 1 kB each
 USER_CLAIMS = ("sub", "userId", "id")
 TIME_CLAIMS = ("exp", "nbf", "iat")
-# RFC 7515, section 7.1: header, payload, signature; no padding, no white space, nothing after.
+# RFC 7515, section 7.1: header, payload, signature; no padding, no white space, nothing after them.
 COMPACT = re.compile(r"([\w-]+)\.[\w-]+\.[\w-]+", re.ASCII)
-# RFC 8725, section 3.11. Better Auth sends none; its session cookies, logout tokens and the like say what they are.
+# RFC 8725, section 3.11. Better Auth's tokens have no type; its session cookies, logout tokens and the like do.
 TYPES = {"jwt", "application/jwt", "at+jwt", "application/at+jwt"}
 MALFORMED = "the token is malformed or its signature is wrong"
 REASONS: dict[type[Exception], str] = {
@@ -42,7 +42,7 @@ REASONS: dict[type[Exception], str] = {
 
 
 class Identity(Struct, frozen=True, kw_only=True):
-    """A user as a token names them; in demo mode without a token, `demo` is true and nothing expires."""
+    """The user that a token names; in demo mode without a token, `demo` is true and nothing expires."""
 
     user_id: str
     expires_at: datetime | None
@@ -53,7 +53,7 @@ DEMO = Identity(user_id="demo", expires_at=None, demo=True)
 
 
 class Trust(Struct, frozen=True, kw_only=True):
-    """What one token is held against. The key is bound to its one algorithm."""
+    """The key and the values to check one token against. The key is bound to its one algorithm."""
 
     key: jwt.PyJWK
     issuers: Sequence[str] | None
@@ -61,7 +61,7 @@ class Trust(Struct, frozen=True, kw_only=True):
 
 
 class Verified(Struct, frozen=True, kw_only=True):
-    """A token that was found good, with what that hung on."""
+    """A token that was found good, with the facts that this depended on."""
 
     identity: Identity
     header: dict[str, Any]
@@ -71,10 +71,10 @@ class Verified(Struct, frozen=True, kw_only=True):
 
 
 class TokenVerifier:
-    """Checks tokens: HS256 by the shared secret, the rest by their issuer's published keys, as far as configured.
+    """Checks tokens: HS256 with the shared secret, the rest with their issuer's published keys, as far as configured.
 
-    A token that was good is good until it expires, as long as its key is still the one that it was checked with: a key
-    set that was fetched anew has other key objects, so that a token of a key that was taken back is checked again.
+    A good token stays good until it expires, as long as its key is the same object that checked it. A newly fetched
+    key set has new key objects, so a token of a revoked key is checked again.
     """
 
     def __init__(self, settings: Settings, patience: Patience, metrics: Metrics) -> None:
@@ -84,17 +84,17 @@ class TokenVerifier:
         self._issuers = settings.issuers
         self._key_sets = key_sets({issuer.keys_url for issuer in self._issuers}, patience, metrics)
         self._claims = StrictJWT()
-        # By the token's hash; the latest are last.
+        # Keyed by the token's hash; the latest come last.
         self._verified: OrderedDict[bytes, Verified] = OrderedDict()
 
     def __deepcopy__(self, _: dict[int, Any]) -> "TokenVerifier":
-        """Itself: frameworks copy routes with all that is in them, and a copy would fetch keys of its own."""
+        """Return itself: frameworks copy routes and all that they hold, and a copy would fetch its own keys."""
         return self
 
     async def verify(self, token: str) -> Identity:
-        """The identity in a token; raises `Unauthenticated` for one that is forged, bent, early or late.
+        """The identity in a token; raises `Unauthenticated` for one that is forged, malformed, early or late.
 
-        Raises `JWKSUnavailable` when the keys to tell that by have never been fetched.
+        Raises `JWKSUnavailable` if the keys for the check have never been fetched.
         """
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
         known = self._verified.get(digest)
@@ -112,9 +112,9 @@ class TokenVerifier:
         return identity
 
     def _check(self, token: str, header: dict[str, Any], trust: Trust) -> tuple[Identity, float]:
-        """The identity, and until when it holds."""
+        """The identity, and the time until which it is valid."""
         key = copy(trust.key)
-        key.algorithm_name = header["alg"]  # PyJWT compares the two, and does not know of synonyms
+        key.algorithm_name = header["alg"]  # PyJWT compares the two and knows no synonyms
         try:
             claims = self._claims.decode(
                 token,
@@ -126,7 +126,7 @@ class TokenVerifier:
                 options={
                     "require": ["exp"],
                     "verify_aud": trust.audiences is not None,
-                    "verify_sub": False,  # numbers are subjects, too: see user_id_of
+                    "verify_sub": False,  # numbers are valid subjects here: see user_id_of
                 },
             )
             identity = Identity(
@@ -139,9 +139,9 @@ class TokenVerifier:
             raise invalid_token(REASONS.get(type(error), MALFORMED)) from None
 
     def mint(self, user_id: str, lifetime: timedelta) -> str:
-        """A development token; raises `Unauthenticated` for a user that would not be taken.
+        """A development token; raises `Unauthenticated` for a user id that would be refused.
 
-        Raises `SettingsError` where there is no shared secret to sign with.
+        Raises `SettingsError` if there is no shared secret to sign with.
         """
         user_id_of({"sub": user_id})
         if self._secret is None:
@@ -160,9 +160,9 @@ class TokenVerifier:
             await key_set.close()
 
     def _issuer_of(self, token: str, header: dict[str, Any]) -> Issuer | None:
-        """The issuer by whose keys the token is checked, which is then checked to be its issuer; None for HS256.
+        """The issuer whose keys check the token, and which must turn out to be its issuer; None for HS256.
 
-        Of several it is the one that the token names: nobody's keys speak for another's tokens.
+        If there are several, it is the one that the token names: no issuer's keys may check another's tokens.
         """
         if self._is_by_secret(header):
             return None
@@ -183,7 +183,7 @@ class TokenVerifier:
         return header["alg"] == "HS256" and self._secret is not None
 
     async def _trust(self, header: dict[str, Any], issuer: Issuer | None) -> Trust:
-        """The header chooses the key; its `jku`, `jwk`, `x5u` and `x5c` are nothing to us."""
+        """The header chooses the key; its `jku`, `jwk`, `x5u` and `x5c` are ignored."""
         if issuer is None:
             assert self._secret is not None  # noqa: S101 - see _issuer_of
             return Trust(
@@ -199,7 +199,7 @@ class TokenVerifier:
 
 
 class StrictJWT(jwt.PyJWT):
-    """PyJWT where nothing is left to taste: no name twice (RFC 7519, section 4), and times are numbers (section 2)."""
+    """A strict PyJWT: no name may occur twice (RFC 7519, section 4), and times must be numbers (section 2)."""
 
     def _decode_payload(self, decoded: dict[str, Any]) -> dict[str, Any]:
         claims = unambiguous(decoded["payload"])
@@ -210,7 +210,7 @@ class StrictJWT(jwt.PyJWT):
 
 
 def read_header(token: str) -> dict[str, Any]:
-    """The header of something that has the shape of a token; nothing in it is believed yet."""
+    """The header of a text in the form of a token; nothing in it is trusted yet."""
     shape = COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_BYTES else None
     if shape is None:
         raise invalid_token(f"the token is not a signed JWT of at most {MAX_TOKEN_BYTES} bytes")
@@ -228,7 +228,7 @@ def read_header(token: str) -> dict[str, Any]:
 
 
 def unambiguous(document: bytes) -> dict[str, Any]:
-    """A JSON object in UTF-8 in which no name comes twice; raises `DecodeError` or `ValueError`."""
+    """A JSON object in UTF-8 in which no name occurs twice; raises `DecodeError` or `ValueError`."""
     try:
         found = json.loads(document.decode(), object_pairs_hook=once_each, parse_constant=refuse)
     except RecursionError:
@@ -259,12 +259,12 @@ def invalid_token(detail: str) -> Unauthenticated:
 
 
 def user_id_of(claims: dict[str, Any]) -> str:
-    """The user of the first of `sub`, `userId`, `id` that is there; an integer counts as its decimal text."""
+    """The user id in the first of `sub`, `userId` and `id` that exists; an integer counts as its decimal text."""
     for name in USER_CLAIMS:
         if (value := claims.get(name)) is not None:
             if isinstance(value, int) and not isinstance(value, bool):
                 value = str(value)
-            # Half a surrogate pair is no character: no database and no answer could carry it.
+            # Half a surrogate pair is not a character: no database and no answer could hold it.
             whole = isinstance(value, str) and not re.search(r"[\0\ud800-\udfff]", value)
             if whole and 1 <= len(value) <= MAX_USER_ID:
                 return str(value)

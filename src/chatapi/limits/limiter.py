@@ -1,6 +1,6 @@
-"""Rate limits: moving windows, of this process alone or, with a Redis, of all replicas together.
+"""Rate limits: moving windows for this process alone or, with Redis, for all replicas together.
 
-Why this algorithm, what an address is counted for, and what happens without Redis: docs/adr/0009-rate-limits.md.
+docs/adr/0009-rate-limits.md explains the algorithm, what counts against an address, and operation without Redis.
 """
 
 import math
@@ -23,7 +23,7 @@ HEADERS = ("RateLimit-Policy", "RateLimit")
 
 
 class Limiter:
-    """The limits of the settings. A kind that is off, or that is not configured, limits nobody."""
+    """The limits of the settings. A kind that is off or not configured limits nobody."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Limiter:
         self._shared = SharedWindows(address, patience) if address and self._limits else None
 
     async def hit(self, kind: Kind, identity: str) -> None:
-        """Count one request of `identity`; raises `RateLimited` when it is one too many, and tells either way."""
+        """Count a request of `identity` and announce the limit either way; raises `RateLimited` if it is one too many."""
         if (limit := self._limits.get(kind)) is None:
             return
         quota = await self._shared.hit(limit, kind, identity) if self._shared else None
@@ -62,7 +62,7 @@ class Limiter:
             )
 
     async def give_back(self, kind: Kind, identity: str) -> None:
-        """Take the last request of `identity` for none, and tell nothing of the limit."""
+        """Uncount the last request of `identity`, and announce no limit."""
         if (limit := self._limits.get(kind)) is None:
             return
         if not (self._shared and await self._shared.give_back(limit, kind, identity)):

@@ -1,4 +1,4 @@
-"""Windows in this process alone."""
+"""The windows of this process alone."""
 
 import time
 from collections import OrderedDict, deque
@@ -9,7 +9,7 @@ from msgspec import Struct
 
 
 class Quota(Struct, frozen=True):
-    """What became of a hit; `reset` is in seconds until more is allowed."""
+    """The result of a hit; `reset` is the number of seconds until more is allowed."""
 
     allowed: bool
     remaining: int
@@ -17,16 +17,17 @@ class Quota(Struct, frozen=True):
 
 
 class OwnWindows:
-    """One limit's windows in this process: exact, because nothing awaits between the look and the entry.
+    """One limit's windows in this process: exact, because nothing awaits between check and entry.
 
-    `clock` is in seconds and never goes back. `limits` has such a storage too; it looks at every key on every hit (1.3 ms of CPU at 1,000 users).
+    `clock` is in seconds and never goes back. The storage that `limits` has for this looks at every key on every hit
+    (1.3 ms of CPU at 1,000 users).
     """
 
     def __init__(self, limit: RateLimitItem, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
         self._clock = clock
         self._seconds = limit.get_expiry()
-        self._windows: OrderedDict[str, deque[float]] = OrderedDict()  # the one hit last is the last
+        self._windows: OrderedDict[str, deque[float]] = OrderedDict()  # the latest hit comes last
 
     def hit(self, identity: str) -> Quota:
         now = self._clock()
@@ -40,7 +41,7 @@ class OwnWindows:
         return Quota(allowed, self._limit.amount - len(window), window[0] + self._seconds - now)
 
     def give_back(self, identity: str) -> None:
-        """Take the last hit for none."""
+        """Uncount the last hit."""
         if window := self._windows.get(identity):
             window.pop()
         if not window:
@@ -50,7 +51,7 @@ class OwnWindows:
         return len(self._windows)
 
     def _forget(self, now: float) -> None:
-        """Drop the windows that have run out, so that memory is bounded by the callers of the last window."""
+        """Drop expired windows, so that the callers of the last window bound the memory."""
         while self._windows:
             identity, window = next(iter(self._windows.items()))
             if window[-1] > now - self._seconds:

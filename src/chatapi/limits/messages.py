@@ -1,4 +1,4 @@
-"""The limit of messages: each counts once, however often it is sent."""
+"""The limit on messages: each counts once, however often it is sent."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -14,7 +14,7 @@ SENT_BEFORE = (KeyReused, KeyInProgress, TurnCancelled)
 
 
 class MessageLimit:
-    """How many messages a user may send."""
+    """Limits how many messages a user may send."""
 
     def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
@@ -26,11 +26,11 @@ class MessageLimit:
         find: Callable[[], Awaitable[AnswerT | None]],
         answer: type[AnswerT],
     ) -> BegunT | AnswerT:
-        """Count one and give what `begin` gives; raises `RateLimited` when it is one too many.
+        """Count one message and return the result of `begin`; raises `RateLimited` if it is one too many.
 
-        One that was sent before counts for nothing: its answer comes instead, or one of `SENT_BEFORE` is raised. To
-        look for its key first would cost each new message a round trip, so it is counted, and given back when `begin`
-        finds its key. Where nothing is left, `find` looks for the key before the message is refused.
+        A message that was sent before does not count: its answer is returned, or one of `SENT_BEFORE` is raised.
+        Looking for its key first would cost each new message a round trip, so it is counted, and uncounted if `begin`
+        finds its key. If nothing is left, `find` looks for the key before the message is refused.
         """
         try:
             await self._limiter.hit("chat", user_id)

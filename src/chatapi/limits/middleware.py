@@ -1,4 +1,4 @@
-"""Who is counted: each user whose token is good, and each address that sends one that is not."""
+"""Counts requests: by user if the token is good, by address if it is not."""
 
 from ipaddress import IPv6Address, ip_address, ip_network
 
@@ -12,7 +12,7 @@ from chatapi.limits.limiter import Limiter
 
 
 def network_of(address: str | None) -> str:
-    """Whom an address stands for: of IPv6 a /64, which is what one subscriber is given (RFC 6177)."""
+    """The network to count an address by: for IPv6 its /64, which is what one subscriber gets (RFC 6177)."""
     try:
         ip = ip_address(address or "")
     except ValueError:
@@ -23,23 +23,23 @@ def network_of(address: str | None) -> str:
 
 
 class RefusedTokens(ASGIMiddleware):
-    """Around authentication: what is refused there counts against the address that it came from.
+    """Wraps authentication: a request that it refuses counts against its address.
 
-    Requests with a good token don't, because many users share one address: a proxy, a company, a front end's server.
+    Requests with a good token do not, because many users share an address: a proxy, a company, a front end's server.
     """
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         try:
             await next_app(scope, receive, send)
         except Unauthenticated:
-            # From the state, because Litestar copies what it is given for each route.
+            # Taken from the state, because Litestar copies a middleware's arguments for each route.
             limiter: Limiter = scope["litestar_app"].state.limiter
             await limiter.hit("address", network_of((scope.get("client") or (None,))[0]))
             raise
 
 
 async def within_limits(connection: ASGIConnection, handler: BaseRouteHandler) -> None:  # type: ignore[type-arg]
-    """A guard: every request of a user counts, but for routes that count for themselves (`limits_itself`)."""
+    """A guard that counts every request of a user, except on routes that count themselves (`limits_itself`)."""
     if not handler.opt.get("limits_itself"):
         limiter: Limiter = connection.app.state.limiter
         await limiter.hit("default", connection.user.user_id)

@@ -1,4 +1,4 @@
-"""Windows that all replicas share."""
+"""The windows that all replicas share."""
 
 import asyncio
 import logging
@@ -18,12 +18,12 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PREFIX = "chatapi"  # of every key in Redis
-CONNECTIONS = 8  # to Redis; a command takes a fraction of a millisecond, and opening one is a burst of CPU
-COOL_DOWN_SECONDS = 1.0  # between two looks whether Redis is back
+CONNECTIONS = 8  # to Redis; a command takes a fraction of a millisecond, opening a connection a burst of CPU
+COOL_DOWN_SECONDS = 1.0  # between two checks whether Redis is back
 
 
 class SharedWindows:
-    """The windows that all replicas share in a Redis or Valkey, where each hit is one atomic script."""
+    """The shared windows in a Redis or Valkey, where each hit is one atomic script."""
 
     def __init__(self, url: str, patience: Patience) -> None:
         self._storage = RedisStorage(
@@ -33,7 +33,7 @@ class SharedWindows:
             max_connections=CONNECTIONS,
             socket_timeout=patience.redis,
             socket_connect_timeout=patience.redis,
-            retry=None,  # type: ignore[arg-type] # the process's own windows are the second try
+            retry=None,  # type: ignore[arg-type] # a failed command falls back to the process's own windows
         )
         errors = self._storage.base_exceptions
         its_own = errors if isinstance(errors, tuple) else (errors,)
@@ -43,7 +43,7 @@ class SharedWindows:
         self._outage: asyncio.Task[None] | None = None
 
     async def hit(self, limit: RateLimitItem, kind: str, identity: str) -> Quota | None:
-        """None while Redis is away: found out once, by time-out, and then known until it answers again."""
+        """Count a hit. None while Redis is away: one time-out finds that out, and later calls do not wait for it."""
 
         async def hit() -> Quota:
             allowed = await self._windows.hit(limit, kind, identity)
@@ -53,9 +53,9 @@ class SharedWindows:
         return await self._unless_away(hit)
 
     async def give_back(self, limit: RateLimitItem, kind: str, identity: str) -> bool:
-        """Take the last hit for none, unless Redis is away: whether it was there.
+        """Uncount the last hit; False if Redis is away.
 
-        `limits` has no word for that; a window is a list in Redis, and begins with the last hit.
+        `limits` has no function for that; a window is a list in Redis that begins with the last hit.
         """
 
         async def take_out() -> bool:

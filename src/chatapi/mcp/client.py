@@ -1,7 +1,7 @@
-"""MCP servers of the operator's own, as further tools of the assistant.
+"""Connects to the operator's own MCP servers and makes their tools the assistant's.
 
-Each server has one connection, which all turns share and which is kept by a task of its own: it opens the connection,
-lists the tools, waits until the connection breaks, and opens it again. Whoever calls meanwhile is told at once.
+All turns share one connection to each server. A task for each server opens the connection, lists the tools, waits
+until the connection breaks, and opens it again. A call in between fails immediately.
 """
 
 import asyncio
@@ -25,30 +25,30 @@ from chatapi.patience import Patience
 
 log = logging.getLogger(__name__)
 
-CLOSE_SECONDS = 10.0  # the SDK asks a process to end, and kills it, within six
-LINGER_SECONDS = 1.0  # for other calls in a session that the server has forgotten
+CLOSE_SECONDS = 10.0  # the SDK asks a process to end, and kills it, within six seconds
+LINGER_SECONDS = 1.0  # waits for other calls in a session that the server has forgotten
 SESSION_ID = "mcp-session-id"
-MAX_TOOLS = 128  # what providers take
-MAX_RESULT = 100_000  # characters; a model's context ends somewhere
-NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what providers take for a tool's name
+MAX_TOOLS = 128  # the most that providers accept
+MAX_RESULT = 100_000  # characters; a model's context is limited
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # the tool names that providers accept
 
 
 Saw: TypeAlias = Callable[[httpx2.Response], Awaitable[None]]
 
 
 class Session:
-    """One stretch of a connection, from its first answer until it breaks."""
+    """One period of a connection, from its first answer until it breaks."""
 
     def __init__(self) -> None:
         self.client: Client | None = None
         self.broken = asyncio.Event()
-        self.forgotten = False  # by the server, which is there: the next one may begin at once
+        self.forgotten = False  # by a server that is up, so the next session may begin immediately
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
     async def saw(self, response: httpx2.Response) -> None:
-        """A server that does not know the session answers 404 to all that comes in it (2025-11-25, "Session Management")."""
+        """Note a 404: a server that does not know the session answers so (2025-11-25, "Session Management")."""
         if response.status_code == 404 and SESSION_ID in response.request.headers and self.client is not None:
             self.forgotten = True
 
@@ -64,34 +64,34 @@ class Session:
                 self._idle.set()
 
     async def wait_for_calls(self) -> None:
-        """Those that are told the same at this moment: closed before, they would not hear it."""
+        """Wait for the other calls, which are getting the same 404: closing now would hide it from them."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):
                 await self._idle.wait()
 
 
 class Connection:
-    """To one server. `tools` are those that it offers at this moment: none while it is away."""
+    """A connection to one server. `tools` are those that it offers now: none while it is away."""
 
     def __init__(self, name: str, server: Server, patience: Patience) -> None:
         self.name = name
         self.tools: dict[str, ExternalTool] = {}
-        self.settled = asyncio.Event()  # the first try is over, one way or the other
+        self.settled = asyncio.Event()  # the first try has succeeded or failed
         self._server = server
         self._patience = patience
         self._session = Session()
-        self._renewed = asyncio.Event()  # not set while a session takes the place of one that was forgotten
+        self._renewed = asyncio.Event()  # not set while a new session replaces a forgotten one
         self._renewed.set()
 
     async def keep(self) -> None:
-        """Until cancelled."""
+        """Keep the connection open until cancelled."""
         pause = self._patience.mcp_retry
         while True:
             session = self._session = Session()
             try:
                 await self._connect_and_wait(session)
                 pause = self._patience.mcp_retry
-            except Exception as error:  # noqa: BLE001 - whatever a server does costs its tools and nothing else
+            except Exception as error:  # noqa: BLE001 - any failure of a server costs only its tools
                 if not session.forgotten:
                     log.warning(
                         "The MCP server %s is away (%s); its tools are left out", self.name, reason(error)
@@ -99,7 +99,7 @@ class Connection:
             finally:
                 session.client = None
                 self.settled.set()
-            if is_cancelled():  # and the SDK has made another error of that
+            if is_cancelled():  # the SDK may turn the cancellation into another error
                 return
             if session.forgotten:
                 self._renewed.clear()
@@ -111,7 +111,7 @@ class Connection:
             pause = min(pause * 2, self._patience.mcp_longest_retry)
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> Any:
-        """The result as a JSON value; raises `ToolError` for whatever comes instead."""
+        """The result as a JSON value; raises `ToolError` for any failure."""
         session = self._session
         try:
             async with asyncio.timeout(self._patience.mcp_call):
@@ -127,11 +127,12 @@ class Connection:
                     session.broken.set()
                 await self._renewed.wait()
                 session = self._session
-                return await self._call(session, tool, arguments)  # the server has not heard of it before
+                # Safe to repeat: the server has not heard of the call before.
+                return await self._call(session, tool, arguments)
         except ToolError:
             raise
         except TimeoutError:
-            session.broken.set()  # a new connection costs little, and may be all that it takes
+            session.broken.set()  # a new connection is cheap and may be enough
             raise ToolError(f"{self.name} did not answer within {self._patience.mcp_call:g} s.") from None
         except MCPError as error:
             if error.code == types.CONNECTION_CLOSED:
@@ -203,7 +204,7 @@ def is_cancelled() -> bool:
 
 
 class ExternalTools:
-    """The tools of all servers, as a function, since servers come and go. `start` waits a little for each to come."""
+    """The tools of all servers, as a function, because servers come and go. `start` waits briefly for each."""
 
     def __init__(self, servers: Mapping[str, Server], patience: Patience) -> None:
         self._patience = patience
@@ -228,7 +229,7 @@ class ExternalTools:
 
 
 async def transport(server: Server, stack: AsyncExitStack, saw: Saw, patience: Patience) -> Any:
-    """`saw` is told of every answer over HTTP."""
+    """Open the transport; `saw` gets every answer over HTTP."""
     match server:
         case HttpServer(url=url, headers=headers):
             http = await stack.enter_async_context(
@@ -242,20 +243,20 @@ async def transport(server: Server, stack: AsyncExitStack, saw: Saw, patience: P
 
 
 def result_of(result: types.CallToolResult) -> Any:
-    """What the tool gave as a value, else its text; raises `ToolError` with the text if it says that it failed."""
+    """The tool's value, else its text; raises `ToolError` with the text if the tool says that it failed."""
     text = shortened("\n".join(text_of(each) for each in result.content))
     if result.is_error:
         raise ToolError(text or "The tool failed and does not say why.")
     structured = result.structured_content
     if structured is None or len(str(structured)) > MAX_RESULT:
         return {"text": text}
-    # Its text is the same once more; what is not text is nowhere else.
+    # The text repeats the value; other content is nowhere else.
     others = [text_of(each) for each in result.content if not isinstance(each, types.TextContent)]
     return {"structured_content": structured, "text": shortened("\n".join(others))} if others else structured
 
 
 def text_of(content: types.ContentBlock) -> str:
-    """What a model is given of it: text as it is, and of the rest what it is, so that it does not miss it in silence."""
+    """The text for a model: text unchanged, other content by its kind, so that the model knows that it is missing."""
     match content:
         case types.TextContent(text=text):
             return text
@@ -272,7 +273,7 @@ def text_of(content: types.ContentBlock) -> str:
 
 
 def left_out(what: str, kind: str | None, data: str) -> str:
-    """In base64, four characters are three bytes."""
+    """A note in place of base64 data, with its size: four characters are three bytes."""
     return f"[A {what} ({kind or 'of unknown kind'}, {len(data) * 3 // 4} bytes) was left out: only text can be read.]"
 
 
@@ -283,7 +284,7 @@ def shortened(text: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The kind of the innermost error: its text might hold a header or an address with a secret in it."""
+    """The class of the innermost error, without its text, which may hold a header or an address with a secret."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return type(error).__name__

@@ -16,12 +16,12 @@ from chatapi.text import path_and_message
 if TYPE_CHECKING:
     from chatapi.mcp.client import ExternalTools
 
-SERVER_NAME = re.compile(r"[A-Za-z0-9-]{1,32}")  # becomes a part of its tools' names
+SERVER_NAME = re.compile(r"[A-Za-z0-9-]{1,32}")  # becomes part of its tools' names
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 def external_tools(settings: Settings, patience: Patience) -> "ExternalTools | None":
-    """The tools of the configured servers, which are not asked yet. Raises `SettingsError`."""
+    """The tools of the configured servers, without connecting to them yet. Raises `SettingsError`."""
     if settings.mcp_servers is None:
         return None
     servers = read_servers(settings.mcp_servers)

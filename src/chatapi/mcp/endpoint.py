@@ -1,4 +1,4 @@
-"""Where MCP is served: `/mcp` behind the same tokens as everything, and how a client finds out what tokens it needs."""
+"""Serves MCP at `/mcp` behind the same tokens as all else, and tells clients which tokens they need."""
 
 import asyncio
 import importlib
@@ -31,8 +31,8 @@ METADATA_PATH = f"/.well-known/oauth-protected-resource{PATH}"  # RFC 9728, sect
 class MCPEndpoint:
     """The ASGI app at `/mcp`.
 
-    The SDK is imported, in a thread, by the first request that needs it: it would make the start of every process
-    longer by more than a second, and most services are never asked for MCP.
+    The first request that needs the SDK imports it, in a thread: the import would add more than a second to the start
+    of every process, and most services never get an MCP request.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class MCPEndpoint:
         if scope["type"] != ScopeType.HTTP or scope["method"] != "POST":
             raise MethodNotAllowedException(headers={"allow": "POST"})
         manager = self._manager or await self._start()
-        # RFC 9110, section 5.5: white space around a value is no part of it; httptools leaves what is behind.
+        # RFC 9110, section 5.5: white space around a value is not part of it; httptools keeps trailing white space.
         scope["headers"] = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
         await manager.handle_request(scope, receive, send)  # type: ignore[arg-type] # ASGI, in Starlette's words
 
     async def close(self) -> None:
-        """For the shutdown, when no request is left."""
+        """Stop the SDK at shutdown, when no request is left."""
         self._stop.set()
         if self._running is not None:
             await self._running
@@ -85,14 +85,14 @@ class MCPEndpoint:
             return self._manager
 
     async def _run(self, manager: "StreamableHTTPSessionManager", started: asyncio.Event) -> None:
-        """In a task of its own, because what a task group begins has to end in the same task."""
+        """Runs in a separate task, because a task group must end in the task that began it."""
         async with manager.run():
             started.set()
             await self._stop.wait()
 
 
 def mcp_router(endpoint: MCPEndpoint, *, middleware: Sequence[Middleware], guards: Sequence[Guard]) -> Router:
-    """`/mcp` as one exact path: Litestar matches a mount by its prefix, which would take `/mcpfoo`, too."""
+    """`/mcp` as one exact path: Litestar matches a mount by its prefix, which would include `/mcpfoo`."""
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         await endpoint(scope, receive, send)
@@ -108,7 +108,7 @@ def mcp_router(endpoint: MCPEndpoint, *, middleware: Sequence[Middleware], guard
 
 
 def ask_for_token(request: Request[Any, Any, Any], error: Unauthenticated) -> Response[Any]:
-    """The usual 401, which also tells where the metadata is (RFC 9728, section 5.1), if there is any."""
+    """The usual 401, with the address of the metadata (RFC 9728, section 5.1) if there is any."""
     handler = request.app.exception_handlers[Exception]
     response: Response[Any] = handler(request, error)
     settings: Settings = request.app.state.settings
@@ -120,7 +120,7 @@ def ask_for_token(request: Request[Any, Any, Any], error: Unauthenticated) -> Re
 
 
 def say_how_clients_sign_in(settings: Settings) -> None:
-    """Log what an MCP client without a token will meet; when the service starts."""
+    """Log, at the start of the service, how MCP clients without a token can sign in."""
     if settings.issuer_addresses:
         log.info(
             "MCP clients without a token are sent to %s to sign in", ", ".join(settings.issuer_addresses)
@@ -133,11 +133,12 @@ def say_how_clients_sign_in(settings: Settings) -> None:
 
 
 def discovery_route(settings: Settings) -> HTTPRouteHandler:
-    """How a client without a token learns what it needs.
+    """The route that tells a client without a token which token it needs.
 
-    Protected resource metadata (RFC 9728, section 2), where an authorization server is known. MCP demands that it names
-    one, and takes metadata without for a resource that is its own authorization server. So there is none then; clients
-    fall back to this origin all the same (2025-03-26, "Fallbacks"), and what they show is what they get at `/register`.
+    It serves protected resource metadata (RFC 9728, section 2) if an authorization server is known. MCP requires the
+    metadata to name one; clients take metadata without one to mean that the resource is its own authorization server.
+    So without one there is no metadata. Clients then fall back to this origin (2025-03-26, "Fallbacks"), and show the
+    answer of `/register`.
     """
     issuers = settings.issuer_addresses
     if not issuers:

@@ -1,8 +1,8 @@
-"""What a user has here, over the Model Context Protocol: the task tools, and their conversations as resources.
+"""Serves a user's data over the Model Context Protocol: the task tools, and the conversations as resources.
 
-The protocol is the official SDK's (https://modelcontextprotocol.io/specification/2026-07-28, and the versions from
-before it was stateless). Whose data it is was decided by the token, which `mcp.endpoint` has checked: a request's scope
-has its user. Importing this module imports the SDK, which takes a second and more: see `mcp.endpoint`.
+The official SDK speaks the protocol (https://modelcontextprotocol.io/specification/2026-07-28, and the versions from
+before it was stateless). The token decides whose data it is: `mcp.endpoint` has checked it, and the request's scope
+holds its user. Importing this module imports the SDK, which takes more than a second: see `mcp.endpoint`.
 """
 
 import logging
@@ -42,20 +42,19 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Context = ServerRequestContext[Any, Request]
 
-PAGE = 100  # conversations in a list, messages in a resource; the REST page's own bound
-TOOLS_TTL_MS = (
-    300_000  # tools change with a roll-out; a client that finds out five minutes later misses little
-)
+PAGE = 100  # conversations in a list, messages in a resource; the bound of a REST page
+# Tools change only with a roll-out; a client that learns of it five minutes later misses little.
+TOOLS_TTL_MS = 300_000
 CONVERSATION = re.compile(
     r"chatapi://conversations/(?P<id>\d{1,19})(\?cursor=(?P<cursor>[\w=-]{1,500}))?", re.ASCII
 )
 TEMPLATE = "chatapi://conversations/{conversation_id}{?cursor}"
-# Up to 2025-11-25; since then it is a parameter like any other that does not hold.
+# Up to 2025-11-25; since then an unknown resource is an invalid parameter like any other.
 RESOURCE_NOT_FOUND = -32002
 
 
 class ConversationContents(Struct, frozen=True, kw_only=True):
-    """`messages` are the newest, oldest first; with `next_cursor` in the URI as `?cursor=…` come those before them."""
+    """`messages` are the newest, oldest first; `next_cursor` in the URI as `?cursor=…` gives those before them."""
 
     id: int
     title: str | None
@@ -81,7 +80,7 @@ class Offer:
         return next((tool.input_schema for tool in self._listed if tool.name == name), None)
 
     async def call_tool(self, context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
-        """What is wrong with the call is the tool's error, for the model to read; trouble of the service is not."""
+        """A mistake in the call is the tool's error, which the model reads; a failure of the service is not."""
         if (tool := self._tools.get(params.name)) is None:
             raise MCPError(types.INVALID_PARAMS, "There is no tool of this name.")
         user_id = user_of(context)
@@ -151,16 +150,16 @@ class Offer:
     async def list_prompts(
         self, _: Context, __: types.PaginatedRequestParams | None
     ) -> types.ListPromptsResult:
-        """None; clients ask all the same, and an error would be shown to their users."""
+        """An empty list: clients ask anyway, and would show an error to their users."""
         return types.ListPromptsResult(prompts=[])
 
     async def get_prompt(self, _: Context, __: types.GetPromptRequestParams) -> types.GetPromptResult:
         raise MCPError(types.INVALID_PARAMS, "There is no prompt of this name.")
 
     async def _run(self, user_id: str, work: Work[T], recover: Work[T | None] | None = None) -> T:
-        """A short transaction. Raises `MCPError` for whatever is not the caller's to mend, without its reasons.
+        """Run a short transaction. Raises `MCPError`, without reasons, for failures that the caller cannot correct.
 
-        (An error that the SDK does not know would reach older clients with its text.)
+        (Older clients would get the text of an error that the SDK does not know.)
         """
         try:
             await self._schema.ensure_current()
@@ -179,14 +178,14 @@ class Offer:
 
 
 def user_of(context: Context) -> str:
-    """The token's user, as `BearerAuthentication` left it in the scope of the HTTP request."""
-    assert context.request is not None  # noqa: S101 - over HTTP there is one
+    """The token's user, which `BearerAuthentication` put into the scope of the HTTP request."""
+    assert context.request is not None  # noqa: S101 - over HTTP there always is one
     identity: Identity = context.request.scope["user"]
     return identity.user_id
 
 
 def described(tool: Tool[Any]) -> types.Tool:
-    """The registry's entry in the protocol's words."""
+    """The registry's entry in the protocol's form."""
     return types.Tool(
         name=tool.name,
         title=tool.title,
@@ -213,7 +212,7 @@ def resource(conversation: Conversation) -> types.Resource:
 
 
 async def unknown_outcome(_: AsyncSession) -> NoReturn:
-    """A COMMIT was cut off. A call has no key to find its effect by, and must not be made twice: its user has to look."""
+    """A COMMIT was cut off. No key finds the call's effect, and it must not run twice, so the user has to look."""
     raise DatabaseUnavailable(
         "The connection was lost at the end of the call: look whether it took effect.", retry_after=None
     )
@@ -225,7 +224,7 @@ def not_found(context: Context, uri: str) -> MCPError:
 
 
 def service_error(error: AppError) -> MCPError:
-    """A problem of the service, with what its problem document would say over REST."""
+    """An error of the service, with the content of its problem document over REST."""
     document = error.document
     data = {name: document[name] for name in ("type", "title", "retry_after") if name in document}
     return MCPError(types.INTERNAL_ERROR, error.detail, data)
@@ -234,7 +233,7 @@ def service_error(error: AppError) -> MCPError:
 def session_manager(
     offer: Offer, *, hosts: Sequence[str] | None, max_body_bytes: int
 ) -> StreamableHTTPSessionManager:
-    """The SDK's own end of Streamable HTTP, without sessions: any replica answers any request."""
+    """The SDK's server side of Streamable HTTP, without sessions: any replica can answer any request."""
     server: Server[Any] = Server(
         "chatapi",
         title="chatapi",
@@ -265,7 +264,7 @@ def session_manager(
 
 
 def is_news(record: logging.LogRecord) -> bool:
-    """All that the SDK says, but no traceback for a client that hung up while it sent its request."""
+    """Whether to log a record of the SDK: all but the traceback for a client that hung up while sending its request."""
     return record.exc_info is None or not isinstance(record.exc_info[1], ClientDisconnect)
 
 

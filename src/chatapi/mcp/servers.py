@@ -1,4 +1,4 @@
-"""How an MCP server is reached: over HTTP, or as a process of our own."""
+"""The two ways to reach an MCP server: over HTTP, or as a child process."""
 
 from typing import Annotated, TypeAlias
 

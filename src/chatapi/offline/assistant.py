@@ -1,4 +1,4 @@
-"""The offline assistant: one turn after the other understood, carried out, and told."""
+"""The offline assistant: understands each turn, carries it out, and reports the outcome."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -53,15 +53,15 @@ class OfflineAgent:
         return "offline"
 
     async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[TextDelta]:
-        """The answer word by word; what the tools refuse is told, what they raise is raised."""
+        """The answer word by word; it reports what the tools refuse, and raises what they raise."""
         async for text in Turn(prompt, tools).answer():
             for piece in pieces(text):
-                await asyncio.sleep(0)  # lets the stream carry each word before the next
+                await asyncio.sleep(0)  # lets the stream send each word before the next
                 yield TextDelta(piece)
 
 
 class Turn:
-    """One message on its way to an answer. `said` and the desk's calls grow, so that a later command sees them."""
+    """One message on its way to an answer. `_said` and the desk's calls grow, so that a later command sees them."""
 
     def __init__(self, prompt: Prompt, tools: Tools) -> None:
         self._prompt = prompt
@@ -69,7 +69,7 @@ class Turn:
         self._said = ""
 
     async def answer(self) -> AsyncIterator[str]:
-        """What there is to say, command by command; it ends with the first question."""
+        """The answer, command by command; it ends with the first question."""
         try:
             clauses = understand(self._prompt.message)
         except TooMuch:
@@ -100,7 +100,7 @@ class Turn:
             return f"I couldn't read your list: {problem}"
 
     async def _answered(self, clause: Clause) -> str | None:
-        """What there is to say when the clause answers a question of the last turn, else None."""
+        """The reply if the clause answers a question of the last turn, else None."""
         if self._said or (asked := self._recollection.question()) is None:
             return None
         question, candidates = asked
@@ -146,7 +146,7 @@ class Turn:
                 return await self._corrected(changes, intent)
 
     async def _corrected(self, changes: Changes, intent: Correct) -> str:
-        """What the last answer did was meant for another task, or its command was, if it did nothing."""
+        """Apply to another task what the last answer did, or, if it did nothing, the last command."""
         history = self._prompt.history
         if history and touched_by(history[-1].tool_calls):
             return await changes.correct(intent)
@@ -186,7 +186,7 @@ def _redirected(action: Action, text: str) -> Change:
 
 
 def _talked(intent: Intent) -> str:
-    """The answer to what concerns no task that can be acted upon."""
+    """The answer to an intent that acts on no task."""
     match intent:
         case Talk(topic=topic):
             return ANSWERS[topic]

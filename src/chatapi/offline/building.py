@@ -1,4 +1,4 @@
-"""What a row of the table of phrasings makes of the words it has found."""
+"""Makes an intent from the words that a row of the table of phrasings has found."""
 
 import re
 from collections.abc import Callable
@@ -66,17 +66,17 @@ def to_add(context: Context) -> Build:
 
 
 def to_add_stand_in(found: Found) -> Intent | None:
-    """Of "make one to buy cheese"; None when what is to be made is a thing."""
+    """For "make one to buy cheese"; None if a thing is to be made."""
     return to_add("list")(found) if begins_with_stand_in(found["what"]) else None
 
 
 def to_add_tasks(found: Found) -> Intent | None:
-    """One task of "add a task to …", several of "add tasks: …"."""
+    """One task for "add a task to …", several for "add tasks: …"."""
     return to_add("list" if _PLURAL.match(found[0]) else "phrase")(found)
 
 
 def to_remind_later(found: Found) -> Intent:
-    """Of "remind me tomorrow to …": the time belongs to the title, for a list keeps no time."""
+    """For "remind me tomorrow to …": the time goes into the title, because tasks have no time."""
     return Add((f"{tidy(found['what'])} {tidy(found['time'])}",), phrase=True, timed=True)
 
 
@@ -86,7 +86,7 @@ def to_offer(found: Found) -> Intent | None:
 
 
 def to_offer_errand(found: Found) -> Intent | None:
-    """An errand such as "buy stamps" says what to do and not that it is to be listed; None when it may be asked of the assistant."""
+    """Offer to list an errand such as "buy stamps"; None if the assistant itself may be asked to do it."""
     verb, text = found["verb"].lower(), found[0]
     if verb not in VERBS or verb in _ASKED_OF_ASSISTANTS or _ABOUT_ME.search(text):
         return None
@@ -118,7 +118,7 @@ def to_not_done(found: Found) -> Intent:
 
 
 def to_not_done_errand(found: Found) -> Intent | None:
-    """Of "I didn't write the report"; None when it is no errand."""
+    """For "I didn't write the report"; None if it is not an errand."""
     return NotDone((Named(found["what"]),)) if found["verb"].lower() in VERBS else None
 
 
@@ -144,10 +144,10 @@ _NTH = {"first": 0, "second": 1, "third": 2, "fourth": 3, "fifth": 4} | dict.fro
 
 
 def to_did(found: Found) -> Intent | None:
-    """Of "I bought the milk"; None when the word is no past tense that is known."""
+    """For "I bought the milk"; None if the word is not a known past tense."""
     said, what = found["verb"].lower(), found["what"]
     verbs = base_forms(said)
-    # "put it away" asks, "I put it away" tells.
+    # "put it away" is a command, "I put it away" a report.
     told = said not in verbs or found[0][:2].lower() in {"i ", "i'", "we"}
     return Did(verbs, tidy(what)) if verbs and told and not _CONDITION.search(what) else None
 
@@ -184,7 +184,7 @@ _IRREGULAR = dict(pair.split(":") for pair in _IRREGULAR_TEXT.split())
 
 
 def base_forms(past: str) -> tuple[str, ...]:
-    """What verbs a past tense may be of: "bought" of "buy", "planned" of "plan" (or "planne"); none for other words."""
+    """The verbs that a past tense may come from: "buy" for "bought", "plan" (or "planne") for "planned"; else none."""
     if past in _IRREGULAR:
         return (_IRREGULAR[past],)
     if not past.endswith("ed") or len(past) < 4:

@@ -1,4 +1,4 @@
-"""Carrying out what changes tasks, and saying what came of it: only what a tool confirmed is told as done."""
+"""Carries out changes of tasks and reports the outcome: only a change that a tool confirmed is called done."""
 
 from collections.abc import Iterable, Sequence
 
@@ -26,7 +26,7 @@ from chatapi.offline.resolution import Resolver, Unclear, matches_all
 from chatapi.offline.targets import parse_positions, parse_targets
 from chatapi.offline.text import counted, in_words, one_line, quote, words
 
-MOST_ADDED = 50  # with one command: longer lists are pasted by accident
+MOST_ADDED = 50  # by one command: longer lists are pasted by accident
 NO_ALARMS = "I keep the list but can't ring at a time, so look in on it."
 _SAID: dict[Verb, str] = {"complete": "Completed", "reopen": "Reopened", "delete": "Deleted"}
 _STATE: dict[Verb, str] = {"complete": "done", "reopen": "open"}
@@ -34,7 +34,7 @@ _BUYING = frozenset({"buy", "get", "pick", "order", "grab"})
 
 
 class Changes:
-    """The changes of one turn; each method carries one out and returns what there is to say."""
+    """The changes of one turn; each method carries one out and returns the reply."""
 
     def __init__(self, recollection: Recollection, desk: Desk) -> None:
         self._recollection = recollection
@@ -49,7 +49,7 @@ class Changes:
         return f"{said} {NO_ALARMS}" if intent.timed and any(outcome.task for outcome in outcomes) else said
 
     async def change(self, intent: Change) -> str:
-        """Change the tasks that are clear, and say or ask what is not."""
+        """Change the tasks that are clear, and report or ask about the others."""
         action = Action(intent.verb, intent.value)
         resolver = Resolver(self._recollection, self._desk, action)
         tasks: dict[int, KnownTask] = {}
@@ -78,7 +78,7 @@ class Changes:
         return _said(action, tasks, [await self._desk.carry_out(action, task) for task in tasks])
 
     async def _ask_to_delete(self, tasks: Sequence[KnownTask]) -> str:
-        # The question must stand beside a fresh list, from which the next turn takes what "yes" deletes.
+        # Read the list anew: the next turn takes from it the tasks that "yes" deletes.
         listed, _ = await self._desk.tasks()
         wanted = {task.id for task in tasks}
         current = [task for task in listed if task.id in wanted]
@@ -89,7 +89,7 @@ class Changes:
     # --- answers to the assistant's own questions -----------------------------------------------------------------------
 
     async def confirm(self, question: Question, candidates: Sequence[KnownTask]) -> str:
-        """What "yes" sets off."""
+        """Do what the question asked, after "yes"."""
         if question.kind == "offer":
             return await self.add(Add(question.lines))
         if question.action is None or not candidates:
@@ -99,7 +99,7 @@ class Changes:
         return await self._carry_out(question.action, candidates)
 
     async def choose(self, question: Question, candidates: Sequence[KnownTask], answer: str) -> str | None:
-        """What naming one of the candidates sets off; None if it names none."""
+        """Do what the question asked to the candidate that the answer names; None if it names none."""
         if question.action is None or not candidates or question.kind == "offer":
             return None
         if not (chosen := _chosen(candidates, answer)):
@@ -113,7 +113,7 @@ class Changes:
     # --- telling what was done ------------------------------------------------------------------------------------------
 
     async def did(self, intent: Did) -> str:
-        """Complete the task that is just what was done; ask if it only may be."""
+        """Complete the task that is exactly what the user did; ask if it only may be."""
         tasks = [task for task in (await self._desk.tasks())[0] if not task.completed]
         action = Action("complete")
         things = parse_targets(intent.thing)[0]
@@ -127,7 +127,7 @@ class Changes:
         return "I don't see an open task for that on your list, so I changed nothing."
 
     async def not_done(self, intent: NotDone) -> str:
-        """Reopen what is completed; what is open stays so."""
+        """Reopen the completed tasks; open ones stay open."""
         resolver = Resolver(self._recollection, self._desk, Action("reopen"))
         try:
             found = [task for target in intent.targets for task in (await resolver.resolve(target)).tasks]
@@ -178,7 +178,7 @@ class Changes:
         return f"Added {quote(outcome.task.title)} again, as a new entry{done}: what is deleted is gone for good."
 
     async def restore(self, intent: Change) -> str | None:
-        """Add again what was deleted in this conversation, if that is what "bring back milk" means."""
+        """Add again a task deleted in this conversation, if "bring back milk" means one."""
         deleted = self._recollection.deleted()
         target = intent.targets[0]
         if isinstance(target, Named):
@@ -189,7 +189,7 @@ class Changes:
         return await self._add_again(found[0]) if found else None
 
     async def correct(self, intent: Correct) -> str:
-        """Do to another task what was just done, and take that back."""
+        """Undo the last change and do it to another task."""
         changes = self._recollection.last_changes()
         call, task = changes[-1]
         if call.name == "add_task":
@@ -200,7 +200,7 @@ class Changes:
             resolver = Resolver(self._recollection, self._desk, action)
             resolved = await resolver.resolve(_other_than(intent.text))
         except Unclear as problem:
-            if action.verb == "rename" and not problem.asks:  # what was meant was the new title
+            if action.verb == "rename" and not problem.asks:  # the user corrects the new title
                 return await self._carry_out(Action("rename", _title(intent.text)), [task])
             return f"I left things as they were. {problem.words}"
         back = await self._take_back(call, task)
@@ -220,7 +220,7 @@ def _action_of(call: ToolCall) -> Action:
 
 
 def _told_of(verbs: Sequence[str], thing: str, tasks: Sequence[KnownTask]) -> list[KnownTask]:
-    """The tasks whose title is just what was done to the thing; to have bought it does for its mere name."""
+    """The tasks whose title is exactly a verb and the thing; after buying it, the thing alone is enough."""
     buying = _BUYING if _BUYING.intersection(verbs) else ()
     titles = [words(f"{verb} {thing}") for verb in (*verbs, *buying)] + [words(thing)] * bool(buying)
     return [task for task in tasks if words(task.title) in titles]
@@ -260,7 +260,7 @@ def _are(tasks: Sequence[KnownTask]) -> str:
 
 
 def _words(unclear: Sequence[Unclear]) -> list[str]:
-    """What is not clear; of several questions only the last one, for one answer can be given."""
+    """The unclear points, with only the last of several questions, because the user can answer only one."""
     questions = [problem.words for problem in unclear if problem.asks]
     return [problem.words for problem in unclear if not problem.asks] + questions[-1:]
 
@@ -274,7 +274,7 @@ def _said(action: Action, tasks: Sequence[KnownTask], outcomes: Sequence[Outcome
 
 
 def _told(said: str, outcomes: Sequence[Outcome]) -> str:
-    """What worked in one sentence, then each thing that did not in its own."""
+    """One sentence for all that worked, then one for each failure."""
     done = [outcome.task for outcome in outcomes if outcome.task]
     problems = [outcome.problem for outcome in outcomes if not outcome.task]
     many = f" ({counted(len(done), 'task')})" if len(done) > 4 else ""

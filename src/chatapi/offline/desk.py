@@ -1,4 +1,4 @@
-"""The tools as the offline assistant uses them, with a record of what really happened in this turn."""
+"""The tools as the offline assistant uses them, with a record of this turn's calls."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from chatapi.offline.known import KnownTask, task_of, tasks_of
 from chatapi.offline.questions import Action
 from chatapi.offline.text import quote
 
-MOST_PAGES = 5  # of 100 tasks: more than anyone talks about, and bounds what a turn reads
+MOST_PAGES = 5  # of 100 tasks: bounds what a turn reads, and is more than anyone talks about
 
 
 class CannotRead(Exception):
@@ -18,14 +18,14 @@ class CannotRead(Exception):
 
 
 class Outcome(Struct, frozen=True):
-    """What became of a change: the task as the tool gave it back, or else what went wrong."""
+    """The outcome of a change: the task as the tool returned it, or what went wrong."""
 
     task: KnownTask | None
     problem: str = ""
 
 
 class Desk:
-    """Every effect and every reading of a turn goes through here; `calls` are all of them."""
+    """All writes and reads of a turn go through here; `calls` records them."""
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
@@ -76,7 +76,7 @@ def _outcome(call: ToolCall, verb: str, title: str) -> Outcome:
 
 
 def _reason(call: ToolCall) -> str:
-    """A tool's error in words for people; the tool's own words if there are none better."""
+    """A tool's error in words for people, or the tool's own words if there are none better."""
     if call.error is UNSET:
         return "the tool's answer made no sense to me."
     error, title = str(call.error), str(call.arguments.get("title", ""))

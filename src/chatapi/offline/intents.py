@@ -1,4 +1,4 @@
-"""What a user can mean: the vocabulary between `understanding` and `assistant`."""
+"""The meanings that a message can have: the vocabulary between `understanding` and `assistant`."""
 
 from typing import Literal, TypeAlias
 
@@ -27,18 +27,18 @@ class Them(Struct, frozen=True):
 
 
 class TheOther(Struct, frozen=True):
-    """Of two tasks listed, the one not touched."""
+    """The one of two listed tasks that was not touched."""
 
 
 class Named(Struct, frozen=True):
-    """A task by words of its title; `parts` is how the words fall apart if they name several tasks."""
+    """A task by words of its title; `parts` splits the words in case they name several tasks."""
 
     text: str
     parts: tuple[str, ...] = ()
 
 
 class Everything(Struct, frozen=True):
-    """All tasks of a status, perhaps only those whose title has the words of `about`, perhaps not `but` these."""
+    """All tasks of a status; `about` keeps only the titles that have its words, `but` leaves out its tasks."""
 
     status: Status = "all"
     about: str = ""
@@ -56,7 +56,7 @@ Target: TypeAlias = Position | It | Them | TheOther | Named | Everything | Nothi
 
 
 class Add(Struct, frozen=True):
-    """`phrase`: the title is a phrase of its own ("remind me to …"), in which "and" does not begin a new command."""
+    """`phrase`: the title is a phrase ("remind me to …") in which "and" does not begin a new command."""
 
     titles: tuple[str, ...]
     description: str | None = None
@@ -79,7 +79,7 @@ class Change(Struct, frozen=True):
 
 
 class Did(Struct, frozen=True):
-    """The user tells of something done ("I bought the milk"): `verbs` are the base forms it may have, `thing` follows."""
+    """The user reports something done ("I bought the milk"): `verbs` are possible base forms, `thing` the object."""
 
     verbs: tuple[str, ...]
     thing: str
@@ -92,11 +92,11 @@ class NotDone(Struct, frozen=True):
 
 
 class Undo(Struct, frozen=True):
-    """Take back what was last done."""
+    """Undo the last change."""
 
 
 class Correct(Struct, frozen=True):
-    """What was just done was meant for something else."""
+    """The last change was meant for something else."""
 
     text: str
 
@@ -125,17 +125,17 @@ class Recall(Struct, frozen=True):
 
 
 class RecallAll(Struct, frozen=True):
-    """What the user has said so far."""
+    """Quote all that the user has said so far."""
 
 
 class RecallTouched(Struct, frozen=True):
-    """Which tasks a tool was last used on."""
+    """Name the tasks that a tool was last used on."""
 
     tool: str
 
 
 class RecallName(Struct, frozen=True):
-    """What the user said they are called."""
+    """Quote the name that the user gave."""
 
 
 class Yes(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""What is known of a task from the results of tools, in this turn or in the history."""
+"""The tasks in tool results, of this turn or of the history."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ CHANGING = frozenset({"add_task", "complete_task", "delete_task", "update_task"}
 
 
 class KnownTask(Struct, frozen=True):
-    """A task as a tool last told of it; it may have changed since."""
+    """A task as a tool last returned it; it may have changed since."""
 
     id: int
     title: str
@@ -23,7 +23,7 @@ class KnownTask(Struct, frozen=True):
 
     @property
     def label(self) -> str:
-        """The line it has in a list."""
+        """Its line in a list."""
         return f"{one_line(self.title)} (done)" if self.completed else one_line(self.title)
 
 
@@ -32,7 +32,7 @@ class _Page(Struct, frozen=True):
 
 
 class Listing(Struct, frozen=True):
-    """The tasks of one list, all its pages."""
+    """The tasks of one list, from all its pages."""
 
     tasks: tuple[KnownTask, ...]
 
@@ -43,7 +43,7 @@ def task_of(call: ToolCall) -> KnownTask | None:
 
 
 def tasks_of(call: ToolCall) -> list[KnownTask]:
-    """Every task that a call's result tells of."""
+    """Every task in a call's result."""
     if call.name == "list_tasks":
         page = _converted(call.result, _Page)
         return page.items if page else []
@@ -51,7 +51,7 @@ def tasks_of(call: ToolCall) -> list[KnownTask]:
 
 
 def listings_of(calls: Iterable[ToolCall]) -> list[Listing]:
-    """The lists that were read, pages joined, in their order."""
+    """The lists that were read, in order, with their pages joined."""
     listings: list[Listing] = []
     for call in calls:
         if call.name != "list_tasks":
@@ -64,12 +64,12 @@ def listings_of(calls: Iterable[ToolCall]) -> list[Listing]:
 
 
 def touched_by(calls: Sequence[ToolCall]) -> list[tuple[ToolCall, KnownTask]]:
-    """The calls that changed a task, with the task as it was left (or, deleted, as it was)."""
+    """The calls that changed a task, with the task afterwards (a deleted one as it was before)."""
     return [(call, task) for call in calls if (task := task_of(call))]
 
 
 def _converted(result: Any, wanted: type[T]) -> T | None:
-    # The history may hold results of tools of the same name that are not ours.
+    # The history may hold results of others' tools of the same name.
     try:
         return None if result is UNSET else msgspec.convert(result, wanted)
     except msgspec.ValidationError:

@@ -1,4 +1,4 @@
-"""Which tasks a few words mean. Matching is on words; likeness of spelling only ever makes a suggestion."""
+"""Finds the tasks that a few words mean. Only words match; similar spelling gives at most a suggestion."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -6,13 +6,13 @@ from difflib import get_close_matches
 from chatapi.offline.known import KnownTask
 from chatapi.offline.text import is_quoted, one_line, tidy, words
 
-ALIKE = 0.75  # of difflib's ratio: one wrong letter in four, which is what typos make of short words
+ALIKE = 0.75  # difflib's ratio: one wrong letter in four, as typos in short words make
 _MOST_SUGGESTIONS = 3
 _LONGEST_TYPO = 60  # characters; difflib is quadratic
 
 
 def matches(text: str, tasks: Sequence[KnownTask]) -> list[KnownTask]:
-    """The tasks that the words name: those of just that title, else of just those words, else that have them all."""
+    """The tasks with exactly this title, else with exactly these words, else with all of these words among others."""
     literal = is_quoted(text)
     title = one_line(tidy(text)).casefold()
     exact = [task for task in tasks if one_line(task.title).casefold() in (title, one_line(text).casefold())]
@@ -24,7 +24,7 @@ def matches(text: str, tasks: Sequence[KnownTask]) -> list[KnownTask]:
 
 
 def suggestions(text: str, tasks: Sequence[KnownTask]) -> list[KnownTask]:
-    """Tasks that might be meant, to be asked about and never acted upon."""
+    """Tasks that might be meant: ask about them, never act on them."""
     wanted = " ".join(words(text[:_LONGEST_TYPO]))
     if not wanted:
         return []

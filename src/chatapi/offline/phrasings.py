@@ -1,8 +1,8 @@
-"""The table of phrasings: what English is understood, and as what. The first row that matches wins.
+"""The table of phrasings: the English that is understood, and its meaning. The first row that matches wins.
 
 A pattern is matched against one whole clause (`understanding` has taken off "please", "could you" and the full stop).
-To keep every match linear in the clause, no two open-ended parts of a pattern touch. A row says which part of the
-words is what by named groups: `what` (the task or tasks), `new` (a new title or text), `time`, `verb`, `nth`.
+To keep every match linear in the clause, no two open-ended parts of a pattern touch. Named groups mark the parts:
+`what` (the task or tasks), `new` (a new title or text), `time`, `verb`, `nth`.
 """
 
 import re
@@ -57,7 +57,7 @@ _YES = (
     r"confirm(?:ed)?|affirmative|absolutely|definitely|certainly|sounds good|that's right|that's the one|that one|"
     r"i'm sure|i am sure"
 )
-_YES_AND = (  # what may follow a yes without changing it: "yes, but not the milk" is none
+_YES_AND = (  # may follow a yes without changing it, unlike "yes, but not the milk"
     r"please|delete|complete|do|it|that|this|one|all|them|everything|of|sure|i'm|am|i|the|tasks|task|go|ahead|add|for|me|"
     r"really|remove|clear|yes|definitely|absolutely|is|'s|thanks|right|correct"
 )
@@ -290,8 +290,8 @@ def _compiled(*groups: Rows) -> Sequence[Phrasing]:
     return [(re.compile(pattern, re.I | re.S), build) for group in groups for pattern, build in group]
 
 
-# A question for the list is known by its words alone (`listing`); these tables stand around it, because some of their
-# rows could be taken for such a question and others would take one.
+# A question for the list is recognised by its words alone (`listing`). The rows of the first table look like such a
+# question, so they come before it; rows of the second would match such a question, so they come after.
 BEFORE_LISTING = _compiled(ANSWERING, RECALLING, SMALL_TALK, HYPOTHESES)
 AFTER_LISTING = _compiled(
     UNDOING,

@@ -1,7 +1,7 @@
-"""The assistant's questions: how each is put, and how the next turn reads it back from the history.
+"""The assistant's questions: writes each one, and reads it back from the history in the next turn.
 
-The assistant remembers nothing, so a question says in its own words all that is needed to carry out the answer. That is
-why writing and reading stand side by side here.
+The assistant has no memory, so the text of a question must hold all that is needed to carry out the answer. That is
+why writing and reading are side by side here.
 """
 
 import re
@@ -13,10 +13,10 @@ from chatapi.offline.intents import Verb
 from chatapi.offline.known import KnownTask
 from chatapi.offline.text import numbered, quote
 
-ALONE = "- "  # before a task shown by itself, which must not renumber the list that the user has in mind
-SHOWN = 20  # lines of a list: what is longer is not read
+ALONE = "- "  # before a task shown alone, which must not renumber the user's list
+SHOWN = 20  # lines of a list: nobody reads more
 OFFER = "Should I add this to your list?"
-# The verb, then "it" in the object's place; {} is the new title or description.
+# The verb, then the verb with "it" as its object; {} is the new title or description.
 _PHRASES: dict[Verb, tuple[str, str]] = {
     "complete": ("complete", "complete it"),
     "reopen": ("reopen", "reopen it"),
@@ -28,7 +28,7 @@ _CLEARING = ("clear of its description", "clear its description")
 
 
 class Action(Struct, frozen=True):
-    """What is to be done to a task once it is known which."""
+    """The change to make once the task is known."""
 
     verb: Verb
     value: str | None = None
@@ -40,7 +40,7 @@ class Action(Struct, frozen=True):
 
 
 class Question(Struct, frozen=True):
-    """A question of the last answer: `lines` are its candidates, as numbered there; `total` is how many there are.
+    """A question of the last answer: `lines` are its candidates as numbered there; `total` is their number.
 
     `kind` is "which" (choose among them), "yes" (do it to all of them) or "offer" (add them; no action).
     """
@@ -69,7 +69,7 @@ def ask_to_add(titles: Sequence[str]) -> str:
 
 
 def list_lines(tasks: Sequence[KnownTask]) -> str:
-    """The tasks numbered from 1, as many as one reads, and how many more there are."""
+    """The tasks numbered from 1, up to `SHOWN`, and how many more there are."""
     lines = numbered([task.label for task in tasks[:SHOWN]])
     return lines if len(tasks) <= SHOWN else f"{lines}\n…and {len(tasks) - SHOWN} more."
 
@@ -122,7 +122,7 @@ def _action(phrase: str) -> Action | None:
 
 
 def read_list(lines: Sequence[str]) -> tuple[tuple[str, ...], int]:
-    """The last numbered list in an answer, and how many it stood for."""
+    """The last numbered list in an answer, and the number of tasks that it stood for."""
     shown: list[str] = []
     more = 0
     for line in lines:

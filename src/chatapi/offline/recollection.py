@@ -1,4 +1,4 @@
-"""What the conversation so far tells: the assistant's only memory is the history it is given."""
+"""Recalls tasks from the conversation: the history is the assistant's only memory."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,7 +8,7 @@ from chatapi.offline.questions import ALONE, Question, last_question, read_list
 
 
 class Recollection:
-    """A view of messages, oldest first; the last may be the answer under way."""
+    """A view of messages, oldest first; the last may be the unfinished answer."""
 
     def __init__(self, messages: Sequence[HistoryMessage]) -> None:
         self._messages = messages
@@ -22,14 +22,14 @@ class Recollection:
         return [each.content for each in self._messages if each.role == "assistant" and each.content]
 
     def question(self) -> tuple[Question, list[KnownTask]] | None:
-        """What the last answer asks, and the tasks it asks about (none if they cannot be told for sure)."""
+        """The last answer's question, and the tasks it asks about (none if they are not certain)."""
         if not self._messages or (question := last_question(self._messages[-1].content)) is None:
             return None
         candidates = _placed(question.lines, question.total, self._messages[-1].tool_calls)
         return question, candidates if len(candidates) == question.total else []
 
     def latest_list(self) -> list[KnownTask]:
-        """The tasks as last numbered for the user, and after them what was added since, as a list of now would."""
+        """The tasks as last numbered for the user, then those added since, as a new list would have them."""
         since: list[tuple[ToolCall, KnownTask]] = []
         for message in reversed(self._messages):
             if listed := shown_list(message):
@@ -53,7 +53,7 @@ class Recollection:
         return alone
 
     def just_added(self) -> list[KnownTask]:
-        """What was added together, if that came after the latest list and nothing was done since."""
+        """The tasks of the last addition, if it came after the latest list and nothing was done since."""
         for message in reversed(self._messages):
             if shown_list(message):
                 return []
@@ -62,14 +62,14 @@ class Recollection:
         return []
 
     def last_changes(self) -> list[tuple[ToolCall, KnownTask]]:
-        """What the last answer that changed anything changed, in order."""
+        """The changes of the last answer that made any, in order."""
         for message in reversed(self._messages):
             if touched := touched_by(message.tool_calls):
                 return touched
         return []
 
     def meant_by_it(self) -> list[KnownTask]:
-        """The task touched last, or shown alone since; several, if one answer touched several."""
+        """The task last touched or shown alone; several if one answer touched several."""
         for message in reversed(self._messages):
             if touched := touched_by(message.tool_calls):
                 return list({task.id: task for _, task in touched}.values())
@@ -85,7 +85,7 @@ class Recollection:
         return []
 
     def deleted(self) -> list[KnownTask]:
-        """Every task deleted in sight, the last one first."""
+        """Every task deleted in the visible history, the latest first."""
         return [task for call, task in self._changes_backwards() if call.name == "delete_task"]
 
     def before(self, call: ToolCall, task_id: int) -> KnownTask | None:
@@ -101,20 +101,20 @@ class Recollection:
 
 
 def shown_list(message: HistoryMessage) -> list[KnownTask]:
-    """The tasks behind the last numbered list of an answer, those beyond its last line included."""
+    """The tasks behind an answer's last numbered list, including those beyond its last line."""
     if message.role == "user":
         return []
     return _placed(*read_list(message.content.split("\n")), message.tool_calls)
 
 
 def shown_alone(message: HistoryMessage) -> list[KnownTask]:
-    """The task shown by itself in an answer, if there is one."""
+    """The task shown alone in an answer, if there is one."""
     lines = [line.removeprefix(ALONE) for line in message.content.split("\n") if line.startswith(ALONE)]
     return _placed(lines, 1, message.tool_calls) if len(lines) == 1 else []
 
 
 def _placed(lines: Sequence[str], total: int, calls: Sequence[ToolCall]) -> list[KnownTask]:
-    """The tasks of a list that was read in the same answer, by their lines and in their order; else none."""
+    """The tasks behind these lines, if a list read in the same answer has them in this order; else none."""
     for listing in reversed(listings_of(calls)):
         remaining = iter(listing.tasks)
         found = [task for line in lines if (task := next((t for t in remaining if t.label == line), None))]

@@ -1,4 +1,4 @@
-"""What was said before: quoted from the history, which is all the assistant can see."""
+"""Quotes earlier messages from the history, which is all that the assistant can see."""
 
 import re
 
@@ -6,7 +6,7 @@ from chatapi.offline.intents import Recall, RecallTouched
 from chatapi.offline.recollection import Recollection
 from chatapi.offline.text import clean, counted, in_words, quote
 
-MOST_QUOTED = 10  # of the user's messages, when asked for all of them
+MOST_QUOTED = 10  # of the user's messages, if asked for all
 _NAME = re.compile(
     r"(?:my name is|my name's|call me|i am called|i'm called) (?P<name>[\w'-]+(?: [A-Z][\w'-]+)?)", re.I
 )
@@ -19,7 +19,7 @@ class Remembering:
         self._recollection = recollection
 
     def nth(self, intent: Recall) -> str:
-        """A message quoted, with a word on how far back the history goes."""
+        """Quote a message, and say how far back the history goes."""
         mine = intent.who == "assistant"
         said = self._recollection.said_by_assistant if mine else self._recollection.said_by_user
         if not said:

@@ -1,4 +1,4 @@
-"""From targets to tasks: by the conversation for "it" and "the second one", by the list for names."""
+"""Finds the tasks of targets: "it" and "the second one" in the conversation, names in the list."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ WHOLE_LIST_HINT = 'Say "show my tasks" to see them.'
 
 
 class Unclear(Exception):
-    """It cannot be told which task is meant; the text says so, or asks."""
+    """It is not clear which task is meant; the text says so, or asks."""
 
     def __init__(self, words: str, *, asks: bool = False) -> None:
         super().__init__(words)
@@ -26,7 +26,7 @@ class Unclear(Exception):
 
 
 class Resolved(Struct, frozen=True):
-    """The tasks that are meant; `many`: as "all" of something, so that deleting them wants a confirmation."""
+    """The tasks that are meant; `many`: the user said "all" of something, so deleting needs confirmation."""
 
     tasks: tuple[KnownTask, ...]
     many: bool = False
@@ -59,7 +59,7 @@ class Resolver:
                 raise await self._which_of_all()
 
     async def apart(self, targets: Sequence[Target]) -> list[Target]:
-        """The targets with "milk and bread" taken for two, unless there is one task of that title."""
+        """The targets, with "milk and bread" split in two unless a task has that title."""
         found: list[Target] = []
         for target in targets:
             if isinstance(target, Named) and target.parts and not matches(target.text, await self.tasks()):
@@ -124,7 +124,7 @@ class Resolver:
         raise self._not_found(target.text, await self.tasks())
 
     def _only(self, found: Sequence[KnownTask]) -> KnownTask:
-        """The one that fits the action, for of two tasks called alike one may be done and the other not."""
+        """The one task that fits the action: of two with the same title, one may be done and the other not."""
         fitting = [task for task in found if self._fits(task)] or list(found)
         if len(fitting) > 1:
             raise Unclear(ask_which(self._action, fitting), asks=True)
@@ -165,7 +165,7 @@ class Resolver:
 
 
 def matches_all(text: str, tasks: Sequence[KnownTask]) -> list[KnownTask]:
-    """Every task whose title has the words, those of exactly that title among the others."""
+    """Every task whose title has the words, including tasks of exactly that title."""
     exact = {task.id for task in matches(text, tasks)}
     wanted = set() if is_quoted(text) else set(words(text))
     return [task for task in tasks if task.id in exact or (wanted and wanted <= set(words(task.title)))]

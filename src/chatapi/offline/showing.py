@@ -1,4 +1,4 @@
-"""Listing, counting, finding: what reads tasks and changes nothing."""
+"""Lists, counts and finds tasks, and changes nothing."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What the offline assistant says when no task is concerned: small talk, help, and what it is."""
+"""The offline assistant's answers that concern no task: small talk, help, and what it is."""
 
 MODEL_HINT = (
     "For real conversation, set CHAT_MODEL (for example CHAT_MODEL=google:gemini-2.5-flash with GEMINI_API_KEY, "
@@ -6,7 +6,7 @@ MODEL_HINT = (
 )
 EXAMPLES = '"add milk to my list", "what\'s left?" or "mark task 2 as done"'
 
-# Topic and the whole of what is said for it, without "please" and the like.
+# A topic and a pattern for the whole clause, without "please" and the like.
 TOPICS: tuple[tuple[str, str], ...] = (
     (
         "greeting",

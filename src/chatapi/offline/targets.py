@@ -1,4 +1,4 @@
-"""From words to which tasks they mean: "the second one", "tasks 1 and 3", "it", "everything but milk", "the bread"."""
+"""Reads which tasks words point at: "the second one", "tasks 1 and 3", "it", "everything but milk", "the bread"."""
 
 import re
 
@@ -22,7 +22,7 @@ _NUMBERS = {
     "penultimate": -2,
 }
 _ORDINAL_WORDS = frozenset([*_ORDINALS, "top", "last", "bottom", "latest", "newest", "final", "penultimate"])
-_MOST_POSITIONS = 100  # a range asks for no more than one page of tasks
+_MOST_POSITIONS = 100  # a range covers at most one page of tasks
 
 DONE = r"(?:done|completed?|finished|checked|ticked)(?: off)?"
 OPEN = r"(?:open|pending|remaining|outstanding|unfinished|incomplete|uncompleted|undone|unchecked|active)"
@@ -32,7 +32,7 @@ _PLACE = r"(?: (?:off|from|on|in|of|to))?(?: of)? (?:my|the|our|this|that) (?:(?
 _TAIL = re.compile(
     rf"(?:{_PLACE}|,? (?:please|pls|plz|now|too|also|as well|again|already|today|for me|yet))$", re.I
 )
-_MOST_TAILS = 4  # a bound, because each costs a pass over the text
+_MOST_TAILS = 4  # bounds the passes over the text, one for each
 _IT = re.compile(
     r"(?:it|that|this|(?:that|this)(?: last)? (?:one|task|item|thing)|the (?:task|item|same(?: one)?)|"
     r"(?:the )?(?:one|task|thing|last (?:one|task|thing)|what) i (?:just |last )?(?:added|completed|finished|renamed|"
@@ -85,7 +85,7 @@ _PARTS = re.compile(r",? (?:and|&|plus) |, ?", re.I)
 
 
 def parse_targets(text: str) -> tuple[Target, ...]:
-    """What the words point at; never empty, and `Nothing` when there are none."""
+    """The targets of the words; never empty: `Nothing` if they name none."""
     text = _trimmed(text)
     if is_quoted(text):
         return (Named(text),)
@@ -93,7 +93,7 @@ def parse_targets(text: str) -> tuple[Target, ...]:
 
 
 def parse_positions(text: str) -> tuple[Position, ...]:
-    """The places a text names and nothing else, or nothing at all."""
+    """The places that a text names; empty if it says anything else."""
     return _positions(_without_the(_trimmed(text)))
 
 
@@ -165,7 +165,7 @@ def _group(text: str) -> Everything | Nothing | None:
 
 
 def _whole(found: re.Match[str]) -> Everything | Nothing | None:
-    """All of a kind, unless it is one thing ("the open one") or says too little to be sure ("tasks")."""
+    """All tasks of a kind; None for a single one ("the open one"), `Nothing` if it is too vague ("tasks")."""
     state, noun = found["state"], (found["noun"] or "").lower()
     if found["all"] or noun.endswith(("list", "lists")):
         return Everything(_status(state))

@@ -1,4 +1,4 @@
-"""Text as the offline assistant reads and writes it: every function here takes time linear in its input."""
+"""Text as the offline assistant reads and writes it; every function takes time linear in its input."""
 
 import re
 import unicodedata
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 # Curly and angled quotes.
 _STRAIGHT = str.maketrans("\u2018\u2019\u201c\u201d\u201e«»\u00a0\r", '\'\'""""" \n')
 _BREAKS = " ,;:.!?&-"
-# Private-use characters: what a quoted title holds is swapped for these while phrasings are looked for, so that no
-# rule can split or trim inside a quotation.
+# Private-use characters. They replace separators inside quoted titles while phrasings are matched, so that no rule
+# splits or trims inside a quotation.
 _GLUE = {ord(mark): chr(0xE000 + place) for place, mark in enumerate(_BREAKS)}
 _UNGLUE = {ord(glue): chr(mark) for mark, glue in _GLUE.items()}
 _DROP_GLUE = dict.fromkeys(_UNGLUE)
@@ -43,7 +43,7 @@ def is_quoted(text: str) -> bool:
 
 
 def tidy(text: str) -> str:
-    """A title or description as it was meant: without its quotation marks, or else without trailing punctuation."""
+    """A title or description without its quotation marks, or, if it has none, without trailing punctuation."""
     text = text.strip()
     if is_quoted(text):
         return unglue(text[1:-1])
@@ -51,7 +51,7 @@ def tidy(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The words that carry meaning, folded so that case, plural and possessive do not matter."""
+    """The meaningful words, folded so that case, plural and possessive do not matter."""
     found = _WORD.findall(unglue(text).casefold())
     return [_singular(word) for word in found if word not in _FILLER] or found
 
@@ -91,5 +91,5 @@ def numbered(lines: Sequence[str]) -> str:
 
 
 def pieces(text: str) -> Iterator[str]:
-    """The text word by word, as a model would stream it; joined, they are the text."""
+    """The text word by word, as a model would stream it; the pieces join to the text."""
     return (match[0] for match in _PIECE.finditer(text))

@@ -1,4 +1,4 @@
-"""From what follows "add" to the titles of tasks: where a list ends and a title with an "and" in it begins."""
+"""Splits the words after "add" into titles: decides whether an "and" separates two or belongs to one."""
 
 import itertools
 import re
@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from chatapi.offline.text import is_quoted, tidy
 from chatapi.offline.vocabulary import LIST, ORDINAL, TASK
 
-# How sure it is that the words are a list. "list" ("add … to my list", "add …"): short things fall apart at "and".
+# How certainly the words are a list. "list" ("add … to my list", "add …"): split short things at "and".
 # "phrase" ("remind me to …"): one task, unless it is a row of errands with commas.
 Context: TypeAlias = Literal["list", "phrase"]
 
@@ -41,8 +41,8 @@ _PAIRS_TEXT = """
 """
 PAIRS = frozenset(tuple(pair.split("+")) for pair in _PAIRS_TEXT.split())
 
-# "one to buy cheese", "another called tea", "something to remind me to call mom": words in the place of a task, and what
-# it is. "To" has to lead to an errand ("something to eat" is a thing), and "for" names what one, and not something, is.
+# "one to buy cheese", "another called tea", "something to remind me to call mom": a stand-in for a task, and its title.
+# An errand must follow "to" ("something to eat" is a thing); "for" gives a title after "one", not after "something".
 _ONE = (
     rf"(?:(?:an?|yet) )?(?:(?:new|{ORDINAL}|another|one more|one|1|two|three|2|3) )*"
     rf"(?:ones?|1|two|three|2|3|more|another|{ORDINAL}|{TASK})(?: more)?"
@@ -55,17 +55,17 @@ _LINK = (
 _STAND_IN = re.compile(
     rf"^(?:{_ONE}(?:{_LINK}| (?:for|about) (?!(?:me|us)$))|{_SOMETHING}{_LINK})(?=\S)", re.I
 )
-LONGEST_THING = 4  # words; what is longer is a sentence rather than a thing on a list
+LONGEST_THING = 4  # words; a longer text is a sentence rather than a thing on a list
 
 
 def split_titles(text: str, context: Context) -> tuple[str, ...]:
-    """The titles in a text; quotations are titles as they stand. Empty when there is nothing in it."""
+    """The titles in a text; a quotation is one title, unchanged. Empty if there are none."""
     if is_quoted(text.strip()):
         return (tidy(text),)
     parts = _things(text)
     things = [_STAND_IN.sub("", part, count=1) for part in parts]
     is_row = len(things) > 2 and all(map(_is_errand, things))
-    says_itself = any(map(begins_with_stand_in, parts[1:]))  # where the next one begins
+    says_itself = any(map(begins_with_stand_in, parts[1:]))  # the parts show where the next title begins
     if not (says_itself or (is_row if context == "phrase" else _is_list(things))):
         things = [_STAND_IN.sub("", text.strip(), count=1)]
     titles = (tidy(_bare(thing)) for thing in things)
@@ -73,12 +73,12 @@ def split_titles(text: str, context: Context) -> tuple[str, ...]:
 
 
 def begins_with_stand_in(text: str) -> bool:
-    """Whether it says of something that it is a task, as "one to buy cheese" does."""
+    """Whether the text begins with a stand-in for a task, as "one to buy cheese" does."""
     return _STAND_IN.match(text) is not None
 
 
 def _bare(thing: str) -> str:
-    """A thing without its article, and without what places it rather than names it ("bread too")."""
+    """A thing without its article and without words that do not name it ("bread too")."""
     return _ARTICLE.sub("", _BESIDES.sub("", thing.strip()), count=1)
 
 
@@ -87,7 +87,7 @@ def _things(text: str) -> list[str]:
 
 
 def _split_at_and(part: str) -> list[str]:
-    """At each "and" that joins two things of a list, and at none that is inside a thing."""
+    """Split at each "and" between two things of a list, and at none inside a thing."""
     first, *others = _AND.split(part)
     things = [first]
     for other in others:
@@ -107,7 +107,7 @@ def _belong_together(left: str, right: str) -> bool:
 
 
 def _is_errand(thing: str) -> bool:
-    """A verb and what it is done to."""
+    """Whether a thing is a verb and its object."""
     verb, _, rest = thing.strip().partition(" ")
     return bool(rest) and verb.casefold() in VERBS
 

@@ -1,6 +1,6 @@
-"""From a message to what is meant: cut into clauses, free each of courtesies, look it up in the table of phrasings.
+"""Finds a message's meaning: splits it into clauses, strips courtesies, looks each up in the table of phrasings.
 
-Nothing here knows the conversation; what "it" or "yes" refers to is for `assistant` to find out.
+Nothing here knows the conversation: `assistant` finds out what "it" or "yes" refers to.
 """
 
 import re
@@ -28,12 +28,12 @@ from chatapi.offline.phrasings import AFTER_LISTING, BEFORE_LISTING, Phrasing
 from chatapi.offline.targets import DONE, OPEN
 from chatapi.offline.text import clean, tidy
 
-# In one message; what holds more is not a chat message, and each costs a pass over its text.
+# In one message; a longer one is not a chat message, and each command costs a pass over its text.
 MOST_COMMANDS = 20
 
 
 class TooMuch(Exception):
-    """More commands in one message than are followed."""
+    """The message has more than `MOST_COMMANDS` commands."""
 
 
 class Clause(Struct, frozen=True):
@@ -82,7 +82,7 @@ def understand(message: str) -> tuple[Clause, ...]:
     if bulleted := _bulleted(text):
         return (Clause(text, bulleted),)
     whole = understand_clause(text.replace("\n", " ") if "\n" in text else text)
-    # "yes, delete all" is one answer; an "if" governs all that follows.
+    # "yes, delete all" is one answer; an "if" applies to all that follows.
     if isinstance(whole, Suppose | Talk | Yes | No | Undo):
         return (Clause(text, whole),)
     clauses: list[Clause] = []
@@ -96,7 +96,7 @@ def understand(message: str) -> tuple[Clause, ...]:
 
 
 def _parts(text: str) -> list[tuple[str, bool, str]]:
-    """Each part with the separator before it, and whether that is a strong one."""
+    """Each part with the separator before it, and whether the separator is strong."""
     found = list(_SEPARATOR.finditer(text))
     if len(found) >= MOST_COMMANDS:
         raise TooMuch
@@ -108,7 +108,7 @@ def _parts(text: str) -> list[tuple[str, bool, str]]:
 
 
 def _stands_alone(before: Clause, clause: Clause, separator: str, *, strong: bool) -> bool:
-    """Whether a clause is a command of its own, or belongs to the one before it."""
+    """Whether a clause is a separate command rather than part of the one before it."""
     if strong or isinstance(clause.intent, Unknown):
         return strong
     if isinstance(clause.intent, Did):  # "I paid rent and called mom", but not "add milk and baked beans"
@@ -123,7 +123,7 @@ def _stands_alone(before: Clause, clause: Clause, separator: str, *, strong: boo
 
 
 def _bulleted(text: str) -> Add | None:
-    """The lines below "add:", each a task as it stands."""
+    """The lines below "add:", each an unchanged task title."""
     heading, *lines = text.split("\n")
     if not lines or not _HEADING.fullmatch(heading):
         return None
@@ -148,7 +148,7 @@ _COURTESY = re.compile(
     r"i (?:think|guess) (?=(?:i|we) (?:should|need|have|must)\b)|it would be (?:great|nice) if you (?:could )?|do me a favou?r and |be so kind (?:as )?to )",
     re.I,
 )
-_MOST_COURTESIES = 12  # bounds the passes over a text that is nothing but courtesies
+_MOST_COURTESIES = 12  # bounds the passes over a text of nothing but courtesies
 _COURTESY_AFTER = re.compile(
     r",? (?:please|pls|plz|thanks(?: a lot| so much)?|thank you(?: so much| very much)?|thx|for me|would you|will you|could you|"
     r"can you|if you (?:can|could|please|don't mind|would)|ok|okay|right now|asap|now|then|my friend|buddy|bot)$",
@@ -175,7 +175,7 @@ _LISTING_START_TEXT = """
     pull bring i what've uncompleted active chores next
 """
 _LISTING_START = frozenset(_LISTING_START_TEXT.split())
-# At least one of these makes it about tasks; without them "what is it" would be a list.
+# A question for the list has at least one of these; otherwise "what is it" would be one.
 _LISTING_SUBJECT_TEXT = """
     ticked checked task tasks todo todos to-do to-dos list lists item items plate agenda chores left remaining remains pending
     open outstanding unfinished incomplete uncompleted undone completed done finished finish accomplished achieved
@@ -202,7 +202,7 @@ _LONGEST_LISTING = 100  # characters; a question for a list is short
 
 
 def understand_clause(text: str) -> Intent:
-    """What one clause means, `Unknown` if no phrasing fits."""
+    """The intent of one clause; `Unknown` if no phrasing fits."""
     question = text.rstrip().endswith("?")
     bare = text.strip(_END)
     polite = _freed_of_courtesies(bare)
@@ -224,7 +224,7 @@ def _is_correction(text: str) -> bool:
 
 
 def _only_tells(intent: Intent) -> bool:
-    """Whether, put as a question, it asks: "finished the report?" tells nothing."""
+    """Whether the intent only reports a fact: as a question ("finished the report?") it does nothing."""
     return isinstance(intent, Change) and intent.verb == "complete"
 
 
@@ -246,7 +246,7 @@ def _look_up(phrasings: Sequence[Phrasing], text: str) -> Intent | None:
 
 
 def _listing(text: str) -> Intent | None:
-    """A question for the list can be put in very many ways out of few words: it is known by its words."""
+    """Recognise a question for the list by its words: few words make very many such questions."""
     if len(text) > _LONGEST_LISTING:
         return None
     tokens = _LISTING_TOKEN.findall(text.lower())

@@ -1,6 +1,6 @@
-"""A user's own pydantic-ai agent as an assistant of the service; the only place that knows pydantic-ai.
+"""Makes a user's own pydantic-ai agent an assistant of the service; only this package knows pydantic-ai.
 
-Nothing of this is imported unless it is configured.
+It is imported only if such an agent is configured.
 """
 
 from chatapi.agent.pydantic_ai.assistant import PydanticAgent

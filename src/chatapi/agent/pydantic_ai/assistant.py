@@ -1,4 +1,4 @@
-"""A pydantic-ai agent at work for one turn after the other."""
+"""Runs a pydantic-ai agent for each turn."""
 
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -41,8 +41,8 @@ from chatapi.settings import SettingsError
 class PydanticAgent:
     """A pydantic-ai agent as an assistant of the service.
 
-    `deps` makes the dependencies of a run from its prompt; by default they are the prompt, so that a tool that takes
-    `RunContext[Prompt]` knows whose turn it is. `task_tools` says whether the service's own tools are offered, too.
+    `deps` makes a run's dependencies from its prompt. By default they are the prompt itself, so a tool that takes
+    `RunContext[Prompt]` knows whose turn it is. `task_tools`: the service's own tools are offered, too.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class PydanticAgent:
             raise SettingsError(
                 "CHAT_MODEL: names a pydantic-ai agent that answers with something else than text"
             )
-        os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")  # a server's log is no place for it
+        os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")  # a banner has no place in a server's log
         self._agent = agent
         self._deps = deps
         self._task_tools = task_tools
@@ -101,11 +101,11 @@ class PydanticAgent:
         return provider_of(self._agent.model) if isinstance(self._agent.model, Model) else None
 
     def _told_at_the_end(self, run: AgentRun[Any, Any], turn: Turn) -> Sequence[AgentEvent]:
-        _, *messages = run.new_messages()  # the first is the user's, which is stored as such
+        _, *messages = run.new_messages()  # the first is the user's message, which is stored already
         used = run.usage
         state = ProviderState(model=self.model, data=dumped(messages, provider_of(run.ctx.deps.model)))
         told: list[AgentEvent] = [Finish("length")] if turn.was_cut else []
-        if used.has_values() and used.total_tokens:  # some compatible servers don't count
+        if used.has_values() and used.total_tokens:  # some compatible servers do not count tokens
             told.append(
                 Usage(
                     input_tokens=used.input_tokens,
@@ -117,7 +117,7 @@ class PydanticAgent:
 
 
 async def _said(run: AgentRun[Any, Any], turn: Turn) -> AsyncIterator[TextDelta | ReasoningDelta | StepStart]:
-    """The answer piece by piece; what is said before and after tool calls are paragraphs of it."""
+    """The answer piece by piece; texts before and after tool calls are its paragraphs."""
     parting = ""
     async for node in run:
         if not Agent.is_model_request_node(node):
@@ -146,6 +146,6 @@ def _delta_of(event: AgentStreamEvent) -> TextDelta | ReasoningDelta | None:
         case (
             PartStartEvent(part=ThinkingPart(content=text))
             | PartDeltaEvent(delta=ThinkingPartDelta(content_delta=text))
-        ) if text:  # some providers give a signature alone
+        ) if text:  # some providers send only a signature
             return ReasoningDelta(text)
     return None

@@ -1,4 +1,4 @@
-"""What a model's failure means to the caller. What the provider said goes to the log at most, never to a client."""
+"""Turns a model's failure into the caller's error. The provider's words go at most to the log, never to a client."""
 
 import logging
 from math import ceil
@@ -35,8 +35,8 @@ from chatapi.errors.models import (
 log = logging.getLogger(__name__)
 
 BUSY = {429, 503, 529}  # 529 is Anthropic's "overloaded"
-PASSING = {408, 409, 429}  # of the statuses below 500, those of which a later try may think differently
-BUSY_SECONDS = 5  # when the provider tells no delay
+PASSING = {408, 409, 429}  # of the statuses below 500, those that a later try may not meet
+BUSY_SECONDS = 5  # if the provider gives no delay
 
 TRUNCATED = "The model's answer broke off."
 FILTERED = "The model's provider refused to answer this message."
@@ -60,7 +60,7 @@ def is_busy(error: Exception) -> bool:
 
 
 def failure_of(error: Exception, model: str, *, began: bool) -> AppError:
-    """The error that a client sees; `began` says whether a piece of the answer had arrived."""
+    """The error that a client sees; `began`: a piece of the answer had arrived."""
     if isinstance(error, FallbackExceptionGroup):
         error = next((each for each in error.exceptions if is_busy(each)), error.exceptions[-1])
     failure = api_failure(error, began=began) if isinstance(error, ModelAPIError) else run_failure(error)
@@ -73,7 +73,7 @@ def failure_of(error: Exception, model: str, *, began: bool) -> AppError:
 
 
 def refusal(error: Exception) -> str:
-    """By the provider's own status and code; its sentence may quote the user's message."""
+    """The provider's status and code, without its sentence, which may quote the user's message."""
     if not isinstance(error, ModelHTTPError):
         return type(error).__name__
     body = error.body if isinstance(error.body, dict) else {}

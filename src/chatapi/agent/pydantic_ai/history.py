@@ -1,4 +1,4 @@
-"""Earlier turns as pydantic-ai's messages: the very ones, as long as those who wrote them are asked again."""
+"""Earlier turns as pydantic-ai's messages: the original ones if the provider that wrote them is asked again."""
 
 import logging
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from chatapi.agent.wire.formats import INTERRUPTED, CallIds
 
 log = logging.getLogger(__name__)
 
-# Of a message, what is not for its provider to see again, and would be stored with each turn.
+# The members of a message that are not stored with the turn: its provider need not see them again.
 UNSENT = {
     "conversation_id",
     "failed_attempts",
@@ -38,12 +38,12 @@ UNSENT = {
 
 
 def provider_of(model: Model) -> str:
-    """Who takes back what `model` says: ids and signatures mean nothing to the same API at another address."""
+    """The API and address of `model`, which alone take its messages back: ids and signatures mean nothing elsewhere."""
     return f"{model.system} {model.base_url}"
 
 
 def dumped(messages: Sequence[ModelMessage], provider: str) -> dict[str, Any]:
-    """What a turn added to the conversation after its user's message, as JSON."""
+    """The messages that a turn added after its user's, as JSON."""
     found = ModelMessagesTypeAdapter.dump_python(without_silence(messages), mode="json")
     return {"provider": provider, "messages": [_kept(message) for message in found]}
 
@@ -58,7 +58,7 @@ def _kept(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def messages_of(history: Sequence[HistoryMessage], provider: str | None) -> list[ModelMessage]:
-    """The history for `provider`, or, with None, for one that is not known."""
+    """The history for `provider`; None is an unknown provider."""
     ids = CallIds()
     return [message for each in history for message in _messages(each, provider, ids)]
 
@@ -78,7 +78,7 @@ def _messages(message: HistoryMessage, provider: str | None, ids: CallIds) -> Se
 
 
 def _plain(message: HistoryMessage, ids: CallIds) -> list[ModelMessage]:
-    """The message without anything of a provider's: each call with its result, then what was said."""
+    """The message without anything of a provider's: each call with its result, then the text."""
     plain: list[ModelMessage] = []
     for call in message.tool_calls:
         id_ = ids.make(call.id)
@@ -97,9 +97,9 @@ def _result(call: ToolCall, id_: str) -> ToolReturnPart:
 
 
 def without_silence(messages: Sequence[ModelMessage]) -> list[ModelMessage]:
-    """The messages without answers that said nothing, and without the word that was put in to get another.
+    """The messages without empty answers, and without pydantic-ai's requests to answer again.
 
-    pydantic-ai asks once more, which is good, but by a second message of the user's in a row, which APIs refuse.
+    pydantic-ai rightly asks once more, but with a second user message in a row, which APIs refuse.
     """
     kept: list[ModelMessage] = []
     silent = False

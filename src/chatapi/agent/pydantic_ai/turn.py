@@ -1,4 +1,4 @@
-"""One turn, as pydantic-ai's run sees it: its tools, its second tries, and what counts as an answer."""
+"""One turn in a run of pydantic-ai: its tools, its second tries, and what counts as an answer."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from chatapi.agent.pydantic_ai.failures import FILTERED, TRUNCATED
 from chatapi.agent.pydantic_ai.history import without_silence
 from chatapi.errors.models import ModelFailed, ModelFiltered, ModelTruncated
 
-ARGUMENT_TRIES = 3  # how often a model may call a tool with what is not a JSON object
+ARGUMENT_TRIES = 3  # how often a model may call a tool with arguments that are not a JSON object
 ANY_OBJECT = SchemaValidator(core_schema.dict_schema(core_schema.str_schema()))
 
 
@@ -57,14 +57,14 @@ class TurnToolset(AbstractToolset[Any]):
 
 
 def result_of(call: ToolCall) -> Any:
-    """What the model is told of a call; raises `ToolFailed`, which tells it what was wrong."""
+    """The result that the model gets for a call; raises `ToolFailed`, which tells it the error."""
     if isinstance(call.error, str):
         raise ToolFailed(call.error)
     return call.result
 
 
 class Turn(AbstractCapability[Any]):
-    """Made anew for each turn. `began` says whether the answer under way has begun to arrive."""
+    """Made anew for each turn. `began`: the current answer has begun to arrive."""
 
     def __init__(self, tools: Tools, *, task_tools: bool) -> None:
         self._tools = tools
@@ -90,7 +90,7 @@ class Turn(AbstractCapability[Any]):
     async def after_model_request(
         self, ctx: RunContext[Any], *, request_context: ModelRequestContext, response: ModelResponse
     ) -> ModelResponse:
-        """An answer is one that has come to its end; what has not must not pass for one, nor its calls be made."""
+        """Refuse an answer that has not come to its end: it must not count, and its calls must not run."""
         match response.finish_reason:
             case "length" if response.tool_calls or not (response.text or "").strip():
                 raise ModelTruncated(TRUNCATED)
@@ -100,9 +100,8 @@ class Turn(AbstractCapability[Any]):
                 raise ModelFiltered(FILTERED)
             case "error":
                 raise ModelFailed("The model gave an answer that cannot be used.")
-            case None if (
-                response.provider_url
-            ):  # a function or a test model in the place of one knows no reason
+            # A function or a test model has no provider and gives no reason.
+            case None if response.provider_url:
                 raise ModelTruncated(TRUNCATED)
         return response
 
@@ -115,7 +114,7 @@ class Turn(AbstractCapability[Any]):
         args: dict[str, Any],
         handler: Any,
     ) -> Any:
-        """An assistant's own tools are recorded as the service's are, and their results are JSON as well."""
+        """Record the assistant's own tools like the service's, and make their results JSON, too."""
         if self._toolset is not None and tool_def.name in self._toolset.specs:
             return await handler(args)
 

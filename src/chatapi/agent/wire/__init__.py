@@ -1,6 +1,6 @@
-"""The four wire formats of model providers, spoken by clients of our own: why, in docs/adr (own wire).
+"""The four wire formats of model providers, with our own clients; docs/adr (own wire) says why.
 
-`formats` says what a format is. A module for each: `chat_completions`, `responses`, `gemini`, `anthropic`.
-`sse` splits event streams, `speech` cleans what a model says, `trouble` says what can go wrong, and `http` is the one
-place that sends a request.
+`formats` defines what a format is. Each has its module: `chat_completions`, `responses`, `gemini`, `anthropic`.
+`sse` splits event streams, `speech` cleans a model's text, `trouble` lists what can go wrong, and `http` alone sends
+requests.
 """

@@ -1,4 +1,4 @@
-"""Anthropic's Messages: https://docs.anthropic.com/en/api/messages, streamed as in …/build-with-claude/streaming"""
+"""Anthropic's Messages API: https://docs.anthropic.com/en/api/messages, streaming in …/build-with-claude/streaming"""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ from chatapi.agent.wire.speech import Said, Speech, mended
 from chatapi.agent.wire.trouble import Trouble, refusal, told_in_stream
 
 VERSION = "2023-06-01"
-# The API must be told a limit. One above the model's own is refused with the model's, which is then taken (`adapt`).
+# The API requires a limit. It refuses one above the model's and names the model's, which `adapt` then takes.
 MAX_TOKENS = 64_000
 ABOVE_LIMIT = re.compile(r"max_tokens: \d+ > (\d+)")
 REASONS: dict[str, FinishReason] = {
@@ -40,7 +40,7 @@ REASONS: dict[str, FinishReason] = {
 
 
 class Block(Struct, omit_defaults=True):
-    """A content block as it begins; `data` is that of a thought which is kept secret."""
+    """A content block as it begins; `data` is the encrypted reasoning of a redacted block."""
 
     type: str
     text: str | None = None
@@ -227,7 +227,7 @@ class MessageReader:
             self._arguments[index] = self._arguments.get(index, "") + delta.partial_json
 
     def _count(self, tokens: Tokens | None) -> None:
-        """The counts of later events stand in the place of earlier ones; what was read from a cache is input, too."""
+        """Later events' counts replace earlier ones; tokens read from a cache are input, too."""
         if tokens is None:
             return
         self._has_usage = True
@@ -248,7 +248,8 @@ class MessageReader:
             if block.type == "tool_use":
                 calls.append(self._call(index, block, ids))
                 content.append(tool_use(calls[-1]))
-            elif block.type == "text" and (block.text or "").strip():  # it refuses empty ones of its own
+            # The API refuses empty texts, even its own.
+            elif block.type == "text" and (block.text or "").strip():
                 content.append({"type": "text", "text": block.text})
             elif block.type == "thinking":
                 content.append(

@@ -1,7 +1,8 @@
 """OpenAI's Chat Completions, and every server that is compatible with it.
 
-https://platform.openai.com/docs/api-reference/chat. Beyond it: `reasoning_content` and `reasoning` (DeepSeek, vLLM, llama.cpp,
-OpenRouter), content in parts (Mistral), and `extra_content` of a call (Gemini's signatures behind this API).
+https://platform.openai.com/docs/api-reference/chat. Extensions that are read: `reasoning_content` and `reasoning`
+(DeepSeek, vLLM, llama.cpp, OpenRouter), content in parts (Mistral), and a call's `extra_content` (Gemini's signatures
+behind this API).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,7 +83,7 @@ class Tokens(Struct):
 
 
 class Chunk(Struct):
-    """A chunk of a stream, and a whole completion as well: that one's choice has a `message`."""
+    """A chunk of a stream, or a whole completion, whose choice has a `message`."""
 
     choices: list[Choice] | None = None
     usage: Tokens | None = None
@@ -93,7 +94,7 @@ decode = msgspec.json.Decoder(Chunk).decode
 
 
 class ChatCompletions:
-    """Implements `formats.Format`. `is_openai`: the API of OpenAI itself, and not one that is compatible with it."""
+    """Implements `formats.Format`. `is_openai`: OpenAI's own API rather than a compatible one."""
 
     def __init__(self, key: str | None, *, is_openai: bool) -> None:
         self.headers: Mapping[str, str] = {} if key is None else {"Authorization": f"Bearer {key}"}
@@ -130,7 +131,7 @@ class ChatCompletions:
         return {"role": "assistant", "content": text}
 
     def called(self, calls: Sequence[Call]) -> Sequence[JSONObject]:
-        # Not null: some servers and templates take text alone.
+        # An empty text and not null: some servers and templates accept only text.
         return [{"role": "assistant", "content": "", "tool_calls": [tool_call(call) for call in calls]}]
 
     def results(self, results: Sequence[tuple[Call, ToolCall]]) -> Sequence[JSONObject]:
@@ -152,7 +153,7 @@ def tool_call(call: Call) -> JSONObject:
 
 
 class OpenCall:
-    """A call whose pieces are arriving."""
+    """A call whose pieces are still arriving."""
 
     def __init__(self, index: int | None) -> None:
         self.index = index
@@ -234,7 +235,7 @@ class ChatCompletionReader:
     def _call_of(self, piece: ToolCallDelta) -> OpenCall:
         """The call that a piece belongs to.
 
-        Some servers count no index, or the same for all, or repeat id and name with each piece, or give no id.
+        Some servers send no index, or the same for all calls, or repeat id and name in each piece, or send no id.
         """
         name = piece.function.name if piece.function is not None else None
         for call in reversed(self._calls):
@@ -281,7 +282,7 @@ class ChatCompletionReader:
                 tool_call(call) if read.extra is None else {**tool_call(call), "extra_content": read.extra}
                 for call, read in zip(calls, self._calls, strict=True)
             ]
-            if self._thoughts:  # DeepSeek and others want them back until the calls are answered
+            if self._thoughts:  # DeepSeek and others want these back until the calls are answered
                 message[self._thoughts_member] = "".join(self._thoughts)
         return message
 

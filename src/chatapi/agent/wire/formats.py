@@ -1,7 +1,7 @@
-"""What a wire format is: how a request is written, and how an answer is read.
+"""The interface of a wire format: how it writes a request and reads an answer.
 
-A conversation goes to a server as a list of the format's own messages (JSON objects). Those that the server itself
-wrote are kept and go back as they were; for those of anybody else there is a plain form, which a format makes of text and calls.
+A conversation goes to a server as a list of the format's own messages (JSON objects). Messages that the server itself
+wrote are stored and go back unchanged; all others go in a plain form, which the format makes from text and calls.
 """
 
 import json
@@ -19,17 +19,18 @@ from chatapi.agent.wire.trouble import Trouble
 JSONObject: TypeAlias = dict[str, Any]
 T = TypeVar("T")
 
-# For a turn that was cancelled before its first word: APIs refuse empty answers, and two questions in a row.
+# The answer of a turn cancelled before its first word: APIs refuse empty answers and two questions in a row.
 INTERRUPTED = "(I was interrupted.)"
 NO_OBJECT = "The arguments are not a JSON object. Make the call again with valid JSON."
 ID_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-ID_LENGTH = 9  # letters and digits, exactly: what Mistral's templates ask for, and every other server takes
+# Letters and digits, exactly: Mistral's templates require it, and every other server accepts it.
+ID_LENGTH = 9
 
 
 class Call(Struct, frozen=True, kw_only=True):
-    """A call that a model asks for. None as `arguments`: they are no JSON object.
+    """A call that a model asks for. `arguments` is None if they are not a JSON object.
 
-    `id` is the provider's where it gives one that is unique in what is sent, else ours.
+    `id` is the provider's if it is unique within the conversation as sent, else ours.
     """
 
     id: str
@@ -38,7 +39,7 @@ class Call(Struct, frozen=True, kw_only=True):
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """One answer of a model, whole. `messages` are the format's own, as they go back to the same server."""
+    """One whole answer of a model. `messages` are in the server's own format, as they go back to it."""
 
     text: str
     calls: Sequence[Call]
@@ -48,7 +49,7 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 class Question(Struct, frozen=True, kw_only=True):
-    """What is asked of a model, in the format's own messages."""
+    """The input of one request to a model, in the format's own messages."""
 
     model: str
     instructions: str
@@ -59,7 +60,7 @@ class Question(Struct, frozen=True, kw_only=True):
 
 
 class Request(Struct, frozen=True, kw_only=True):
-    """`path` follows the provider's base URL; `headers` are those that the format asks for, the key's included."""
+    """`path` follows the provider's base URL; `headers` are the format's, including the key's."""
 
     path: str
     headers: Mapping[str, str]
@@ -69,8 +70,8 @@ class Request(Struct, frozen=True, kw_only=True):
 class Reader(Protocol):
     """Reads one answer.
 
-    `began` once a piece of it has come; `is_whole` once the format's own end has, without which a stream that ends has
-    broken off; `is_over` once nothing more will come.
+    `began`: a piece of it has arrived. `is_whole`: the format's end marker has arrived; a stream that ends without it
+    has broken off. `is_over`: nothing more will come.
     """
 
     @property
@@ -91,12 +92,12 @@ class Reader(Protocol):
         ...
 
     def answer(self, ids: "CallIds", /) -> Answer:
-        """What was read, after its end; raises `Trouble` if it is no answer."""
+        """The answer, once it has been read to its end; raises `Trouble` if it is not usable."""
         ...
 
 
 class Format(Protocol):
-    """One API. An object serves one model at one address; `headers` are those of every request, with the key."""
+    """One API. An object serves one model at one address; `headers`, with the key, go with every request."""
 
     @property
     def headers(self) -> Mapping[str, str]: ...
@@ -112,7 +113,7 @@ class Format(Protocol):
         ...
 
     def called(self, calls: Sequence[Call]) -> Sequence[JSONObject]:
-        """An assistant's message, or messages, that ask for calls; in the plain form."""
+        """An assistant's message or messages that ask for the calls, in the plain form."""
         ...
 
     def results(self, results: Sequence[tuple[Call, ToolCall]]) -> Sequence[JSONObject]:
@@ -122,28 +123,28 @@ class Format(Protocol):
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Trouble: ...
 
     def adapt(self, trouble: Trouble, /) -> bool:
-        """Learn from a refusal; True if the next request will differ, so that it is worth sending."""
+        """Learn from a refusal; True if the next request will differ and so is worth sending."""
         ...
 
 
 class CallIds:
-    """Ids of calls for one conversation as it is sent: each is nine letters and digits, and is given once.
+    """Call ids for one conversation as it is sent: each is nine letters and digits, and is given once.
 
-    They follow from what they are made of, so that the same history makes the same messages, which providers cache.
+    An id is derived from its input, so the same history makes the same messages, which providers can cache.
     """
 
     def __init__(self) -> None:
         self._given: set[str] = set()
 
     def take(self, id_: str) -> bool:
-        """Whether an id may stay as it is: it is there, and no call before has it."""
+        """Whether an id may be kept: it is not empty, and no earlier call has it. If so, it is taken."""
         if not id_ or id_ in self._given:
             return False
         self._given.add(id_)
         return True
 
     def note(self, messages: Iterable[JSONObject]) -> None:
-        """Take the ids that messages of a format's own have."""
+        """Mark as taken the ids in messages that a server wrote."""
         for message in messages:
             content = message.get("content")
             blocks = content if isinstance(content, list) else []
@@ -166,9 +167,9 @@ class CallIds:
 
 
 def plain(format_: Format, text: str, calls: Sequence[ToolCall], ids: CallIds) -> Iterator[JSONObject]:
-    """What an assistant said and did, without anything of a provider's.
+    """An assistant's text and calls, without anything of a provider's.
 
-    Each call and its result are a pair of messages of its own: some models' templates take no two calls in one.
+    Each call and its result are a separate pair of messages: some models' templates accept only one call in a message.
     """
     for made in calls:
         call = Call(id=ids.make(made.id), name=made.name, arguments=made.arguments)
@@ -178,9 +179,9 @@ def plain(format_: Format, text: str, calls: Sequence[ToolCall], ids: CallIds) -
 
 
 def decoded(decode: Callable[[bytes], T], kind: type[T], data: bytes) -> T:
-    """JSON as a struct; raises `Trouble`, for a known member of a wrong type as well.
+    """JSON as a struct; raises `Trouble`, also for a known member of a wrong type.
 
-    msgspec refuses half a surrogate pair and half a character, which servers send; the standard library takes them.
+    Servers send half surrogate pairs and half characters. msgspec refuses these; the standard library accepts them.
     """
     try:
         return decode(data)
@@ -195,7 +196,7 @@ def decoded(decode: Callable[[bytes], T], kind: type[T], data: bytes) -> T:
 
 
 def arguments_of(text: str) -> JSONObject | None:
-    """A call's arguments; none at all are an empty object."""
+    """A call's arguments; an empty text is an empty object."""
     if not text.strip():
         return {}
     try:
@@ -206,7 +207,7 @@ def arguments_of(text: str) -> JSONObject | None:
 
 
 def outcome(call: ToolCall) -> Any:
-    """What a model is told of a call: its result, or what was wrong."""
+    """The outcome that a model gets for a call: its result, or its error."""
     return call.error if call.error is not UNSET else call.result
 
 
@@ -223,7 +224,7 @@ def to_text(value: Any) -> str:
 
 
 def clean(value: Any) -> Any:
-    """The JSON value without what a database's text cannot hold: U+0000, and halves of surrogate pairs."""
+    """The JSON value without U+0000 and halves of surrogate pairs, which a database's text cannot hold."""
     match value:
         case str():
             return mended(value).replace("\0", "\ufffd")
@@ -235,7 +236,7 @@ def clean(value: Any) -> Any:
 
 
 def error_words(body: bytes) -> tuple[list[str], str, Any]:
-    """An error response's codes, its sentence, and the whole as JSON: all APIs nest them alike."""
+    """An error response's codes, its sentence and its whole JSON; all APIs nest them alike."""
     try:
         value = json.loads(body.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
@@ -259,7 +260,7 @@ def words_of_error(value: Any) -> tuple[list[str], str]:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds: `retry-after-ms` of OpenAI, `Retry-After` (RFC 9110, 10.2.3), and LiteLLM's name for the latter."""
+    """Seconds from OpenAI's `retry-after-ms`, from `Retry-After` (RFC 9110, 10.2.3), or from LiteLLM's name for that."""
     for name, factor in (("retry-after-ms", 0.001), ("retry-after", 1.0), ("llm_provider-retry-after", 1.0)):
         try:
             return float(headers[name]) * factor
@@ -269,7 +270,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def added(usages: Iterable[Usage | None]) -> Usage | None:
-    """The tokens of several answers; None if no answer told any, as of some compatible servers."""
+    """The tokens of several answers; None if none has a count, as with some compatible servers."""
     told = [usage for usage in usages if usage is not None]
     if not any(usage.input_tokens or usage.output_tokens for usage in told):
         return None

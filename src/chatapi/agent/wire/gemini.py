@@ -1,6 +1,6 @@
 """Gemini's generateContent: https://ai.google.dev/api/generate-content
 
-Thought signatures go back with the parts that they came with: https://ai.google.dev/gemini-api/docs/thought-signatures
+Thought signatures go back with the parts that carried them: https://ai.google.dev/gemini-api/docs/thought-signatures
 """
 
 import re
@@ -27,7 +27,7 @@ from chatapi.agent.wire.formats import (
 from chatapi.agent.wire.speech import Said, Speech
 from chatapi.agent.wire.trouble import Trouble, refusal, told_in_stream
 
-# Google's own word for a call that no model of theirs has signed; Gemini 3 refuses one without any.
+# Google's own placeholder for a call that no Gemini model signed; Gemini 3 refuses a call without a signature.
 UNSIGNED = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
 REASONS: dict[str, FinishReason] = {"STOP": "stop", "MAX_TOKENS": "length"}
 FILTERS = {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "LANGUAGE"}
@@ -76,7 +76,7 @@ class Tokens(Struct, rename="camel"):
 
 
 class Chunk(Struct, rename="camel"):
-    """A chunk of a stream, and a whole answer as well."""
+    """A chunk of a stream, or a whole answer."""
 
     candidates: list[Candidate] | None = None
     prompt_feedback: PromptFeedback | None = None
@@ -157,7 +157,7 @@ def function_call(name: str, arguments: JSONObject | None, id_: str | None) -> J
 
 
 def delay_of(value: Any) -> float | None:
-    """`RetryInfo` among an error's details (google.rpc)."""
+    """The delay in seconds from `RetryInfo` (google.rpc) among an error's details."""
     error = value.get("error") if isinstance(value, dict) else None
     details = error.get("details") if isinstance(error, dict) else None
     for detail in details if isinstance(details, list) else []:
@@ -170,7 +170,7 @@ def delay_of(value: Any) -> float | None:
 class ContentReader:
     def __init__(self, speech: Speech) -> None:
         self.began = False
-        self.is_over = False  # usage may follow the reason, so it is over when the stream ends
+        self.is_over = False  # usage may follow the finish reason, so only the stream's end is the end
         self._speech = speech
         self._parts: list[JSONObject] = []
         self._calls: list[FunctionCall] = []
@@ -236,7 +236,7 @@ class ContentReader:
             raise Trouble("unusable", finish)
         if self._finish is None:
             raise Trouble("broken" if self.began else "unusable", "no finishReason")
-        # Older models give no ids, and go by names and order.
+        # Older models give no ids; names and order match calls with results.
         calls = [Call(id=call.id or "", name=call.name, arguments=call.args or {}) for call in self._calls]
         reason = REASONS.get(finish, "other")
         return Answer(

@@ -1,7 +1,7 @@
 """The one place that sends requests to models: one aiohttp session a process, one request an answer.
 
-What aiohttp does as a reader of event streams decides much here: it takes the end of a connection for the end of a
-body, closes a response only by its block, and never sends a POST again.
+Three habits of aiohttp shape this code: it takes the end of a connection for the end of a body, closes a response
+only at the end of its block, and never sends a POST again.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ from chatapi.agent.wire.sse import EventSplitter, EventTooLong
 from chatapi.agent.wire.trouble import Trouble
 from chatapi.settings import SettingsError
 
-CONNECT_SECONDS = 5.0  # a connection that does not come about by then never will
-KEEP_ALIVE_SECONDS = 30.0  # below what providers' balancers keep one for
-DNS_SECONDS = 60  # an address is asked for once in these, and not for each call
-REST_SECONDS = 1.0  # for the end of a body whose answer is whole, so that its connection is used again
+CONNECT_SECONDS = 5.0  # a connection not made by then never will be
+KEEP_ALIVE_SECONDS = 30.0  # less than providers' load balancers keep an idle connection
+DNS_SECONDS = 60  # how long an address is cached, so that not every call looks it up
+REST_SECONDS = 1.0  # waits for the end of a body whose answer is whole, so that its connection is reused
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 
@@ -35,11 +35,11 @@ MAX_ERROR_BYTES = 64 * 1024
 class ModelClient:
     """An asynchronous context manager; requests go through the environment's proxy (`HTTPS_PROXY`, `NO_PROXY`).
 
-    Certificates are checked by the system's authorities, or those of `SSL_CERT_FILE`.
+    Certificates are checked against the system's authorities or those of `SSL_CERT_FILE`.
     """
 
     def __init__(self) -> None:
-        # Read once: aiohttp would look into files for each request (`trust_env`), in a thread of its own.
+        # Read once: with `trust_env`, aiohttp would read files in a thread for each request.
         self._proxies = getproxies()
         check_proxies(self._proxies)
         self._session: ClientSession | None = None
@@ -47,14 +47,15 @@ class ModelClient:
 
     async def __aenter__(self) -> Self:
         connector = TCPConnector(
-            limit=0,  # as many as there are turns
+            limit=0,  # each turn may have one
             keepalive_timeout=KEEP_ALIVE_SECONDS,
             ttl_dns_cache=DNS_SECONDS,
             ssl=ssl.create_default_context(),
         )
         self._session = ClientSession(
             connector=connector,
-            timeout=ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),  # reading: the turn's own time
+            # No limit on reading: the turn's own time limits that.
+            timeout=ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             headers={"User-Agent": f"chatapi/{__version__}"},
         )
         return self
@@ -70,7 +71,7 @@ class ModelClient:
     async def ask(
         self, base_url: str, request: Request, format_: Format, reader: Reader
     ) -> AsyncIterator[Said]:
-        """Send a request and read its answer into `reader`, as it comes; raises `Trouble`."""
+        """Send a request and read its answer into `reader` as it arrives; raises `Trouble`."""
         if self._session is None:
             raise RuntimeError("the client is not open")
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **request.headers}
@@ -88,13 +89,13 @@ class ModelClient:
                 self._leave_connection(response)
             finally:
                 if response not in self._resting:
-                    response.close()  # nothing else closes it, or the place that it has in the pool
+                    response.close()  # nothing else closes it or frees its place in the pool
         except (ClientError, HttpProcessingError, TimeoutError, OSError) as error:
             if not reader.is_whole:
                 raise Trouble("away", type(error).__name__) from error
 
     async def get(self, url: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """The status and the body of what a server says of itself; raises `Trouble`."""
+        """The status and the body of a GET, for a server's information about itself; raises `Trouble`."""
         if self._session is None:
             raise RuntimeError("the client is not open")
         try:
@@ -109,7 +110,7 @@ class ModelClient:
         if response.status != 200:
             body = await limited(response, MAX_ERROR_BYTES)
             raise format_.refusal(response.status, response.headers, body)
-        if response.content_type == "application/json":  # asked for, or by a server that cannot stream
+        if response.content_type == "application/json":  # requested, or the server cannot stream
             for said in reader.whole(await limited(response, MAX_BODY_BYTES)):
                 yield said
             return
@@ -128,7 +129,7 @@ class ModelClient:
             raise Trouble("no-events")
 
     def _leave_connection(self, response: ClientResponse) -> None:
-        """Read to the end of a body whose answer is whole, so that the next request finds the connection open."""
+        """Read a whole answer's body to its end, so that the next request can reuse the connection."""
         if not response.content.at_eof():
             self._resting[response] = rest = asyncio.create_task(self._read_rest(response))
             rest.add_done_callback(lambda _: self._resting.pop(response))
@@ -141,7 +142,7 @@ class ModelClient:
 
 
 async def limited(response: ClientResponse, size: int) -> bytes:
-    """The body, if it has no more bytes than `size`; raises `Trouble`."""
+    """The body, at most `size` bytes; raises `Trouble` for a longer one."""
     body = bytearray()
     async for piece in response.content.iter_any():
         body += piece
@@ -153,12 +154,12 @@ async def limited(response: ClientResponse, size: int) -> bytes:
 def encoded(body: Mapping[str, object]) -> bytes:
     try:
         return msgspec.json.encode(body)
-    except UnicodeEncodeError:  # half a surrogate pair, from a row of an earlier version
+    except UnicodeEncodeError:  # half a surrogate pair, from a row that an earlier version stored
         return to_text(body).encode()
 
 
 def proxy_of(url: str, proxies: dict[str, str]) -> str | None:
-    """The proxy for an address: of its scheme, unless `NO_PROXY` excepts its host."""
+    """The proxy for an address: the one of its scheme, unless `NO_PROXY` exempts its host."""
     scheme, _, rest = url.partition("://")
     proxy = proxies.get(scheme)
     if proxy is None or proxy_bypass(rest.partition("/")[0]):
@@ -167,7 +168,7 @@ def proxy_of(url: str, proxies: dict[str, str]) -> str | None:
 
 
 def check_proxies(proxies: Mapping[str, str]) -> None:
-    """Raises `SettingsError` for a proxy that aiohttp would pass by in silence, or speak to wrongly."""
+    """Raises `SettingsError` for a proxy that aiohttp would silently ignore or address wrongly."""
     for scheme in ("http", "https"):
         proxy = proxies.get(scheme, "")
         if proxy and not proxy.startswith("http://"):

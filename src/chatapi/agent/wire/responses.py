@@ -1,6 +1,6 @@
 """OpenAI's Responses API: https://platform.openai.com/docs/api-reference/responses
 
-Nothing is stored there (`store: false`): items go back whole, without their ids, and reasoning sealed.
+OpenAI stores nothing (`store: false`): items go back whole, without ids, and with encrypted reasoning.
 """
 
 import re
@@ -59,7 +59,7 @@ class Response(Struct):
 
 
 class Event(Struct):
-    """One event of a stream. Members of an `error` event stand in it, or in its `error`."""
+    """One event of a stream. An `error` event has its members at the top or inside `error`."""
 
     type: str
     delta: Any = None
@@ -140,7 +140,7 @@ class Responses:
         return refusal(status, codes, sentence, retry_after(headers))
 
     def adapt(self, trouble: Trouble) -> bool:
-        """Models that do not reason refuse to seal what they have not."""
+        """Models that do not reason refuse a request for encrypted reasoning."""
         if self._seals and "Encrypted content is not supported" in trouble.sentence:
             self._seals = False
             return True

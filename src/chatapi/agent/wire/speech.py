@@ -1,4 +1,4 @@
-"""What a model says, as it is passed on: whole characters, thoughts told from words, no line ends at the beginning."""
+"""Cleans a model's text: joins split characters, separates reasoning from the answer, drops line ends at the start."""
 
 from collections.abc import Iterator
 from typing import TypeAlias
@@ -8,13 +8,13 @@ from chatapi.agent.ports import ReasoningDelta, TextDelta, TextWasReasoning
 Said: TypeAlias = TextDelta | ReasoningDelta | TextWasReasoning
 
 OPENING, CLOSING = "<think>", "</think>"
-QUOTES = "`'\"«“"  # before a tag that is spoken about
+QUOTES = "`'\"«“"  # before a tag that is only mentioned
 
 
 class WholeCharacters:
-    """Joins the halves of a surrogate pair that two pieces bring; a half that stays alone is U+FFFD.
+    """Joins the halves of a surrogate pair from two pieces; a half without its other half becomes U+FFFD.
 
-    JSON writes characters beyond U+FFFF as two escapes, and some servers cut a text between them.
+    JSON may write characters beyond U+FFFF as two escapes, and some servers cut a text between them.
     """
 
     def __init__(self) -> None:
@@ -47,15 +47,15 @@ class Speech:
     """One answer of a model, piece by piece.
 
     A text that begins with `<think>` is reasoning up to `</think>`. A lone `</think>` means that the model's template
-    had opened it: all that was said before was reasoning, which is told by `TextWasReasoning`. `is_opened` says that
-    this is known of the model from the beginning, and is true afterwards if it turned out so.
+    wrote the opening tag: all text before it was reasoning, and `TextWasReasoning` says so. `is_opened` is true from
+    the start if this is known of the model, and becomes true when it turns out so.
     """
 
     def __init__(self, *, is_opened: bool = False) -> None:
         self.is_opened = is_opened
         self._text: list[str] = []
         self._thoughts: list[str] = []
-        self._pending = ""  # may be the beginning of a tag, or line ends at the text's beginning
+        self._pending = ""  # may begin a tag, or be line ends at the text's start
         self._state = "thinking" if is_opened else "beginning"
         self._closed = False
         self._spoken = WholeCharacters()
@@ -70,7 +70,7 @@ class Speech:
         return "".join(self._thoughts)
 
     def say(self, piece: str) -> Iterator[Said]:
-        """A piece of what the server calls text."""
+        """Take a piece that the server calls text."""
         piece = self._spoken.take(piece)
         if self._state == "saying" and not self._pending and (self._closed or "<" not in piece):
             if piece:  # nearly every piece
@@ -81,19 +81,19 @@ class Speech:
         yield from self._sort(at_end=False)
 
     def think(self, piece: str) -> Iterator[Said]:
-        """A piece of what the server calls reasoning: then it has told the two apart itself."""
+        """Take a piece that the server calls reasoning; such a server separates the two itself."""
         if piece := self._thought.take(piece):
             if self._state == "thinking" and self.is_opened:
                 self._state, self.is_opened = "beginning", False
             yield self._reasoned(piece)
 
     def end(self) -> Iterator[Said]:
-        """What was held back, when no more will come."""
+        """Give the text that was held back, once no more will come."""
         if rest := self._thought.rest():
             yield self._reasoned(rest)
         self._pending += self._spoken.rest()
         yield from self._sort(at_end=True)
-        if self.is_opened and not self._closed:  # it had learned something wrong: all of it was the answer
+        if self.is_opened and not self._closed:  # `is_opened` was wrong: all of it was the answer
             self.is_opened = False
             answer = self.reasoning.lstrip("\r\n")
             self._thoughts.clear()
@@ -156,7 +156,7 @@ class Speech:
 
 
 def without_half_a_tag(text: str) -> tuple[str, str]:
-    """The text up to what may be the beginning of `</think>`, and that."""
+    """Split off an end of the text that may be the beginning of `</think>`."""
     start = text.rfind("<", max(0, len(text) - len(CLOSING) + 1))
     if start >= 0 and CLOSING.startswith(text[start:]):
         return text[:start], text[start:]

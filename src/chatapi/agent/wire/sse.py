@@ -1,22 +1,22 @@
-"""Server-sent events, as far as models' servers use them.
+"""Server-sent events, as far as model servers use them.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
 """
 
 from collections.abc import Iterator
 
-# Bytes; a whole answer in one event is far below, and a stream without end is bounded.
+# Bytes; far more than a whole answer in one event, and a bound on an event without end.
 LONGEST_EVENT = 8 * 1024 * 1024
 
 
 class EventTooLong(Exception):
-    """An event has more bytes than any answer of a model."""
+    """An event has more bytes than any model's answer."""
 
 
 class EventSplitter:
-    """Bytes as they come in, the `data` of each whole event out. Names and ids of events are left out.
+    """Takes bytes as they arrive and gives the `data` of each whole event, without its name and id.
 
-    An event that the stream breaks off in is none, as the specification has it.
+    An event that the stream's end cuts off is dropped, as the specification says.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class EventSplitter:
         self._first = True
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """Raises `EventTooLong`."""
+        """Take more bytes; raises `EventTooLong`."""
         if b"\r" in piece or self._ended_with_cr:
             piece = self._with_line_feeds(piece)
         if self._first and piece:

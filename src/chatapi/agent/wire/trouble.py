@@ -1,4 +1,4 @@
-"""Why a model gave no answer, and what the caller is told of it. What the provider said goes to the log at most."""
+"""Why a model gave no answer, and the error that the caller gets. The provider's own words go at most to the log."""
 
 import re
 from collections.abc import Sequence
@@ -18,28 +18,28 @@ from chatapi.errors.models import (
 )
 
 Kind: TypeAlias = Literal[
-    "busy",  # limited or overloaded
-    "down",  # another error of the provider's own
+    "busy",  # rate-limited or overloaded
+    "down",  # another error on the provider's side
     "away",  # no connection, or one that broke
     "slow",  # no answer within the time that this model has
-    "broken",  # an answer that cannot be read, or without its end
+    "broken",  # an answer that cannot be read or has no end
     "no-events",  # a stream that ended before its first event
-    "unusable",  # an answer that is none: a malformed call, no candidate, an error in the place of its beginning
-    "empty",  # no word and no call
-    "too-long",  # the history and the message are more than the model takes
+    "unusable",  # not an answer: a malformed call, no candidate, an error instead of a beginning
+    "empty",  # no text and no call
+    "too-long",  # the history and the message exceed the model's context
     "filtered",
     "refused",  # the request or the key is wrong
 ]
 # The same request may succeed with another model, or later.
 PASSING: frozenset[Kind] = frozenset({"busy", "down", "away", "slow", "broken"})
-# The same request may succeed at once: models are no functions.
+# The same request may succeed at once: a model's answers vary.
 MAY_DIFFER: frozenset[Kind] = frozenset({"no-events", "unusable", "empty"})
 
 BUSY_STATUS = {429, 503, 529}  # 529 is Anthropic's "overloaded"
-PASSING_STATUS = {408, 409}  # of those below 500
-BUSY_SECONDS = 5  # when the provider tells no delay
+PASSING_STATUS = {408, 409}  # of the statuses below 500
+BUSY_SECONDS = 5  # if the provider gives no delay
 SENTENCE_CHARACTERS = 200
-QUOTED_CHARACTERS = 12  # so many of the user's in a row are a quotation
+QUOTED_CHARACTERS = 12  # so many consecutive characters of the user's are a quotation
 
 TOO_LONG_CODES = {"context_length_exceeded", "exceed_context_size_error", "request_too_large"}
 TOO_LONG_WORDS = re.compile(
@@ -53,7 +53,7 @@ FILTER_CODES = {"content_filter", "ResponsibleAIPolicyViolation", "content_polic
 class Trouble(Exception):
     """A model gave no answer. `codes` and `sentence` are the provider's own words, for the log.
 
-    `status` is that of the HTTP response, if it was one that refused; `retry_after` is in seconds.
+    `status` is the HTTP status of a refusal; `retry_after` is in seconds.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Trouble(Exception):
         self.retry_after = retry_after
 
     def words(self, secrets: Sequence[str], said: Sequence[str]) -> str:
-        """What the provider says, for the log: without `secrets`, and without what is quoted from `said`."""
+        """The provider's words for the log, without `secrets` and without quotations from `said`."""
         sentence = " ".join(self.sentence.split())
         for secret in secrets:
             sentence = sentence.replace(secret, "…")
@@ -83,7 +83,7 @@ class Trouble(Exception):
 
 
 def without_quotations(sentence: str, said: Sequence[str]) -> str:
-    """The sentence with `…` in the place of each run of characters that stands in one of the texts, too."""
+    """The sentence with `…` for each run of characters that is also in one of the texts."""
     texts = [" ".join(text.split()) for text in said]
     for short in sorted({text for text in texts if 0 < len(text) < QUOTED_CHARACTERS}, key=len, reverse=True):
         sentence = re.sub(rf"(?<!\w){re.escape(short)}(?!\w)", "…", sentence)
@@ -104,7 +104,7 @@ def without_quotations(sentence: str, said: Sequence[str]) -> str:
 
 
 def refusal(status: int, codes: Sequence[str], sentence: str, retry_after: float | None) -> Trouble:
-    """The trouble that an error response tells, in whichever format."""
+    """The trouble that an error response means, in any format."""
     kind: Kind
     if FILTER_CODES & set(codes):
         kind = "filtered"
@@ -120,7 +120,7 @@ def refusal(status: int, codes: Sequence[str], sentence: str, retry_after: float
 
 
 def told_in_stream(codes: Sequence[str], sentence: str, *, began: bool) -> Trouble:
-    """The trouble that an error object tells in the place of a further event."""
+    """The trouble for an error object that comes instead of a stream's next event."""
     kind: Kind
     if FILTER_CODES & set(codes):
         kind = "filtered"
@@ -134,7 +134,7 @@ def told_in_stream(codes: Sequence[str], sentence: str, *, began: bool) -> Troub
 
 
 def failure_of(trouble: Trouble, *, began: bool) -> AppError:
-    """The error that a client sees; `began` says whether a piece of the answer had arrived."""
+    """The error that a client sees; `began`: a piece of the answer had arrived."""
     if trouble.kind == "busy":
         delay = BUSY_SECONDS if trouble.retry_after is None else max(1, ceil(trouble.retry_after))
         return ModelBusy("The model is busy; try again shortly.", retry_after=delay)
