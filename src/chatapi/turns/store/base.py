@@ -59,7 +59,7 @@ class TurnStore:
         return await self._database.run(user_id, lambda session: begin.seen(session, user_id, key))
 
     async def finish(self, run: Run, said: Said, shown: Shown) -> ChatAnswer:
-        """Store the answer and end the turn; `shown` tells which chunks were written, which are then deleted.
+        """Store the answer and end the turn; if `shown` tells of chunks, delete these.
 
         Raises `TurnCancelled` when the turn is no longer this run's; so do `fail` and `cancel`.
         """

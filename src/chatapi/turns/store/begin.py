@@ -1,4 +1,4 @@
-"""How a turn begins: as a new one, as a retry of a key, or as another answer to the last message.
+"""How a turn begins: as a new one, as a retry of a key, or to answer the last turn anew.
 
 It uses Core statements instead of flushing objects, because a turn's cost is its round trips. Locks are taken in one
 order, conversation before turn, so that no two transactions wait for each other.

@@ -22,8 +22,8 @@ async def read_history(
 ) -> list[HistoryMessage]:
     """The messages of the last turns that the model may see, oldest first.
 
-    These are the answered turns, and the cancelled ones that had said or done something; of several that answer the
-    same message, the last. Failed turns and half turns are left out, so the roles always alternate.
+    These are the answered turns, and the cancelled ones that had said or done something; of a turn and those that
+    answer it anew, only the last. Failed turns and half turns are left out, so the roles always alternate.
     """
     history = select_history(user_id, conversation_id, turns=turns, before=before)
     with measuring("history"):
