@@ -94,7 +94,7 @@ class TurnLog:
 
     @property
     def ended(self) -> ChatAnswer | AppError | None:
-        """What a stream ends with after the last event; None while it goes on."""
+        """The outcome that a stream ends with after the last event; None while it goes on."""
         return self.outcome or self._parting
 
     def begin_step(self) -> None:

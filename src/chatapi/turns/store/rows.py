@@ -22,7 +22,7 @@ ASSISTANT = literal_column("'assistant'", Text())
 
 
 class Claim(Struct, frozen=True, kw_only=True):
-    """What a process brings to a turn: `run_id` is new for each run, `history` is how many turns it looks back."""
+    """A process's claim to run a turn: `run_id` is new for each run, `history` is how many turns it looks back."""
 
     run_id: str
     worker_id: str
