@@ -31,8 +31,8 @@ def is_answered_or_under_way(turn: Any) -> ColumnElement[bool]:
 def superseded(counts: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[bool]:
     """Whether a later turn, for which `counts` holds, answers anew what `Turn` answers.
 
-    Use CASE, not COALESCE: PostgreSQL takes COALESCE for leaky, and under row-level security would look for no index
-    by it.
+    Use CASE, not COALESCE: PostgreSQL takes COALESCE for leaky, and would use no index for it under row-level
+    security.
     """
     later = aliased(Turn)
     first = case((Turn.alternative_of.is_(None), Turn.id), else_=Turn.alternative_of)

@@ -85,7 +85,7 @@ def write_ahead_log(settings: Settings, patience: Patience) -> WriteAheadLog | N
 def measured_pool(metrics: Metrics) -> type[AsyncAdaptedQueuePool]:
     """A pool that says how large it is, how many of its connections are out, and how long callers wait.
 
-    It is a class, because SQLAlchemy makes the pool, and makes it anew when it must.
+    Returns a class, because SQLAlchemy makes the pool, and makes it anew when it must.
     """
 
     class MeasuredPool(AsyncAdaptedQueuePool):
@@ -110,7 +110,7 @@ def measured_pool(metrics: Metrics) -> type[AsyncAdaptedQueuePool]:
 
 
 def make_private_file(path: Path) -> None:
-    """Make an empty file for SQLite that only its owner can read, as are those that SQLite puts beside it."""
+    """Make an empty file for SQLite that only its owner can read; SQLite gives its other files the same mode."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
@@ -150,8 +150,8 @@ def plan_for_all(engine: AsyncEngine) -> None:
     """Have PostgreSQL plan a statement once for all values, not anew for each, and in the order of an index.
 
     Our statements use an owner's index whatever the values are, and planning a turn's takes longer than running it.
-    Not for a pooler in transaction mode: it keeps no statement, and the setting would stay on a server that others
-    use.
+    Do not use this behind a pooler in transaction mode: it keeps no statement, and the setting would stay on a server
+    that others use.
     """
 
     @event.listens_for(engine.sync_engine, "connect")

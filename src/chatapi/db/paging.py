@@ -58,7 +58,7 @@ def decode_cursor(cursor: str | None, key_type: type[KeyT]) -> KeyT | None:
 def page_of(
     rows: Sequence[RowT], limit: int, to_item: Callable[[RowT], T], to_key: Callable[[RowT], object]
 ) -> Page[T]:
-    """A page from `limit + 1` rows: the last of these is not shown, and says that there is more."""
+    """A page from `limit + 1` rows: a row too many is not shown, but says that there is more."""
     shown = rows[:limit]
     more = len(rows) > limit
     cursor = urlsafe_b64encode(msgspec.json.encode(to_key(shown[-1]))).decode("ascii") if more else None

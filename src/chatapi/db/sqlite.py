@@ -37,7 +37,7 @@ LOCKED_SECONDS = 5.0  # how long another process may write; for an engine withou
 ASK_SECONDS = 0.002, 0.05  # between two tries to get the lock: at first, and at most
 SOON_SECONDS = 0.05  # until a commit that nobody waits for is synced; a short turn has ended by then
 STEPS = 1_000  # of SQLite's virtual machine, between two looks at a SELECT
-LOOKS = 200  # that a SELECT may take on the loop: some milliseconds
+LOOKS = 200  # at a SELECT before it goes to a thread: some milliseconds
 COMMITS_TO_CHECKPOINT = 100  # a log of some megabytes; SQLite's own measure is 1,000 pages, or 4 MB
 
 sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter

@@ -33,7 +33,7 @@ class TaskContent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class NewTask(TaskContent, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A task to add or (PUT) to put in a task's place; a member that is left out takes its default."""
+    """A task to add, or (PUT) a task's new content; a member that is left out takes its default."""
 
     completed: bool = False
 

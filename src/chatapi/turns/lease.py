@@ -19,8 +19,7 @@ HEARTBEAT_SECONDS = LEASE_SECONDS / 3
 class Lease:
     """The lease of one process; the process's turns carry the lease's id.
 
-    A process sends one heartbeat however many turns it runs, and none when it runs none, so that the database can
-    sleep.
+    A process sends one heartbeat however many turns it runs, and none without turns, so that the database can sleep.
 
     `turn_seconds` is how long a turn may need its lease.
     """

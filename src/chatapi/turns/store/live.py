@@ -1,7 +1,7 @@
 """The chunks of running turns, in the database, for readers in other processes.
 
-Chunks are written at a bounded rate, not once a token. They are deleted when their turn ends: its message then has it
-all.
+Chunks are written at a bounded rate, not once a token. A turn's chunks are deleted when it ends: its message has all
+of it then.
 """
 
 from collections.abc import Collection, Sequence

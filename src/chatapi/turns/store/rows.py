@@ -50,7 +50,7 @@ class Key(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, value: str, request: ChatRequest | AnswerAnew) -> "Key":
-        """Hash what tells this request from another: the parsed body, and the turn that is answered anew."""
+        """The fingerprint covers what tells requests apart: the parsed body, and the turn that is answered anew."""
         return cls(value=value, request_hash=sha256(msgspec.json.encode(request)).hexdigest())
 
 
