@@ -57,7 +57,7 @@ from chatapi.turns.store.rows import (
 
 USER_ID = bindparam("user_id", None, type_=User.id.type)
 # Sets the owner for row-level security until the statement ends, which is its own transaction. PostgreSQL evaluates a
-# condition without a column before it reads anything (EXPLAIN: One-Time Filter), so where this one stands, the owner is set first.
+# condition without a column before it reads anything (EXPLAIN: One-Time Filter): where this one stands, the owner is set.
 OWNER = select(func.set_config("chatapi.user_id", USER_ID, true()).label("id")).cte("owner")
 OWNER_IS_SET = select(OWNER.c.id).scalar_subquery().is_not(None)
 EVERYONE = select(func.set_config("chatapi.everyone", "on", true()).label("set")).cte("everyone")
