@@ -1,9 +1,9 @@
 """How Alembic runs here: everything in one transaction, one process at a time.
 
-Processes that upgrade at once queue for a lock, and those that come late find nothing left to do. On PostgreSQL it
-is an advisory lock that ends with the transaction; on SQLite, BEGIN IMMEDIATE is the lock.
+Processes that upgrade at once queue for a lock, and the late ones find nothing left to do. On PostgreSQL it is an
+advisory lock that ends with the transaction; on SQLite, BEGIN IMMEDIATE is the lock.
 
-A statement may take as long as it needs: those who queue wait for the whole of another's upgrade, and an index of a large
+A statement may take as long as it needs: a queued process waits for another's whole upgrade, and an index of a large
 table takes minutes. Only the wait for a table is short, because all who use the table queue behind it meanwhile.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from advanced_alchemy.alembic.commands import AlembicCommandConfig
 
 MIGRATION_LOCK = 0x63686174  # any number, as long as nobody else uses it: "chat"
-TABLE_LOCK = "5s"  # what a request's statement is given; who waits for longer gets 503
+TABLE_LOCK = "5s"  # as long as a request's statement may take; a longer wait is a 503
 
 
 def migrate(connection: Connection) -> None:
@@ -44,7 +44,7 @@ def take_your_time(_: Any, __: Any, ___: Any, arguments: dict[str, Any]) -> None
 
 
 def wait_for_others(connection: Any, _: Any) -> None:
-    """On SQLite BEGIN IMMEDIATE is what queues, and it does so for no longer than this, in milliseconds."""
+    """On SQLite, let BEGIN IMMEDIATE queue for at most this many milliseconds."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout=600000")
     cursor.close()

@@ -27,9 +27,8 @@ def upgrade() -> None:
         return
     for table, owner in OWNERS.items():
         op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
-        op.execute(
-            f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY"
-        )  # the service's role owns the tables, as a rule
+        # As a rule the service's role owns the tables.
+        op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
         op.execute(
             f"CREATE POLICY own_rows ON {table} USING ({owner} = current_setting('chatapi.user_id', true) "
             "OR current_setting('chatapi.everyone', true) = 'on')"

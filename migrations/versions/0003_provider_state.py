@@ -1,4 +1,4 @@
-"""what a model's provider wants back when the conversation goes on
+"""state that a model's provider needs to go on with a conversation
 
 Revision ID: 0003
 Revises: 0002

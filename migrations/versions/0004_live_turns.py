@@ -1,4 +1,4 @@
-"""what running turns have said so far, and turns that answer an earlier one anew
+"""chunks of running turns, and turns that answer an earlier one anew
 
 Revision ID: 0004
 Revises: 0003

@@ -1,4 +1,4 @@
-"""messages by turn and owner in one index, so that no plan looks through all of an owner's instead
+"""messages by turn and owner in one index, so that no plan reads all of an owner's messages instead
 
 Revision ID: 0005
 Revises: 0004

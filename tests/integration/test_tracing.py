@@ -161,7 +161,7 @@ class TestARequest:
     async def test_that_breaks_off_is_failed_without_the_error_s_text(
         self, collector: Collector, traced: Serve, empty_database_url: str
     ) -> None:
-        """As an export does when its table goes: its status was 200, so nothing answers, and the exception goes on."""
+        """An export breaks off when its table goes: its status was 200, so no error is sent, and the exception goes on."""
         async with traced() as alice:
             await execute(empty_database_url, "DROP TABLE tasks")
             with pytest.raises(httpx.RemoteProtocolError):
@@ -186,7 +186,7 @@ class TestARequest:
         assert children(collector, request) == []
 
     async def test_is_the_only_reason_for_a_span(self, collector: Collector, traced: Serve) -> None:
-        """Heartbeats and migrations make none."""
+        """Heartbeats and migrations make no span."""
         async with traced():
             await asyncio.sleep(0)
         assert collector.spans == []

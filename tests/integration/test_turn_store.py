@@ -35,7 +35,7 @@ from tests.support.postgres import ROLE, WAITING, Postgres
 from tests.support.serving import settings_for
 
 T = TypeVar("T")
-# Where a statement may wait for another, after it has looked.
+# For tests in which a statement waits for another after it has looked.
 ON_POSTGRES = pytest.mark.parametrize("database", ["postgres", ROLE], indirect=True)
 CALLS = [
     ToolCall(id="1", name="add_task", arguments={"title": 'm"ilk\u0000'}, result={"id": 1, "b": [1, None]}),
@@ -63,7 +63,7 @@ PICTURE = {
 async def database(
     request: pytest.FixtureRequest, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Database]:
-    """On PostgreSQL as a role that row-level security holds for, and as one that it does not."""
+    """SQLite, and PostgreSQL as a role that is subject to row-level security and as one that is not."""
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('store') / 'chatapi.db'}"
         await asyncio.to_thread(upgrade, settings_for(url), Patience())
@@ -77,7 +77,7 @@ async def database(
 
 
 class Turns:
-    """A user's turns by one of the two forms. `alone` counts the transactions that did without the plain one."""
+    """A user's turns by one of the two forms. `alone` counts the transactions that did not need the plain form."""
 
     def __init__(self, database: Database, *, one: bool) -> None:
         self.user_id = f"{'one' if one else 'many'}-{uuid4().hex}"
@@ -111,16 +111,17 @@ class Turns:
             events=[TextAdded("Half")],
         )
         assert await self._store.write_chunks([chunk]) == {run.run_id}
-        assert await self._store.write_chunks([chunk]) == {run.run_id}  # its answer may have been lost
+        # Written again, as after a lost answer.
+        assert await self._store.write_chunks([chunk]) == {run.run_id}
 
     async def fail(self, run: Run | ChatAnswer, response: str) -> None:
-        """As `cancel`."""
+        """Has only the plain form, as `cancel`."""
         assert isinstance(run, Run)
         error = {"type": "model-failed", "detail": "It failed."}
         await self._store.fail(run, Said(response=response, tool_calls=[]), error)
 
     async def cancel(self, run: Run | ChatAnswer, response: str) -> None:
-        """There is no other form of it than the plain one."""
+        """Has only the plain form."""
         assert isinstance(run, Run)
         await self._store.cancel(run, Said(response=response, tool_calls=[]))
 
@@ -141,7 +142,7 @@ class Turns:
 
 
 class Noting(TurnStore):
-    """Notes that the plain form was asked."""
+    """Notes that the plain form was used."""
 
     was_asked = False
 
@@ -155,7 +156,7 @@ class Noting(TurnStore):
 
 
 class Counting(TurnStore):
-    """Counts the begins and ends for which the plain form was not asked."""
+    """Counts the begins and ends that did not use the plain form."""
 
     def __init__(self, database: Database, turns: Turns) -> None:
         super().__init__(database)
@@ -175,11 +176,11 @@ class Counting(TurnStore):
 
 
 class OnPostgres(Counting, PostgresTurnStore, Noting):
-    """One statement each."""
+    """Runs begin and finish as one statement each."""
 
 
 class OnSqlite(Counting, SqliteTurnStore, Noting):
-    """Statements that are compiled once."""
+    """Runs begin and finish as statements that are compiled once."""
 
 
 async def first_and_next(turns: Turns) -> Any:
@@ -211,7 +212,7 @@ async def a_turn_failed(turns: Turns) -> Any:
 
 
 async def an_answer_that_was_shown(turns: Turns) -> Any:
-    """What was written for readers elsewhere goes with the turn's end, in the same statement."""
+    """The turn's end deletes the chunks for readers elsewhere, in the same statement."""
     first = await turns.begin("one")
     await turns.show(first)
     await turns.finish(first, "Half an answer", "written")
@@ -280,7 +281,7 @@ async def deleted(turns: Turns) -> Any:
     await turns.finish(run)
 
 
-# With how many of its transactions the quick form does: the rest is out of the ordinary.
+# How many of its transactions the quick form handles: the rest are no common cases.
 SITUATIONS = {
     first_and_next: 6,
     a_turn_failed: 4,
@@ -313,7 +314,7 @@ async def test_both_forms_do_the_same(
     one, many = Turns(database, one=True), Turns(database, one=False)
     found = await outcome_of(situation, one)
     assert found == await outcome_of(situation, many)
-    # SQLite has one writer: what is being written is there before the end, or is not written after it.
+    # SQLite has one writer: a chunk is written before the end or not at all, so the quick form handles one more.
     more = not database.is_postgresql and situation is an_answer_that_was_shown
     assert one.alone == SITUATIONS[situation] + more  # type: ignore[index]
     if situation is first_and_next:
@@ -326,7 +327,7 @@ async def test_both_forms_do_the_same(
 async def test_a_turn_that_waited_for_another_to_end_sees_what_that_said(
     database: Database, postgres: Postgres
 ) -> None:
-    """A statement reads what was there when it began, and here that was before the wait."""
+    """A statement reads what was there when it began, which is here before the wait."""
     turns = Turns(database, one=True)
     first = await turns.begin("one")
     assert isinstance(first, Run)
@@ -360,7 +361,7 @@ async def test_a_turn_that_waited_for_another_to_end_sees_what_that_said(
 async def test_a_turn_that_was_overtaken_by_a_whole_one_sees_what_that_said(
     database: Database, postgres: Postgres
 ) -> None:
-    """The other began and ended between this one's look and its lock, so it was not seen running either."""
+    """The other turn began and ended between this one's read and its lock, so it was never seen running."""
     turns = Turns(database, one=True)
     first = await turns.begin("one")
     await turns.finish(first)

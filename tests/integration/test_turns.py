@@ -138,7 +138,7 @@ class TestCancel:
     async def test_while_a_call_is_committed_keeps_the_call(
         self, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It took effect, and the turn does not know yet."""
+        """The call took effect, but the turn does not know it yet."""
         committed = asyncio.Event()
         services = Services.of(settings_for(empty_database_url), SLOW_MACHINE, CommandedAgent())
         commit = services.store.call
@@ -263,7 +263,7 @@ class TestFinish:
 
 
 class TestDefect:
-    """What nobody has thought of: here, an exception that is none of the database's."""
+    """An unforeseen failure: here, an exception that does not come from the database."""
 
     async def test_does_not_end_the_watch_for_cancels(
         self, alice: Client, monkeypatch: pytest.MonkeyPatch
@@ -275,7 +275,7 @@ class TestDefect:
             broken.setattr(TurnStore, "runs_to_stop", defect)
             while not logged:  # noqa: ASYNC110 - the loop's own tick
                 await asyncio.sleep(0.01)
-        # A cancel would be followed by a look of its own; this is left to the watch.
+        # Not a cancel, which would look at once by itself: only the watch sees a deletion.
         await alice.delete(alice.mine(f"/conversations/{conversation['id']}"))
         told = await asyncio.wait_for(turn, 60)
         assert told.json()["type"] == "urn:chatapi:problem:turn-cancelled"
@@ -319,7 +319,7 @@ async def defect(*_: object, **__: object) -> None:
 
 
 async def begun(alice: Client) -> None:
-    """Wait until Alice's first turn has."""
+    """Wait until Alice's first turn has begun."""
     while not (await alice.get(alice.mine("/conversations"))).json()["items"]:  # noqa: ASYNC110 - nothing else tells
         await asyncio.sleep(0.05)
 

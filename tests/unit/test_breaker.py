@@ -27,7 +27,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 def fail(database: Database, *failures: Exception) -> None:
-    """Have the next statements fail so."""
+    """Have the next statements raise these."""
     left = list(failures)
 
     @event.listens_for(database.engine.sync_engine, "before_cursor_execute")
@@ -37,7 +37,7 @@ def fail(database: Database, *failures: Exception) -> None:
 
 
 async def states_of(database: Database, *failures: Exception) -> list[float]:
-    """What is told while it asks after as many failures as make it, and is answered so."""
+    """The states that a breaker reports when it probes, after `FAILURES_TO_ASK` failures, and gets these answers."""
     fail(database, *failures)
     told: list[float] = []
     breaker = Breaker(database.ping, told.append, Patience(database_probe_pause=0))
@@ -53,7 +53,7 @@ async def states_of(database: Database, *failures: Exception) -> list[float]:
 
 
 async def test_connections_that_were_killed_are_no_outage(database: Database) -> None:
-    """The pool may hand out one that was killed with the others, and is not known to be."""
+    """The pool may hand out a connection that was killed with the others, without knowing it."""
     assert await states_of(database, KILLED, KILLED) == [0]
 
 

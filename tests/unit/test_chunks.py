@@ -1,4 +1,4 @@
-"""What running turns have said, as it is stored: replicas of the version before read it, too."""
+"""The stored form of chunks, which replicas of the version before read, too."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ CALL = ToolCall(id="1", name="list_tasks", arguments={}, result=[])
 
 
 class TextDelta(Struct, frozen=True, tag=True):
-    """As version 0.1.0 reads it, and so those below."""
+    """As version 0.1.0 reads it; so do the structs below."""
 
     text: str
 

@@ -1,4 +1,4 @@
-"""How deep the way of a turn is from its task down to the driver: a reader follows it frame by frame."""
+"""How many frames a turn needs from its task down to the driver: a reader follows it frame by frame."""
 
 import asyncio
 import inspect
@@ -21,7 +21,7 @@ PACKAGE = str(Path(chatapi.__file__).parent)
 
 @pytest.fixture
 def depths(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The functions of ours that are under way whenever a statement goes out that is a transaction by itself."""
+    """Our functions on the stack at each statement that is a transaction by itself."""
     found: list[list[str]] = []
     run: Callable[..., Any] = autocommit.run
 

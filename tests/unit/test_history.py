@@ -147,7 +147,7 @@ def test_history_is_whole_turns_of_what_was_answered(
 def test_a_run_that_was_taken_over_can_write_nothing(
     loop: asyncio.Runner, database: Database, fates: list[Fate], late: int
 ) -> None:
-    """Whatever happens after, a run whose lease ended neither ends its turn nor touches a task."""
+    """A run whose lease has ended neither ends its turn nor touches a task, whatever happens later."""
 
     async def live() -> None:
         driver = Driver(database)

@@ -1,6 +1,6 @@
-"""The insides of others' libraries that are relied on: a version without one of them fails here, by name.
+"""The private parts of libraries that we rely on: a version without one of them fails here, by name.
 
-These libraries promise nothing about them, so each has an upper bound at the next version that may change them.
+These libraries promise nothing about these parts, so each has an upper bound at the next version that may change them.
 """
 
 import inspect

@@ -231,7 +231,7 @@ class TestFind:
     async def test_an_empty_set_keeps_the_old_keys_and_is_asked_again(
         self, issuer: Issuer, clock: Clock
     ) -> None:
-        """As Better Auth's is when all keys are past their grace, until it signs the next token."""
+        """Better Auth's set is empty from when all keys are past their grace until it signs the next token."""
         async with keys_of(issuer, clock) as jwks:
             old, new = issuer.keys[0], SigningKey("EdDSA")
             assert await has(jwks, old)
@@ -331,7 +331,7 @@ def misbehave(issuer: Issuer, jwks: JWKS, how: str) -> None:
 
 
 async def recover(issuer: Issuer, jwks: JWKS) -> None:
-    """The issuer is well again, and the next request's fetch gets its time."""
+    """Let the issuer answer again, and give the next request's fetch enough time."""
     issuer.released.set()
     issuer.recovers()
     jwks._fetch_seconds = A_MINUTE
@@ -375,7 +375,7 @@ class TestTrouble:
             assert await has(jwks, issuer.keys[0])
 
     async def test_that_lasts_keeps_nobody_waiting_for_it(self, issuer: Issuer, clock: Clock) -> None:
-        """The issuer fails, then hangs: who comes during the second fetch is told to come back while it goes on."""
+        """The issuer fails, then hangs: a request during the second fetch is told to come back later."""
         issuer.sends("", "503 Service Unavailable")
         async with keys_of(issuer, clock) as jwks:
             with pytest.raises(JWKSUnavailable):

@@ -31,7 +31,7 @@ metrics.breaker_open.set(1)
 
 
 def count(directory: Path) -> None:
-    """As a worker does that then dies."""
+    """Count in a process that then ends, as a worker may."""
     environ = {**os.environ, MULTIPROCESS: str(directory)}
     subprocess.run([sys.executable, "-c", COUNT], env=environ, check=True)
 

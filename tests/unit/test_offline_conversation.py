@@ -1,4 +1,4 @@
-"""How the offline assistant is talked to in the tests, and that it follows a conversation.
+"""Talks to the offline assistant, and tests that it follows a conversation.
 
 `Conversation` keeps the history as the service does; `FakeTools` keeps tasks as the tools do, and checks arguments by
 the tools' own structs.
@@ -124,13 +124,13 @@ class Conversation:
         return answer
 
     async def say_all(self, *messages: str) -> str:
-        """The answer to the last."""
+        """The answer to the last message."""
         answers = [await self.say(message) for message in messages]
         return answers[-1]
 
     @property
     def titles(self) -> list[str]:
-        """What is on the list, a star behind what is done."""
+        """The tasks on the list, with a star behind those that are done."""
         return [task["title"] + "*" * task["completed"] for task in self.tools.tasks.values()]
 
     @property

@@ -1,4 +1,4 @@
-"""What the offline assistant understands, phrasing by phrasing: which tools it calls, and that it calls no others."""
+"""The phrasings that the offline assistant understands: which tools it calls, and that it calls no others."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a client is told of a failure that no provider of the tests comes up with."""
+"""The error that a client gets for a failure that no provider of the tests produces."""
 
 import pytest
 from pydantic_ai.exceptions import (

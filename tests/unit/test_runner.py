@@ -1,4 +1,4 @@
-"""What of a running turn is handed over to be written for readers elsewhere, and how it is stopped."""
+"""Which chunks a running turn hands over for readers elsewhere, and how it is stopped."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ NOBODY = cast("Agent", None)
 
 
 def test_a_write_that_may_have_been_done_is_repeated_as_it_was() -> None:
-    """Whoever reads elsewhere may have gone on from it: with more in it, the rest would never be read."""
+    """Readers elsewhere may have gone on from the chunk: they would never read what was added to it."""
     turn = Runner(RUN, NO_STORE, NOBODY, {}, Patience(), seconds=60)
     assert turn.unwritten() is None
     turn.log.add(TextAdded("One"))
@@ -97,7 +97,7 @@ async def test_a_stop_that_is_repeated_does_not_disturb_the_cleaning_up() -> Non
 
 
 async def test_its_time_stands_still_while_a_tool_waits_for_the_database(tmp_path: Path) -> None:
-    """In a burst it may wait for a connection for longer than a model may think."""
+    """In a burst a tool may wait for a connection for longer than a model may think."""
     settings = settings_for(f"sqlite:///{tmp_path / 'chatapi.db'}", db_pool_size=1)
     await asyncio.to_thread(upgrade, settings, Patience())
     database = open_database(settings)

@@ -1,4 +1,4 @@
-"""What is offered of tools' JSON Schemas: few words, a type everywhere, and never a reason for a server to refuse."""
+"""The offered form of tools' JSON Schemas: few words, a type everywhere, and nothing that a server refuses."""
 
 import json
 from typing import Any
@@ -17,7 +17,7 @@ WORDS = {
 
 
 def of(member: Any, **more: Any) -> dict[str, Any]:
-    """What is offered of an object's only member."""
+    """The offered schema of an object's only member."""
     return offered({"type": "object", "properties": {"x": member}, **more})["properties"]["x"]  # type: ignore[no-any-return]
 
 
@@ -28,7 +28,7 @@ def offered(schema: Any) -> dict[str, Any]:
 
 
 def check(schema: dict[str, Any]) -> int:
-    """Fails unless the schema is of those that all servers understand; how many schemas are in it."""
+    """Fails unless all servers understand the schema; returns how many schemas are in it."""
     assert schema["type"] in KINDS
     assert schema.keys() <= WORDS
     assert None not in schema.get("enum", ())

@@ -270,7 +270,7 @@ class TestBetterAuthURL:
 
 
 class TestSeveralIssuers:
-    """By the keys' address, what they are called, and for whom their tokens are."""
+    """Issuers differ by their keys' address, their name and their tokens' audience."""
 
     A, B = "https://a.example", "https://b.example"
     OF_A, OF_B = [A, f"{A}/"], [B, f"{B}/"]

@@ -52,7 +52,7 @@ def syncs(monkeypatch: pytest.MonkeyPatch) -> "Syncs":
 
 
 class Syncs:
-    """Stands for a disk, which nobody can cut the power of in a test."""
+    """Stands for a disk, because a test cannot cut its power."""
 
     def __init__(self) -> None:
         self.done = 0
@@ -78,7 +78,7 @@ async def add(session: AsyncSession) -> None:
 
 
 async def tell_threads(session: AsyncSession) -> None:
-    """Have SQL's thread() say which one the statement runs in."""
+    """Make an SQL function thread(), which returns the thread that the statement runs in."""
 
     def tell(connection: Any) -> None:
         connection.connection.dbapi_connection.create_function("thread", 0, threading.get_ident)
@@ -111,7 +111,7 @@ class TestWriters:
         assert order == list(range(10))
 
     async def test_that_wait_have_no_connection_yet(self, database: Database) -> None:
-        """So that however many wait, there is one left to read by."""
+        """So a connection is left for readers, however many writers wait."""
         async with database.transaction(EVERYONE) as session:
             await session.execute(ADD)
             waiting = [asyncio.create_task(database.run(EVERYONE, add)) for _ in range(20)]
@@ -183,7 +183,7 @@ class TestTheLoop:
         assert await value(database) == (0 if reads_only else 1)
 
     async def test_a_delete_runs_in_a_thread(self, database: Database) -> None:
-        """Its cascades may be long."""
+        """A DELETE's cascades may take long."""
         async with database.transaction(EVERYONE) as session:
             await tell_threads(session)
             deleted = text("DELETE FROM counter RETURNING thread()")
@@ -229,7 +229,7 @@ class TestTheDisk:
         other.close()
         syncs.gate.set()
         await asyncio.gather(*writing)
-        assert syncs.done <= 2  # the second is of those who committed after the first had begun
+        assert syncs.done <= 2  # the second serves those who committed after the first had begun
 
     async def test_is_left_alone_by_who_only_reads(self, database: Database, syncs: Syncs) -> None:
         await value(database)
@@ -238,7 +238,7 @@ class TestTheDisk:
         assert syncs.done == 0
 
     async def test_that_fails_fails_the_transaction(self, database: Database, syncs: Syncs) -> None:
-        """It is committed for this process and others, and may be lost with the power: what COMMIT came to is unknown."""
+        """The commit is visible to all processes but may not survive a power cut, so its outcome is unknown."""
         syncs.failures = 1
         recovered: list[int] = []
 

@@ -54,7 +54,7 @@ class TestArguments:
 
 
 class Note(Struct, frozen=True):
-    """Has an `id`, which is no task's."""
+    """Has an `id` that is not a task's."""
 
     id: int
 

@@ -1,4 +1,4 @@
-"""A token that was good is not checked again, for as long as all holds that it was good by."""
+"""A good token is not checked again while everything that made it good still holds."""
 
 import time
 from datetime import timedelta
@@ -60,7 +60,7 @@ async def test_a_bad_token_is_checked_each_time_and_never_taken(verifier: TokenV
 async def test_a_token_is_refused_once_it_has_expired(
     verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the second in which PyJWT refuses it: what is remembered does not outlive its leeway."""
+    """It is refused from the second in which PyJWT refuses it: a remembered token does not outlive its leeway."""
     counter = counting(verifier)
     token = verifier.mint("alice", timedelta(hours=1))
     expires_at = (await verifier.verify(token)).expires_at
@@ -71,7 +71,7 @@ async def test_a_token_is_refused_once_it_has_expired(
         await verifier.verify(token)
         assert counter.checks == 1
         patched.setattr(time, "time", lambda: end)
-        await verifier.verify(token)  # PyJWT has a clock of its own, by which it is good
+        await verifier.verify(token)  # good by the clock of PyJWT, which is not patched
     assert counter.checks == 2
 
 

@@ -25,7 +25,7 @@ class AccountController(Controller):
         summary="Take out all of my data",
         media_type=NDJSON,
         responses={
-            # An example would be made up by a library that takes a fifth of a second to import.
+            # Making up an example would import a library that takes a fifth of a second.
             200: ResponseSpec(str, description="Lines of JSON.", media_type=NDJSON, generate_examples=False),
             **problems(),
         },
@@ -37,7 +37,7 @@ class AccountController(Controller):
         `task`, and last `end` (with their number in `records`): without that line the export was cut off.
         """
         database: Database = state.database
-        await database.ping()  # so that a database that is away is a 503, and not a stream without an end
+        await database.ping()  # so that an absent database is a 503, not a stream without an end
         return Stream(
             export(database, user_id),
             media_type=NDJSON,

@@ -1,4 +1,4 @@
-"""All of a user's data: taking it out, and erasing it. Each in many short transactions, however much there is."""
+"""Exports and erases all of a user's data, in many short transactions, however much there is."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ VERSION = 1
 PAGE = 200  # a page of the longest messages is 8 MB at the most
 BATCH = 500  # turns that go with their messages and tool calls in a fraction of a second
 
-# What is exported, in this order, each by the columns of an index that begins with the owner.
+# The tables to export, in this order, each read by the columns of an index that begins with the owner.
 EXPORTED: tuple[tuple[str, FromClause, tuple[str, ...]], ...] = (
     ("conversation", Conversation.__table__, ("id",)),
     ("turn", Turn.__table__, ("conversation_id", "id")),
@@ -23,15 +23,15 @@ EXPORTED: tuple[tuple[str, FromClause, tuple[str, ...]], ...] = (
     ("tool_call", ToolCallEntry.__table__, ("turn_id", "position")),
     ("task", Task.__table__, ("id",)),
 )
-# Said once in the header, or this service's own book-keeping.
+# These are in the header, or are this service's own book-keeping.
 LEFT_OUT = {"user_id", "worker_id", "run_id", "request_hash"}
-ERASED = (Turn, Conversation, Task)  # what is left then, and what came meanwhile, goes with the user's row
+ERASED = (Turn, Conversation, Task)  # the rest, and rows that came meanwhile, go with the user's row
 
 
 async def export(database: Database, user_id: str, *, page_size: int = PAGE) -> AsyncIterator[bytes]:
-    """Lines of JSON: a header, a record each, and an end that tells a whole export from one that was cut off.
+    """Lines of JSON: a header, a line a record, and an end; without the end, the export was cut off.
 
-    Each page is a transaction of its own: what is written meanwhile may be in it or not, and nothing twice.
+    Each page is a transaction of its own: a record written meanwhile may be missing, but none comes twice.
     """
     records = 0
     outcome: Outcome = "failure"
@@ -65,7 +65,7 @@ async def pages(
 
 
 def rows_of(user_id: str, table: FromClause) -> Select[Any]:
-    """All columns, those of later versions too; a message has its turn's status besides."""
+    """All columns, also those of later versions; a message has its turn's status, too."""
     statement = select(*(column for column in table.c if column.name not in LEFT_OUT))
     if table is Message.__table__:
         statement = statement.add_columns(Turn.status).join(Turn, Turn.id == table.c.turn_id)
@@ -77,10 +77,10 @@ def line(record: str, **values: Any) -> bytes:
 
 
 async def erase(database: Database, user_id: str, *, batch: int = BATCH) -> None:
-    """Delete everything of a user; what was erased stays so, and doing it again does no harm.
+    """Delete everything of a user. Erased data stays erased, and a second call does no harm.
 
-    Running turns are cancelled first: whatever they would still write names a turn that is running, and finds none.
-    A turn that begins meanwhile either hangs on the user's row, and goes with it, or comes after it, and is new.
+    Running turns are cancelled first: their later writes need a running turn, and find none. A turn that begins
+    meanwhile either references the user's row, and goes with it, or comes after it, and is new.
     """
     async with database.transaction(user_id) as session:
         await session.execute(

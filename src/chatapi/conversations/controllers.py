@@ -91,7 +91,7 @@ class ConversationController(Controller):
         order: FromQuery[Literal["asc", "desc"]] = "asc",
         alternatives: FromQuery[bool] = False,  # noqa: FBT002 - Litestar passes it by name
     ) -> Page[Message]:
-        """Oldest first, or with `order=desc` newest first; with `alternatives` those, too, that were answered anew."""
+        """Oldest first, or with `order=desc` newest first; with `alternatives`, also turns that were answered anew."""
         return await conversations.messages(
             user_id, conversation_id, limit=limit, cursor=cursor, order=order, alternatives=alternatives
         )

@@ -1,4 +1,4 @@
-"""Reading, renaming and deleting conversations. What makes them grow is `turns`."""
+"""Reads, renames and deletes conversations; `turns` adds to them."""
 
 from datetime import datetime
 from typing import Literal
@@ -60,7 +60,7 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         return to_schema(conversation)
 
     async def remove(self, user_id: str, conversation_id: int) -> None:
-        """With its turns and messages; a turn under way finds its row gone and ends as cancelled."""
+        """Delete it with its turns and messages; a turn under way finds its row gone and ends as cancelled."""
         removed = await self.session.scalar(
             delete(models.Conversation)
             .where(models.Conversation.id == conversation_id, models.Conversation.user_id == user_id)
@@ -79,9 +79,10 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         order: Literal["asc", "desc"],
         alternatives: bool = False,
     ) -> Page[Message]:
-        """Without `alternatives`, of turns that answer the same anew only the last that runs or has an answer.
+        """Without `alternatives`, show only one of a turn and the later turns that answer it anew.
 
-        While none of them does, the first: an attempt that came to nothing is not shown.
+        That is the last one that runs or has an answer, or else the first: an attempt that came to nothing is not
+        shown.
         """
         await self.read(user_id, conversation_id)
         message = models.Message

@@ -1,7 +1,7 @@
-"""Turns that answer the same anew: which of them counts.
+"""Which turn counts when later turns answer a first one anew.
 
-Asked of one turn at a time, by a row that answers the question, and not by EXISTS: of that PostgreSQL makes
-joins, and then looks at all turns to give the last ten, or at the answers of everybody.
+A scalar subquery asks this for one turn at a time. Do not use EXISTS: PostgreSQL makes joins of it, and then reads
+all turns to give the last ten, or everybody's answers.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from chatapi.db.models import RUNNING, Message, Turn
 
 
 def is_answered(turn: Any) -> ColumnElement[bool]:
-    """It has an answer that its user has seen: a whole one, or what it had said and done when it was cancelled."""
+    """Whether the turn's user has seen an answer: a whole one, or what it had said and done when cancelled."""
     answer = aliased(Message)
     said = select(answer.id).where(
         answer.turn_id == turn.id, answer.user_id == turn.user_id, answer.role == "assistant"
@@ -29,9 +29,10 @@ def is_answered_or_under_way(turn: Any) -> ColumnElement[bool]:
 
 
 def superseded(counts: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[bool]:
-    """Whether a later turn that `counts` answers anew what `Turn` answers.
+    """Whether a later turn, for which `counts` holds, answers anew what `Turn` answers.
 
-    CASE and not COALESCE, which PostgreSQL takes for leaky: under row-level security it would look for no index by it.
+    Use CASE, not COALESCE: PostgreSQL takes COALESCE for leaky, and would use no index for it under row-level
+    security.
     """
     later = aliased(Turn)
     first = case((Turn.alternative_of.is_(None), Turn.id), else_=Turn.alternative_of)
@@ -41,5 +42,5 @@ def superseded(counts: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[bo
         later.user_id == Turn.user_id,
         counts(later),
     )
-    # By a comparison whose negation it takes for the rule, where it takes IS NULL for the exception.
+    # Compare with 1 instead of testing IS NULL: the planner takes `NOT (x = 1)` for common and `x IS NULL` for rare.
     return func.coalesce(found.limit(1).scalar_subquery(), 0) == 1

@@ -1,6 +1,6 @@
-"""A statement that is a transaction by itself: no BEGIN, no COMMIT, one round trip (PostgreSQL).
+"""Runs a statement as a transaction by itself: no BEGIN, no COMMIT, one round trip (PostgreSQL).
 
-Below SQLAlchemy's connection, which costs as much again as such a statement, but on its pool and with its errors.
+It bypasses SQLAlchemy's connection, which costs as much again as such a statement, but uses its pool and its errors.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ from chatapi.tracing import Tracing
 
 
 class Statement:
-    """One that is compiled once, because SQLAlchemy takes longer to look a large one up than PostgreSQL to run it.
+    """A statement that is compiled once: SQLAlchemy takes longer to look up a large one than PostgreSQL to run it.
 
-    Its parameters are those without a value, and are given as the driver takes them. Those with a value are written
+    Parameters without a value are given with each run, as the driver takes them. Parameters with a value are written
     into the statement, so that a plan that is kept can use an index on them.
     """
 
@@ -44,15 +44,15 @@ async def run(
     statement: Statement,
     values: Mapping[str, Any],
 ) -> Sequence[Sequence[Any]]:
-    """The statement's rows, by a connection from the engine's pool.
+    """Run the statement on a connection from the engine's pool; returns its rows.
 
-    Where the statement cannot be a transaction by itself, `opening` begins its transaction; it may be several statements without
-    parameters, which go in one round trip. Raises what SQLAlchemy raises. A connection that anything went wrong on is
-    not used again, so that nothing is left to be undone.
+    If the statement cannot be a transaction by itself, `opening` begins its transaction. It may be several statements
+    without parameters, which go in one round trip. Raises what SQLAlchemy raises. A connection is not used again
+    after any error, so that nothing is left to be undone.
     """
     try:
         pooled = await engine.raw_connection()
-    except engine.dialect.loaded_dbapi.Error as error:  # which SQLAlchemy's own connections would wrap
+    except engine.dialect.loaded_dbapi.Error as error:  # SQLAlchemy's own connections would wrap it
         raise DBAPIError(None, None, error, connection_invalidated=True) from error
     driver: Any = pooled.driver_connection
     try:
@@ -65,7 +65,7 @@ async def run(
             await driver.execute("COMMIT")
     except BaseException as error:
         library = engine.dialect.loaded_dbapi.asyncpg
-        # The latter is what the driver says between hearing that it is cut off and being so.
+        # asyncpg raises InternalClientError after it hears that the connection is cut off and before it is closed.
         lost = driver.is_closed() or isinstance(error, library.InternalClientError)
         pooled.invalidate()
         if isinstance(error, library.PostgresError | library.InterfaceError | library.InternalClientError):

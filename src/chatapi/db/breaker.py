@@ -1,4 +1,4 @@
-"""A dead database is found out once, and not by each caller's time-out."""
+"""Finds out once that the database is dead, instead of by each caller's time-out."""
 
 import asyncio
 import logging
@@ -18,9 +18,9 @@ FAILURES_TO_ASK = 3  # one lost connection is no outage
 class Breaker:
     """A circuit breaker for the database of this process.
 
-    After a few outages in a row it asks the database itself, and opens when it gets no answer: connections that were
-    only killed are no outage. While it is open, callers are told at once, and it asks again and again, so that no
-    caller pays for the asking. The first answer closes it.
+    After a few outages in a row it probes the database itself, and opens if it gets no answer: killed connections
+    alone are no outage. While it is open, callers are told at once, and it goes on probing, so that no caller pays
+    for a probe. The first answer closes it.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Breaker:
         self.is_open = False
         self._patience = patience
         self._probe = probe
-        self._tell = tell  # 1 or 0: whether it is open, whenever that changes
+        self._tell = tell  # called with 1 when it opens, and with 0 when it closes
         self._failures = 0
         self._cause: Exception | None = None
         self._probing: asyncio.Task[None] | None = None

@@ -1,4 +1,4 @@
-"""The one way to begin a transaction, and what is done when the database gives trouble."""
+"""The one way to begin a transaction, with retries and a breaker for trouble with the database."""
 
 import asyncio
 import logging
@@ -59,7 +59,7 @@ class Database:
         self._connections: int = options.pool_size + options.max_overflow  # type: ignore[operator] # both are set
         self.is_postgresql = self.engine.dialect.name == "postgresql"
         self._is_behind_pooler = is_behind_pooler(options.connect_args)  # type: ignore[arg-type]
-        # What comes before a statement that would else be parsed at one server and run at another.
+        # Sent before a statement, which a pooler would otherwise let one server parse and another run.
         self._opening = f"BEGIN; SET LOCAL {BITMAPS} = off" if self._is_behind_pooler else None
         self._guarded: bool | None = None if self.is_postgresql else False
         self._distrusted_at = float("-inf")
@@ -69,12 +69,13 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, owner: Owner, *, reads_only: bool = False) -> AsyncIterator[AsyncSession]:
-        """A transaction: committed when the block ends, rolled back when it raises; its connection goes back.
+        """A transaction: committed when the block ends, rolled back when it raises.
 
-        On SQLite those that write take turns. One that says that it reads only runs beside them, and cannot write.
+        On SQLite, transactions that write take turns. With `reads_only` a transaction runs beside them, and cannot
+        write.
 
-        PostgreSQL shows and takes rows of `owner` alone, where the role that we connect as is subject to row-level
-        security: a query that forgot its owner finds nothing. With None it finds nobody's.
+        If our role is subject to row-level security, PostgreSQL shows and takes rows of `owner` alone: a query that
+        forgot its owner finds nothing. With None it finds nobody's rows.
 
         Raises `DatabaseUnavailable` at once while the breaker is open, and what the driver raises otherwise.
         """
@@ -93,7 +94,7 @@ class Database:
 
     @asynccontextmanager
     async def _turn_to_write(self, *, reads_only: bool) -> AsyncIterator[None]:
-        """SQLite has one writer. Those of this process wait for each other here, in order, before they have a connection."""
+        """Wait in order, and without a connection, for this process's other writers: SQLite has one writer."""
         if self._log is None or reads_only:
             yield
             return
@@ -108,10 +109,10 @@ class Database:
             self._log.write_turn.release()
 
     async def run(self, owner: Owner, work: Work[T], recover: Work[T | None] | None = None) -> T:
-        """A whole transaction, tried as in `tried`.
+        """Run `work` in a transaction, and try again as `tried` does.
 
-        A COMMIT that was cut off may have happened. On a second try `recover` is therefore asked before `work`: it
-        gives what the earlier try wrote, or None when that was lost.
+        A COMMIT that was cut off may have happened. So a second try asks `recover` before `work`: it returns what the
+        earlier try wrote, or None if that was lost.
         """
 
         async def attempt(is_retry: bool) -> T:  # noqa: FBT001 - see `tried`
@@ -123,9 +124,9 @@ class Database:
         return await self.tried(attempt)
 
     async def tried(self, attempt: Callable[[bool], Awaitable[T]]) -> T:
-        """What `attempt` gives, tried a few times while the database's trouble is of the kind that passes.
+        """The result of `attempt`, tried a few times while the database's trouble is of the kind that passes.
 
-        It is told whether it is tried again. Raises `DatabaseUnavailable` when the trouble lasts.
+        `attempt` is told whether it is tried again. Raises `DatabaseUnavailable` when the trouble lasts.
         """
         try:
             return await attempt(False)  # noqa: FBT003 - see above
@@ -149,7 +150,7 @@ class Database:
     ) -> Sequence[Sequence[Any]]:
         """The rows of a statement that is a transaction by itself, and sets its owner itself; PostgreSQL only.
 
-        What was cut off may have happened. Raises as `transaction` does.
+        A statement that was cut off may have happened. Raises as `transaction` does.
         """
         with self._watched():
             return await autocommit.run(self.engine, self._opening, self._tracing, statement, values)
@@ -157,10 +158,10 @@ class Database:
     async def at_once(
         self, work: Callable[[sqlite.Transaction], T | None], *, is_last: bool = True
     ) -> T | None:
-        """Do `work`, which waits for nothing, in a transaction that is rolled back when it gives None; SQLite only.
+        """Do `work`, which must not wait, in a transaction that is rolled back when it returns None; SQLite only.
 
-        Where another transaction comes before anybody is told, this one need not be the last that waits for the disk.
-        Raises as `transaction` does.
+        Pass `is_last=False` if another transaction comes before anybody is told: then this one does not wait for the
+        disk. Raises as `transaction` does.
         """
         with self._watched():
             async with self._turn_to_write(reads_only=False):
@@ -176,7 +177,7 @@ class Database:
             await self._log.sync()
 
     async def _settings(self, owner: Owner) -> dict[str, str]:
-        """What is set for a transaction, by name."""
+        """The settings for a transaction, by name."""
         settings = {BITMAPS: "off"} if self._is_behind_pooler else {}
         if owner is not None and await self._is_guarded():
             settings |= shown_to(owner)
@@ -189,7 +190,7 @@ class Database:
             yield
         except Exception as error:
             if is_read_only(error):
-                # Connections to what was the primary, or from before the order was taken back, would refuse for ever.
+                # Connections to a former primary, or from before a read-only order was lifted, would refuse for ever.
                 self._distrusted_at = time.monotonic()
             if is_outage(error):
                 self.breaker.failed()
@@ -197,7 +198,7 @@ class Database:
         self.breaker.succeeded()
 
     def _replace_distrusted(self, _: DBAPIConnection, record: ConnectionPoolEntry, __: Any) -> None:
-        """Give nobody a connection that is older than the last refusal to write."""
+        """Replace a connection that is older than the last refusal to write."""
         if record.info.setdefault("chatapi.since", time.monotonic()) < self._distrusted_at:
             raise DisconnectionError
 
@@ -213,7 +214,7 @@ class Database:
     async def ping(self) -> None:
         """Ask the database something; raises what the driver raises when it does not answer.
 
-        A connection that is lost is no answer: it may have been killed with others, and the next one hold.
+        A lost connection is no answer: it may have been killed with others, and the next one may hold.
         """
         async for attempt in stamina.retry_context(on=is_lost_connection, **PINGS):
             with attempt:
@@ -221,10 +222,10 @@ class Database:
                     await connection.execute(text("SELECT 1"))
 
     async def check(self) -> None:
-        """Raises what the driver raises, or `DatabaseUnavailable`, when the database does not answer.
+        """Raise what the driver raises, or `DatabaseUnavailable`, when the database does not answer.
 
-        While all connections are at work nobody asks: the question would wait behind those who wait for one, and a
-        burst would look like an outage. Whether their work gets answers, the breaker knows.
+        It asks nothing while all connections are in use: the question would wait for a connection, and a burst would
+        look like an outage. The breaker then knows whether the database answers.
         """
         if self.engine.pool.checkedout() < self._connections:  # type: ignore[attr-defined] # a queue, see db.engine
             await self.ping()

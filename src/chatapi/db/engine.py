@@ -1,4 +1,4 @@
-"""The engine: its pool, and what each connection is told when it is opened."""
+"""The engine: its pool, and the settings of each new connection."""
 
 import time
 from pathlib import Path
@@ -26,8 +26,8 @@ PACKAGE = Path(__file__).parents[1]
 # Beside the package's modules in a wheel, at the repository's root in a checkout.
 PACKAGED = PACKAGE / "migrations"
 MIGRATIONS = PACKAGED if PACKAGED.is_dir() else PACKAGE.parents[1] / "migrations"
-# Off, PostgreSQL finds what is the latest by walking an index in its order. On, it may take all of a conversation and
-# sort it for ten turns: it expects two, because it multiplies how rare the owner is and how rare the conversation.
+# When this is off, PostgreSQL finds the latest turns by walking an index in its order. When on, it may sort a whole
+# conversation for ten turns: it expects two, because it multiplies the selectivities of the owner and the conversation.
 BITMAPS = "enable_bitmapscan"
 SQLITE_POOL_SIZE = 4  # one writes, the others read; what is read is read in microseconds
 POSTGRESQL_POOL_SIZE = 15
@@ -39,7 +39,7 @@ def database_config(
     poolclass: type[AsyncAdaptedQueuePool] = AsyncAdaptedQueuePool,
     log: WriteAheadLog | None = None,
 ) -> SQLAlchemyAsyncConfig:
-    """The engine and its sessions, and what Alembic is told. `log` is for SQLite, where somebody waits for its syncs."""
+    """The engine and its sessions, and what Alembic is told. `log` is for SQLite, if somebody waits for its syncs."""
     url, connect_args = engine_url(settings.database_url, patience)
     if settings.sqlite and url.database:
         make_private_file(Path(url.database))
@@ -55,7 +55,7 @@ def database_config(
             pool_size=settings.db_pool_size or default_size,
             max_overflow=settings.db_max_overflow,
             pool_timeout=patience.database_pool,
-            pool_use_lifo=settings.sqlite,  # the connection that was used last has the pages at hand
+            pool_use_lifo=settings.sqlite,  # the connection that was used last has the pages cached
         ),
         alembic_config=AlembicAsyncConfig(
             script_location=str(MIGRATIONS), compare_type=True, render_as_batch=False
@@ -72,7 +72,7 @@ def database_config(
 
 
 def write_ahead_log(settings: Settings, patience: Patience) -> WriteAheadLog | None:
-    """SQLite's, as an engine's connections share it."""
+    """SQLite's log, which an engine's connections share; None on PostgreSQL."""
     url, _ = engine_url(settings.database_url, patience)
     return (
         WriteAheadLog(Path(url.database), patience.database_locked)
@@ -84,7 +84,7 @@ def write_ahead_log(settings: Settings, patience: Patience) -> WriteAheadLog | N
 def measured_pool(metrics: Metrics) -> type[AsyncAdaptedQueuePool]:
     """A pool that says how large it is, how many of its connections are out, and how long callers wait.
 
-    A class, because SQLAlchemy makes the pool, and anew when it must.
+    Returns a class, because SQLAlchemy makes the pool, and makes it anew when it must.
     """
 
     class MeasuredPool(AsyncAdaptedQueuePool):
@@ -104,12 +104,12 @@ def measured_pool(metrics: Metrics) -> type[AsyncAdaptedQueuePool]:
         def _returns(self, *_: object) -> None:
             metrics.pool_in_use.set(self.checkedout() - 1)  # told just before the connection is back
 
-    MeasuredPool.__module__ = AsyncAdaptedQueuePool.__module__  # after which SQLAlchemy names its logger
+    MeasuredPool.__module__ = AsyncAdaptedQueuePool.__module__  # SQLAlchemy names its logger after this
     return MeasuredPool
 
 
 def make_private_file(path: Path) -> None:
-    """An empty file for SQLite to fill, readable by its owner alone, as are those that SQLite puts beside it."""
+    """Make an empty file for SQLite that only its owner can read; SQLite gives its other files the same mode."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
@@ -119,11 +119,11 @@ def make_private_file(path: Path) -> None:
 
 
 def tell_refusals(engine: AsyncEngine) -> None:
-    """Mark whatever comes in the place of a connection as a connection that is not there, by whichever SQLSTATE.
+    """Treat every error while connecting as a lost connection, whatever its SQLSTATE.
 
     Proxies and poolers have codes of their own for a database that does not start, a quota that is used up, or an
-    upstream that is gone: XX000 (Neon, Supavisor), which PostgreSQL says of its own defects, 08P01 (PgBouncer). And a
-    role or a database may not be there yet, or a password be rotated.
+    upstream that is gone: XX000 (Neon, Supavisor), which PostgreSQL uses for its own defects, and 08P01 (PgBouncer).
+    And a role or a database may not be there yet, or a password may have been rotated.
     """
 
     @event.listens_for(engine.sync_engine, "handle_error")
@@ -133,9 +133,10 @@ def tell_refusals(engine: AsyncEngine) -> None:
 
 
 def replace_closed_connections(engine: AsyncEngine) -> None:
-    """Leave no pooled connection to a request that its server has closed meanwhile.
+    """Replace a pooled connection that its server has closed, before a request gets it.
 
-    asyncpg knows of it without asking, so this costs no round trip, where `pool_pre_ping` costs three a checkout.
+    asyncpg knows of the close without asking, so this costs no round trip, where `pool_pre_ping` costs three a
+    checkout.
     """
 
     @event.listens_for(engine.sync_engine, "checkout")
@@ -145,10 +146,11 @@ def replace_closed_connections(engine: AsyncEngine) -> None:
 
 
 def plan_for_all(engine: AsyncEngine) -> None:
-    """Have PostgreSQL plan a statement once for all values, and not anew for each, and in the order of an index.
+    """Have PostgreSQL plan a statement once for all values, not anew for each, and in the order of an index.
 
-    Ours are looked up by an owner's index whatever the values are, and to plan a turn's takes longer than to run it.
-    Not behind a pooler in transaction mode, where no statement is kept, and a setting would stay on a server of others.
+    Our statements use an owner's index whatever the values are, and planning a turn's takes longer than running it.
+    Do not use this behind a pooler in transaction mode: it keeps no statement, and the setting would stay on a server
+    that others use.
     """
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -156,5 +158,5 @@ def plan_for_all(engine: AsyncEngine) -> None:
         settings = f"SET plan_cache_mode = force_generic_plan; SET {BITMAPS} = off"
         try:
             connection.run_async(lambda driver: driver.execute(settings))
-        except Exception as error:  # of the driver, and of a server that ended meanwhile
+        except Exception as error:  # from the driver, or because the server has ended
             raise DBAPIError(None, None, error, connection_invalidated=True) from error

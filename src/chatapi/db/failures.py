@@ -1,7 +1,7 @@
 """Which trouble the database is in, and what may be tried again.
 
-Errors are told apart by SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html) and by type, because
-what surfaces of a lost connection is rarely an OperationalError.
+Errors are told apart by SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html) and by type,
+because a lost connection rarely surfaces as an OperationalError.
 """
 
 import sqlite3
@@ -18,7 +18,7 @@ CONTENTION_STATES = {
     "40001",  # serialization_failure
     "40P01",  # deadlock_detected
     "55P03",  # lock_not_available
-    "23503",  # foreign_key_violation: what the row hangs on was erased this moment
+    "23503",  # foreign_key_violation: the row that this one references was just erased
 }
 READ_ONLY = "25006"  # read_only_sql_transaction
 FULL = "53100"  # disk_full
@@ -41,7 +41,7 @@ def is_outage(error: BaseException) -> bool:
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Whether a connection that there was is gone, which says nothing of the next one."""
+    """Whether an open connection was lost, which says nothing about the next one."""
     return isinstance(error, DBAPIError) and is_outage(error)
 
 
@@ -53,14 +53,14 @@ def is_read_only(error: BaseException) -> bool:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether there is no room left for what was to be written."""
+    """Whether there is no room left to write."""
     return isinstance(error, DBAPIError) and (
         sqlstate_of(error) == FULL or sqlite_code_of(error) == sqlite3.SQLITE_FULL
     )
 
 
 def unavailable(error: BaseException | None) -> DatabaseUnavailable:
-    """What a caller is told of a transient error."""
+    """The error that a caller gets for a transient one."""
     if error is not None and is_read_only(error):
         return DatabaseReadOnly()
     if error is not None and is_full(error):
@@ -80,7 +80,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def cause_of(error: BaseException) -> str:
-    """What an operator is told of an error: one line."""
+    """The error in one line, for an operator."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     if isinstance(cause, TimeoutError):
         return "no answer"

@@ -1,7 +1,7 @@
 """All tables. Every one carries `user_id` and is indexed for how it is read, owner first.
 
-Ids are identities and never reused; rows of `messages` and `tool_calls` are never rewritten. What a failed run had said
-is deleted when its turn is run again.
+Ids are identities and never reused; rows of `messages` and `tool_calls` are never rewritten. When a failed turn is
+run again, what its earlier run had said is deleted.
 """
 
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ TurnStatus = Literal["running", "completed", "failed", "cancelled"]
 OwnerId = Annotated[str, mapped_column(Text, ForeignKey("users.id", ondelete="CASCADE"))]
 
 
-# Text of the statement and no parameter: a plan that is made once for all values can use the index of running turns then.
+# Part of the statement's text, not a parameter: so a plan made once for all values can use the index of running turns.
 RUNNING: ColumnElement[str] = literal_column("'running'", Text())
 
 
@@ -37,7 +37,7 @@ def now() -> datetime:
 
 
 class User(DefaultBase):
-    """Whoever has used the service; `id` is the token's subject, opaque."""
+    """A user of the service; `id` is the token's subject, opaque."""
 
     __tablename__ = "users"
 
@@ -61,9 +61,9 @@ class Conversation(IdentityAuditBase):
 class Turn(IdentityBase):
     """One exchange: a user's message and what became of it.
 
-    `worker_id` names the process that runs it (see `Worker`). `run_id` is made anew each time it is run: whoever
-    writes to a running turn names its run, so that a process taken for dead cannot write over its successor.
-    A turn that answers an earlier one anew has the id of the first of them in `alternative_of`.
+    `worker_id` names the process that runs it (see `Worker`). `run_id` is new for each run: every
+    write to a running turn names its run, so that a process taken for dead cannot write over its successor.
+    If the turn answers earlier ones anew, `alternative_of` is the first of these.
     `finish_reason` says why a completed turn's answer ended, if not by itself (`agent.ports.FinishReason`).
     """
 
@@ -128,15 +128,14 @@ class Message(IdentityBase):
 
     __table_args__ = (
         Index("ix_messages_conversation", "user_id", "conversation_id", "id"),
-        Index(
-            "ix_messages_turn", "turn_id", "user_id"
-        ),  # not the owner first: a turn that is deleted looks here, too
+        # Not owner first, because the deletion of a turn uses this index, too.
+        Index("ix_messages_turn", "turn_id", "user_id"),
         {"sqlite_autoincrement": True},
     )
 
 
 class TurnChunk(DefaultBase):
-    """A piece of what a running turn has said and done so far (`chat.events`); gone when the turn has ended."""
+    """Events of a running turn (`turns.log`), for readers elsewhere; deleted when the turn ends."""
 
     __tablename__ = "turn_chunks"
 

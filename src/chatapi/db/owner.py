@@ -8,7 +8,7 @@ from sqlalchemy import TextClause, text
 
 
 class Everyone(Enum):
-    """In the place of an owner: for what serves all users at once, and shows none of them another's rows."""
+    """Stands for all owners, where work serves all users at once and shows none of them another's rows."""
 
     EVERYONE = "everyone"
 
@@ -20,12 +20,12 @@ BYPASSES = text("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = c
 
 
 def shown_to(owner: str | Everyone) -> dict[str, str]:
-    """What the policies go by (migration 0002)."""
+    """The settings that the policies check (migration 0002)."""
     return {"chatapi.everyone": "on"} if owner is EVERYONE else {"chatapi.user_id": owner}
 
 
 @cache
 def set_local(*names: str) -> TextClause:
-    """Sets these until the transaction ends, so that a pooler in transaction mode cannot pass them on."""
+    """Sets these settings until the transaction ends, so that a pooler in transaction mode cannot pass them on."""
     calls = (f"set_config('{name}', :value_{number}, true)" for number, name in enumerate(names))
     return text(f"SELECT {', '.join(calls)}")

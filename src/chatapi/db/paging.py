@@ -35,10 +35,9 @@ def in_conversation(
 ) -> ColumnElement[bool]:
     """The conversation's rows with ids between these, to be ordered by conversation and id.
 
-    Where the conversation is said by `=`, rows in the order of their ids may also come from the primary key: PostgreSQL's
-    plan for all conversations walks along all messages of everybody, which is fine for a large one and reads 100,000
-    messages for a small one. As a range of pairs only the index of conversations gives them. SQLite does not see that
-    the pairs are in its index, and has no such plan.
+    With `conversation_id = …` PostgreSQL's plan for all conversations may walk the primary key, along everybody's
+    messages: that is fine for a large conversation, and reads 100,000 messages for a small one. Only the index of
+    conversations gives a range of pairs. SQLite has no such plan, and does not see that the pairs are in its index.
     """
     if session.get_bind().dialect.name == "sqlite":
         return and_(row.conversation_id == conversation_id, row.id > after, row.id < before)
@@ -59,7 +58,7 @@ def decode_cursor(cursor: str | None, key_type: type[KeyT]) -> KeyT | None:
 def page_of(
     rows: Sequence[RowT], limit: int, to_item: Callable[[RowT], T], to_key: Callable[[RowT], object]
 ) -> Page[T]:
-    """A page from `limit + 1` rows: the row too many says that there is more and is not shown."""
+    """A page from `limit + 1` rows: a row too many is not shown, but says that there is more."""
     shown = rows[:limit]
     more = len(rows) > limit
     cursor = urlsafe_b64encode(msgspec.json.encode(to_key(shown[-1]))).decode("ascii") if more else None

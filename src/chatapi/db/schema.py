@@ -1,4 +1,4 @@
-"""Migrations from inside the service: whether the schema is this version's, and making it so."""
+"""Migrations from inside the service: checks whether the schema is this version's, and upgrades it."""
 
 import asyncio
 import logging
@@ -29,10 +29,13 @@ class Schema:
         self._asking = asyncio.Lock()
 
     async def ensure_current(self) -> None:
-        """Raises `SchemaOutdated`. Once current is always current: a running version is never migrated away under."""
+        """Raise `SchemaOutdated` unless the schema is current.
+
+        A schema that was current once stays so: nobody downgrades it under a running version.
+        """
         if self._current:
             return
-        async with self._asking:  # one request looks, at most once a second; the others take its word
+        async with self._asking:  # one request looks, at most once a second; the others use its result
             if not self._current and time.monotonic() - self._asked_at >= 1.0:
                 async with self._database.reader.connect() as connection:
                     self._current = await connection.run_sync(self._is_current)
@@ -50,7 +53,7 @@ class Schema:
                 self._asked_at = float("-inf")  # so that the first request need not wait to see it
 
     async def migrate_when_possible(self) -> None:
-        """`migrate`, again and again until the database lets it."""
+        """Call `migrate` again and again until the database lets it."""
         while True:
             try:
                 return await self.migrate()
@@ -78,7 +81,7 @@ def revisions() -> list[str]:
 
 
 def upgrade(settings: Settings, patience: Patience) -> None:
-    """Apply the migrations, on an engine of its own: Alembic runs an event loop of its own."""
+    """Apply the migrations on an engine of their own, because Alembic runs its own event loop."""
     from advanced_alchemy.alembic.commands import AlembicCommands
 
     AlembicCommands(sqlalchemy_config=database_config(settings, patience)).upgrade()

@@ -1,4 +1,4 @@
-"""What every repository service of ours has in common."""
+"""The base class of our repository services, and the inserts that they share."""
 
 from typing import Any
 
@@ -39,5 +39,5 @@ def insert_unless_there(
 
 
 async def remember_user(session: AsyncSession, user_id: str) -> None:
-    """The row that all of a user's rows hang on; made with the first of them."""
+    """Insert the user's row, which all of the user's rows reference, unless it is there."""
     await session.execute(insert_unless_there(session, User, id=user_id))

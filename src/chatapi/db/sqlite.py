@@ -1,9 +1,9 @@
 """SQLite on the event loop: statements run in its thread, and one sync of the disk serves all who have committed.
 
-A statement of a turn takes some ten microseconds. To hand it to a thread and wait for the answer takes a hundred times
-as long when the loop is busy, because two threads of Python take turns of milliseconds. What may take long is handed
-over: a DELETE, whose cascades nobody can foresee, and a SELECT that has used up its steps. Nothing waits in a call of
-SQLite's: whoever finds the file locked by another process asks again later.
+A statement of a turn takes some ten microseconds. Handing it to a thread takes a hundred times as long when the loop
+is busy, because two threads of Python take turns of milliseconds. Only slow work goes to a thread: a DELETE, whose
+cascades nobody can foresee, and a SELECT that has used up its steps. No call of SQLite's waits for a lock: a
+transaction that finds the file locked by another process asks again later.
 """
 
 import asyncio
@@ -31,23 +31,23 @@ from chatapi.tracing import Tracing
 T = TypeVar("T")
 
 DRIVER = "sqlite+chatapi"
-READS_ONLY = "reads_only"  # an execution option: this transaction shall read, beside whoever writes
-OPEN_SECONDS = 5.0  # for a file that another process is just turning into one with a write-ahead log
-LOCKED_SECONDS = 5.0  # how long another process may write; of an engine without a log, which migrates alone
-ASK_SECONDS = 0.002, 0.05  # between one try to get the lock and the next: at first, and at the most
-SOON_SECONDS = 0.05  # until what nobody waits for is synced; a short turn has ended by then
-STEPS = 1_000  # of SQLite's virtual machine, between two looks at whether a SELECT has had enough
-LOOKS = 200  # which a SELECT has on the loop: some milliseconds
+READS_ONLY = "reads_only"  # an execution option: the transaction only reads, beside the one that writes
+OPEN_SECONDS = 5.0  # while another process switches the file to a write-ahead log
+LOCKED_SECONDS = 5.0  # how long another process may write; for an engine without a log, which only migrates
+ASK_SECONDS = 0.002, 0.05  # between two tries to get the lock: at first, and at most
+SOON_SECONDS = 0.05  # until a commit that nobody waits for is synced; a short turn has ended by then
+STEPS = 1_000  # of SQLite's virtual machine, between two looks at a SELECT
+LOOKS = 200  # at a SELECT before it goes to a thread: some milliseconds
 COMMITS_TO_CHECKPOINT = 100  # a log of some megabytes; SQLite's own measure is 1,000 pages, or 4 MB
 
 sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
 
 
 class WriteAheadLog:
-    """The log of one file, in so far as its syncs and checkpoints are ours and not SQLite's.
+    """The write-ahead log of one file, whose syncs and checkpoints we make instead of SQLite.
 
     SQLite would sync the log at each COMMIT (`synchronous=FULL`), with everybody waiting. Here it does not
-    (`synchronous=NORMAL`), and whoever must be sure that the disk has what was committed waits for `sync`.
+    (`synchronous=NORMAL`), and a caller that must be sure that its commit is on the disk waits for `sync`.
     """
 
     def __init__(self, database: Path, locked_seconds: float) -> None:
@@ -64,11 +64,11 @@ class WriteAheadLog:
         self._soon: asyncio.TimerHandle | None = None
 
     def commits(self) -> None:
-        """Something has been committed, and is in the log."""
+        """Note that something has been committed, and is in the log."""
         self._committed += 1
 
     async def sync(self) -> None:
-        """Return when all that has been committed so far survives a power cut; raises OSError."""
+        """Wait until all that has been committed so far survives a power cut; raises OSError."""
         wanted = self._committed
         while self._synced < wanted:
             if self._syncing is None:
@@ -76,14 +76,14 @@ class WriteAheadLog:
             await asyncio.shield(self._syncing)
 
     def sync_soon(self) -> None:
-        """Have a sync made in a moment, unless somebody waits for one before."""
+        """Sync in a moment, unless somebody waits for a sync before."""
         if self._soon is None:
             self._soon = asyncio.get_running_loop().call_later(SOON_SECONDS, self._sync_now)
 
     def _sync_now(self) -> None:
         self._soon = None
         if self._syncing is not None:
-            self.sync_soon()  # that one may have begun too early
+            self.sync_soon()  # the sync under way may have begun too early
         elif self._synced < self._committed:
             self._syncing = asyncio.create_task(self._sync_once())
 
@@ -94,12 +94,12 @@ class WriteAheadLog:
                 await self.sync()
         if self._syncing is not None:
             await asyncio.wait([self._syncing])
-        if self._checkpointing is not None:  # which may have begun when the sync was done
+        if self._checkpointing is not None:  # it may have begun after the sync
             await asyncio.wait([self._checkpointing])
         self._thread.shutdown()
 
     async def _sync_once(self) -> None:
-        committed = self._committed  # what is committed from now on is the next sync's
+        committed = self._committed  # later commits belong to the next sync
         try:
             await self._in_thread(self._sync)
             self._synced = committed
@@ -109,7 +109,7 @@ class WriteAheadLog:
             self._checkpointing = asyncio.create_task(self._checkpoint_once())
 
     async def _checkpoint_once(self) -> None:
-        """Move what is in the log into the file. While nobody writes: only a log that is done with begins anew."""
+        """Move the log into the file, while nobody writes: SQLite restarts only a log that is wholly moved."""
         try:
             async with self.write_turn:
                 self._checkpointed = self._committed
@@ -123,12 +123,12 @@ class WriteAheadLog:
     def _sync(self) -> None:
         try:
             log = os.open(self._path, os.O_RDWR)
-        except FileNotFoundError:  # the last connection was closed, which moved all of it into the file
+        except FileNotFoundError:  # closing the last connection moved the log into the file
             return
         try:
             sync_data(log)
         finally:
-            os.close(log)  # SQLite holds no locks on the log, which this would end
+            os.close(log)  # this would end locks on the log, but SQLite holds none
 
     def _checkpoint(self) -> None:
         database = sqlite3.connect(self._database, timeout=0)
@@ -139,7 +139,7 @@ class WriteAheadLog:
 
 
 async def in_thread(connection: sqlite3.Connection, work: Callable[[], T]) -> T:
-    """Do `work` with the connection, which nobody else may have before it has ended."""
+    """Do `work` in a thread; nobody else may have the connection before it has ended."""
     working = asyncio.create_task(asyncio.to_thread(work))
     try:
         return await asyncio.shield(working)
@@ -151,7 +151,7 @@ async def in_thread(connection: sqlite3.Connection, work: Callable[[], T]) -> T:
 
 
 async def begin_writing(connection: sqlite3.Connection, seconds: float) -> None:
-    """Ask for the lock until no other process has it."""
+    """Begin with the write lock, and ask again while another process has it."""
     clock = asyncio.get_running_loop().time
     until = clock() + seconds
     pause, most = ASK_SECONDS
@@ -168,7 +168,7 @@ async def begin_writing(connection: sqlite3.Connection, seconds: float) -> None:
 
 
 class LoopConnection(AsyncAdapt_dbapi_connection):
-    """What SQLAlchemy takes for a connection of an asynchronous driver."""
+    """A connection as SQLAlchemy expects it of an asynchronous driver."""
 
     __slots__ = ("_changes", "_is_reader", "_left", "_log", "reads_only")
     _connection: Any
@@ -192,7 +192,7 @@ class LoopConnection(AsyncAdapt_dbapi_connection):
         self.run_async(lambda _: self.begin_async())
 
     async def begin_async(self) -> None:
-        """With the write lock before the first read, or an update that goes by what was read would be lost."""
+        """Take the write lock before the first read, or an update based on that read could be lost."""
         if self.reads_only != self._is_reader:
             self._connection.execute(f"PRAGMA query_only={self.reads_only:d}")
             self._is_reader = self.reads_only
@@ -214,11 +214,11 @@ class LoopConnection(AsyncAdapt_dbapi_connection):
             self._connection.execute("ROLLBACK")
 
     def close(self) -> None:
-        self.rollback()  # a cursor that somebody still has would keep the transaction open, and its lock
+        self.rollback()  # or an open cursor would keep the transaction open, and its lock
         self._connection.close()
 
     def run(self, sql: str, work: Callable[[], T]) -> T:
-        """Do `work`, which is this statement and the reading of its rows."""
+        """Do `work`, which runs this statement and reads its rows."""
         return self.run_async(lambda connection: self._run(connection, sql, work))
 
     async def _run(self, connection: sqlite3.Connection, sql: str, work: Callable[[], T]) -> T:
@@ -234,7 +234,7 @@ class LoopConnection(AsyncAdapt_dbapi_connection):
                 raise
         finally:
             self._left = math.inf
-        return await in_thread(connection, work)  # its transaction has lost nothing by it
+        return await in_thread(connection, work)  # the interrupt has cost its transaction nothing
 
     def _has_had_enough(self) -> bool:
         self._left -= 1
@@ -262,7 +262,7 @@ class LoopCursor(AsyncAdapt_dbapi_cursor):
 
 
 class Dialect(SQLiteDialect_pysqlite):
-    """SQLAlchemy's own for `sqlite3`, on such connections."""
+    """SQLAlchemy's own dialect for `sqlite3`, on connections of this module."""
 
     driver = DRIVER.partition("+")[2]
     is_async = True
@@ -293,9 +293,9 @@ class Dialect(SQLiteDialect_pysqlite):
 
 
 class Statement:
-    """One that is compiled once, because SQLAlchemy takes longer to look it up than SQLite to run it.
+    """A statement that is compiled once, because SQLAlchemy takes longer to look it up than SQLite to run it.
 
-    Its parameters are those without a value, and are given as they are stored.
+    Parameters without a value are given with each run, as they are stored.
     """
 
     def __init__(self, expression: Executable) -> None:
@@ -309,7 +309,7 @@ class Statement:
 
 
 class Transaction:
-    """A transaction of such statements."""
+    """A transaction of such statements, run one after the other."""
 
     def __init__(self, connection: sqlite3.Connection, tracing: Tracing) -> None:
         self._connection = connection
@@ -322,9 +322,9 @@ class Transaction:
 
 
 async def run(engine: AsyncEngine, tracing: Tracing, work: Callable[[Transaction], T | None]) -> T | None:
-    """Do `work` in a transaction, which is rolled back when it gives None. Raises what SQLAlchemy raises.
+    """Do `work` in a transaction, which is rolled back when it returns None. Raises what SQLAlchemy raises.
 
-    Below SQLAlchemy's connection, which costs many times what such statements do, but on its pool.
+    It bypasses SQLAlchemy's connection, which costs many times what such statements do, but uses its pool.
     """
     pooled = await engine.raw_connection()
     connection = cast("LoopConnection", pooled.dbapi_connection)
@@ -337,7 +337,7 @@ async def run(engine: AsyncEngine, tracing: Tracing, work: Callable[[Transaction
     except sqlite3.Error as error:
         raise DBAPIError(None, None, error) from error
     finally:
-        pooled.close()  # which rolls back what was not committed
+        pooled.close()  # this rolls back what was not committed
     return done
 
 
@@ -345,7 +345,7 @@ registry.register(DRIVER.replace("+", "."), __name__, Dialect.__name__)
 
 
 def take_transactions_at_their_word(engine: AsyncEngine) -> None:
-    """Let a transaction that says so read only."""
+    """Have a transaction with the option `reads_only` only read."""
 
     @event.listens_for(engine.sync_engine, "begin")
     def note(connection: Connection) -> None:

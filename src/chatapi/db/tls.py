@@ -9,7 +9,7 @@ SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"
 
 
 def tls(query: dict[str, Any]) -> str | ssl.SSLContext | None:
-    """What asyncpg takes as `ssl` for what `sslmode` and `sslrootcert` say, which are taken out of the query."""
+    """The `ssl` argument of asyncpg for `sslmode` and `sslrootcert`, which are taken out of the query."""
     mode: str | None = query.pop("sslmode", query.pop("ssl", None))
     authorities = query.pop("sslrootcert", None)
     if mode is not None and mode not in SSL_MODES:
@@ -22,6 +22,6 @@ def tls(query: dict[str, Any]) -> str | ssl.SSLContext | None:
         context = ssl.create_default_context(cafile=None if authorities == "system" else authorities)
     except OSError as error:
         raise SettingsError(f"DATABASE_URL: sslrootcert cannot be read: {error.strerror}") from None
-    # With the authorities named, require is verify-ca, as for libpq.
+    # With `sslrootcert`, require means verify-ca, as for libpq.
     context.check_hostname = mode == "verify-full"
     return context

@@ -1,4 +1,4 @@
-"""From `DATABASE_URL` to what SQLAlchemy and the driver are given."""
+"""Turns `DATABASE_URL` into SQLAlchemy's URL and the driver's arguments."""
 
 from typing import Any
 
@@ -52,5 +52,5 @@ def engine_url(database_url: str, patience: Patience) -> tuple[URL, dict[str, An
 
 
 def is_behind_pooler(connect_args: dict[str, Any]) -> bool:
-    """Whether a statement's parse could be handed to one server and its run to another; see `engine_url`."""
+    """Whether a pooler may have one server parse a statement and another run it; see `engine_url`."""
     return "statement_cache_size" in connect_args

@@ -68,7 +68,7 @@ class TaskController(Controller):
         tasks: NamedDependency[TaskService],
         data: JSONBody[NewTask],
     ) -> Task:
-        """What is left out takes its default: no description, not completed."""
+        """A member that is left out takes its default: no description, not completed."""
         return await tasks.replace(user_id, task_id, data)
 
     @patch(
@@ -85,7 +85,7 @@ class TaskController(Controller):
         tasks: NamedDependency[TaskService],
         data: JSONBody[TaskChanges],
     ) -> Task:
-        """What is left out stays as it is."""
+        """A member that is left out stays as it is."""
         return await tasks.change(user_id, task_id, data)
 
     @patch(

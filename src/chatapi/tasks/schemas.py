@@ -33,13 +33,13 @@ class TaskContent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class NewTask(TaskContent, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A task to add, or (PUT) what a task becomes: what is left out takes its default."""
+    """A task to add, or (PUT) a task's new content; a member that is left out takes its default."""
 
     completed: bool = False
 
 
 class TaskChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to change about a task; what is left out stays as it is."""
+    """The changes to a task; a member that is left out stays as it is."""
 
     title: TaskTitle | UnsetType = UNSET
     description: TaskDescription | UnsetType | None = UNSET

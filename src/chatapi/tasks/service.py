@@ -60,7 +60,7 @@ class TaskService(Service[models.Task, "TaskService.Repository"]):
         return await self._write(user_id, task_id, {"completed": True})
 
     async def remove(self, user_id: str, task_id: int) -> Task:
-        """The task as it was."""
+        """Delete the task; returns it as it was."""
         task = await self.session.scalar(
             delete(models.Task)
             .where(models.Task.id == task_id, models.Task.user_id == user_id)
@@ -71,7 +71,7 @@ class TaskService(Service[models.Task, "TaskService.Repository"]):
         return to_schema(task)
 
     async def _write(self, user_id: str, task_id: int, values: dict[str, object]) -> Task:
-        # One statement, so that of two writers at once neither undoes the other's columns.
+        # One statement, so that two writers at once do not undo each other's columns.
         task = await self.session.scalar(
             update(models.Task)
             .where(models.Task.id == task_id, models.Task.user_id == user_id)

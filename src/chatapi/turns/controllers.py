@@ -1,4 +1,4 @@
-"""The chat routes: the user from the path, or from the token alone. One service behind them."""
+"""The chat routes, with the user in the path or taken from the token; both use one service."""
 
 from typing import Annotated, Any
 
@@ -38,7 +38,7 @@ ChatConnection = Request[Identity, None, State]
 
 
 def operation_id(handler: HTTPRouteHandler, __: Method, path: list[str | PathParameterDefinition]) -> str:
-    """The two routes of one handler are two operations."""
+    """Give each of a handler's two routes an operation id of its own."""
     name = {"chat": "chat", "resume": "resumeChat"}[handler.handler_name]
     of_user = any(isinstance(part, PathParameterDefinition) and part.name == "user_id" for part in path)
     return name if of_user else f"{name}AsTokenUser"
@@ -86,7 +86,7 @@ class ChatController(Controller):
     ) -> Response[None]:
         """Streams the conversation's active turn from its beginning to its end, in whichever process it runs.
 
-        With `turn_id` that turn, also when it has ended.
+        With `turn_id`, streams that turn, also when it has ended.
         """
         log = await chat.resume(request.user.user_id, conversation_id, turn_id)
         return Response(None, status_code=204) if log is None else streamed(chat, log)
@@ -107,7 +107,7 @@ class TurnController(Controller):
     async def cancel(
         self, user_id: FromPath[str], turn_id: FromPath[int], chat: NamedDependency[ChatService]
     ) -> ASGIResponse:
-        """Ends it wherever it runs, within a second. What it has said and done so far is kept."""
+        """Ends the turn wherever it runs, within a second. What it has said and done so far is kept."""
         await chat.cancel(user_id, turn_id)
         return ASGIResponse(status_code=202)
 
@@ -128,9 +128,9 @@ class TurnController(Controller):
         data: JSONBody[RegenerateRequest | None] = None,
         idempotency_key: IdempotencyKey = None,
     ) -> Response[ChatAnswer]:
-        """As a turn of its own, to the same message or to an edited one; answers as `chat` does.
+        """Begins a new turn for the same message or an edited one; answers as `chat` does.
 
-        The old answer is kept as an alternative. What its tools did stays done.
+        The old answer is kept as an alternative. The effects of its tools stay.
         """
         anew = AnswerAnew(turn_id=turn_id, message=data.message if data else None)
         return await answered(request, chat, anew, idempotency_key)
@@ -139,7 +139,7 @@ class TurnController(Controller):
 async def answered(
     request: ChatConnection, chat: ChatService, asked: ChatRequest | AnswerAnew, key: str | None
 ) -> Response[ChatAnswer]:
-    """The answer in the form that is asked for: all at once, unless a stream is preferred."""
+    """Respond as the client prefers: with a stream, or else with the whole answer."""
     user_id = request.user.user_id
     if request.accept.best_match(["application/json", EVENT_STREAM]) == EVENT_STREAM:
         return streamed(chat, await chat.start_or_join(user_id, asked, key))

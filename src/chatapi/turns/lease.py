@@ -1,4 +1,4 @@
-"""This process's lease: while it is renewed, the process's running turns are nobody else's."""
+"""This process's lease: while it is renewed, no other process may take its running turns."""
 
 import asyncio
 import time
@@ -17,9 +17,9 @@ HEARTBEAT_SECONDS = LEASE_SECONDS / 3
 
 
 class Lease:
-    """The lease of one process, by whose id its turns are known.
+    """The lease of one process; the process's turns carry the lease's id.
 
-    One heartbeat a process, however many turns it runs; none when it runs none, so that the database can sleep.
+    A process sends one heartbeat however many turns it runs, and none without turns, so that the database can sleep.
 
     `turn_seconds` is how long a turn may need its lease.
     """
@@ -34,7 +34,7 @@ class Lease:
         self._renewing = asyncio.Lock()
 
     async def ensure(self) -> None:
-        """See that the lease holds for a while; a turn begun without one would look abandoned at once."""
+        """Renew the lease if it is due; a turn that began without a lease would look abandoned at once."""
         self._needed_until = time.monotonic() + self._turn_seconds
         async with self._renewing:
             if time.monotonic() - self._renewed_at > self._patience.lease_renewal:
@@ -49,7 +49,7 @@ class Lease:
     async def release(self) -> None:
         """Give the lease up; for the shutdown. Turns that could not be ended are then free at once."""
         if self._renewed_at == float("-inf"):
-            return  # none was ever taken, maybe for want of its table
+            return  # no lease was taken, perhaps because its table is missing
         await self._database.run(
             None, lambda session: session.execute(delete(models.Worker).where(models.Worker.id == self.id))
         )

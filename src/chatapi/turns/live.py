@@ -1,4 +1,4 @@
-"""Turns that run in another process, read here: one poll of the database for all of them, however many read."""
+"""Follows turns that run in another process, with one poll of the database for all their readers."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from chatapi.turns.loops import every
 from chatapi.turns.store import TurnStore
 from chatapi.turns.store.live import Chunk, Place
 
-UNREAD_POLLS = 20  # a log is made a moment before it is read
+UNREAD_POLLS = 20  # then an unread log is dropped; its reader comes a moment after it is made
 
 
 class LiveTurns:
-    """The logs of turns that run elsewhere, each shared by those who read it here."""
+    """The logs of turns that run elsewhere, each shared by its readers here."""
 
     def __init__(self, store: TurnStore, patience: Patience) -> None:
         self._store = store
@@ -38,7 +38,7 @@ class LiveTurns:
         return followed.log
 
     async def run(self) -> None:
-        """Poll until cancelled; nothing is asked while nobody reads."""
+        """Poll until cancelled; while nobody reads, the database is not asked."""
         await every(
             self._patience.poll,
             self._poll_wanted,
@@ -83,7 +83,7 @@ class Followed:
         self._polls_unread = 0
 
     def is_wanted(self) -> bool:
-        """Asked once a poll: whether it goes on, and somebody reads it or may be just about to."""
+        """Whether the turn goes on and has a reader or may soon get one; called once a poll."""
         self._polls_unread = 0 if self.log.readers else self._polls_unread + 1
         return self.log.ended is None and self._polls_unread < UNREAD_POLLS
 

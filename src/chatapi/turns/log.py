@@ -1,4 +1,4 @@
-"""What happens in a turn, in the order in which it happens, for as many readers as there are."""
+"""The events of one turn, in order, kept once for all its readers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -11,18 +11,18 @@ from chatapi.agent.ports import ToolCall
 from chatapi.errors.base import AppError
 from chatapi.turns.schemas import ChatAnswer
 
-# Of text in a batch, about. It is held for each reader who is slow, beside the 64 KiB that the server holds for it; and
-# some hundred tokens a write are as good as more.
+# About how much text a batch has. Each slow reader holds one, beside the 64 KiB that the server holds for it; batches of
+# more than some hundred tokens gain nothing.
 BATCH_CHARACTERS = 16 * 1024
-DELTA_OVERHEAD = 64  # characters that a delta is longer by when it is sent
+DELTA_OVERHEAD = 64  # characters that sending adds to a delta
 
 
-# The events as JSON are stored (`chat.chunks`) and read by replicas of the version before: they know these tags and no
-# others, and leave members alone that they do not know. `begins_step`: the event is the first of an answer of the model.
+# The events are stored as JSON (`turn_chunks.events`) and read by replicas of the version before: those know only these
+# tags, and ignore members that they do not know. `begins_step` marks the first event of an answer of the model.
 
 
 class TextAdded(Struct, frozen=True, tag="TextDelta", omit_defaults=True):
-    """The next piece of the answer. `was_reasoning`: the step's text before it was none (`ports.TextWasReasoning`)."""
+    """The next piece of the answer. `was_reasoning`: the step's earlier text was reasoning (`ports.TextWasReasoning`)."""
 
     text: str
     begins_step: bool = False
@@ -30,7 +30,7 @@ class TextAdded(Struct, frozen=True, tag="TextDelta", omit_defaults=True):
 
 
 class ReasoningAdded(Struct, frozen=True, tag="ReasoningDelta", omit_defaults=True):
-    """The next piece of what the model thinks on its way there."""
+    """The next piece of the model's reasoning."""
 
     text: str
     begins_step: bool = False
@@ -53,9 +53,9 @@ TurnEvent: TypeAlias = TextAdded | ReasoningAdded | ToolStarted | ToolEnded
 
 
 class TurnLog:
-    """One turn's events, kept once however many read them, and in the end its outcome.
+    """One turn's events, kept once for all readers, and its outcome once it has ended.
 
-    Who reads keeps an index into the log and a batch of it: a slow reader costs little, and a late one misses nothing.
+    A reader keeps only an index and one batch, so a slow reader costs little, and a late one misses nothing.
     `replayed` says that the answer was given before, to a request with the same key.
     """
 
@@ -80,7 +80,7 @@ class TurnLog:
 
     @property
     def text(self) -> str:
-        """The answer as far as it has been said."""
+        """The answer so far."""
         pieces: list[str] = []
         before_step = 0
         for event in self.events:
@@ -94,11 +94,11 @@ class TurnLog:
 
     @property
     def ended(self) -> ChatAnswer | AppError | None:
-        """How it ends for a stream that has come to the last event; None while it goes on."""
+        """The outcome that a stream ends with after the last event; None while it goes on."""
         return self.outcome or self._parting
 
     def begin_step(self) -> None:
-        """The next text, thought or call that is added is the first of a step; a step without any is none."""
+        """Mark the next text, reasoning or call as the first of a step; a step without any leaves no trace."""
         self._step_begins = True
 
     def add(self, *events: TurnEvent) -> None:
@@ -106,9 +106,9 @@ class TurnLog:
         self._wake()
 
     def end(self, outcome: ChatAnswer | AppError) -> None:
-        """No event comes after it. The first outcome stays: what clients were told is not taken back.
+        """End the log; no event comes later. The first outcome stays, because clients may have been told of it.
 
-        A failure is told with the ids of its turn; for a client, a failure without them is no end of the turn.
+        A failure carries the ids of its turn: a client does not take a failure without them for the turn's end.
         """
         if isinstance(outcome, AppError):
             outcome = outcome.with_turn(self.turn_id, self.conversation_id)
@@ -117,7 +117,7 @@ class TurnLog:
         self._wake()
 
     def conclude(self, stored: ChatAnswer | None, failure: AppError | None) -> None:
-        """End it with what was stored: what of that has not been heard here yet comes first."""
+        """End the log with the stored outcome, after adding the stored events that are missing here."""
         if stored is not None:
             told = {event.id for event in self.events if isinstance(event, ToolStarted)}
             ended = {event.call.id for event in self.events if isinstance(event, ToolEnded)}
@@ -132,7 +132,7 @@ class TurnLog:
             self.end(outcome)
 
     def part(self, reason: AppError) -> None:
-        """End it for those who stream it; the turn goes on, and whoever waits for its answer still gets it."""
+        """End the log's streams; the turn goes on, and a caller of `answer` still gets its answer."""
         self._parting = self._parting or reason
         self._wake()
 
@@ -144,9 +144,9 @@ class TurnLog:
         raise self.outcome or AssertionError("a log that is over has an outcome")
 
     async def read(self, silence: float) -> AsyncIterator[Sequence[TurnEvent]]:
-        """All events from the first on, in batches as they come; an empty one after `silence` seconds without any.
+        """Yield all events from the first on, in batches; an empty batch after `silence` seconds without events.
 
-        Only as much is handed out as may be sent at once: what a reader does not take stays where it is kept anyway.
+        A batch holds only what may be sent at once: the rest stays in the log, which keeps it anyway.
         """
         index = 0
         self.readers += 1
@@ -198,7 +198,7 @@ def pieces_of(delta: TextAdded | ReasoningAdded) -> Iterator[TurnEvent]:
 
 
 def size_of(event: TurnEvent) -> int:
-    """Of a tool call it is not known, so it is the last of its batch."""
+    """A tool call's size is unknown, so it counts as a whole batch and ends the one that it is in."""
     return (
         len(event.text) + DELTA_OVERHEAD
         if isinstance(event, TextAdded | ReasoningAdded)

@@ -1,4 +1,4 @@
-"""What a process does again and again beside its requests."""
+"""The loop for work that a process repeats beside its requests."""
 
 import asyncio
 import logging
@@ -10,10 +10,10 @@ log = logging.getLogger(__name__)
 
 
 async def every(seconds: float, work: Callable[[], Awaitable[object]], *, absence: str) -> None:
-    """Do it until cancelled; `absence` is what the log says of a time when the database is away.
+    """Repeat `work` until cancelled; while the database is away, log `absence`.
 
-    A defect is logged and outlived, too: ended by one, a heartbeat or a look for cancels would be missed until the
-    process is restarted, and nobody would know why.
+    The loop logs a defect and goes on: otherwise heartbeats and cancels would stop until the process is restarted,
+    and nobody would know why.
     """
     while True:
         await asyncio.sleep(seconds)

@@ -1,6 +1,6 @@
-"""What a turn takes: its clock, its spans, its tokens. The agent and its tools are measured from outside.
+"""Measures a turn: its time, spans and tokens. Wrappers measure the agent and its tools from outside.
 
-The turn under way is in a context variable, so that what is measured need not be handed its clock.
+A context variable holds the turn under way, so that measured code need not be handed its clock.
 """
 
 import time
@@ -38,7 +38,7 @@ class Telemetry(NamedTuple):
     tracing: Tracing
 
     async def turn(self, run: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Run a turn by its own clock, in its own span."""
+        """Run a turn with a clock and a span of its own."""
         with self.tracing.span("turn", {"gen_ai.operation.name": "invoke_agent"}) as span:
             current_turn.set(TurnMeasure(self.metrics, span))
             await run(*args, **kwargs)
@@ -52,13 +52,13 @@ class TurnMeasure:
         self._span = span
         self._began = time.perf_counter()
         self._seconds: dict[Part, float] = {}
-        self._inner = 0.0  # of the part under way, what belongs to parts inside it
+        self._inner = 0.0  # seconds of the part under way that belong to parts inside it
         self._tools_running = 0
         self._tools_began = 0.0
 
     @contextmanager
     def part(self, name: Part) -> Iterator[None]:
-        """What passes inside counts for this part, and not for the one around it."""
+        """Count the block's time for this part, and not for the part around it."""
         began, before, self._inner = time.perf_counter(), self._inner, 0.0
         try:
             yield
@@ -69,7 +69,7 @@ class TurnMeasure:
 
     @contextmanager
     def tool(self) -> Iterator[None]:
-        """As `part`; an agent may call several at once, whose time counts once."""
+        """As `part`; the time of several calls at once counts once."""
         if self._tools_running == 0:
             self._tools_began = time.perf_counter()
         self._tools_running += 1
@@ -84,7 +84,7 @@ class TurnMeasure:
 
     @contextmanager
     def run(self, turn_id: int, conversation_id: int) -> Iterator[None]:
-        """The turn has begun, and counts; it ends with the block."""
+        """Count the turn as active until the block ends."""
         if (request := current_request.get()) is not None:
             request.turn_id = turn_id
         if self._span is not None:
@@ -125,18 +125,18 @@ current_turn: ContextVar[TurnMeasure] = ContextVar("current_turn")
 
 
 def measuring(part: Part) -> AbstractContextManager[None]:
-    """What passes inside is this part of the turn that it passes in, if it passes in one."""
+    """Count the block's time for this part of the turn under way, if there is one."""
     turn = current_turn.get(None)
     return nullcontext() if turn is None else turn.part(part)
 
 
 def measured_run(turn_id: int, conversation_id: int) -> AbstractContextManager[None]:
-    """The turn under way has begun; see `TurnMeasure.run`."""
+    """Count the turn under way as active; see `TurnMeasure.run`."""
     return current_turn.get().run(turn_id, conversation_id)
 
 
 class MeasuredAgent:
-    """Implements `agent.ports.Agent` by another, and measures it for the turn under way."""
+    """Implements `agent.ports.Agent` around another agent, and measures that for the turn under way."""
 
     def __init__(self, agent: Agent, telemetry: Telemetry) -> None:
         self._agent = agent
@@ -204,7 +204,7 @@ class ModelCall:
 
 
 class MeasuredTools:
-    """Implements `agent.ports.Tools` by others."""
+    """Implements `agent.ports.Tools` around other tools, and measures their calls."""
 
     def __init__(self, tools: Tools, turn: TurnMeasure, metrics: Metrics, tracing: Tracing) -> None:
         self._tools = tools
@@ -224,7 +224,7 @@ class MeasuredTools:
         call_id: str | None = None,
         own: Callable[[], Awaitable[Any]] | None = None,
     ) -> ToolCall:
-        # A model may ask for anything; what it makes up is one name, or there would be no end of time series.
+        # A model may invent names. They all count as one, or the number of time series would have no limit.
         known = own is not None or any(spec.name == name for spec in self.specs)
         tool = storable(name) if known else "unknown"
         attributes = {

@@ -1,7 +1,7 @@
 """Conversations in which nothing has happened for long are deleted, in short transactions.
 
-However many there are, no statement looks at more than a window of ids and no transaction deletes more than a batch.
-Breaking off in the middle does no harm: what is deleted is deleted whole, and the next run goes on.
+No statement looks at more than a window of ids, and no transaction deletes more than a batch. A run may break off at
+any time: each conversation is deleted whole or not at all, and the next run continues.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -24,14 +24,14 @@ class Pieces(Struct, frozen=True, kw_only=True):
 
     window: int = 5_000  # conversations looked at in a statement: a fraction of a second, by the primary key
     batch: int = 25  # conversations deleted in a transaction
-    turns: int = 500  # of them, deleted in a statement with their messages and tool calls
+    turns: int = 500  # of these conversations, deleted in a statement with their messages and tool calls
 
 
 PIECES = Pieces()
 
 
 class Idle(Struct, frozen=True):
-    """A conversation that may go."""
+    """A conversation that may be deleted."""
 
     id: int
     user_id: str
@@ -40,10 +40,10 @@ class Idle(Struct, frozen=True):
 async def expire(
     database: Database, before: datetime, *, dry_run: bool = False, pieces: Pieces = PIECES
 ) -> int:
-    """Delete the conversations that were last active before then; how many those were.
+    """Delete the conversations that were last active before `before`; returns their number.
 
-    One that has a turn under way is left alone, as is one in which a turn begins meanwhile. With `dry_run` nothing is
-    deleted. Raises `DatabaseUnavailable`.
+    A conversation is left alone if a turn is under way in it or begins meanwhile. With `dry_run` nothing is deleted.
+    Raises `DatabaseUnavailable`.
     """
     count = 0
     async for idle in windows(database, before, pieces):
@@ -56,7 +56,7 @@ async def expire(
 
 
 async def windows(database: Database, before: datetime, pieces: Pieces) -> AsyncIterator[list[int]]:
-    """The ids of those that may go, a window of all conversations at a time."""
+    """Yield the ids of conversations that may be deleted, one window of all conversations at a time."""
     after = 0
     while True:
         until, found = await database.run(
@@ -71,7 +71,7 @@ async def windows(database: Database, before: datetime, pieces: Pieces) -> Async
 async def look(
     session: AsyncSession, *, after: int, before: datetime, window: int
 ) -> tuple[int | None, list[int]]:
-    """Where the window after this id ends, or None where there is none, and what in it may go."""
+    """The last id of the window after `after`, or None at the end, and the ids in it that may be deleted."""
     seen = select(Conversation.id).where(Conversation.id > after).order_by(Conversation.id).limit(window)
     until = await session.scalar(select(func.max(seen.subquery().c.id)))
     if until is None:
@@ -90,7 +90,7 @@ async def expire_some(database: Database, ids: Sequence[int], before: datetime, 
 async def delete_idle(
     session: AsyncSession, ids: Sequence[int], before: datetime, pieces: Pieces
 ) -> list[Idle]:
-    """Delete those of the conversations that are still idle; what somebody else has locked is in use."""
+    """Delete the conversations that are still idle; skip those that are locked, because they are in use."""
     rows = await session.execute(
         select(Conversation.id, Conversation.user_id)
         .where(Conversation.id.in_(ids), idle_since(before))

@@ -1,4 +1,4 @@
-"""One run of a turn, from claimed to stored: the agent replies, and how that ended is written."""
+"""Runs a claimed turn: lets the agent reply, then stores how that ended."""
 
 import asyncio
 import logging
@@ -57,7 +57,7 @@ Outcome: TypeAlias = Completed | Cancelled | Failed
 
 
 class Runner:
-    """One run of a turn by this process. `log` is what is read of it here."""
+    """One run of a turn by this process; its readers here read `log`."""
 
     def __init__(
         self,
@@ -77,21 +77,21 @@ class Runner:
         self._tools = TurnTools(store, run, tools, self.log.add, self._stopping_clock)
         self._seconds = seconds
         self._written = 0  # events that readers elsewhere can read
-        self._writing: Chunk | None = None  # which they perhaps can
+        self._writing: Chunk | None = None  # a chunk that they perhaps can read
         self._usage: Usage | None = None
-        self._finish_reason: FinishReason | None = None  # none is `stop`
+        self._finish_reason: FinishReason | None = None  # None is `stop`
         self._state: ProviderState | None = None
         self._stopped: Literal["cancelled", "interrupted"] | None = None
         self._reply: asyncio.Task[None] | None = None
-        self._limit: asyncio.Timeout | None = None  # of the reply under way
+        self._limit: asyncio.Timeout | None = None  # the time limit of the reply under way
 
     @property
     def deadline(self) -> float | None:
-        """When its time is up, by the event loop's clock; None while that stands still, and while it does not reply."""
+        """When the reply's time is up, by the event loop's clock; None while the clock is stopped or no reply runs."""
         return self._limit and self._limit.when()
 
     async def carry_out(self) -> None:
-        """Run the turn to its stored end, with which `log` ends; raises what is a defect of ours."""
+        """Run the turn, store its end, and end `log` with it; raises only defects of ours."""
         try:
             with audited(self.run), measured_run(self.run.turn_id, self.run.conversation_id):
                 outcome = await self.reply()
@@ -114,16 +114,16 @@ class Runner:
         return Completed()
 
     def stop(self, reason: Literal["cancelled", "interrupted"]) -> None:
-        """End the reply; what was said and done so far stays. Asked again, it lets the agent clean up behind itself."""
+        """Cancel the reply, only once, so that the agent can clean up; what was said and done so far stays."""
         if self._stopped is None and self._reply is not None and not self._reply.done():
             self._stopped = reason
             self._reply.cancel()
 
     def unwritten(self) -> Chunk | None:
-        """What is to be written for readers elsewhere; the same again until it is known to be, by `wrote`.
+        """The next chunk to write for readers elsewhere; the same chunk again until `wrote` is called.
 
-        A write that failed may have been done all the same, and readers may have gone on from there. None once the turn is
-        about to end: the end might miss what it should delete.
+        A write that failed may have happened all the same, and readers may have continued from it. Returns None once
+        the turn is about to end: the end might miss what it should delete.
         """
         if self._reply is not None and self._reply.done():
             return None
@@ -164,9 +164,9 @@ class Runner:
 
     @contextmanager
     def _stopping_clock(self) -> Iterator[None]:
-        """Meanwhile the turn's time stands still.
+        """Stop the turn's clock during the block.
 
-        In a burst of turns those that had a place in the database's queue last would be told that the model was too slow.
+        Otherwise, in a burst of turns, the last in the database's queue would be told that the model was too slow.
         """
         limit, deadline = self._limit, self.deadline
         if limit is None or deadline is None or limit.expired():
@@ -199,9 +199,9 @@ class Runner:
                 self._state = event
 
     async def _settle(self, outcome: Outcome) -> ChatAnswer:
-        """Write the turn's end, however long the database is away; the client is told 503 the first time it is.
+        """Write the turn's end, however long the database is away; after the first failed try the client gets 503.
 
-        Gives the answer, or raises what the client is told instead.
+        Returns the answer, or raises the error that the client gets instead.
         """
         said = self._said
         while True:
@@ -222,9 +222,8 @@ class Runner:
             except Exception as defect:
                 if not isinstance(outcome, Completed):
                     raise
-                outcome = Failed(
-                    self._failure(defect)
-                )  # what cannot be stored must not leave the turn running
+                # An answer that cannot be stored must not leave the turn running.
+                outcome = Failed(self._failure(defect))
         raise outcome.error if isinstance(outcome, Failed) else TurnCancelled()
 
     @property
@@ -244,8 +243,8 @@ class Runner:
         return "written" if self._written else "nothing"
 
     def _failure(self, error: BaseException) -> AppError:
-        """What the client is told of an error; what it may not be told is logged."""
-        if self._stopped:  # whatever the agent made of it
+        """The error that the client gets; details that it may not see are logged."""
+        if self._stopped:  # whatever the agent raised then
             return Interrupted()
         if isinstance(error, AppError):
             return error
@@ -255,7 +254,7 @@ class Runner:
 
 @contextmanager
 def audited(run: Run) -> Iterator[None]:
-    """A turn's beginning and its end, by ids alone."""
+    """Audit the turn's beginning and its end, by ids alone."""
     ids = {"user_id": run.user_id, "turn_id": run.turn_id, "conversation_id": run.conversation_id}
     audit("turn.begun", "success", **ids)
     try:

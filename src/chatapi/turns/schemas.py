@@ -1,4 +1,4 @@
-"""What a turn takes and gives."""
+"""The requests that begin a turn, and its answer."""
 
 from typing import Annotated
 
@@ -12,9 +12,9 @@ MessageText = Annotated[
 ]
 
 
-# 19 digits hold every id; a text of thousands is not worth reading as a number.
+# 19 digits hold every id; text of thousands of digits is not read as a number.
 DIGITS = r"^[0-9]{1,19}$"
-# Litestar describes a union without its members' constraints, so the pattern is said for the whole once more.
+# Litestar describes a union without its members' constraints, so repeat the pattern for the whole union.
 ConversationId = Annotated[
     int | Annotated[str, Meta(pattern=DIGITS)] | None,
     Meta(examples=[1], extra_json_schema={"extra": {"pattern": DIGITS}}),
@@ -22,7 +22,7 @@ ConversationId = Annotated[
 
 
 class ChatRequest(Struct, frozen=True, kw_only=True):
-    """What a `MessageRequest` asks for."""
+    """The parsed content of a `MessageRequest`."""
 
     message: MessageText
     conversation_id: int | None = None
@@ -45,13 +45,13 @@ class MessageRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class RegenerateRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The message to answer in the place of the turn's own, if it was edited."""
+    """The edited message to answer instead of the turn's own, if it was edited."""
 
     message: MessageText | None = None
 
 
 class AnswerAnew(Struct, frozen=True, kw_only=True, tag=True):
-    """A turn to be answered anew, and the message instead of its own, if it was edited."""
+    """A turn to answer anew, and the edited message, if it was edited."""
 
     turn_id: int
     message: str | None
@@ -60,7 +60,7 @@ class AnswerAnew(Struct, frozen=True, kw_only=True, tag=True):
 class ChatAnswer(Struct, frozen=True, kw_only=True):
     """The answer to a message. `message_id` is the stored answer's; `usage` is there when the model tells it.
 
-    `finish_reason` is there when the answer ended otherwise than by itself: `length` when the model's limit cut it off.
+    `finish_reason` is there when the answer did not end by itself: `length` when the model's limit cut it off.
     """
 
     conversation_id: int

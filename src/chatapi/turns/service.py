@@ -27,7 +27,7 @@ Begun: TypeAlias = "asyncio.Future[TurnLog]"
 
 
 class ChatService:
-    """Begins turns and finds them again; how they run is the runner's, and what ticks beside them the supervisor's."""
+    """Begins turns and finds them again; `Runner` runs a turn, and `Supervisor` watches over the running ones."""
 
     def __init__(
         self,
@@ -55,9 +55,9 @@ class ChatService:
         self.telemetry = telemetry
 
     async def start(self, user_id: str, request: ChatRequest | AnswerAnew, key: str | None) -> TurnLog:
-        """Begin a turn and give its log; with an idempotency key that was answered before, the log of that answer.
+        """Begin a turn and return its log; a key that was answered before returns the log of that answer.
 
-        Raises `RateLimited`, but not for what was answered before, and what `TurnStore.begin` raises. Once the turn has
+        Raises what `TurnStore.begin` raises, and `RateLimited` unless the key was answered before. Once the turn has
         begun, its log ends with the answer or with `ModelFailed`, `ModelTooSlow`, `TurnCancelled`, `Interrupted` or
         `DatabaseUnavailable`, each with `turn_id` and `conversation_id`.
         """
@@ -70,7 +70,7 @@ class ChatService:
     async def start_or_join(
         self, user_id: str, request: ChatRequest | AnswerAnew, key: str | None
     ) -> TurnLog:
-        """As `start`, but a turn of the same key that is still running is joined, and not refused."""
+        """As `start`, but join a turn of the same key that is still running instead of refusing."""
         try:
             return await self.start(user_id, request, key)
         except KeyInProgress as running:
@@ -82,9 +82,9 @@ class ChatService:
             return joined
 
     async def resume(self, user_id: str, conversation_id: int, turn_id: int | None = None) -> TurnLog | None:
-        """The log of a turn, wherever it runs or ran: of that id, or of the conversation's active one, if it has one.
+        """The log of the turn with this id, or else of the conversation's active turn; None when no turn is active.
 
-        Raises `ConversationNotFound` and `TurnNotFound`.
+        The turn may run or have run in any process. Raises `ConversationNotFound` and `TurnNotFound`.
         """
         turn = await self._store.find(user_id, conversation_id, turn_id)
         if turn is None:
@@ -92,7 +92,7 @@ class ChatService:
         if (log := self._supervisor.log_of(turn.run_id)) is not None:
             return log
         log = await self._supervisor.live.follow(turn)
-        if self._supervisor.is_draining:  # and has told the others already
+        if self._supervisor.is_draining:  # the other streams were told already
             part([log])
         return log
 
@@ -104,7 +104,7 @@ class ChatService:
     async def _turn(
         self, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None, begun: Begun
     ) -> None:
-        """From begin to end. The client is given the log at the beginning, and is not needed for the rest."""
+        """Run a turn from begin to end; the client gets the log at the beginning and may leave then."""
         try:
             run = await self._limit.count(
                 user_id,
@@ -115,7 +115,7 @@ class ChatService:
         except Exception as error:  # noqa: BLE001 - it is the client's to see
             if not begun.cancelled():
                 begun.set_exception(error)
-                begun.exception()  # seen here, since the client that would see it may go before it does
+                begun.exception()  # marks it as seen: the client that would see it may have gone
             return
         except asyncio.CancelledError:
             begun.cancel()

@@ -1,4 +1,4 @@
-"""What ticks beside this process's turns: cancels, writing for readers elsewhere, lost runs; and the drain at the end."""
+"""Watches over this process's turns: cancels, chunks for readers elsewhere, lost runs, and the drain at shutdown."""
 
 import asyncio
 import logging
@@ -16,14 +16,14 @@ from chatapi.turns.store import TurnStore
 log = logging.getLogger(__name__)
 
 SETTLING_TRIES = 3  # at the shutdown, to write the ends of turns
-STREAM_GRACE_SECONDS = 5.0  # a turn that ends within these of a SIGTERM ends for its reader, too
-# How often a lost run is looked for, twice a second while the database answers: a COMMIT that it was sent before it was
-# away, or that waits for its disk, may take effect after its first answer.
+STREAM_GRACE_SECONDS = 5.0  # a turn that ends this soon after a SIGTERM also ends for its reader
+# How often to look for a lost run, twice a second while the database answers: a COMMIT that was sent before the outage,
+# or that waits for the disk, may take effect after the database's first answer.
 LOOKS = 120
 
 
 class Supervisor:
-    """Of one process. `live` are the turns of other processes that are read here."""
+    """Supervises one process's turns. `live` follows the turns of other processes that are read here."""
 
     def __init__(self, store: TurnStore, patience: Patience) -> None:
         self.live = LiveTurns(store, patience)
@@ -32,8 +32,8 @@ class Supervisor:
         self._patience = patience
         self._tasks: set[asyncio.Task[None]] = set()
         self._runners: dict[str, Runner] = {}
-        # Runs that the database may take for running and that nobody runs, with the looks that are left: as long as
-        # this process lives, its turns are nobody else's, and would block their conversations.
+        # Runs that nobody runs but the database may take for running, with the looks that are left. While this process
+        # lives, no other process may end its turns, so these would block their conversations.
         self._lost: dict[str, int] = {}
 
     def spawn(self, turn: Coroutine[None, None, None]) -> None:
@@ -43,7 +43,7 @@ class Supervisor:
         task.add_done_callback(self._tasks.discard)
 
     async def look_after(self, runner: Runner) -> None:
-        """Carry a run out, and see that it does not block its conversation if that cannot be done."""
+        """Carry a run out; after a defect, keep it from blocking its conversation."""
         run_id = runner.run.run_id
         self._runners[run_id] = runner
         try:
@@ -56,9 +56,9 @@ class Supervisor:
             del self._runners[run_id]
 
     def lose(self, run_id: str) -> None:
-        """Fail the run's turn as soon as the database answers: its begin may have gone through unheard, or its end not.
+        """Fail the run's turn once the database answers: its begin may be stored unheard, or its end may not be.
 
-        A run's id is made for it alone, so none but the lost one is ever failed.
+        A run's id is made for it alone, so no other run is ever failed.
         """
         self._lost[run_id] = LOOKS
 
@@ -90,7 +90,7 @@ class Supervisor:
     async def drain(self, seconds: float) -> None:
         """Wait for running turns, then end what is left as interrupted; for the shutdown.
 
-        Streaming clients are told before, and may read on from another process meanwhile.
+        Streaming clients are told before that, and may read on from another process.
         """
         self.is_draining = True
         grace = min(seconds, STREAM_GRACE_SECONDS)
@@ -126,6 +126,6 @@ class Supervisor:
 
 
 def part(logs: Iterable[TurnLog]) -> None:
-    """Send those who stream these turns to another process."""
+    """Send the streaming readers of these turns to another process."""
     for each in list(logs):
         each.part(Restarting().with_turn(each.turn_id, each.conversation_id))

@@ -20,10 +20,10 @@ from chatapi.turns.store import Run, TurnStore
 
 
 class TurnTools:
-    """Implements `agent.ports.Tools`. `calls` are the turn's calls so far, in the order of the journal; each is told.
+    """Implements `agent.ports.Tools`. `calls` are the turn's calls so far, in the journal's order; each is told.
 
-    When a turn is run again, a call that an earlier run made is answered from the journal: the n-th call of the same
-    tool with the same arguments is the n-th of the journal. A call that had ended in an error is made again.
+    When a turn is run again, a call that an earlier run made is answered from the journal: the n-th call of a tool
+    with the same arguments gets the n-th such entry. A call that ended in an error is made again.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class TurnTools:
         self._run = run
         self._tools = tools
         self._tell = tell
-        self._stopping_clock = stopping_clock  # the database is ours, and not the assistant's, to wait for
+        self._stopping_clock = stopping_clock  # the assistant's time does not include waits for the database
         self._one_at_a_time = asyncio.Lock()  # a model may ask for several at once; the journal has an order
 
     @property
@@ -55,7 +55,7 @@ class TurnTools:
         call_id: str | None = None,
         own: Callable[[], Awaitable[Any]] | None = None,
     ) -> ToolCall:
-        # Once and here, so that what is streamed, journaled and stored is the same.
+        # Clean the values once, here, so that the same are streamed, journaled and stored.
         name, arguments, call_id = storable(name), encodable(arguments), call_id and storable(call_id)
         async with self._one_at_a_time:
             for earlier in self._not_claimed:
@@ -96,9 +96,9 @@ class TurnTools:
         self._tell(ToolStarted(id=call_id, name=name, arguments=arguments))
 
     async def _call_outside(self, call: Callable[[], Awaitable[Any]]) -> ToolOutcome:
-        """In no transaction: one before it makes sure that the turn is still ours, and one after it journals.
+        """Call outside any transaction: one before makes sure that the turn is still ours, one after journals.
 
-        A process that dies between the two leaves no entry, and the call is made again: at least once.
+        A process that dies between the two leaves no entry, so the call is made again: at least once.
         """
         await self._store.hold(self._run)
         try:

@@ -1,7 +1,7 @@
 """A turn as the AI SDK's UI message stream, version 1, over server-sent events.
 
-https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol#data-stream-protocol: a line of JSON an event, and `[DONE]` after the
-last. What goes out is the same whether a turn runs here, elsewhere, or has ended.
+https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol#data-stream-protocol: one line of JSON an event, and `[DONE]` after
+the last. The stream is the same whether the turn runs here, runs elsewhere or has ended.
 """
 
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -19,7 +19,7 @@ from chatapi.turns.schemas import ChatAnswer
 HEADERS = {
     "x-vercel-ai-ui-message-stream": "v1",
     "Cache-Control": "no-store, no-transform",
-    "X-Accel-Buffering": "no",  # nginx would keep back what is to be seen at once
+    "X-Accel-Buffering": "no",  # or nginx would hold chunks back
 }
 HEARTBEAT = b": still here\n\n"
 DONE = b"data: [DONE]\n\n"
@@ -30,7 +30,7 @@ Chunk = dict[str, Any]
 async def ui_message_stream(log: TurnLog, streams: Gauge, heartbeat: float) -> AsyncIterator[bytes]:
     """The whole turn from its beginning, as it happens; always ended by `finish`, `abort` or `error`, and `[DONE]`.
 
-    `streams` counts those that are being read. After `heartbeat` seconds of silence a comment goes out.
+    `streams` counts the open streams. After `heartbeat` seconds of silence a comment is sent.
     """
     chunks = UIMessageChunks()
     with streams.track_inprogress():
@@ -38,7 +38,7 @@ async def ui_message_stream(log: TurnLog, streams: Gauge, heartbeat: float) -> A
             [
                 {
                     "type": "start",
-                    "messageId": f"turn_{log.turn_id}",  # one that is resumed takes the place of what it resumes
+                    "messageId": f"turn_{log.turn_id}",  # a resumed message replaces what it resumes
                     "messageMetadata": {"conversation_id": log.conversation_id, "turn_id": log.turn_id},
                 }
             ]
@@ -53,7 +53,7 @@ def sse(chunks: Iterator[Chunk] | Sequence[Chunk]) -> bytes:
 
 
 class UIMessageChunks:
-    """Turns events into chunks: texts and steps are opened when something comes for them, and closed in time."""
+    """Translates events into chunks; opens texts and steps when something comes for them, and closes them in time."""
 
     def __init__(self) -> None:
         self._open: str | None = None  # the type of the part that deltas go to
@@ -92,14 +92,13 @@ class UIMessageChunks:
             case AppError():
                 yield {"type": "error", "errorText": outcome.detail, "problem": outcome.document}
             case None:
-                pass  # a log is read to its end, so there is one
+                pass  # unreachable: a log that was read to its end has an outcome
 
     def _delta(self, kind: str, text: str) -> Iterator[Chunk]:
         if self._open != kind:
             yield from self._close()
-            if (
-                self._step_acted
-            ):  # and of what comes after calls in an answer of its own, not every agent says so
+            # Text after calls is a new answer of the model, though not every agent says so.
+            if self._step_acted:
                 yield from self._end_step()
             yield from self._begin_step()
             self._open = kind

@@ -1,4 +1,4 @@
-"""What is stored of turns."""
+"""The store of turns, for PostgreSQL and for SQLite."""
 
 from chatapi.db.database import Database
 from chatapi.turns.store.base import TurnStore

@@ -29,10 +29,10 @@ class TurnStore:
     ) -> Run | ChatAnswer:
         """Own the conversation or make it, claim its one active turn, store the user's message, read the history.
 
-        With a key that was seen before, its turn is run again if it failed or was abandoned, and if it was answered the
-        answer is given. Raises `ConversationNotFound`, `TurnInProgress`; for keys `KeyReused`, `KeyInProgress`,
-        `TurnSuperseded` and `TurnCancelled`; for another answer `TurnNotFound`, and `TurnSuperseded` when the conversation
-        has gone on.
+        A key that was seen before runs its turn again if that failed or was abandoned, and returns its answer if it
+        has one. Raises `ConversationNotFound`, `TurnInProgress`; for keys `KeyReused`, `KeyInProgress`,
+        `TurnSuperseded` and `TurnCancelled`; for an `AnswerAnew` `TurnNotFound`, and `TurnSuperseded` when the
+        conversation has gone on.
         """
         return await self._database.tried(
             lambda is_retry: self._begin(user_id, request, key, claim, is_retry)
@@ -44,7 +44,7 @@ class TurnStore:
         request: ChatRequest | AnswerAnew,
         key: Key | None,
         claim: Claim,
-        is_retry: bool,  # noqa: FBT001 - `Database.tried` says it by place
+        is_retry: bool,  # noqa: FBT001 - `Database.tried` passes it by position
     ) -> Run | ChatAnswer:
         async with self._database.transaction(user_id) as session:
             if is_retry and (run := await begin.begun(session, user_id, claim)) is not None:
@@ -52,16 +52,16 @@ class TurnStore:
             return await begin.begin(session, user_id, request, key, claim)
 
     async def seen(self, user_id: str, key: Key) -> ChatAnswer | None:
-        """The answer that a request with this key has had, or None if its turn is to be begun or run again.
+        """The stored answer to a request with this key, or None if its turn is to be begun or run again.
 
         Raises `KeyReused`, `TurnCancelled` and `KeyInProgress`.
         """
         return await self._database.run(user_id, lambda session: begin.seen(session, user_id, key))
 
     async def finish(self, run: Run, said: Said, shown: Shown) -> ChatAnswer:
-        """Store the answer and end the turn; `shown` is what was written for readers elsewhere, which is deleted.
+        """Store the answer and end the turn; if `shown` tells of chunks, delete these.
 
-        Raises `TurnCancelled` when the run is no longer its turn's; so do `fail` and `cancel`.
+        Raises `TurnCancelled` when the turn is no longer this run's; so do `fail` and `cancel`.
         """
         return await self._database.tried(lambda is_retry: self._finish(run, said, shown, is_retry))
 
@@ -81,7 +81,7 @@ class TurnStore:
             return answer
 
     async def fail(self, run: Run, said: Said, error: dict[str, Any]) -> None:
-        """End the turn as failed; what it had said and done is kept and shown, and no model ever sees it."""
+        """End the turn as failed; keep and show what it had said and done, but never to a model."""
 
         async def work(session: AsyncSession) -> None:
             await end.fail(session, run, said, error)
@@ -90,7 +90,7 @@ class TurnStore:
         await self._database.run(run.user_id, work)
 
     async def cancel(self, run: Run, said: Said) -> None:
-        """End the turn as cancelled; what it had said and done is kept, and part of later history."""
+        """End the turn as cancelled; keep what it had said and done, also for later history."""
 
         async def work(session: AsyncSession) -> None:
             await end.finish_cancelled(session, run, said)
@@ -99,19 +99,22 @@ class TurnStore:
         await self._database.run(run.user_id, work)
 
     async def fail_runs(self, run_ids: Sequence[str]) -> set[str]:
-        """End the turns that are these runs' as abandoned; gives the runs that had one."""
+        """End the turns of these runs as abandoned; returns the runs that had one."""
         return await self._database.run(EVERYONE, lambda session: end.fail_runs(session, run_ids))
 
     async def request_cancel(self, user_id: str, turn_id: int) -> None:
-        """Ask the process that runs the turn to end it, or end it if that is dead; `TurnNotFound`, `TurnEnded`."""
+        """Ask the process that runs the turn to end it, or end it here if that process is dead.
+
+        Raises `TurnNotFound` and `TurnEnded`.
+        """
         await self._database.run(user_id, lambda session: end.request_cancel(session, user_id, turn_id))
 
     async def runs_to_stop(self, run_ids: Sequence[str]) -> set[str]:
-        """Those of the runs that were asked to end, or whose turn is no longer theirs."""
+        """The runs that were asked to end, or whose turn is no longer theirs."""
         return await self._database.run(EVERYONE, lambda session: end.runs_to_stop(session, run_ids))
 
     async def hold(self, run: Run) -> None:
-        """Raises `TurnCancelled` when the run is no longer its turn's."""
+        """Raise `TurnCancelled` when the turn is no longer this run's."""
         await self._database.run(run.user_id, lambda session: journal.hold(session, run))
 
     async def call(
@@ -132,7 +135,7 @@ class TurnStore:
         return await self._database.run(run.user_id, work, look_up)
 
     async def find(self, user_id: str, conversation_id: int, turn_id: int | None) -> Turn | None:
-        """The turn of that id, or without one the conversation's active turn, if it has one.
+        """The turn with this id, or else the conversation's active turn; None when no turn is active.
 
         Raises `ConversationNotFound` and `TurnNotFound`.
         """
@@ -141,9 +144,9 @@ class TurnStore:
         )
 
     async def write_chunks(self, chunks: Sequence[Chunk]) -> set[str]:
-        """Store what runs have said since, for readers elsewhere; gives the ids of those that still are their turns'."""
+        """Store chunks for readers elsewhere; returns the ids of the runs that still have their turn."""
         return await self._database.run(EVERYONE, lambda session: live.write(session, chunks))
 
     async def news(self, places: Sequence[Place]) -> tuple[Sequence[Chunk], dict[str, Ending]]:
-        """What was said since, and how those ended which have, by their runs' ids."""
+        """The chunks since these places, and by run id the endings of the turns that have ended."""
         return await self._database.run(EVERYONE, lambda session: live.news_and_ends(session, places))

@@ -1,7 +1,7 @@
-"""How a turn begins: a new one, one of a key that was seen before, or another answer to the last one.
+"""How a turn begins: as a new one, as a retry of a key, or to answer the last turn anew.
 
-Core statements rather than flushes of objects, because a turn's cost is its round trips. Locks are taken in one order,
-conversation before turn, so that no two transactions wait for each other.
+It uses Core statements instead of flushing objects, because a turn's cost is its round trips. Locks are taken in one
+order, conversation before turn, so that no two transactions wait for each other.
 """
 
 from datetime import timedelta
@@ -53,7 +53,7 @@ async def begin(
 async def begin_again(
     session: AsyncSession, user_id: str, key: Key | None, claim: Claim
 ) -> Run | ChatAnswer | None:
-    """As `begin`, for a key that was seen before; None for another."""
+    """As `begin` for a key that was seen before; None for any other."""
     if key is None or (turn := await _turn_of_key(session, user_id, key)) is None:
         return None
     return await _again(session, turn, key, claim)
@@ -118,7 +118,7 @@ async def begin_anew(
 ) -> Run:
     """Answer the last turn anew: the same message or an edited one, with what came before it as history.
 
-    The turn that is answered anew stays as it is: which of several answers counts is seen from their order.
+    The turn that is answered anew stays as it is: the order of the turns shows which answer counts.
     """
     of_user = Turn.user_id == user_id
     turn = await session.scalar(select(Turn).where(Turn.id == request.turn_id, of_user))
@@ -148,7 +148,7 @@ async def begin_anew(
 
 
 async def seen(session: AsyncSession, user_id: str, key: Key) -> ChatAnswer | None:
-    """The answer that a request with this key has had, or None if its turn is to be begun or run again.
+    """The stored answer to a request with this key, or None if its turn is to be begun or run again.
 
     Raises `KeyReused`, `TurnCancelled` and `KeyInProgress`.
     """
@@ -200,7 +200,7 @@ async def _again(session: AsyncSession, turn: Turn, key: Key, claim: Claim) -> R
     if taken is None:
         raise _key_in_progress(turn)
     await live.drop(session, turn.user_id, turn.id)
-    # What the failed run had said: the new run's answer takes its place.
+    # The new run's answer takes the place of what the failed run had said.
     await session.execute(
         delete(Message).where(
             Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "assistant"
@@ -210,7 +210,7 @@ async def _again(session: AsyncSession, turn: Turn, key: Key, claim: Claim) -> R
 
 
 async def _settled(session: AsyncSession, turn: Turn, key: Key) -> ChatAnswer | None:
-    """What the turn of a key came to, if it came to anything that a retry cannot change."""
+    """The answer of a key's turn, or None if the turn may be run again; raises what a retry cannot change."""
     if turn.request_hash != key.request_hash:
         raise KeyReused
     if turn.status == "completed":
@@ -239,7 +239,7 @@ async def _run_of(session: AsyncSession, turn: Turn, claim: Claim) -> Run:
 
 
 async def _turn_of_key(session: AsyncSession, user_id: str, key: Key) -> Turn | None:
-    """The turn that the key stands for; a key past its retention is let go of."""
+    """The turn of this key; forgets a key that is past its retention."""
     turn = await session.scalar(
         select(Turn).where(Turn.user_id == user_id, Turn.idempotency_key == key.value)
     )
@@ -263,7 +263,7 @@ async def _who_was_first(
         )
     )
     error = TurnInProgress()
-    # It may have ended just now.
+    # The other turn may have ended just now.
     return error if running is None else error.with_turn(running, conversation_id)
 
 

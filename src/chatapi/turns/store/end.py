@@ -48,7 +48,7 @@ async def finish_cancelled(session: AsyncSession, run: Run, said: Said) -> None:
 async def fail(session: AsyncSession, run: Run, said: Said, error: dict[str, Any]) -> None:
     """End the turn as failed; raises `TurnCancelled` as `finish` does.
 
-    Its user's message stays, and so does what it had said and done: both are shown, and no model ever sees them.
+    The user's message and what the turn had said and done stay and are shown, but no model ever sees them.
     """
     await end(session, run, "failed", said, error)
     await keep(session, run.user_id, run.conversation_id, run.turn_id, said.response)
@@ -63,12 +63,12 @@ async def finished(session: AsyncSession, run: Run) -> ChatAnswer | None:
 
 
 async def fail_runs(session: AsyncSession, run_ids: Sequence[str]) -> set[str]:
-    """End the turns that are these runs' as abandoned; gives the runs that had one."""
+    """End the turns of these runs as abandoned; returns the runs that had one."""
     return await fail_abandoned(session, Turn.run_id.in_(run_ids))
 
 
 async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> None:
-    """Ask the process that runs the turn to end it; where that process is dead, end it here, and keep what it wrote down.
+    """Ask the process that runs the turn to end it; if that is dead, end it here and keep what it wrote down.
 
     Raises `TurnNotFound` and `TurnEnded`.
     """
@@ -95,7 +95,7 @@ async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> N
 
 
 async def runs_to_stop(session: AsyncSession, run_ids: Sequence[str]) -> set[str]:
-    """Those of the runs that were asked to end, or whose turn is no longer theirs."""
+    """The runs that were asked to end, or whose turn is no longer theirs."""
     going_on = await session.scalars(
         select(Turn.run_id).where(
             Turn.run_id.in_(run_ids), Turn.status == RUNNING, Turn.cancel_requested.is_(False)
@@ -105,8 +105,8 @@ async def runs_to_stop(session: AsyncSession, run_ids: Sequence[str]) -> set[str
 
 
 async def touch_conversation(session: AsyncSession, user_id: str, conversation_id: int) -> None:
-    """Move `updated_at`; the row's lock also makes turns that begin at once in one conversation do so in turn."""
-    if conversation_id > MAX_ID:  # as text it names nothing, and as a number the database would refuse it
+    """Move `updated_at`; the row's lock also makes turns of one conversation begin one after the other."""
+    if conversation_id > MAX_ID:  # no such id exists, and the database would refuse it
         raise ConversationNotFound(conversation_id)
     touched = await session.scalar(
         update(Conversation)
@@ -119,7 +119,7 @@ async def touch_conversation(session: AsyncSession, user_id: str, conversation_i
 
 
 async def fail_abandoned(session: AsyncSession, *which: ColumnElement[bool]) -> set[str]:
-    """End those running turns as failed, and keep what was written down of them; gives their runs."""
+    """End these running turns as failed and keep what they wrote down; returns their runs."""
     failed = await session.execute(
         update(Turn)
         .where(Turn.status == RUNNING, *which)
@@ -135,7 +135,7 @@ async def fail_abandoned(session: AsyncSession, *which: ColumnElement[bool]) -> 
 async def end(
     session: AsyncSession, run: Run, status: str, said: Said, error: dict[str, Any] | None = None
 ) -> None:
-    """The turn's row. Of an answer that broke off no finish reason and no model is kept."""
+    """Write the end into the turn's row; an answer that broke off stores no finish reason and no model."""
     try:
         await touch_conversation(session, run.user_id, run.conversation_id)
     except ConversationNotFound:  # deleted meanwhile, and the turn with it
@@ -157,10 +157,10 @@ async def end(
 async def keep(
     session: AsyncSession, user_id: str, conversation_id: int, turn_id: int, response: str
 ) -> None:
-    """Store what a turn that ended without an answer had said and done, if it had.
+    """Store what a turn that ended without an answer had said and done, if anything.
 
-    What it had done is in its journal alone: it may have ended during the COMMIT of a call. And there is no provider's
-    state: of an answer that broke off they have nothing to go on from.
+    The calls come from the journal alone, because the turn may have ended during the COMMIT of a call. No provider's
+    state is stored: a provider cannot go on from an answer that broke off.
     """
     calls = await read_journal(session, user_id, turn_id)
     if response.strip() or calls:
@@ -171,7 +171,7 @@ async def keep(
 async def keep_written(
     session: AsyncSession, user_id: str, conversation_id: int, turn_id: int, run_id: str
 ) -> None:
-    """As `keep`, for a run whose process is dead: of what it said there is what it wrote down."""
+    """As `keep`, for a run whose process is dead: only what it wrote down is left."""
     run = live.Place(turn_id=turn_id, conversation_id=conversation_id, run_id=run_id, position=0)
     await keep(session, user_id, conversation_id, turn_id, await live.said(session, run))
     await live.drop(session, user_id, turn_id)

@@ -20,11 +20,10 @@ decode_calls = msgspec.json.Decoder(list[ToolCall]).decode
 async def read_history(
     session: AsyncSession, user_id: str, conversation_id: int, *, turns: int, before: int = MAX_ID
 ) -> list[HistoryMessage]:
-    """The last turns that the model may see, whole ones, oldest first.
+    """The messages of the last turns that the model may see, oldest first.
 
-    That is those which were answered, and of the cancelled ones those that had said or done something; of those that
-    answer the same anew, the last. A failed turn is never among them, and neither is half a one, so what an agent is
-    given always alternates.
+    These are the answered turns, and the cancelled ones that had said or done something; of a turn and those that
+    answer it anew, only the last. Failed turns and half turns are left out, so the roles always alternate.
     """
     history = select_history(user_id, conversation_id, turns=turns, before=before)
     with measuring("history"):
@@ -39,9 +38,9 @@ def select_history(
     turns: int,
     before: int,
 ) -> Select[tuple[int, str, str, str, Any]]:
-    """In no order. The messages are found by their turns alone: the owner comes from there, too.
+    """Select the messages of the last turns, in no order; the turns bring the owner along.
 
-    Named here again, it would be an offer to read all messages of a user whom the planner takes for new.
+    Do not filter messages by `user_id` itself: with stale statistics the planner would scan all messages of the user.
     """
     latest = (
         select(Turn.id, Turn.user_id)
@@ -68,7 +67,7 @@ def select_history(
 def to_history(rows: Iterable[Sequence[Any]]) -> list[HistoryMessage]:
     """Messages of the rows of `select_history`, in their order and without their ids.
 
-    A turn has two answers where a replica of the version before 0006 has run a failed one again: the last one counts.
+    A turn has two answers if a replica of the version before 0006 ran a failed turn again; the last one counts.
     """
     messages: list[HistoryMessage] = []
     for role, content, calls, state in rows:

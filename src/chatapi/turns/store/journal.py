@@ -20,9 +20,9 @@ async def hold(session: AsyncSession, run: Run) -> None:
 
 
 async def record_call(session: AsyncSession, run: Run, position: int, call: ToolCall) -> None:
-    """The journal entry of a call, in the transaction of its effect; keeps the turn ours until that ends, as `hold` does.
+    """Journal a call in the transaction of its effect; keeps the turn ours until that ends, as `hold` does.
 
-    Raises `TurnCancelled` when it no longer is, which takes the effect back.
+    Raises `TurnCancelled` when the turn is no longer ours, which takes the effect back.
     """
     table = ToolCallEntry.__table__.c
     values = {

@@ -1,6 +1,7 @@
-"""What running turns have said so far, in the database, for those who read them from another process.
+"""The chunks of running turns, in the database, for readers in other processes.
 
-It is written at a bounded rate, not a write a token, and a turn's rows go when it ends: its message has it all then.
+Chunks are written at a bounded rate, not once a token. A turn's chunks are deleted when it ends: its message has all
+of it then.
 """
 
 from collections.abc import Collection, Sequence
@@ -24,7 +25,7 @@ from chatapi.turns.store.rows import ABANDONED, answer_of, turn_is_alive
 
 
 class Chunk(Struct, frozen=True, kw_only=True):
-    """Events of a run; `position` is the number of those before."""
+    """Events of a run; `position` is the number of events before them."""
 
     turn_id: int
     run_id: str
@@ -43,16 +44,16 @@ class Place(Struct, frozen=True, kw_only=True):
 
 
 class Ending(NamedTuple):
-    """How a turn ended: with what was stored of its answer, if anything was, and if it was not answered, why."""
+    """How a turn ended: what was stored of its answer, if anything, and the failure, if it was not answered."""
 
     stored: ChatAnswer | None
     failure: AppError | None
 
 
 async def write(session: AsyncSession, chunks: Sequence[Chunk]) -> set[str]:
-    """Store the chunks of runs that still are their turns'; gives the ids of these runs.
+    """Store the chunks of runs that still have their turn; returns the ids of these runs.
 
-    A turn that somebody is just changing is left for the next time, rather than waited for.
+    A turn that another transaction has locked is left for the next time, rather than waited for.
     """
     running = await session.scalars(
         select(Turn.run_id)
@@ -66,7 +67,7 @@ async def write(session: AsyncSession, chunks: Sequence[Chunk]) -> set[str]:
 
 
 async def read(session: AsyncSession, places: Collection[Place]) -> Sequence[Chunk]:
-    """What was stored since, a turn's in order."""
+    """The chunks stored since these places, in order within each turn."""
     since = [
         and_(
             TurnChunk.turn_id == place.turn_id,
@@ -82,18 +83,18 @@ async def read(session: AsyncSession, places: Collection[Place]) -> Sequence[Chu
 
 
 async def said(session: AsyncSession, run: Place) -> str:
-    """The run's answer from there on, as far as it was stored."""
+    """The run's answer from this place on, as far as it was stored."""
     events = [event for chunk in await read(session, [run]) for event in chunk.events]
     return "".join(event.text for event in events if isinstance(event, TextAdded))
 
 
 async def drop(session: AsyncSession, user_id: str, turn_id: int) -> None:
-    """In the transaction that ends the turn or runs it again, which holds its row."""
+    """Delete the turn's chunks, in the transaction that ends the turn or runs it again and holds its row."""
     await session.execute(delete(TurnChunk).where(TurnChunk.turn_id == turn_id, TurnChunk.user_id == user_id))
 
 
 async def find(session: AsyncSession, user_id: str, conversation_id: int, turn_id: int | None) -> Turn | None:
-    """The turn of that id, or without one the conversation's active turn, if it has one.
+    """The turn with this id, or else the conversation's active turn; None when no turn is active.
 
     Raises `ConversationNotFound` and `TurnNotFound`.
     """
@@ -108,7 +109,7 @@ async def find(session: AsyncSession, user_id: str, conversation_id: int, turn_i
 
 
 async def own_conversation(session: AsyncSession, user_id: str, conversation_id: int) -> None:
-    """Raises `ConversationNotFound` when it is not theirs."""
+    """Raise `ConversationNotFound` when the conversation is not the user's."""
     mine = select(Conversation.id).where(Conversation.id == conversation_id, Conversation.user_id == user_id)
     if conversation_id > MAX_ID or await session.scalar(mine) is None:
         raise ConversationNotFound(conversation_id)
@@ -117,7 +118,7 @@ async def own_conversation(session: AsyncSession, user_id: str, conversation_id:
 async def news_and_ends(
     session: AsyncSession, places: Sequence[Place]
 ) -> tuple[Sequence[Chunk], dict[str, Ending]]:
-    """What was said since, and how those ended which have."""
+    """The chunks since these places, and the endings of the turns that have ended."""
     running = await session.scalars(
         select(Turn.run_id).where(
             Turn.run_id.in_([place.run_id for place in places]),
@@ -150,7 +151,7 @@ def row_of(chunk: Chunk) -> dict[str, Any]:
 
 
 def joined(events: Sequence[TurnEvent]) -> list[TurnEvent]:
-    """The same with the deltas of a step that follow each other as one."""
+    """The same events, with consecutive deltas of a step joined into one."""
     result: list[TurnEvent] = []
     for event in events:
         last = result[-1] if result else None

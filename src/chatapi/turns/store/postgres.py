@@ -1,7 +1,7 @@
-"""PostgreSQL's store: beginning and finishing a turn, and writing for readers elsewhere, are one statement each.
+"""PostgreSQL's store: it begins a turn, finishes it and writes its chunks in one statement each.
 
-A statement is for the common case. Where there is anything out of the ordinary it changes nothing, and the plain form
-finds out what that is and does it. Why this is right, and what it saves: docs/adr/0013-one-statement-for-a-transaction.md.
+A statement serves the common case. In any other case it changes nothing, and the plain form of the method takes over.
+docs/adr/0013-one-statement-for-a-transaction.md says why this is right, and what it saves.
 """
 
 from collections.abc import Sequence
@@ -56,8 +56,8 @@ from chatapi.turns.store.rows import (
 )
 
 USER_ID = bindparam("user_id", None, type_=User.id.type)
-# Sets the owner whom row-level security asks for, until the statement ends, which is its transaction. A condition without
-# a column is looked at before anything is read (EXPLAIN: One-Time Filter), so where this one is, the owner is set.
+# Sets the owner for row-level security until the statement ends, which is its own transaction. PostgreSQL evaluates a
+# condition without a column before it reads anything (EXPLAIN: One-Time Filter): where this one stands, the owner is set.
 OWNER = select(func.set_config("chatapi.user_id", USER_ID, true()).label("id")).cte("owner")
 OWNER_IS_SET = select(OWNER.c.id).scalar_subquery().is_not(None)
 EVERYONE = select(func.set_config("chatapi.everyone", "on", true()).label("set")).cte("everyone")
@@ -92,7 +92,7 @@ class PostgresTurnStore(TurnStore):
         if isinstance(request, AnswerAnew) or (request.conversation_id or 0) > MAX_ID:
             return await super()._begin(user_id, request, key, claim, is_retry)
         is_first = request.conversation_id is None
-        with measuring("history"):  # which is what of this takes time
+        with measuring("history"):  # which takes most of the statement's time
             rows = await self._database.statement(
                 BEGIN_FIRST if is_first else begin_next(claim.history, keyed=key is not None),
                 {
@@ -173,7 +173,7 @@ def to_json(value: Any) -> str | None:
 
 
 def claimed_turn(conversation_id: ColumnElement[int], source: CTE | None) -> CTE:
-    """The turn; nothing where another request was first."""
+    """Insert the turn; returns nothing if another request was first."""
     columns = new_turn(
         user_id=USER_ID,
         conversation_id=conversation_id,
@@ -216,7 +216,7 @@ def users_message(turn: CTE) -> CTE:
 
 
 def begin_first() -> Statement:
-    """In a new conversation, which is made of the turn and not before it: no turn, no conversation left behind.
+    """Begin a turn in a new conversation, which is inserted from the turn's row: no turn, no conversation.
 
     Foreign keys are checked when the statement ends, so the order of the rows is free.
     """
@@ -241,11 +241,11 @@ def begin_first() -> Statement:
 
 @cache
 def begin_next(history_turns: int, *, keyed: bool) -> Statement:
-    """In a conversation that there is.
+    """Begin a turn in an existing conversation.
 
-    A statement reads what was there when it began, also when it had to wait for the conversation's row. So it does
-    nothing where it found a turn running, or the conversation no longer as it was: it would miss that turn's messages.
-    Nor where the key was seen before: that is no activity of the conversation's.
+    A statement reads what was there when it began, also when it then waited for the conversation's row. So it does
+    nothing if a turn was running or the conversation has changed since: it would miss that turn's messages. Nor does
+    it if the key was seen before: a repeated request is no activity of the conversation.
     """
     before = (
         select(Conversation.id, Conversation.updated_at)
@@ -284,9 +284,9 @@ def begin_next(history_turns: int, *, keyed: bool) -> Statement:
 
 
 def finish_turn(*, was_shown: bool) -> Statement:
-    """The same locks in the same order as in the plain form: the conversation's, then the turn's.
+    """Finish a turn, with the locks of the plain form in the same order: the conversation's, then the turn's.
 
-    `was_shown`: pieces of the answer were written for readers elsewhere, and go with the end.
+    `was_shown`: chunks were written for readers elsewhere, and are deleted with the end.
     """
     ours = (OWNER_IS_SET, is_ours(TURN_ID, USER_ID, RUN_ID))
     touched = (
@@ -345,7 +345,7 @@ def finish_turn(*, was_shown: bool) -> Statement:
 
 
 def going_on() -> Statement:
-    """As `end.runs_to_stop`: those of the runs that nobody has asked to end, and whose turn is still theirs."""
+    """The reverse of `end.runs_to_stop`: the runs that nobody asked to end, and whose turn is still theirs."""
     return Statement(
         select(Turn.run_id).where(
             EVERYONE_IS_SET,
@@ -357,7 +357,7 @@ def going_on() -> Statement:
 
 
 def write_chunks() -> Statement:
-    """As `live.write`: a turn that somebody is just changing is left for the next time, rather than waited for."""
+    """As `live.write`: a turn that another transaction has locked is left for the next time, rather than waited for."""
     news = (
         func.unnest(
             bindparam("turn_ids", None, type_=ARRAY(BigInteger())),

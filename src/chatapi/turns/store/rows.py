@@ -1,4 +1,4 @@
-"""The values that go in and out of the store, and what is said of a turn's rows in one place for all its statements."""
+"""The store's values, and the columns and conditions that all its statements share."""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -22,7 +22,7 @@ ASSISTANT = literal_column("'assistant'", Text())
 
 
 class Claim(Struct, frozen=True, kw_only=True):
-    """What a process brings to a turn: `run_id` is new for each run, `history` is how many turns it looks back."""
+    """A process's claim to run a turn: `run_id` is new for each run, `history` is how many turns it looks back."""
 
     run_id: str
     worker_id: str
@@ -31,7 +31,7 @@ class Claim(Struct, frozen=True, kw_only=True):
 
 
 class Run(Struct, frozen=True, kw_only=True):
-    """One run of a turn, by one process. `journal` is what earlier runs of it did."""
+    """One run of a turn, by one process. `journal` has the calls of the turn's earlier runs."""
 
     turn_id: int
     run_id: str
@@ -50,12 +50,12 @@ class Key(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, value: str, request: ChatRequest | AnswerAnew) -> "Key":
-        """The fingerprint is of what tells a request from another: the parsed body, and the turn that is answered anew."""
+        """The fingerprint covers what tells requests apart: the parsed body, and the turn that is answered anew."""
         return cls(value=value, request_hash=sha256(msgspec.json.encode(request)).hexdigest())
 
 
 class Said(Struct, frozen=True, kw_only=True):
-    """What a run has come to. `finish_reason` is None for `stop`; `state` is the provider's, of a whole answer."""
+    """The result of a run. `finish_reason` is None for `stop`; `state` is the provider's, for a whole answer only."""
 
     response: str
     tool_calls: Sequence[ToolCall]
@@ -120,7 +120,7 @@ def new_message(
 def ended_turn(
     *, status: Any, usage: Any, finish_reason: Any, model: Any, error: Any, at: Any
 ) -> dict[str, Any]:
-    """The columns of a turn that ends, likewise; without a model it keeps the one that it began with."""
+    """The columns of a turn that ends, likewise; if `model` is None, the turn keeps the one that it began with."""
     return {
         "status": status,
         "usage": usage,
@@ -132,7 +132,7 @@ def ended_turn(
 
 
 def is_ours(turn_id: Any, user_id: Any, run_id: Any) -> ColumnElement[bool]:
-    """Whether a run still is its turn's: another process may have taken it over, or it has ended."""
+    """Whether the turn is still this run's: it may have ended, or another process may have taken it over."""
     return and_(Turn.id == turn_id, Turn.user_id == user_id, Turn.run_id == run_id, Turn.status == RUNNING)
 
 
@@ -154,7 +154,7 @@ def to_answer(run: Run, message_id: int, said: Said) -> ChatAnswer:
 
 
 async def message_of(session: AsyncSession, turn: Turn) -> str:
-    """What the turn answers."""
+    """The user's message that the turn answers."""
     return (
         await session.execute(
             select(Message.content).where(
@@ -165,7 +165,7 @@ async def message_of(session: AsyncSession, turn: Turn) -> str:
 
 
 async def answer_of(session: AsyncSession, turn: Turn) -> ChatAnswer | None:
-    """What is stored of its answer, the last one as in `to_history`; None when it had said and done nothing."""
+    """The turn's stored answer, the last one as in `to_history`; None when it had said and done nothing."""
     messages = await session.scalars(
         select(Message)
         .where(Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "assistant")

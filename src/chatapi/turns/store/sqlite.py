@@ -1,7 +1,7 @@
-"""SQLite's store: beginning and finishing a turn are statements that are compiled once, run in one go on the loop.
+"""SQLite's store: it begins and finishes a turn by statements compiled once, in one go on the event loop.
 
-They are for the common case. Where there is anything out of the ordinary they change nothing, and the plain form finds
-out what that is and does it. The write lock is taken before the first of them, so nothing changes between two.
+They serve the common case. In any other case they change nothing, and the plain form of the method takes over. The
+write lock is taken before the first statement, so nothing changes between two.
 """
 
 from collections.abc import Mapping, Sequence
@@ -129,7 +129,10 @@ class SqliteTurnStore(TurnStore):
 def begin(
     transaction: Transaction, values: Values, *, history_turns: int
 ) -> tuple[int, int, Sequence[Sequence[Any]]] | None:
-    """The turn, its conversation, and what was said before; None where another turn or request is in the way."""
+    """Begin a turn; returns the ids of it and its conversation, and the history.
+
+    Returns None if another turn or request is in the way.
+    """
     if values["key"] is not None and transaction.rows(KNOWN, values):
         return None
     if values["conversation_id"] is None:
@@ -148,7 +151,7 @@ def begin(
 
 
 def finish(transaction: Transaction, values: Values, *, was_shown: bool) -> int | None:
-    """The message of the answer; None where the run is no longer its turn's."""
+    """Finish a turn; returns the id of the answer's message, or None if the turn is no longer the run's."""
     if not transaction.rows(END, values):
         return None
     transaction.rows(TOUCH, values)
