@@ -11,9 +11,7 @@ class Patience(Struct, frozen=True, kw_only=True):
 
     # The database.
     database_connect: float = 10.0  # Neon wakes a sleeping database in a few seconds
-    database_statement: float = (
-        5.0  # all our statements are short: one that takes longer has lost its database
-    )
+    database_statement: float = 5.0  # all our statements are short: a longer one has lost its database
     # The wait for a connection of the pool. A burst had better wait than be refused; the breaker sees a dead database.
     database_pool: int = 15
     database_locked: float = 5.0  # how long another process may write to a SQLite file
