@@ -15,9 +15,7 @@ def told_to_stop(notify: Callable[[], object]) -> Iterator[None]:
     A server tells its app of a shutdown only when the last request has been answered. Turns can keep a request open for
     longer than the server waits, so they must hear of it earlier.
     """
-    if (
-        threading.current_thread() is not threading.main_thread()
-    ):  # Python handles signals in the main thread only
+    if threading.current_thread() is not threading.main_thread():  # only that one handles signals
         yield
         return
     loop = asyncio.get_running_loop()
