@@ -38,7 +38,7 @@ from chatapi.web.server import BoundedHttp, Server
 APP = "chatapi.app:create_app"
 APP_VARIABLE = "LITESTAR_APP"  # Litestar's own; workers inherit it
 WORKER = "chatapi.cli:settled_app"
-# Objects made since the last collection. Python's own 700 are the objects of two turns, and those hold no cycles.
+# New objects before a collection. Python's own 700 are the objects of two turns, and those hold no cycles.
 COLLECT_AFTER = 10_000
 # A worker that does not answer its supervisor in this time is replaced. On a busy machine a start takes several seconds.
 ANSWER_SECONDS = 30

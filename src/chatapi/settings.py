@@ -28,11 +28,8 @@ ORIGIN = re.compile(
 SECRET_BYTES = 32  # RFC 7518, section 3.2: an HS256 key has at least the hash's length
 
 BETTER_AUTH_PATH = "/api/auth"  # Better Auth's default; for another path, set JWKS_URL
-SIGN_IN = {
-    "BETTER_AUTH_SECRET",
-    "BETTER_AUTH_URL",
-    "JWKS_URL",
-}  # the settings that say how tokens are checked
+# The settings that say how tokens are checked.
+SIGN_IN = {"BETTER_AUTH_SECRET", "BETTER_AUTH_URL", "JWKS_URL"}
 HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:\d{1,5})?")
 
 Text = Annotated[str, Meta(min_length=1)]
