@@ -30,13 +30,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Have the garbage collector leave alone what is there to stay, as `chatapi run` does."""
+    """Exclude all modules from garbage collection, as `chatapi run` does."""
     settle()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """A test that ran out of time says what it waited for, and ends what it began: it is a task like others."""
+    """Let a test that runs out of time report what it waited for, and end what it began, because it is a task like others."""
     try:
         return (yield)
     except pytest.fail.Exception as failure:
@@ -49,13 +49,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 
 @pytest.fixture(scope="session", autouse=True)
 async def loop() -> asyncio.AbstractEventLoop:
-    """The one that all tests run on. (`asyncio.run` in a test that is no coroutine leaves none to be got.)"""
+    """The loop that all tests run on. (`asyncio.run` in a test that is no coroutine leaves no current loop.)"""
     return asyncio.get_running_loop()
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Postgres:
-    """The run's one server. A test that stops one, or counts what goes on in it, makes its own."""
+    """The server of the run. A test that stops its server, or counts what happens in it, makes its own."""
     return Postgres.of_run()
 
 
@@ -69,7 +69,7 @@ def migrated_file() -> Path:
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def new_database(request: pytest.FixtureRequest) -> Callable[..., str]:
-    """Makes a database without rows, and without tables if told `migrated=False`, and gives its URL.
+    """Makes a database without rows, and with `migrated=False` without tables, and returns its URL.
 
     Every test that asks for one runs on both kinds.
     """
@@ -89,25 +89,25 @@ def new_database(request: pytest.FixtureRequest) -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 async def database_url(new_database: Callable[[], str]) -> str:
-    """The database that most tests share; they keep apart by their users."""
+    """The database that most tests share. Each test has its own users there."""
     return await asyncio.to_thread(new_database)
 
 
 @pytest.fixture
 async def empty_database_url(new_database: Callable[[], str]) -> str:
-    """Of a database that has its tables, and nothing in them."""
+    """The URL of a database with empty tables."""
     return await asyncio.to_thread(new_database)
 
 
 @pytest.fixture
 async def bare_database_url(new_database: Callable[..., str]) -> str:
-    """Of a database without tables."""
+    """The URL of a database without tables."""
     return await asyncio.to_thread(new_database, migrated=False)
 
 
 @pytest.fixture(scope="session")
 async def service(database_url: str) -> AsyncIterator[str]:
-    """The base URL of a service that most tests share."""
+    """The base URL of the service that most tests share."""
     async with serve(settings_for(database_url)) as base_url:
         yield base_url
 

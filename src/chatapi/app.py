@@ -1,4 +1,4 @@
-"""The app: what is served, and behind which middleware and guards."""
+"""The app: its routes, with the middleware and guards before them."""
 
 from collections.abc import Sequence
 
@@ -54,7 +54,7 @@ def create_app(
 
 
 def app_of(services: Services) -> Litestar:
-    """The app that serves with these, and starts and stops them."""
+    """Make the app that serves with these services. It starts and stops them, too."""
     settings = services.settings
 
     def provide_chat() -> ChatService:
@@ -90,7 +90,7 @@ def app_of(services: Services) -> Litestar:
 
 
 def routes(services: Services) -> Sequence[ControllerRouterHandler]:
-    """All routes. Those below /api are a user's: with the user in the path, or in the token alone."""
+    """All routes. Those below /api belong to a user, who is named by the path and the token, or by the token alone."""
     settings = services.settings
     identified: list[Middleware] = [
         RefusedTokens(),

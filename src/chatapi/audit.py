@@ -1,7 +1,7 @@
 """The audit trail: one event for each act that changes data or is refused. Its fields: docs/security.md.
 
-Ids and reasons only: never what a user wrote, a token or a key. Who acts, in which request and from where comes from
-the request that the act is part of.
+An event holds ids and reasons, never a token, a key or the text of a user. It takes its user, request id and address
+from the request that the act is part of.
 """
 
 import logging
@@ -20,20 +20,20 @@ Outcome = Literal["success", "failure", "denied"]
 
 @runtime_checkable
 class HasSubject(Protocol):
-    """Says what an act is done to: ids by the names that they have in the trail."""
+    """Something whose `subject` holds its ids, by their names in the trail."""
 
     @property
     def subject(self) -> Mapping[str, int]: ...
 
 
 def name_subject(made: HasSubject) -> None:
-    """Say what the request has made: the route that made it could not be called with its id."""
+    """Add the ids of what the request has made, which are not in the route's path."""
     if (request := current_request.get()) is not None:
         request.subject = made.subject
 
 
 def audit(action: str, outcome: Outcome, **fields: Any) -> None:
-    """Record an act as a line of JSON; fields that are None are left out."""
+    """Record an act as a line of JSON, without the fields that are None."""
     request = current_request.get()
     event = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -1,6 +1,6 @@
-"""The request that this code runs for, for those who are not handed one: the audit trail, the logs and the limits.
+"""The current request, for the code that does not get it as an argument: the audit trail, the logs and the limits.
 
-A context variable, so that the task of a turn, which outlives its request, still knows whose act it carries out.
+It is a context variable, so that the task of a turn still knows its request and user after the request has ended.
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from contextvars import ContextVar
 class RequestContext:
     """`user_id` is set once the token holds, `turn_id` once a turn has begun, `trace_id` where requests are traced.
 
-    `headers` go on the response, whatever becomes of the request. `subject` is what the request has made, by the names of
-    the audit trail. `hung_up` is set when the client has gone.
+    `headers` go on the response, also on that of an error. `subject` holds the ids of what the request has made, by their
+    names in the audit trail. `hung_up` is set when the client has gone.
     """
 
     __slots__ = (
@@ -38,7 +38,7 @@ class RequestContext:
         self.hung_up = False
 
     def log_fields(self) -> dict[str, str | int]:
-        """What each line about this request has; what is not known is left out."""
+        """The fields of each log line about this request, without those that are not known."""
         fields = {
             "request_id": self.request_id,
             "user_id": self.user_id,

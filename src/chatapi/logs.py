@@ -1,7 +1,7 @@
-"""Logs: one line each on standard output, as JSON or for reading. What is in them: docs/observability.md.
+"""Logs: one line for each event on standard output, as JSON or for reading. Their fields: docs/observability.md.
 
-Ids, names and numbers only. What a user wrote is kept out where it could come in unasked: by the text of an exception
-(a database quotes the row, a provider the message), and by libraries that log bodies at DEBUG.
+Lines hold ids, names and numbers, and never the text of a user. It could come in by two ways, which are closed: by the
+text of an exception (a database quotes the row, a provider the message), and by libraries that log bodies at DEBUG.
 """
 
 import logging
@@ -25,18 +25,18 @@ LogFormat: TypeAlias = Literal["json", "console"]
 ACCESS = "chatapi.access"
 TIME = structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")
 
-# As Python says it.
+# The sentences of Python's own tracebacks.
 CAUSED = "\nThe above exception was the direct cause of the following exception:\n\n"
 MEANWHILE = "\nDuring handling of the above exception, another exception occurred:\n\n"
-OURS = ("chatapi", "uvicorn", "alembic")  # whose lines LOG_LEVEL is about
-# Their texts are names, addresses and our own sentences.
+OURS = ("chatapi", "uvicorn", "alembic")  # LOG_LEVEL is for the lines of these
+# The texts of these exceptions are names, addresses and our own sentences.
 TELLING = (AppError, OSError, ImportError, AttributeError, NameError, TypeError)
 
 
 def configure_logging(level: str, log_format: LogFormat | None) -> None:
-    """Set up the process's logging: as JSON, or for reading where standard output is a terminal.
+    """Set up the process's logging: as JSON, or for reading if standard output is a terminal.
 
-    Libraries speak up from WARNING on. At DEBUG, which is for developing, exceptions are told with their texts.
+    Libraries log from WARNING on. At DEBUG, which is for developing, exceptions are logged with their texts.
     """
     dictConfig(
         {
@@ -54,21 +54,21 @@ def configure_logging(level: str, log_format: LogFormat | None) -> None:
             "loggers": {
                 **{name: {"level": level} for name in OURS},
                 ACCESS: {"level": level, "handlers": ["as_is"], "propagate": False},
-                # A line of JSON each, whatever LOG_LEVEL and LOG_FORMAT say.
+                # Every event is a line of JSON, whatever LOG_LEVEL and LOG_FORMAT say.
                 "chatapi.audit": {"level": "INFO", "handlers": ["as_is"], "propagate": False},
             },
         }
     )
-    # What a record says of where it was made is in no line, and costs a third of one
+    # No line names its thread, process or source file, and finding them out costs a third of the line's time
     # (https://docs.python.org/3/howto/logging.html#optimization).
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None  # noqa: SLF001 - named by that page, too
-    # They would count in a registry of their own, and log the exception with what the database was given.
+    logging._srcfile = None  # noqa: SLF001 - that page recommends it
+    # Stamina's hooks would count in another registry, and log an exception with the values of its statement.
     stamina.instrumentation.set_on_retry_hooks([])
 
 
 def access_log(level: str, log_format: LogFormat | None) -> FilteringBoundLogger:
-    """For the one line that each request has: rendered by structlog alone, which takes half the time."""
+    """The logger of the one line for each request. Structlog renders it alone, which takes half the time."""
     logger: FilteringBoundLogger = structlog.wrap_logger(
         logging.getLogger(ACCESS),
         processors=[
@@ -83,7 +83,7 @@ def access_log(level: str, log_format: LogFormat | None) -> FilteringBoundLogger
 
 
 def formatter(*, log_format: LogFormat | None, all_texts: bool) -> logging.Formatter:
-    """For what is logged by Python's own means, ours and the libraries'."""
+    """The formatter of all lines that come by way of Python's `logging`, ours and the libraries'."""
 
     def format_exception(exc_info: ExcInfo) -> str:
         return "".join(told(exc_info[1], all_texts=all_texts)).rstrip()
@@ -115,7 +115,7 @@ def encode(event: EventDict, **_: Any) -> str:
 
 
 def add_request(_: Any, __: str, event: EventDict) -> EventDict:
-    """Whose request a line is about, where it is about one."""
+    """Add the fields of the current request, if there is one."""
     if (request := current_request.get()) is not None:
         event.update(request.log_fields())
     return event
@@ -124,7 +124,7 @@ def add_request(_: Any, __: str, event: EventDict) -> EventDict:
 def told(
     error: BaseException, *, all_texts: bool, seen: frozenset[BaseException] = frozenset()
 ) -> Iterator[str]:
-    """A traceback as Python's own, but with no text that could quote what a user wrote."""
+    """A traceback like Python's own, but without the texts that could quote a user."""
     seen |= {error}
     earlier = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if earlier is not None and earlier not in seen:
@@ -140,9 +140,9 @@ def told(
 
 
 def text_of(error: BaseException, *, all_texts: bool = False) -> str:
-    """What of an exception's text can quote no user."""
+    """The part of an exception's text that cannot quote a user."""
     if all_texts or isinstance(error, TELLING):
         return f": {error}"
-    if isinstance(error, DBAPIError):  # the statement has parameters in the place of values
+    if isinstance(error, DBAPIError):  # the statement has placeholders, no values
         return f": SQLSTATE {getattr(error.orig, 'sqlstate', None)}, {error.statement}"
     return ""

@@ -1,7 +1,7 @@
-"""What is counted and measured, for Prometheus. Each name with its meaning: docs/observability.md.
+"""The metrics, for Prometheus. Their names and meanings: docs/observability.md.
 
-With several worker processes, each writes what it counts into the directory `PROMETHEUS_MULTIPROC_DIR`, and whichever
-is asked gives the sum (https://prometheus.github.io/client_python/multiprocess/). `chatapi run` makes the directory.
+With several worker processes, each writes its values into the directory `PROMETHEUS_MULTIPROC_DIR`, and the one that is
+asked answers with the sum (https://prometheus.github.io/client_python/multiprocess/). `chatapi run` makes the directory.
 """
 
 import os
@@ -15,19 +15,19 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 
-# From a row read by its key to a turn that is given up; requests are as long as the turns they wait for.
+# From the read of one row to a turn that is given up. Requests last as long as the turns that they wait for.
 LONG = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0)
-# What the database does, and waiting for it: a pool gives up after 15 s.
+# For the database's work and the wait for it. The pool gives up after 15 s.
 SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
 
 Live: TypeAlias = Literal["livesum", "livemax"]
 
 
 class Metrics:
-    """One app's, in a registry of their own. A command that is no app has some, too, which nobody asks for."""
+    """The metrics of one app, in a registry of its own. Commands that run no app have metrics that nobody reads."""
 
     def __init__(self, version: str, build: str | None) -> None:
-        # A second series for each, which says nothing that a drop to zero does not.
+        # `_created` would be a second series for each, and a drop to zero says the same.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._directory = os.environ.get(MULTIPROCESS)
@@ -71,14 +71,14 @@ class Metrics:
         self._gauge("build_info", "What is running", "version", "build", mode="livemax").labels(
             version, build or ""
         ).set(1)
-        # There from the start, so that the first one is an increase, of which an alert may speak.
+        # These series exist from the start at 0, so that an alert sees the first event as an increase.
         for outcome in ("success", "failure"):
             self.jwks_fetches.labels(outcome)
         for outcome in ("completed", "model-misconfigured"):
             self.turn_seconds.labels(outcome)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """The exposition and its media type, by what the scraper accepts; of all worker processes together."""
+        """The exposition of all worker processes together, and its media type, by what the scraper accepts."""
         encode, media_type = choose_encoder(accept)
         if self._directory is None:
             return encode(self._registry), media_type
@@ -96,11 +96,11 @@ class Metrics:
 
 
 def forget_dead_processes(directory: Path) -> None:
-    """The gauges of workers that were killed are no longer live; what these had counted stays counted."""
+    """Remove the live gauges of workers that were killed. Their counters stay."""
     for path in directory.glob("gauge_live*_*.db"):
         pid = int(path.stem.rpartition("_")[2])
         if not is_alive(pid):
-            with suppress(FileNotFoundError):  # another worker was asked at the same moment
+            with suppress(FileNotFoundError):  # another worker removes it at the same moment
                 mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
 
 

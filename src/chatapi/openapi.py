@@ -1,4 +1,4 @@
-"""What controllers say about themselves in the OpenAPI document."""
+"""The pieces of the OpenAPI document that controllers share: problems, pages and streams."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -49,7 +49,7 @@ EVENT_STREAM = "text/event-stream"
 
 
 def problems(*statuses: int) -> dict[int, ResponseSpec]:
-    """The error responses of an operation: those named, and those that every route behind a token has."""
+    """The error responses of an operation: these statuses, and those of every route behind a token."""
     return {status: problem(status) for status in sorted({401, 403, 429, 503, *statuses})}
 
 
@@ -65,7 +65,7 @@ def problem(status: int) -> ResponseSpec:
 
 @dataclass
 class StreamOrJSONOperation(Operation):
-    """An operation that answers as a stream, too."""
+    """An operation that answers with JSON or a stream."""
 
     def __post_init__(self) -> None:
         content_of_success(self)[EVENT_STREAM] = STREAM
@@ -73,7 +73,7 @@ class StreamOrJSONOperation(Operation):
 
 @dataclass
 class StreamOperation(Operation):
-    """An operation that answers as a stream, and not otherwise."""
+    """An operation that answers with a stream only."""
 
     def __post_init__(self) -> None:
         content = content_of_success(self)
@@ -82,7 +82,7 @@ class StreamOperation(Operation):
 
 
 STREAM = OpenAPIMediaType(
-    schema=Schema(  # of no type: OpenAPI 3.1 does not say whether that of a stream is of its text or of its events
+    schema=Schema(  # without a type: OpenAPI 3.1 does not say whether a stream's is that of its text or of its events
         description="The AI SDK's UI message stream, version 1, as server-sent events; see docs/frontend.md.",
     )
 )

@@ -1,4 +1,4 @@
-"""Everything that is made, started and stopped, in order. Nothing is made at import."""
+"""The services of one process: made, started and stopped here, in order. Nothing is made at import."""
 
 import asyncio
 import time
@@ -35,11 +35,11 @@ from chatapi.web.shutdown import told_to_stop
 if TYPE_CHECKING:
     from chatapi.mcp.client import ExternalTools
 
-OVERTIME_SECONDS = 60.0  # beyond CHAT_TIMEOUT, for a turn whose end the database keeps waiting
+OVERTIME_SECONDS = 60.0  # beyond CHAT_TIMEOUT, for a turn whose end waits for the database
 
 
 class Services(Struct, frozen=True, kw_only=True, eq=False):
-    """What one process serves with. `external` are the tools of the operator's MCP servers, if any are configured."""
+    """The services of one process. `external` are the tools of the operator's MCP servers, if any are configured."""
 
     settings: Settings
     patience: Patience
@@ -109,7 +109,7 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
 
 @asynccontextmanager
 async def lifespan(services: Services) -> AsyncIterator[None]:
-    """Everything runs inside the block, and is stopped from the last to the first, whatever becomes of any of it."""
+    """Start everything, and at the end stop it from the last to the first, even if one of them fails."""
     patience = services.patience
     draining: list[asyncio.Task[None]] = []
 
@@ -126,7 +126,7 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
             closing.push_async_callback(stop, asyncio.create_task(loop()))
         try:
             await services.schema.migrate()
-        except Exception:  # noqa: BLE001 - whatever it is, the service starts, says 503 and why, and tries again
+        except Exception:  # noqa: BLE001 - after any error the service starts, answers 503 with the reason, and retries
             closing.push_async_callback(stop, asyncio.create_task(services.schema.migrate_when_possible()))
         if services.external is not None:
             closing.push_async_callback(services.external.close)
@@ -142,7 +142,7 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
 
 
 async def release(lease: Lease) -> None:
-    with suppress(DatabaseUnavailable):  # then the lease runs out
+    with suppress(DatabaseUnavailable):  # the lease then expires by itself
         await lease.release()
 
 

@@ -27,8 +27,9 @@ ORIGIN = re.compile(
 )
 SECRET_BYTES = 32  # RFC 7518, section 3.2: an HS256 key has at least the hash's length
 
-BETTER_AUTH_PATH = "/api/auth"  # its own default; a server elsewhere is named by JWKS_URL
-SIGN_IN = {"BETTER_AUTH_SECRET", "BETTER_AUTH_URL", "JWKS_URL"}  # by what tokens are checked
+BETTER_AUTH_PATH = "/api/auth"  # Better Auth's default; for another path, set JWKS_URL
+# The settings that say how tokens are checked.
+SIGN_IN = {"BETTER_AUTH_SECRET", "BETTER_AUTH_URL", "JWKS_URL"}
 HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:\d{1,5})?")
 
 Text = Annotated[str, Meta(min_length=1)]
@@ -39,7 +40,7 @@ LISTS_OF_URLS = ("BETTER_AUTH_URL", "JWKS_URL")
 
 
 class Issuer(Struct, frozen=True, kw_only=True):
-    """Whose tokens are taken: what they have in `iss` and in `aud` (None: anything), and where the keys are published."""
+    """An issuer whose tokens are accepted: their `iss` and `aud` (None: anything), and the address of its keys."""
 
     names: Sequence[str] | None
     audiences: Sequence[str] | None
@@ -51,7 +52,7 @@ class SettingsError(Exception):
 
 
 class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
-    """What the operator decided. Durations are in seconds. What is parsed of it is kept, so that it is parsed once."""
+    """The operator's decisions. Durations are in seconds. Parsed values are cached."""
 
     database_url: Text
     db_pool_size: Annotated[int, Meta(ge=1, le=1_000)] | None = None
@@ -83,7 +84,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
     mcp_allowed_hosts: Text = "localhost,127.0.0.1,[::1]"
     host: Text = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8000
-    # Longer than those in front keep a connection: Google's balancers 600 s, Caddy 120 s, Heroku 90 s, ALB and nginx 60 s.
+    # Longer than any proxy in front keeps a connection: Google's balancers 600 s, Caddy 120 s, Heroku 90 s, ALB and nginx
+    # 60 s.
     keep_alive_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 620
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "console"] | None = None
@@ -97,12 +99,12 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
     ) -> "Settings":
         """The settings in `environ` (this process's by default); raises `SettingsError`.
 
-        Without a `DATABASE_URL` the database is a SQLite file in `directory`. With nothing that tokens are checked by,
-        SQLite gets a secret that is made on first use and kept there, readable by its owner alone; PostgreSQL is
-        refused, because there a secret that each replica made up for itself would be no secret shared.
+        Without a `DATABASE_URL` the database is a SQLite file in `directory`. If no setting says how tokens are checked,
+        SQLite gets a secret that is made on first use and kept there, readable by its owner alone. PostgreSQL is refused
+        then, because its replicas would each make a secret of their own.
         """
         environ = os.environ if environ is None else environ
-        # An empty variable is an unset one: that is how containers and .env files leave things out.
+        # An empty variable counts as unset: containers and .env files leave settings out that way.
         values: dict[str, Any] = {
             name: environ[name].strip()
             for name in cls.__struct_encode_fields__
@@ -126,7 +128,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
         return settings
 
     def check(self) -> None:
-        """Raises `SettingsError` for what types cannot say."""
+        """Check what types cannot express; raises `SettingsError`."""
         if self.better_auth_secret is not None and len(self.better_auth_secret.encode()) < SECRET_BYTES:
             raise SettingsError(
                 f"BETTER_AUTH_SECRET: has {len(self.better_auth_secret.encode())} bytes; HS256 needs {SECRET_BYTES}"
@@ -153,12 +155,12 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
 
     @cached_property
     def limits(self) -> tuple[RateLimitItem | None, RateLimitItem | None]:
-        """The limit of all routes, and that of chat; None is none. Raises `SettingsError`."""
+        """The limit of all routes, and that of chat; None for no limit. Raises `SettingsError`."""
         return rate_limit("RATE_LIMIT", self.rate_limit), rate_limit("RATE_LIMIT_CHAT", self.rate_limit_chat)
 
     @cached_property
     def mcp_hosts(self) -> Sequence[str] | None:
-        """By which names `/mcp` may be called; None: by any."""
+        """The host names that `/mcp` may be called by; None: any."""
         hosts = [host.strip().lower() for host in self.mcp_allowed_hosts.split(",") if host.strip()]
         return None if hosts == ["*"] else hosts
 
@@ -168,7 +170,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
 
     @cached_property
     def redis_address(self) -> str | None:
-        """`redis_url` as any client of Redis takes it: Valkey speaks its protocol, and a port may be left out."""
+        """`redis_url` with Redis's scheme for Valkey's, which speaks the same protocol, and with the default port."""
         if self.redis_url is None:
             return None
         try:
@@ -190,20 +192,20 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
 
     @cached_property
     def jwt_issuers(self) -> Sequence[str] | None:
-        """What every token has to name in `iss`, one of these; None: what its `Issuer` says."""
+        """The values of which every token needs one in `iss`; None: those of its `Issuer`."""
         return listed("JWT_ISSUER", self.jwt_issuer) or None
 
     @cached_property
     def jwt_audiences(self) -> Sequence[str] | None:
-        """What every token has to name in `aud`, one of these; None: what its `Issuer` says."""
+        """The values of which every token needs one in `aud`; None: those of its `Issuer`."""
         return listed("JWT_AUDIENCE", self.jwt_audience) or None
 
     @cached_property
     def issuers(self) -> Sequence[Issuer]:
-        """Whose published keys check tokens. Raises `SettingsError` where it cannot be told which keys are whose.
+        """The issuers whose published keys check tokens. Raises `SettingsError` if a key set has no certain issuer.
 
-        A Better Auth server calls itself by its address in `iss` and `aud`, by each if it has several. One that signs
-        for one address says nothing of another's tokens, so each has an entry of its own.
+        A Better Auth server names its address in `iss` and `aud`, or one of its addresses if it has several. Each address
+        has an entry of its own, so that the keys of one never check the tokens of another.
         """
         addresses = [
             address.rstrip("/").removesuffix(BETTER_AUTH_PATH)
@@ -235,12 +237,12 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
 
     @cached_property
     def issuer_addresses(self) -> Sequence[str]:
-        """Where a client may be sent to sign in: those issuers that are named by an address."""
+        """The addresses of issuers, where a client may sign in."""
         named = [name for name in self.jwt_issuers or () if name.startswith(("https://", "http://"))]
         return named or listed("BETTER_AUTH_URL", self.better_auth_url)
 
     def public(self) -> dict[str, str]:
-        """Every variable with its value as it may be shown: no secret, no password."""
+        """Every variable with its value, without secrets and passwords."""
         shown = {name: getattr(self, name.lower()) for name in self.__struct_encode_fields__}
         for name, value in shown.items():
             if name.endswith("_URL") and value is not None:
@@ -250,12 +252,12 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
                 shown[name] = "(set)"
         return {name: "(unset)" if value is None else str(value) for name, value in shown.items()}
 
-    def __repr__(self) -> str:  # a secret must not reach a log by way of a traceback
+    def __repr__(self) -> str:  # a traceback must not bring a secret into a log
         return f"Settings({self.public()})"
 
 
 def listed(name: str, value: str | None) -> list[str]:
-    """What a variable lists, separated by commas."""
+    """The parts of a variable's value, which are separated by commas."""
     if value is None:
         return []
     found = [part for each in value.split(",") if (part := each.strip())]
@@ -265,9 +267,9 @@ def listed(name: str, value: str | None) -> list[str]:
 
 
 def without_secrets(url: str) -> str:
-    """An address as it may be shown: scheme, user, host and path. Nothing of one whose parts cannot be told for certain.
+    """The scheme, user, host and path of an address, or `(set)` if its parts are not certain.
 
-    A password with a character that should have been quoted ends before its `@`, and the rest looks like something else.
+    They are not certain if a password has a character that should have been quoted: part of it then looks like a path.
     """
     try:
         parts = urlsplit(url)
@@ -283,7 +285,7 @@ def without_secrets(url: str) -> str:
 
 
 def check_url(name: str, value: str | None) -> None:
-    """Raises `SettingsError` for what is no address of a web server; its value may hold a password and is not shown."""
+    """Raises `SettingsError` unless the value is an address of a web server. It may hold a password and is not shown."""
     if value is None:
         return
     try:
@@ -298,7 +300,7 @@ def check_url(name: str, value: str | None) -> None:
 
 
 def rate_limit(name: str, value: str) -> RateLimitItem | None:
-    """The limit that a variable says, such as 600/minute; None for `off`."""
+    """The limit in a variable, such as 600/minute; None for `off`."""
     if value.lower() == "off":
         return None
     try:

@@ -1,6 +1,6 @@
-"""Text that a database takes: patterns for what comes from outside, and the mending of what a model says.
+"""Text that a database can store: patterns for text from clients, and a function that mends the text of models.
 
-The patterns are for `msgspec.Meta(pattern=…)`, which searches, so they are anchored; with words for its errors.
+The patterns are for `msgspec.Meta(pattern=…)`. It searches, so they are anchored. `READABLE` has words for its errors.
 """
 
 import msgspec
@@ -19,7 +19,7 @@ READABLE = {
 
 
 def path_and_message(error: msgspec.ValidationError) -> tuple[str, str]:
-    """Where a value does not hold, and why: `("items[0].title", "Expected `str`, got `int`")`."""
+    """The path of the wrong value, and what is wrong: `("items[0].title", "Expected `str`, got `int`")`."""
     message, _, path = str(error).partition(" - at `")
     return path.rstrip("`").removeprefix("$").removeprefix("."), READABLE.get(message, message)
 

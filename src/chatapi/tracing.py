@@ -1,7 +1,7 @@
-"""Traces, where the environment says where to send them (OTEL_EXPORTER_OTLP_ENDPOINT and the other OTEL_ variables).
+"""Traces, if the environment names a place to send them (OTEL_EXPORTER_OTLP_ENDPOINT and the other OTEL_ variables).
 
-Names follow OpenTelemetry's semantic conventions for HTTP, databases and generative AI; which spans there are is in
-docs/observability.md. Nothing that a user wrote is in one: no message, no argument of a tool, no value of a statement.
+Names follow OpenTelemetry's semantic conventions for HTTP, databases and generative AI. docs/observability.md lists the
+spans. No span holds the text of a user: no message, no argument of a tool, no value of a statement.
 """
 
 import os
@@ -28,7 +28,7 @@ HTTP_PROTOCOL = "http/protobuf"  # https://opentelemetry.io/docs/specs/otel/prot
 
 
 class Tracing:
-    """Makes spans, or nothing at next to no cost where nobody asked for traces."""
+    """Makes spans. Without a provider it does nothing, at next to no cost."""
 
     def __init__(self, provider: "TracerProvider | None" = None) -> None:
         self._provider = provider
@@ -46,27 +46,27 @@ class Tracing:
         return self._spanning(self._tracer, scope["method"], {}, SpanKind.SERVER, propagate.extract(carrier))
 
     def span(self, name: str, attributes: dict[str, Any]) -> AbstractContextManager[Span | None]:
-        """A span that is the parent of those begun inside it; an exception marks it as failed, by its type alone."""
+        """A span that is the parent of those begun inside it. An exception marks it as failed, with its type only."""
         if self._tracer is None:
             return nullcontext()
         return self._spanning(self._tracer, name, attributes)
 
     def begin(self, name: str, attributes: dict[str, Any]) -> Span | None:
-        """A span of a call to somewhere else, and nobody's parent; for the caller to end."""
+        """A span of a call to another service. It is no span's parent, and the caller ends it."""
         if self._tracer is None:
             return None
         return self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=known(attributes))
 
     def close(self, seconds: float) -> None:
-        """Send what is not sent yet, but wait for it no longer than so many seconds; blocks."""
+        """Send the spans that are left, and block for so many seconds at most."""
         if self._provider is not None:
-            # The SDK waits for as long as the exporter's time-out, 10 s, and a thread cannot be told to stop.
+            # The SDK waits for the exporter's time-out, 10 s, and a thread cannot be stopped.
             sending = threading.Thread(target=self._provider.shutdown, daemon=True)
             sending.start()
             sending.join(seconds)
 
     def watch_statements(self, engine: AsyncEngine) -> None:
-        """A span for each statement that is part of something traced."""
+        """Make a span for each statement inside another span."""
         if (tracer := self._tracer) is None:
             return
         system = engine.dialect.name
@@ -75,7 +75,7 @@ class Tracing:
         @event.listens_for(sync_engine, "before_cursor_execute")
         def before(connection: Connection, _: Any, statement: str, *__: Any) -> None:
             if not trace.get_current_span().is_recording():
-                return  # a heartbeat's
+                return  # the statement of a heartbeat, for example
             attributes = of_statement(system, statement)
             connection.info["chatapi.span"] = tracer.start_span(
                 attributes["db.operation.name"], kind=SpanKind.CLIENT, attributes=attributes
@@ -126,7 +126,7 @@ class Tracing:
 
 
 def tracing_from(environ: Mapping[str, str] = os.environ) -> Tracing:
-    """Traces as OpenTelemetry's own variables say; raises `SettingsError`.
+    """The tracing that OpenTelemetry's own variables configure; raises `SettingsError`.
 
     The SDK reads them itself: endpoint, headers, sampler, batches, service name and other resource attributes
     (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/).

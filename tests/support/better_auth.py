@@ -1,4 +1,4 @@
-"""Real Better Auth servers (tests/better_auth), where Node is there to run them."""
+"""Real Better Auth servers (tests/better_auth), if there is a Node to run them."""
 
 import asyncio
 import json
@@ -61,7 +61,7 @@ async def better_auth(**servers: dict[str, Any]) -> AsyncIterator[dict[str, str]
 
 
 class User(httpx.AsyncClient):
-    """Somebody who signed up just now, on a device of their own: a session, as a bearer of its token."""
+    """A user who has just signed up on a new device: a client with the token of their session."""
 
     def __init__(self, url: str) -> None:
         super().__init__(base_url=url, timeout=60)

@@ -1,4 +1,4 @@
-"""A database as the service has it, for a test that looks behind the service's back."""
+"""A `Database` like the service's, for a test that looks into the database directly."""
 
 from chatapi.db.database import Database
 from chatapi.metrics import Metrics

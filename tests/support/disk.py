@@ -36,10 +36,9 @@ class Disk:
 
 @contextmanager
 def small_disk(size: str) -> Iterator[Disk]:
-    """A disk of this size in memory; skips the test where nobody may mount."""
-    path = Path(
-        tempfile.mkdtemp(prefix="chatapi-disk-")
-    )  # not below pytest's: PostgreSQL's user must get there
+    """A disk of this size in memory; skips the test if mounting is not allowed."""
+    # Not below pytest's directory: PostgreSQL's user must be able to reach it.
+    path = Path(tempfile.mkdtemp(prefix="chatapi-disk-"))
     mounting = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0755", "tmpfs", str(path)]
     try:
         mounted = subprocess.run(mounting, capture_output=True, check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""The commands of a document, by its headings, and running them as they stand there."""
+"""The commands of a document, by its headings, and a function that runs them unchanged."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ from tests.support.serving import REPOSITORY, clean_environ
 
 
 def commands_under(document: str, *headings: str) -> list[str]:
-    """The `sh` blocks of docs/`document` below these headings, each below the one before."""
+    """The `sh` blocks of docs/`document` below each of these headings, which follow each other in it."""
     text = (REPOSITORY / "docs" / document).read_text()
     for depth, heading in enumerate(headings, start=2):
         mark = "#" * depth
@@ -30,7 +30,7 @@ def looks_installed(directory: Path) -> None:
 
 
 def run_commands(commands: list[str], directory: Path, environ: Mapping[str, str]) -> str:
-    """Run them as one script; what it printed."""
+    """Run them as one script, and return its output."""
     result = subprocess.run(
         ["bash", "-c", "set -euo pipefail\n" + "\n".join(commands)],
         cwd=directory,

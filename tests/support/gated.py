@@ -1,6 +1,6 @@
-"""The command `chatapi` with patience, and the commanded agent with files in the working directory for gates.
+"""The command `chatapi` with long time-outs, and the commanded agent, whose gates are files in the working directory.
 
-What such a process does, a test decides by its gates, and not the machine by being slow.
+A test decides by these gates what the process does, so the speed of the machine does not.
 """
 
 import asyncio
@@ -16,25 +16,25 @@ from tests.support.agents import CommandedAgent, Gate
 
 
 def create_app() -> Litestar:
-    """The service; it drains for a gate that is opened after SIGTERM."""
+    """The service. It drains for long enough that a test can open a gate after SIGTERM."""
     return app.create_app(patience=Patience(drain=120, redis=60))
 
 
 class File:
-    """An event of another process: set when the file is there."""
+    """An event that another process can set: it is set when the file exists."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     async def wait(self) -> None:
-        while not self._path.exists():  # noqa: ASYNC110 - what else would tell
+        while not self._path.exists():  # noqa: ASYNC110 - a file gives no notice
             await asyncio.sleep(0.01)
 
 
 class FileGate(Gate):
     def __init__(self, name: str) -> None:
         super().__init__()
-        self.opened = File(Path(f"{name}.open"))  # type: ignore[assignment] # as much of an event as is needed
+        self.opened = File(Path(f"{name}.open"))  # type: ignore[assignment] # it has the methods that are used
 
 
 class FileGates(defaultdict[str, Gate]):

@@ -17,7 +17,7 @@ PROGRAM = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
 
 
 class HAProxy:
-    """Only its ports and its replicas' addresses are other than in the file."""
+    """HAProxy with the file's configuration, except for its ports and the addresses of its replicas."""
 
     def __init__(self, directory: Path, replicas: Sequence[int]) -> None:
         assert PROGRAM
@@ -47,8 +47,8 @@ class HAProxy:
             time.sleep(0.02)
 
     async def has_up(self, count: int) -> None:
-        """Wait until it takes so many replicas for ready."""
-        while await self._up() < count:  # noqa: ASYNC110 - nothing else tells
+        """Wait until HAProxy counts so many replicas as ready."""
+        while await self._up() < count:  # noqa: ASYNC110 - HAProxy gives no notice
             await asyncio.sleep(0.05)
 
     async def _up(self) -> int:
@@ -56,7 +56,7 @@ class HAProxy:
         writer.write(b"show servers state replicas\n")
         lines = (await reader.read()).decode().splitlines()
         writer.close()
-        # Of the line of a server, the sixth value is its state; a line before them names them, one more the format.
+        # Two lines come first, with the format and the names of the values. The sixth value of a server's line is its state.
         return sum(line.split()[5] == "2" for line in lines if "127.0.0.1" in line)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The image that `make container` built with buildah, and processes in it: as it says itself, but in a chroot."""
+"""The image that `make container` built with buildah, and processes in it, as its configuration says, but in a chroot."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 STORE = ("buildah", "--storage-driver", "vfs")
-# Its root read-only, as under an orchestrator that says so; /data is what is mounted there.
+# The root is read-only, as an orchestrator can have it; only /data is mounted from outside.
 ENTER = """
 mount --make-rprivate /
 mount --bind "$1" "$1"
@@ -27,7 +27,7 @@ def buildah(*arguments: str) -> str:
 
 
 def image_is_built() -> bool:
-    """Whether there is an image to test, and a user who may enter it."""
+    """Whether there is an image to test, and we may enter it."""
     if shutil.which("buildah") is None or os.geteuid() != 0:
         return False
     found = subprocess.run(
@@ -37,7 +37,7 @@ def image_is_built() -> bool:
 
 
 class Image:
-    """A container made of the image; `config` is what the image says of itself."""
+    """A container made of the image; `config` is the image's own configuration."""
 
     def __init__(self) -> None:
         self.config: dict[str, Any] = json.loads(buildah("inspect", "--type", "image", "chatapi"))["Docker"][
@@ -51,7 +51,7 @@ class Image:
         buildah("rm", self._container)
 
     def is_of(self, sources: Path) -> bool:
-        """Whether these are the modules that it was built from."""
+        """Whether the image was built from these modules."""
         [installed] = self.root.glob("opt/chatapi/lib/python3.*/site-packages/chatapi")
         return all(
             (installed / module.relative_to(sources)).is_file()
@@ -70,7 +70,7 @@ class Image:
         data: Path | None = None,
         user: str | None = None,
     ) -> subprocess.Popen[str]:
-        """A process as a user, the image's by default, in its working directory, with its environment and this beside it."""
+        """A process in the image's working directory and environment, with this beside it, as the image's user or another."""
         inside = [
             *("chroot", f"--userspec={user or self.config['User']}", str(self.root)),
             *("env", "--ignore-environment", f"--chdir={self.config['WorkingDir']}"),
@@ -85,7 +85,7 @@ class Image:
         )
 
     def run(self, *command: str, environ: Mapping[str, str] | None = None, data: Path | None = None) -> str:
-        """What a command prints; it must end well."""
+        """The output of a command, which must exit with 0."""
         process = self.start(list(command), environ, data)
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 0, output

@@ -1,4 +1,4 @@
-"""An issuer of tokens of our own: its keys, and a real HTTP server for them that can also misbehave."""
+"""Our own issuer of tokens: its keys, and a real HTTP server for them that can also misbehave."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ GENERATORS: dict[str, Callable[[], Any]] = {
 
 
 class SigningKey:
-    """A private key with its id. Keys of one kind and number are made once in a test run."""
+    """A private key with its id. Each kind and number has one key in a test run."""
 
     def __init__(self, kind: str, kid: str | None = None, *, number: int = 0) -> None:
         self.kind = kind
@@ -41,7 +41,7 @@ class SigningKey:
         self.public = self.private.public_key()
 
     def jwk(self, **changes: Any) -> dict[str, Any]:
-        """The public JWK as an issuer lists it; a member that is changed to None is left out."""
+        """The public JWK as an issuer lists it, without the members that are changed to None."""
         if isinstance(self.private, rsa.RSAPrivateKey):
             members = RSAAlgorithm.to_jwk(self.public, as_dict=True)
         elif isinstance(self.private, ec.EllipticCurvePrivateKey):
@@ -55,7 +55,7 @@ class SigningKey:
         return {name: value for name, value in members.items() if value is not None}
 
     def token(self, header: dict[str, Any] | None = None, /, **claims: Any) -> str:
-        """A token with these claims and no others; a header's member that is None is left out."""
+        """A token with these claims and no others, and without the members of the header that are None."""
         header = {"kid": self.kid, "typ": None, **(header or {})}
         header = {name: value for name, value in header.items() if value is not None or name == "typ"}
         return jwt.encode(claims, self.private, algorithm=self.kind, headers=header)
@@ -87,12 +87,12 @@ class Issuer:
         self.answer = self.key_set
 
     async def hangs(self, writer: asyncio.StreamWriter) -> None:
-        """An answer for `self.answer`: nothing until `released`, and then what a healthy issuer says."""
+        """An answer for `self.answer`: it sends nothing until `released`, and then the answer of a healthy issuer."""
         await self.released.wait()
         await self.key_set(writer)
 
     async def drips(self, writer: asyncio.StreamWriter) -> None:
-        """A byte at a time, each in time."""
+        """An answer for `self.answer`: one byte at a time, each within a client's time-out."""
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n")
         with suppress(ConnectionError):
             while not self.released.is_set():
@@ -122,7 +122,7 @@ class Issuer:
         writer.close()
 
     def claims(self, **changes: Any) -> dict[str, Any]:
-        """What a Better Auth server at this address would say of Alice; a claim that is ... is left out."""
+        """The claims of a Better Auth server at this address about Alice, without those that are `...`."""
         claims = {"sub": "alice", "iss": self.url, "aud": self.url, "exp": int(time.time()) + 900, **changes}
         return {name: value for name, value in claims.items() if value is not ...}
 
@@ -132,7 +132,7 @@ class Issuer:
 
 @asynccontextmanager
 async def issuing(*keys: SigningKey) -> AsyncIterator[Issuer]:
-    """An issuer that listens; with one EdDSA key if none is given."""
+    """An issuer that listens. It has one EdDSA key if none is given."""
     issuer = Issuer(*(keys or (SigningKey("EdDSA"),)))
     server = await asyncio.start_server(issuer.handle, "127.0.0.1", 0)
     issuer.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -150,5 +150,5 @@ def base64url(data: bytes) -> str:
 
 @cache
 def generated(kind: str, number: int) -> Any:
-    """RSA keys take a while, and no test minds whose they are."""
+    """A key of this kind and number. It is cached, because RSA keys take a while and tests can share them."""
     return GENERATORS[kind]()

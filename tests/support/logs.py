@@ -1,4 +1,4 @@
-"""What a logger says."""
+"""The messages of a logger."""
 
 import logging
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def heard(name: str) -> Iterator[list[str]]:
-    """The messages of a logger. (pytest's caplog listens at the root, which each new app configures anew.)"""
+    """Collect the messages of a logger. (pytest's caplog listens at the root logger, which each new app configures anew.)"""
     messages: list[str] = []
     listener = logging.Handler()
     listener.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]

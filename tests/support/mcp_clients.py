@@ -1,4 +1,4 @@
-"""MCP's official client, as a user of the service has it."""
+"""MCP's official client, as a user of the service runs it."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,7 +15,7 @@ from tests.support.serving import NO_AUTHORITIES, token_for
 async def connected(
     base_url: str, user_id: str, *, mode: str = "auto", headers: Mapping[str, str] | None = None
 ) -> AsyncIterator[Client]:
-    """`mode`: `legacy` begins with `initialize`; `2026-07-28` is stateless; `auto` asks which it may be."""
+    """A connected client. `mode`: `legacy` begins with `initialize`; `2026-07-28` is stateless; `auto` asks the server."""
     authorization = {"Authorization": f"Bearer {token_for(user_id)}"}
     async with (
         httpx2.AsyncClient(

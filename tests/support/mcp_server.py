@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.support.agents import CommandedAgent
 
 
-def weather_server() -> MCPServer:  # noqa: C901 - it is a list of tools
+def weather_server() -> MCPServer:  # noqa: C901 - a list of tools
     server = MCPServer("weather")
 
     @server.tool()
@@ -100,9 +100,9 @@ def weather_server() -> MCPServer:  # noqa: C901 - it is a list of tools
 
 
 class Listener:
-    """Counts the requests of a server, and what came in their Authorization header.
+    """Counts the requests of a server, and records their Authorization headers.
 
-    With `sessions` it is one of the protocol's versions up to 2025-11-25: it knows no other way to begin.
+    With `sessions` the server speaks only the protocol's versions up to 2025-11-25, which begin with `initialize`.
     """
 
     def __init__(self, server: MCPServer, *, sessions: bool) -> None:
@@ -130,7 +130,7 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def weather_over_http(port: int = 0, *, sessions: bool = False) -> AsyncIterator[tuple[str, Listener]]:
-    """The server on loopback; yields its URL and what listens."""
+    """The server on loopback; yields its URL and its listener."""
     app = Listener(weather_server(), sessions=sessions)
     config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)

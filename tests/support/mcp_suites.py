@@ -26,7 +26,7 @@ def install() -> None:
 
 
 async def run(script: Path, *arguments: str, home: Path) -> tuple[int, str]:
-    """Run a script of theirs with an empty home; its status and what it printed."""
+    """Run one of their scripts with an empty home, and return its status and output."""
     process = await asyncio.create_subprocess_exec(
         NODE,
         script,

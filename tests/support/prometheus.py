@@ -1,4 +1,4 @@
-"""A real Prometheus (Debian's package `prometheus`) that scrapes a service as fast as a test needs it to."""
+"""A real Prometheus (Debian's package `prometheus`) that scrapes a service as often as a test needs."""
 
 import asyncio
 import re
@@ -14,7 +14,7 @@ import httpx
 from tests.support.postgres import free_port
 
 SCRAPE = "250ms"
-MINUTE = 500  # milliseconds here, for what is a minute in the rules
+MINUTE = 500  # milliseconds for each minute of the rules
 
 
 def installed() -> bool:
@@ -22,9 +22,9 @@ def installed() -> bool:
 
 
 def hurried(rules: str) -> str:
-    """The same rules in a faster time."""
+    """The same rules with shorter times."""
     rules = re.sub(r"for: (\d+)m\b", lambda match: f"for: {int(match[1]) * MINUTE}ms", rules)
-    # Two scrapes more, without which a range as short as this would not always have two to compare.
+    # Add two scrapes: a range as short as this would not always have two to compare.
     return re.sub(r"\[(\d+)m\]", lambda match: f"[{int(match[1]) * MINUTE + 500}ms]", rules)
 
 

@@ -1,4 +1,4 @@
-"""Real reverse proxies before replicas, as little configured as can be: nothing is sticky, and nothing is buffered."""
+"""Real reverse proxies before replicas, with as little configuration as possible: nothing is sticky or buffered."""
 
 import shutil
 import subprocess
@@ -11,8 +11,8 @@ import httpx
 
 from tests.support.postgres import free_port
 
-# Each answer names the replica that it comes from. A check is given time, so that a slow machine's replica is not taken
-# for one that is gone; one that is gone refuses it at once. 60 s are nginx's own default.
+# Each answer names its replica. The long time-out of checks keeps replicas of a slow machine up; a replica that is gone
+# refuses a check at once. 60 s are nginx's own default.
 HAPROXY = """
 defaults
   mode http
@@ -67,13 +67,13 @@ def program(kind: str) -> str | None:
 
 
 def missing(kind: str) -> str | None:
-    """Why this proxy cannot run here; None if it can."""
+    """The reason why this proxy cannot run here; None if it can."""
     return None if program(kind) else f"left out: it needs {kind} (Debian's package)"
 
 
 @contextmanager
 def proxied(kind: str, directory: Path, replicas: Sequence[int]) -> Iterator[str]:
-    """The base URL of a proxy before replicas on these ports of ours."""
+    """The base URL of a proxy before replicas on these loopback ports."""
     command = program(kind)
     assert command
     port = free_port()

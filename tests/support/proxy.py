@@ -8,7 +8,7 @@ SSL_REQUEST = (80877103).to_bytes(4)
 
 
 def error_response(sqlstate: str) -> bytes:
-    """As Neon's proxy writes it, with the severity of an error that a session would survive
+    """An error as Neon's proxy writes it, with the severity of an error that a session would survive
     (https://www.postgresql.org/docs/current/protocol-error-fields.html).
     """
     fields = b"SERROR\0" + b"C" + sqlstate.encode() + b"\0Mthe compute cannot be started\0\0"
@@ -25,24 +25,24 @@ class Proxy:
         self._passing.set()
         self._refusing = False
         self._refusal: bytes | None = None
-        self.delay = 0.0  # seconds that each answer takes longer
+        self.delay = 0.0  # seconds, added to each answer
         self._cut_after_query: bytes | None = None
         self._cut_for_good = False
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def gone(self, connections: frozenset[asyncio.StreamWriter]) -> None:
-        """Wait until these, which somebody else breaks, are known to be broken to both sides."""
-        while connections & self.connections:  # noqa: ASYNC110 - nothing else tells
+        """Wait until both sides know that these connections, which another breaks, are broken."""
+        while connections & self.connections:  # noqa: ASYNC110 - connections give no notice
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)  # the service, in this loop, hears of it by then, however slow it is
+        await asyncio.sleep(0.1)  # the service runs in this loop and hears of it by then, however slow it is
 
     @property
     def connections(self) -> frozenset[asyncio.StreamWriter]:
-        """Those there are now."""
+        """The connections that are open now."""
         return frozenset(self._writers)
 
     def blackhole(self) -> None:
-        """Swallow everything: connections stay open and nothing comes."""
+        """Swallow everything: connections stay open, and nothing arrives."""
         self._passing.clear()
 
     def cut(self) -> None:
@@ -51,14 +51,14 @@ class Proxy:
         self._break_all()
 
     def refuse(self, sqlstate: str) -> None:
-        """Break all connections and answer new ones as a proxy of PostgreSQL whose database does not start."""
+        """Break all connections, and answer new ones like a PostgreSQL proxy whose database does not start."""
         self._refusal = error_response(sqlstate)
         self._break_all()
 
     def cut_at(self, query: bytes, *, for_good: bool = False) -> None:
-        """Break a connection just after this query went through, once: its answer is lost, its effect is not.
+        """Break one connection, once, just after this query went through: its answer is lost, its effect is not.
 
-        With `for_good` all others break with it, and no new ones are taken.
+        With `for_good` break all other connections, too, and take no new ones.
         """
         self._cut_after_query, self._cut_for_good = query, for_good
 
@@ -79,7 +79,7 @@ class Proxy:
             writer.close()
             return
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
-        if self._refusing:  # since then: left as it is, it would go on through a way that is cut
+        if self._refusing:  # it was set meanwhile, so break this connection, too
             writer.transport.abort()
             there_writer.transport.abort()
             return
@@ -111,11 +111,11 @@ class Proxy:
             writer.write(data)
             await writer.drain()
             if cutting.is_set():
-                await answered.wait()  # the database has done it
+                await answered.wait()  # the database has carried it out
                 if self._cut_for_good:
                     self.cut()
                 raise ConnectionAbortedError
-        raise ConnectionAbortedError  # one side closed: the other goes with it
+        raise ConnectionAbortedError  # one side has closed, so close the other
 
     async def _pass_answers(
         self,

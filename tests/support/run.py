@@ -1,4 +1,4 @@
-"""What one run of the tests shares, though it may have several processes: a directory, in memory where there is room."""
+"""The directory that all processes of a test run share, in memory if there is room."""
 
 import fcntl
 import os
@@ -10,11 +10,11 @@ from pathlib import Path
 
 VARIABLE = "CHATAPI_TEST_RUN"
 MEMORY = Path("/dev/shm")
-ROOM = 4 * 2**30  # bytes; a run takes about a quarter of them
+ROOM = 4 * 2**30  # bytes; a run takes about a quarter of this
 
 
 def begin() -> None:
-    """Make the directory, and name it to the processes that this one starts."""
+    """Make the directory, and put its name into the environment for the processes that this one starts."""
     os.environ[VARIABLE] = str(new_directory("tests"))
 
 
@@ -27,21 +27,21 @@ def of_run() -> Path:
 
 
 def directory(name: str) -> Path:
-    """A new one, which goes with the run."""
+    """A new directory, which is removed with the run's."""
     return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=of_run()))
 
 
 def new_directory(name: str) -> Path:
-    """In memory where there is room: on a disk, databases wait for it with each commit, and nothing here tests that."""
+    """A new directory, in memory if there is room: on a disk, each commit of a database waits, and no test needs that."""
     in_memory = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM
     path = Path(tempfile.mkdtemp(prefix=f"chatapi-{name}-", dir=MEMORY if in_memory else None))
-    path.chmod(0o755)  # for the user that PostgreSQL runs as
+    path.chmod(0o755)  # PostgreSQL's user must read there
     return path
 
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Of all processes of the run."""
+    """Let only one process of the run into this block at a time."""
     with (of_run() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

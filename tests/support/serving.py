@@ -1,4 +1,4 @@
-"""A service over real HTTP: in this process for speed and coverage, or in one of its own."""
+"""A service over real HTTP: in this process for speed and coverage, or in a process of its own."""
 
 import asyncio
 import os
@@ -32,14 +32,14 @@ from tests.support.databases import open_database, unread_metrics
 
 REPOSITORY = Path(__file__).parents[2]
 SECRET = "a-secret-for-tests-that-is-long-enough"
-# What becomes of running turns whose process dies. To take its lease would not do: it lives, and its next heartbeat takes
-# another.
+# Makes running turns look as if their process had died. Deleting its lease would not do: the process lives, and its next
+# heartbeat takes another.
 DIES = "UPDATE turns SET worker_id = 'one that died' WHERE status = 'running'"
 
-# What a slow machine needs more time for: where time is the matter of a test, it says so itself.
+# More time for slow machines. A test that is about one of these times sets it itself.
 SLOW_MACHINE = Patience(keys_fetch=60, client_linger=60, client_stall=300, mcp_start=60, redis=60)
 BRIEF_PAUSES = replace(SLOW_MACHINE, model_pause=0.01)
-GATED = "tests.support.gated"  # the command, with an agent whose gates are files
+GATED = "tests.support.gated"  # the command with an agent whose gates are files
 
 
 def settings_for(database_url: str, **changes: Any) -> Settings:
@@ -59,17 +59,17 @@ def token_for(user_id: str) -> str:
     return TokenVerifier(settings, SLOW_MACHINE, unread_metrics()).mint(user_id, timedelta(hours=1))
 
 
-# Given to each client: one that reads the authorities for itself takes 20 ms, and next to none here speaks TLS.
+# All clients share this context: reading the authorities takes a client 20 ms, and hardly any client here speaks TLS.
 NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def anybody(base_url: str | httpx.URL, **options: Any) -> httpx.AsyncClient:
-    """A client of nobody in particular, who is as patient as a user's: httpx's own 5 s may be too few here."""
+    """A client without a user, with a longer time-out than httpx's 5 s, which may be too short here."""
     return httpx.AsyncClient(base_url=base_url, **{"timeout": 60, "verify": NO_AUTHORITIES, **options})
 
 
 async def execute(database_url: str, statement: str, **values: Any) -> None:
-    """Run one statement behind the service's back."""
+    """Run one statement in the database directly."""
     database = open_database(settings_for(database_url))
     async with database.transaction(EVERYONE) as session:
         await session.execute(text(statement), values)
@@ -120,10 +120,10 @@ class Client(httpx.AsyncClient):
 
 
 async def check_problem(response: httpx.Response) -> None:
-    """What holds for every problem document: a browser's client of a stream cannot read headers of an error."""
+    """Check the rules of all problem documents: a browser's stream client, for one, cannot read the headers of an error."""
     if response.headers.get("content-type") == "application/problem+json":
         await response.aread()
-        if response.content:  # not that of HEAD
+        if response.content:  # an answer to HEAD has none
             told = response.json().get("retry_after")
             assert response.headers.get("Retry-After") == (None if told is None else str(told))
 
@@ -147,8 +147,8 @@ async def serving(app: Litestar, patience: Patience = SLOW_MACHINE) -> AsyncIter
             port=0,
             log_level="warning",
             timeout_graceful_shutdown=1,
-            timeout_keep_alive=300,  # clients let go of a connection before, and never use one that is just closed
-            http=partial(BoundedHttp, patience=patience),  # type: ignore[arg-type] # as the command has it
+            timeout_keep_alive=300,  # longer than clients keep a connection, so they never use one that is just closed
+            http=partial(BoundedHttp, patience=patience),  # type: ignore[arg-type] # as in the command
         )
     )
     serving = asyncio.create_task(server.serve())
@@ -171,7 +171,7 @@ async def two_replicas(
     agent: Agent | None = None,
     patience: Patience = SLOW_MACHINE,
 ) -> AsyncIterator[tuple[Client, Client]]:
-    """A user's clients at two services on one database; `agent` is the first one's."""
+    """A user's clients of two services on one database; `agent` is that of the first."""
     settings = settings_for(database_url)
     async with (
         serve(settings, agent, patience) as one,
@@ -183,7 +183,7 @@ async def two_replicas(
 
 
 def command(directory: Path, database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """What a command of `chatapi` does in that directory."""
+    """Run a command of `chatapi` in that directory, and return its result."""
     return subprocess.run(
         [sys.executable, "-m", "chatapi", *arguments],
         cwd=directory,
@@ -196,9 +196,7 @@ def command(directory: Path, database_url: str, *arguments: str) -> subprocess.C
 
 
 class Process:
-    """The service as `chatapi run` in a process of its own. What it says goes into a file: a pipe that nobody empties
-    would stop it.
-    """
+    """The service as `chatapi run` in a process of its own. Its output goes into a file: a full pipe would stop it."""
 
     def __init__(
         self,
@@ -222,7 +220,7 @@ class Process:
         self.pid = self._process.pid
 
     async def ready(self) -> str:
-        """Wait until it listens; its base URL."""
+        """Wait until it listens, and return its base URL."""
         for _ in range(1_200):
             ended = self._process.poll() is not None
             if match := re.search(r"running on (http://[^\s\"]+)", self._said()):
@@ -235,7 +233,7 @@ class Process:
         return await asyncio.to_thread(self._process.wait, 60)
 
     async def lines(self) -> list[str]:
-        """All that it has said when it ends."""
+        """Wait for its end, and return its whole output."""
         await self.wait()
         return self._said().splitlines()
 
@@ -260,7 +258,7 @@ class Process:
 
 
 def clean_environ() -> dict[str, str]:
-    """This process's environment without what would configure the service, but able to import the tests' agents."""
+    """This process's environment without the service's settings, but with the path of the tests' agents."""
     kept = {
         name: value
         for name, value in os.environ.items()

@@ -1,4 +1,4 @@
-"""A strict reader of our streams: every line is accounted for, and every sequence is one that the protocol knows."""
+"""A strict reader of our streams: it accounts for every line, and takes only sequences that the protocol knows."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from tests.support.serving import Client
 Chunk = dict[str, Any]
 STREAM = {"Accept": "text/event-stream"}
 LAST = {"finish", "error", "abort"}
-# Another reason ends the AI SDK's client with an error.
+# With any other reason the AI SDK's client fails.
 REASONS = {"stop", "length", "content-filter", "tool-calls", "error", "other"}
 
 
@@ -59,7 +59,7 @@ def text_of(chunks: list[Chunk]) -> str:
 
 
 def types_of(chunks: list[Chunk]) -> list[str]:
-    """The types in order, deltas of one part as one."""
+    """The chunks' types in order. The deltas of one part count as one."""
     types = [chunk["type"] for chunk in chunks]
     return [
         type_
@@ -79,9 +79,9 @@ async def answering(
     media_type: str = "text/event-stream",
     goes_silent: bool = False,
 ) -> AsyncIterator[str]:
-    """The base URL of a server that answers everything with this, by default a stream that ends after `start`.
+    """The base URL of a server that answers every request with this, by default a stream that ends after `start`.
 
-    HTTP allows such an end. With `goes_silent` the connection stays open, and nothing more comes.
+    HTTP allows such an end. With `goes_silent` the connection stays open, and nothing more arrives.
     """
     over = asyncio.Event()
 
@@ -102,10 +102,10 @@ async def answering(
 
 
 class Checked:
-    """What may follow what (https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol)."""
+    """Checks the order of chunks (https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol)."""
 
     def __init__(self) -> None:
-        self._parts: dict[str, str] = {}  # those open, by id
+        self._parts: dict[str, str] = {}  # the open parts, by id
         self._calls: dict[str, str] = {}
         self._in_step = False
         self._last = ""

@@ -1,4 +1,4 @@
-"""What is sent to the database for a request: on PostgreSQL each is a round trip."""
+"""The statements that a request sends to the database: on PostgreSQL each is a round trip."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -13,14 +13,13 @@ from chatapi.context import current_request
 
 
 def listen(note: Callable[[str], None], connection: Any, _: Any) -> None:
-    """The drivers tell what does not come by way of SQLAlchemy's cursors: BEGIN, COMMIT, and what runs alone."""
+    """Note the statements that pass by SQLAlchemy's cursors, as the driver reports them: BEGIN, COMMIT and autocommit."""
     driver = connection.driver_connection
     if isinstance(driver, sqlite3.Connection):
         last = ""
 
-        def note_unless_again(
-            statement: str,
-        ) -> None:  # SQLite tells of each row of a cascade by the whole statement
+        # SQLite repeats the whole statement for each row of a cascade.
+        def note_unless_again(statement: str) -> None:
             nonlocal last
             if statement != last:
                 note(statement)
@@ -40,7 +39,7 @@ def sent_for_requests() -> Iterator[list[str]]:
     sent: list[str] = []
 
     def note(statement: str) -> None:
-        # Without what a cascade of SQLite's does, and which kind of transaction comes.
+        # Leave out SQLite's cascades, and the PRAGMAs that set the kind of the next transaction.
         if current_request.get() is not None and not statement.startswith(("--", "PRAGMA")):
             sent.append(" ".join(statement.split()))
 

@@ -1,6 +1,6 @@
-"""What the audit trail has of requests: acts by the routes that name them, and refusals by their errors.
+"""The audit trail of requests: a route names the act that it records, and an error the refusal.
 
-A route names its act where it is declared (`act="task.deleted"`), an error where its class is.
+A route names its act in its declaration (`act="task.deleted"`), an error in its class.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ REFUSED = {401, 403, 429}  # audited as a refusal, by the error
 
 
 async def audit_act(message: Message, scope: Scope) -> None:
-    """A before-send hook: by now the transaction has been committed, or not."""
+    """Record the act of a request. A before-send hook, so the transaction has been committed or rolled back."""
     if message["type"] != "http.response.start" or message["status"] in REFUSED:
         return
     handler = scope.get("route_handler")
@@ -30,7 +30,7 @@ async def audit_act(message: Message, scope: Scope) -> None:
 
 
 def audit_refusal(request: Request[Any, Any, Any], error: AppError) -> None:
-    """Called by the one exception handler; most errors are no refusals."""
+    """Record a refusal. The exception handler calls this for every error, though most are no refusals."""
     if error.act is None:
         return
     reason, detail = error.type, None

@@ -1,4 +1,4 @@
-"""What browsers are told: which sites may read answers (CORS), and what our own pages may do.
+"""The headers for browsers: which sites may read answers (CORS), and what our own pages may do.
 
 The reasons for each header are in docs/security.md.
 """
@@ -11,7 +11,7 @@ from chatapi.settings import Settings
 
 EXPOSED = ["X-Request-ID", "Idempotent-Replayed", "Retry-After", "RateLimit", "RateLimit-Policy", "Location"]
 
-# As ASGI has them, since every response passes here.
+# Bytes, as ASGI wants them, because every response gets them.
 EVERYWHERE = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
@@ -20,9 +20,9 @@ EVERYWHERE = {
     b"cross-origin-resource-policy": b"same-origin",
     b"cache-control": b"no-store",
 }
-# JSON is not a page: whatever a browser takes it for, it may do nothing.
+# JSON is not a page. If a browser takes it for one, it may do nothing.
 NO_PAGE = b"default-src 'none'; frame-ancestors 'none'"
-# Our pages bring no script in their text, and load from here alone. Swagger UI draws with style attributes.
+# Our pages have no script in their text, and load from this host only. Swagger UI draws with style attributes.
 PAGE = (
     b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; "
     b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -32,21 +32,21 @@ PAGE = (
 def cors_config(settings: Settings) -> CORSConfig | None:
     """None without CORS_ORIGINS: then no other site may read anything.
 
-    Never with credentials: a caller is known by the Authorization header, which no browser sends by itself, so a site
-    that is let in here can do nothing that it has no token for; and there is no cookie to allow.
+    Credentials are never allowed. We know a caller by the Authorization header, which no browser sends by itself, so an
+    allowed site can do nothing without a token. There is no cookie to allow.
     """
     if not settings.origins:
         return None
     return CORSConfig(
         allow_origins=list(settings.origins),
         allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-        allow_headers=["*"],  # without credentials, a header is worth no more than what it says
+        allow_headers=["*"],  # safe, because browsers send no credentials
         expose_headers=EXPOSED,
     )
 
 
 async def protect(message: Message, scope: Scope) -> None:
-    """A before-send hook: what a handler has said about itself stays."""
+    """Add these headers to a response, except those that its handler has set. A before-send hook."""
     if message["type"] != "http.response.start":
         return
     settings: Settings = scope["litestar_app"].state.settings

@@ -1,4 +1,4 @@
-"""Asking everything that the settings name whether it is there: for an operator, before or beside a running service."""
+"""Checks that every service in the settings answers: for an operator, before or beside a running service."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ Ask: TypeAlias = Callable[[Settings, Patience], Awaitable[None]]
 
 
 async def ask_all(settings: Settings, patience: Patience) -> dict[str, str | None]:
-    """What is wrong with each service by the variable that names it; None where it answers as it should."""
+    """The trouble of each service, by the variable that names it; None if it answers as it should."""
     asked: dict[str, Ask] = {"DATABASE_URL": ask_database}
     if settings.issuers:
         asked["JWKS_URL" if settings.jwks_url else "BETTER_AUTH_URL"] = ask_issuer
@@ -31,13 +31,13 @@ async def trouble(ask: Ask, settings: Settings, patience: Patience) -> str | Non
     try:
         async with asyncio.timeout(patience.check):
             await ask(settings, patience)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is what the operator wants to know
+    except Exception as error:  # noqa: BLE001 - the operator wants to know of any error
         return cause_of(error)
     return None
 
 
 async def ask_database(settings: Settings, patience: Patience) -> None:
-    """It answers, and its schema is this version's."""
+    """Check that the database answers, and that its schema is this version's."""
     database = Database(settings, patience, Metrics(__version__, settings.chatapi_build), Tracing())
     try:
         await database.ping()
@@ -47,11 +47,11 @@ async def ask_database(settings: Settings, patience: Patience) -> None:
 
 
 async def ask_issuer(settings: Settings, patience: Patience) -> None:
-    """It publishes keys; of several, each does."""
+    """Check that each issuer publishes keys."""
     for url in dict.fromkeys(issuer.keys_url for issuer in settings.issuers):
         jwks = JWKS(url, patience, Metrics(__version__, settings.chatapi_build))
         try:
-            await jwks.find(None, "EdDSA")  # any: what counts is that a set of keys comes
+            await jwks.find(None, "EdDSA")  # any algorithm: we only want to see a set of keys
         finally:
             await jwks.close()
 

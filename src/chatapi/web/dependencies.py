@@ -1,4 +1,4 @@
-"""What controllers are given."""
+"""The dependencies that controllers ask for."""
 
 from collections.abc import AsyncIterator
 from typing import Any

@@ -30,7 +30,7 @@ OUR_OWN = Path(__file__).parent / "static" / "docs"
 ASSETS = "/docs/assets"
 ASSET_SECONDS = 3_600  # long enough to be loaded once a session, short enough for a new version to arrive
 
-# No script in the page itself, so that its Content-Security-Policy need not allow any (see web/browsers.py).
+# The page itself has no script, so its Content-Security-Policy allows none (see web/browsers.py).
 PAGE = f"""\
 <!DOCTYPE html>
 <html lang="en">
@@ -77,7 +77,7 @@ HEADERS = {
 
 
 class SwaggerUI(OpenAPIRenderPlugin):
-    """Swagger UI from local files; Litestar's own plugin writes its start and the whole document into the page."""
+    """Swagger UI from local files. Litestar's own plugin writes a script and the whole document into the page."""
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:  # noqa: ARG002 - Litestar's
         return PAGE.encode()
@@ -134,7 +134,7 @@ def swagger_assets() -> Router:
 
 
 def mend(document: OpenAPI, app: Litestar) -> None:
-    """Say what Litestar does not: there is no 400 (ours is 422), responses have headers, and bodies are closed."""
+    """Correct Litestar's document: there is no 400 (ours is 422), responses have headers, and bodies are closed."""
     close_bodies(document, app)
     for path in (document.paths or {}).values():
         for operation in (path.get, path.post, path.put, path.patch, path.delete):
@@ -148,7 +148,7 @@ def mend(document: OpenAPI, app: Litestar) -> None:
 
 
 def close_bodies(document: OpenAPI, app: Litestar) -> None:
-    """A struct that forbids unknown fields says so."""
+    """Say in the schema of a body that it forbids unknown fields, if its struct does."""
     schemas = document.components.schemas or {} if document.components else {}
     for route in app.routes:
         for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
@@ -159,7 +159,7 @@ def close_bodies(document: OpenAPI, app: Litestar) -> None:
 
 
 def headers_of(status: str, *, limited: bool) -> dict[str, OpenAPIHeader | Reference]:
-    """The headers of a response, of an operation that a limit is on or not."""
+    """The headers of a response with this status, from an operation with a rate limit or without."""
     names = ["X-Request-ID"]
     if status == "401":
         names.append("WWW-Authenticate")

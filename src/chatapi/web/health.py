@@ -1,4 +1,4 @@
-"""Whether the service is well, for people and for orchestrators. No token is needed."""
+"""The health routes, for people and for orchestrators. They need no token."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ class Health(Struct, frozen=True, kw_only=True):
     status: Literal["ok", "degraded"]
     database: Literal["connected", "disconnected"]
     version: str = __version__
-    build: str | UnsetType = UNSET  # the commit that an image was made of
+    build: str | UnsetType = UNSET  # the commit that the image was built from
 
 
 class Alive(Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Who am I?"""
+"""The route that tells a caller whose token it has sent."""
 
 from datetime import datetime
 

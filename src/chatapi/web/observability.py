@@ -1,6 +1,6 @@
-"""What is said of each request, in one place: a line in the log, a count, a span. And `/metrics`.
+"""The log line, the metrics and the span of each request, in one place; and `/metrics`.
 
-A wrapper of the whole app rather than hooks of the framework: it sees what no route handles, and costs one call.
+It wraps the whole app instead of using the framework's hooks: it sees requests that no route handles, and costs one call.
 """
 
 import secrets
@@ -21,17 +21,15 @@ from chatapi.metrics import Metrics
 from chatapi.settings import Settings
 from chatapi.turns.measures import Telemetry
 
-# What callers make up beyond these is one, or there would be no end of time series.
+# All other methods are counted as one, because callers can invent any number of them, each a time series.
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 OTHER = "other"
-UNMATCHED = "unmatched"  # the route of what no route takes
-HUNG_UP = (
-    499  # as nginx has it: the client went before it was answered, so whatever it is told, nobody hears it
-)
+UNMATCHED = "unmatched"  # the route of a request that no route takes
+HUNG_UP = 499  # nginx's status for a client that left before its answer, which nobody hears
 
 
 def observe(app: ASGIApp, telemetry: Telemetry, access: FilteringBoundLogger) -> ASGIApp:
-    """Say of each request how it went: by its route's template, never its path, headers or body."""
+    """Log, count and trace each request by its route's template, never by its path, headers or body."""
     metrics, tracing = telemetry
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,7 +37,7 @@ def observe(app: ASGIApp, telemetry: Telemetry, access: FilteringBoundLogger) ->
         if scope["type"] != ScopeType.HTTP or request is None:
             await app(scope, receive, send)
             return
-        status = 500  # what the server answers when the app does not
+        status = 500  # the server's own answer if the app gives none
 
         async def receive_and_see() -> HTTPReceiveMessage | WebSocketReceiveMessage:
             message = await receive()
@@ -92,7 +90,7 @@ def describe(span: Span, method: str, route: str, status: int) -> None:
 
 
 def metrics_route(metrics: Metrics, settings: Settings) -> HTTPRouteHandler:
-    """For Prometheus, behind a bearer of its own where there is one."""
+    """`/metrics` for Prometheus, behind a bearer token of its own if METRICS_TOKEN is set."""
 
     @get("/metrics", include_in_schema=False, sync_to_thread=True)
     def exposition(request: Request[Any, Any, State]) -> Response[bytes]:

@@ -1,4 +1,4 @@
-"""Every error leaves as a problem document (RFC 9457), and from here."""
+"""The exception handler, which answers every error with a problem document (RFC 9457)."""
 
 import logging
 from collections.abc import Iterator
@@ -42,20 +42,20 @@ def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Respo
 
 
 def gave_up(error: Exception) -> bool:
-    """Whether there is only half a request because its client hung up while it sent it."""
+    """Whether the client hung up while it was sending its request."""
     request = current_request.get()
     return isinstance(error, InternalServerException) and request is not None and request.hung_up
 
 
 def first_of(error: Exception) -> Exception:
-    """A failing COMMIT surfaces from the session's dependency as a group of one."""
+    """The error itself: a failing COMMIT comes from the session's dependency as a group of one."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
 def refusal_of(error: HTTPException) -> AppError | None:
-    """Put what Litestar refuses itself in our words: malformed JSON and failed validation are one thing to a caller."""
+    """Our error for one of Litestar's own. Malformed JSON and failed validation are the same to a caller."""
     match error.status_code:
         case 400:
             return Invalid(*field_errors(error))
@@ -76,7 +76,7 @@ def field_errors(error: HTTPException) -> Iterator[tuple[str, str]]:
             yield "", "A JSON body is needed."
             continue
         path = str(each.get("key", ""))
-        if each.get("source") == "header":  # named as Python names it
+        if each.get("source") == "header":  # its key is the name of the Python parameter
             path = path.replace("_", "-").title()
         yield path, str(each.get("message", "is not valid"))
     if not extra:

@@ -1,4 +1,4 @@
-"""What holds for each request, whatever its route."""
+"""Rules for all requests: their ids, HEAD, bodies, and the guards that routes share."""
 
 import re
 from secrets import token_hex
@@ -17,12 +17,12 @@ from chatapi.db.schema import Schema
 from chatapi.errors.requests import Invalid, UnsupportedMediaType
 from chatapi.text import path_and_message
 
-MAX_BODY_BYTES = 1024 * 1024  # a message has 10,000 characters; nothing that we take is larger
+MAX_BODY_BYTES = 1024 * 1024  # a message has 10,000 characters, and no other body is larger
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def request_id_of(scope: Scope) -> str:
-    """The request's id: the caller's `X-Request-ID` if it is sane, else one made here."""
+    """The request's id: the caller's `X-Request-ID` if it is sane, else a new one."""
     state = scope["state"]
     if "request_id" not in state:
         sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
@@ -31,7 +31,7 @@ def request_id_of(scope: Scope) -> str:
 
 
 def bind_request(app: ASGIApp) -> ASGIApp:
-    """Make the request known to whatever runs for it, as `context.current_request`."""
+    """Set `context.current_request` for all code that runs for the request."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         client = scope.get("client")
@@ -47,7 +47,7 @@ def bind_request(app: ASGIApp) -> ASGIApp:
 
 
 async def add_headers(message: Message, scope: Scope) -> None:
-    """A before-send hook, which sees what no route handles, too."""
+    """Add the headers of the request's context. A before-send hook, which also sees responses that no route made."""
     if message["type"] != "http.response.start":
         return
     ours = {"x-request-id": request_id_of(scope)}
@@ -64,7 +64,7 @@ async def add_headers(message: Message, scope: Scope) -> None:
 
 
 def methods_of(scope: HTTPScope) -> set[str]:
-    """What a path takes. (Litestar's answer to OPTIONS leaves out handlers that came after the first.)"""
+    """The methods of a path. (Litestar's answer to OPTIONS names only those of the first handler.)"""
     path, app = scope["path_template"], scope["litestar_app"]
     methods: set[str] = {
         method
@@ -76,13 +76,13 @@ def methods_of(scope: HTTPScope) -> set[str]:
 
 
 async def name_user(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
-    """A guard: from here on it is known whose request this is."""
+    """A guard that writes the user's id into the request's context."""
     if (request := current_request.get()) is not None:
         request.user_id = connection.user.user_id
 
 
 class JSONRequest(Request[Any, Any, Any]):
-    """A request whose body is taken at its word: "1" is not 1, as the OpenAPI document says and Litestar would allow."""
+    """A request whose body is read strictly: "1" is not 1, as the OpenAPI document says. Litestar would allow it."""
 
     async def json(self) -> Any:
         body = self.route_handler.parsed_data_field
@@ -99,7 +99,7 @@ class JSONRequest(Request[Any, Any, Any]):
 
 
 def answer_head(app: ASGIApp) -> ASGIApp:
-    """HEAD is GET without the body (RFC 9110, section 9.3.2); routes need not know of it."""
+    """Answer HEAD as GET without the body (RFC 9110, section 9.3.2), so that routes need not know of it."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP or scope["method"] != "HEAD":
@@ -111,14 +111,14 @@ def answer_head(app: ASGIApp) -> ASGIApp:
                 message["body"] = b""
             await send(message)
 
-        # A copy: the server goes by its own scope, and for HEAD expects the length of a body and no body.
+        # A copy of the scope: the server reads its own, and for HEAD expects the length of a body but no body.
         await app(cast("HTTPScope", {**scope, "method": "GET"}), receive, send_no_body)
 
     return wrapped
 
 
 async def body_is_json(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
-    """A body that says it is something else than JSON is refused; one that says nothing is taken for JSON."""
+    """Refuse a body whose Content-Type is not JSON. A body without a Content-Type counts as JSON."""
     headers = connection.headers
     if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
         return

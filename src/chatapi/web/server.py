@@ -1,8 +1,8 @@
-"""Uvicorn with two bounds, on the head of a request and on waiting for a client that does not read, and an end for all.
+"""Uvicorn with a bound on a request's head, a bound on the wait for a client that does not read, and a gentler shutdown.
 
-Its parser has no bound, and joins a long header piece by piece: 100 MiB in one took the memory and half a minute of
-CPU, in which the process answered nobody. And a stream to a client that never reads would be held for ever. When it
-stops, it closes connections that have just been opened, too, and a proxy may not send their requests anywhere else.
+Uvicorn's parser has no bound, and joins a long header piece by piece: one header of 100 MiB took the memory and half a
+minute of CPU, in which the process answered nobody. Uvicorn would hold a stream for ever to a client that never reads.
+At its shutdown it closes connections that have just been opened, and a proxy may not send their requests elsewhere.
 """
 
 import asyncio
@@ -22,15 +22,16 @@ from chatapi.patience import Patience
 
 # Request line and headers; a token has 16 KiB at the most, and cookies may come with it.
 MAX_HEAD_BYTES = 64 * 1024
-STALL_BYTES = 48 * 1024  # of its answer, a client takes in `Patience.client_stall`; the slowest link does
+STALL_BYTES = 48 * 1024  # a client must read so much in `Patience.client_stall`; the slowest link can
 
 REFUSAL = json.encode(HeadTooLarge().document)
 
 
 class Server(uvicorn.Server):
-    """Stops listening without losing a connection that the kernel has taken for it.
+    """Stops listening without losing a connection that the kernel has already accepted.
 
-    Closed with its socket, such a connection is reset. On a busy machine it waits for the event loop as all else does.
+    The kernel would reset such a connection when the listening socket is closed. On a busy machine there are some,
+    because they wait for the event loop.
     """
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -44,7 +45,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def _protocol(self) -> asyncio.Protocol:
-        """As Uvicorn makes it for each connection."""
+        """The protocol that Uvicorn makes for each connection."""
         made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
@@ -52,7 +53,7 @@ class Server(uvicorn.Server):
 
 
 def accept_all(listening: socket.socket) -> Iterator[socket.socket]:
-    """What waits to be accepted. By a descriptor of our own: an event loop's sockets accept nothing themselves."""
+    """The connections that wait to be accepted. An event loop's sockets cannot accept, so use a descriptor of our own."""
     with socket.socket(fileno=os.dup(listening.fileno())) as ours, suppress(BlockingIOError):
         ours.settimeout(0)
         while True:
@@ -60,7 +61,7 @@ def accept_all(listening: socket.socket) -> Iterator[socket.socket]:
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """Answers 431 to a head over the bound and closes, having kept no more than the bound and one read of the socket."""
+    """Answers 431 to a head over the bound and closes. It keeps no more than the bound and one read of the socket."""
 
     def __init__(self, *arguments: Any, patience: Patience, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -71,14 +72,14 @@ class BoundedHttp(HttpToolsProtocol):
         self._stalled: asyncio.TimerHandle | None = None
 
     def shutdown(self) -> None:
-        """The server stops: idle connections are closed, those under way when they are answered."""
+        """Close idle connections after `client_opening`, and those with a request when it has been answered."""
         if self.cycle is None:
             self.loop.call_later(self._patience.client_opening, super().shutdown)
         else:
             super().shutdown()
 
     def pause_writing(self) -> None:
-        """The client does not take what is sent, and all buffers on the way to it are full."""
+        """Start to watch the client: it does not read, and all buffers on the way to it are full."""
         super().pause_writing()
         self._wait_for_client()
 
@@ -87,7 +88,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._stalled = self.loop.call_later(self._patience.client_stall, self._look_for_client, left)
 
     def _look_for_client(self, before: int) -> None:
-        """What goes out in one piece may be long: who takes it steadily is given the time."""
+        """Drop a client that reads too slowly. One that reads steadily has all the time that a long piece needs."""
         if self.transport.get_write_buffer_size() > before - STALL_BYTES:
             self.transport.abort()
         else:
@@ -117,16 +118,16 @@ class BoundedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._too_large:
-            return  # what still arrives is dropped
+            return  # drop the rest
         super().data_received(data)
-        if self._reading_head:  # not ended yet, so all of this was head
+        if self._reading_head:  # the head has not ended, so all of this data was head
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._too_large = True
                 self.send_400_response("")
 
     def send_400_response(self, msg: str) -> None:
-        """What Uvicorn says to a request that it cannot parse, and to one of ours that it may not."""
+        """Answer a request that Uvicorn cannot parse, or 431 to one whose head is too large."""
         if not self._too_large:
             super().send_400_response(msg)
             return

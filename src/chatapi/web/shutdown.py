@@ -1,4 +1,4 @@
-"""Being told to stop, in time to end what is under way."""
+"""Notice of SIGTERM and SIGINT, in time to end the turns under way."""
 
 import asyncio
 import signal
@@ -10,12 +10,12 @@ from types import FrameType
 
 @contextmanager
 def told_to_stop(notify: Callable[[], object]) -> Iterator[None]:
-    """Call `notify` on the loop at SIGTERM or SIGINT, and then whoever listened before.
+    """Call `notify` on the loop at SIGTERM or SIGINT, and then the handler that was set before.
 
-    A server tells its app of a shutdown only when the last request has been answered; turns that would keep a
-    request open for longer than the server waits must hear of it before.
+    A server tells its app of a shutdown only when the last request has been answered. Turns can keep a request open for
+    longer than the server waits, so they must hear of it earlier.
     """
-    if threading.current_thread() is not threading.main_thread():  # only there does Python take signals
+    if threading.current_thread() is not threading.main_thread():  # only that one handles signals
         yield
         return
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The one mind behind all the fakes: it does what the user's message says, whichever API it is asked through."""
+"""The model behind all the fakes: it carries out the commands in the user's message, through whichever API they come."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is said, and how it ends. `cut` ends cleanly in the middle, `drop` by closing the connection, and `hang` never."""
+    """An answer and its end: `cut` ends cleanly in the middle, `drop` closes the connection, and `hang` never ends."""
 
     pieces: tuple[Thought | Text | Call, ...]
     finish: Finish
@@ -45,7 +45,7 @@ class Reply:
 
 
 class Refused(Exception):
-    """An error response; `delay` is in seconds, and each API tells it in its own way."""
+    """An error response. `delay` is in seconds; each API reports it in its own way."""
 
     def __init__(self, status: int, message: str, delay: float | None = None) -> None:
         super().__init__(message)
@@ -56,23 +56,23 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Asked:
-    """A request, whatever its format: `message` is the user's last, `steps` how often it was answered with calls."""
+    """A request of any format: `message` is the user's last, and `steps` counts the answers with calls to it."""
 
     model: str
     message: str
     steps: int
-    tools: dict[str, dict[str, Any]]  # JSON Schemas of their parameters
+    tools: dict[str, dict[str, Any]]  # names, with the JSON Schemas of the parameters
 
 
 @dataclass
 class Brain:
-    """A command a line.
+    """Carries out the commands in the user's message, one a line.
 
-    `say TEXT` and `think TEXT` are said, `call TOOL {JSON}` is called, calls that stand together at once. After
-    calls, the lines below are for the next request; the last says "Done." if nothing is left. `sleep SECONDS` holds
-    the response back. `status CODE [DELAY] [xTIMES]` refuses (so many times); `only MODEL COMMAND` holds for one
-    model. `end HOW` ends the response in one of the ways of `Finish`, `silent TIMES` without a word. `again TOOL` calls it for ever, `broken TOOL`
-    with half of a JSON. Anything else is echoed.
+    `say TEXT` and `think TEXT` send text, `call TOOL {JSON}` calls a tool; calls on successive lines are made together.
+    The lines after calls are for the next request; the last request says "Done." if no line is left. `sleep SECONDS` delays
+    the response. `status CODE [DELAY] [xTIMES]` refuses (so many times). `only MODEL COMMAND` is for one model. `end HOW`
+    ends the response in one of the ways of `Finish`, `silent TIMES` without text. `again TOOL` calls the tool for ever,
+    `broken TOOL` with half of a JSON. Anything else is echoed.
     """
 
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -139,7 +139,7 @@ class Brain:
         return steps[asked.steps] if asked.steps < len(steps) else ["say Done."]
 
     def _call(self, asked: Asked, name: str, arguments: str) -> Call:
-        """A model that is offered a user's id fills it in, and with somebody else's."""
+        """The call as a bad model would make it: if the tool has a parameter for a user's id, it gives another user's."""
         values = json.loads(arguments)
         for offered in asked.tools.get(name, {}).get("properties", {}):
             if "user" in offered.lower():
@@ -151,7 +151,7 @@ class Brain:
         return f"call_{self.calls:06}"
 
     def _times(self, asked: Asked) -> int:
-        """How often this has been asked, this time included."""
+        """The number of times that this has been asked, including this one."""
         self.asked[asked.model, asked.message] += 1
         return self.asked[asked.model, asked.message]
 
@@ -164,11 +164,11 @@ class Brain:
 
 
 def words(text: str) -> list[str]:
-    """A text in the pieces that a stream sends."""
+    """The pieces of a text, as a stream sends them."""
     return [word + " " for word in text.split(" ")[:-1]] + text.split(" ")[-1:]
 
 
 def thirds(text: str) -> list[str]:
-    """A call's arguments in the pieces that a stream sends, which are no JSON of their own."""
+    """The pieces of a call's arguments, as a stream sends them. No piece is valid JSON by itself."""
     third = len(text) // 3 + 1
     return [text[start : start + third] for start in range(0, len(text), third)]

@@ -31,7 +31,7 @@ STATUS = {
 
 class Api:
     def __init__(self) -> None:
-        self._issued: dict[str, str] = {}  # what was signed, by signature
+        self._issued: dict[str, str] = {}  # signed values, by signature
 
     def read(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> Asked:
         if headers.get("x-goog-api-key") != "key-of-gemini":
@@ -111,7 +111,7 @@ class Api:
                 return [{"text": text, "thought": True}]
             case Text(text=text):
                 return [{"text": word} for word in words(text)]
-        part = {"functionCall": {"name": piece.name, "args": piece.decoded}}  # and no id: Gemini gives none
+        part = {"functionCall": {"name": piece.name, "args": piece.decoded}}  # without an id, like Gemini's
         signature = base64.b64encode(f"signature {len(self._issued) + 1}".encode()).decode()
         self._issued[signature] = signed(part)
         return [{**part, "thoughtSignature": signature}]

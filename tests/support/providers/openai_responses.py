@@ -19,7 +19,7 @@ USAGE = {
 class Api:
     def __init__(self) -> None:
         self._issued: dict[str, dict[str, Any]] = {}  # items by their ids
-        self._sealed: set[str] = set()  # reasoning that was handed out, as it comes back
+        self._sealed: set[str] = set()  # encrypted reasoning that was sent out, and may come back
 
     def read(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> Asked:
         if headers.get("authorization") != "Bearer key-of-openai":

@@ -1,4 +1,4 @@
-"""A model's server that answers as it is told, byte for byte: what real servers were seen to send."""
+"""A model's server with scripted answers, byte for byte: they repeat what real servers have sent."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import uvicorn
 
 @dataclass(frozen=True)
 class Scripted:
-    """One response. `seconds` pass before it; a stream's `pieces` are sent one by one; `is_cut` closes it unended."""
+    """One response, sent after `seconds`. A stream's `pieces` are sent one by one; `is_cut` closes it before its end."""
 
     status: int = 200
     content_type: str = "application/json"
@@ -33,7 +33,7 @@ def whole(body: Any) -> Scripted:
 
 
 def streamed(*events: Any, done: bool = True) -> Scripted:
-    """Each event a JSON value, or the text of one; `[DONE]` after the last."""
+    """A stream of events, each a JSON value or the text of one, with `[DONE]` after the last."""
     texts = [event if isinstance(event, str) else json.dumps(event) for event in events]
     pieces = [f"data: {text}\n\n".encode() for text in texts]
     return Scripted(

@@ -15,7 +15,7 @@ from tests.support.providers.brain import Asked, Brain, Refused, Reply
 
 
 class Format(Protocol):
-    """One API: how a request is read (refusing what the vendor refuses) and how an answer is written."""
+    """One API: it reads requests, refuses those that the vendor refuses, and writes answers."""
 
     def read(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> Asked: ...
 
@@ -43,7 +43,7 @@ class Request:
 
 @dataclass
 class Providers:
-    """Running fakes. `requests` are all that came, in order; `refused` says why those that were not valid were not."""
+    """Running fakes. `requests` are all requests, in order; an invalid one has the reason in `refused`."""
 
     base_url: str = ""
     requests: list[Request] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Providers:
 
     @property
     def environ(self) -> dict[str, str]:
-        """The settings that lead to these fakes."""
+        """The settings that point to these fakes."""
         return {
             "OPENAI_BASE_URL": f"{self.base_url}/v1",
             "OPENAI_API_KEY": "key-of-openai",
@@ -75,7 +75,7 @@ class Providers:
         return {name.lower(): value for name, value in self.environ.items()}
 
     def of(self, text: str) -> list[Request]:
-        """The requests that have `text` in them."""
+        """The requests that contain `text`."""
         return [request for request in self.requests if text in request.text]
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
