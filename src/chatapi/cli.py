@@ -32,6 +32,7 @@ with left_out():
     from chatapi.db.failures import cause_of, is_transient
     from chatapi.db.schema import Schema
     from chatapi.errors.base import AppError
+    from chatapi.logs import configure_logging
     from chatapi.metrics import MULTIPROCESS, Metrics
     from chatapi.patience import Patience
     from chatapi.settings import Settings, SettingsError
@@ -248,8 +249,10 @@ def retention(*, older_than: timedelta, dry_run: bool) -> None:
             "is less than a day, for which idempotency keys are kept", param_hint="--older-than"
         )
     before = datetime.now(UTC) - older_than
+    settings = Settings.from_env()
+    configure_logging(settings.log_level, settings.log_format)
     logging.getLogger("chatapi").setLevel(logging.WARNING)  # standard output is for the audit trail
-    count = asyncio.run(expire_in(Settings.from_env(), before, dry_run=dry_run))
+    count = asyncio.run(expire_in(settings, before, dry_run=dry_run))
     said = "would be deleted" if dry_run else "deleted"
     click.echo(f"Conversations last active before {before:%Y-%m-%d %H:%M} UTC {said}: {count}", err=True)
 

@@ -282,7 +282,7 @@ class TestSeveralWorkers:
                 assert seen.get("turn_seconds_bucket", outcome="completed", le="+Inf") == turns
                 assert seen.get("requests_total", **CHAT, status=200) == turns
                 assert seen.get("database_pool_size") == 2 * (
-                    2 if "sqlite" in environ["DATABASE_URL"] else 15
+                    4 if "sqlite" in environ["DATABASE_URL"] else 15
                 )
                 assert [labels for name, labels in seen.values if name == "chatapi_build_info"] == [
                     frozenset({("version", __version__), ("build", "")})

@@ -81,7 +81,7 @@ async def test_a_turn_under_way_keeps_its_conversation_and_an_abandoned_one_does
         assert (await turn).json()["response"] == "Done."
 
         dead = CommandedAgent.gates[other := uuid4().hex]
-        abandoned = asyncio.create_task(alice.chat(f"gate {other}", conversation["id"]))
+        abandoned = asyncio.create_task(alice.chat(f"gate {other}\nsay Done.", conversation["id"]))
         await dead.reached.wait()
         await execute(url, DIES)
         await age(url, conversation["id"], 91)

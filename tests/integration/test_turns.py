@@ -13,6 +13,7 @@ from chatapi.db.models import Worker
 from chatapi.patience import Patience
 from chatapi.services import Services
 from chatapi.turns.store import TurnStore
+from chatapi.turns.store.postgres import PostgresTurnStore
 from tests.support.agents import CommandedAgent
 from tests.support.databases import open_database
 from tests.support.logs import heard
@@ -272,7 +273,8 @@ class TestDefect:
         await CommandedAgent.gates[alice.user_id].reached.wait()
         (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
         with monkeypatch.context() as broken, heard("chatapi.turns.loops") as logged:
-            broken.setattr(TurnStore, "runs_to_stop", defect)
+            for store in (TurnStore, PostgresTurnStore):
+                broken.setattr(store, "runs_to_stop", defect)
             while not logged:  # noqa: ASYNC110 - the loop's own tick
                 await asyncio.sleep(0.01)
         # Not a cancel, which would look at once by itself: only the watch sees a deletion.
