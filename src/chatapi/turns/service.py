@@ -21,8 +21,6 @@ from chatapi.turns.schemas import AnswerAnew, ChatAnswer, ChatRequest
 from chatapi.turns.store import Claim, Key, Run, TurnStore
 from chatapi.turns.supervisor import Supervisor, part
 
-MESSAGES_PER_TURN = 2
-
 Begun: TypeAlias = "asyncio.Future[TurnLog]"
 
 
@@ -50,7 +48,7 @@ class ChatService:
         self._external = external
         self._limit = limit
         self._seconds = settings.chat_timeout
-        self._history_turns = settings.chat_history_limit // MESSAGES_PER_TURN
+        self._history_turns = settings.chat_history_limit // 2  # a question and its answer
         self.patience = patience
         self.telemetry = telemetry
 
@@ -63,8 +61,7 @@ class ChatService:
         """
         begun: Begun = asyncio.get_running_loop().create_future()
         known_by = None if key is None else Key.of(key, request)
-        turn = self.telemetry.turn(self._turn, user_id, request, known_by, begun)
-        self._supervisor.spawn(turn)
+        self._supervisor.spawn(self.telemetry.turn(self._turn, user_id, request, known_by, begun))
         return await begun
 
     async def start_or_join(
@@ -74,9 +71,8 @@ class ChatService:
         try:
             return await self.start(user_id, request, key)
         except KeyInProgress as running:
-            joined = running.turn and await self.resume(
-                user_id, running.turn.conversation_id, running.turn.turn_id
-            )
+            ids = running.turn
+            joined = ids and await self.resume(user_id, ids.conversation_id, ids.turn_id)
             if joined is None:
                 raise
             return joined
@@ -86,8 +82,7 @@ class ChatService:
 
         The turn may run or have run in any process. Raises `ConversationNotFound` and `TurnNotFound`.
         """
-        turn = await self._store.find(user_id, conversation_id, turn_id)
-        if turn is None:
+        if (turn := await self._store.find(user_id, conversation_id, turn_id)) is None:
             return None
         if (log := self._supervisor.log_of(turn.run_id)) is not None:
             return log
