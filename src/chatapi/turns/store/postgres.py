@@ -6,7 +6,6 @@ docs/adr/0013-one-statement-for-a-transaction.md says why this is right, and wha
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import msgspec
 from sqlalchemy import (
@@ -48,7 +47,9 @@ from chatapi.turns.store.rows import (
     Run,
     Said,
     Shown,
+    begin_values,
     ended_turn,
+    finish_values,
     is_ours,
     new_message,
     new_turn,
@@ -95,17 +96,7 @@ class PostgresTurnStore(TurnStore):
         with measuring("history"):  # which takes most of the statement's time
             rows = await self._database.statement(
                 BEGIN_FIRST if is_first else begin_next(claim.history, keyed=key is not None),
-                {
-                    "user_id": user_id,
-                    "conversation_id": request.conversation_id,
-                    "worker_id": claim.worker_id,
-                    "run_id": claim.run_id,
-                    "key": key and key.value,
-                    "request_hash": key and key.request_hash,
-                    "model": claim.model,
-                    "content": request.message,
-                    "now": now(),
-                },
+                begin_values(user_id, request, key, claim, now()),
             )
         if not rows:
             return await super()._begin(user_id, request, key, claim, is_retry)
@@ -130,19 +121,7 @@ class PostgresTurnStore(TurnStore):
             return await super()._finish(run, said, shown, is_retry)
         rows = await self._database.statement(
             FINISH if shown == "nothing" else FINISH_SHOWN,
-            {
-                "user_id": run.user_id,
-                "conversation_id": run.conversation_id,
-                "turn_id": run.turn_id,
-                "run_id": run.run_id,
-                "usage": to_json(said.usage),
-                "finish_reason": said.finish_reason,
-                "model": None if said.state is None else said.state.model,
-                "content": said.response,
-                "tool_calls": to_json(said.tool_calls),
-                "provider_state": None if said.state is None else to_json(said.state.data),
-                "now": now(),
-            },
+            finish_values(run, said, now()),
         )
         return to_answer(run, rows[0][0], said) if rows else await super()._finish(run, said, shown, is_retry)
 
@@ -166,10 +145,6 @@ class PostgresTurnStore(TurnStore):
             )
         )
         return {run_id for (run_id,) in rows}
-
-
-def to_json(value: Any) -> str | None:
-    return None if value is None else msgspec.json.encode(value).decode()
 
 
 def claimed_turn(conversation_id: ColumnElement[int], source: CTE | None) -> CTE:

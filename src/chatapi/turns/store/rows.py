@@ -131,6 +131,44 @@ def ended_turn(
     }
 
 
+def begin_values(
+    user_id: str, request: ChatRequest, key: Key | None, claim: Claim, at: Any
+) -> dict[str, Any]:
+    """The parameters of a store's own statements that begin a turn."""
+    return {
+        "user_id": user_id,
+        "conversation_id": request.conversation_id,
+        "worker_id": claim.worker_id,
+        "run_id": claim.run_id,
+        "key": key and key.value,
+        "request_hash": key and key.request_hash,
+        "model": claim.model,
+        "content": request.message,
+        "now": at,
+    }
+
+
+def finish_values(run: Run, said: Said, at: Any) -> dict[str, Any]:
+    """The parameters of a store's own statements that finish a turn, with JSON as text."""
+    return {
+        "user_id": run.user_id,
+        "conversation_id": run.conversation_id,
+        "turn_id": run.turn_id,
+        "run_id": run.run_id,
+        "usage": to_json(said.usage),
+        "finish_reason": said.finish_reason,
+        "model": None if said.state is None else said.state.model,
+        "content": said.response,
+        "tool_calls": to_json(said.tool_calls),
+        "provider_state": None if said.state is None else to_json(said.state.data),
+        "now": at,
+    }
+
+
+def to_json(value: Any) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()
+
+
 def is_ours(turn_id: Any, user_id: Any, run_id: Any) -> ColumnElement[bool]:
     """Whether the turn is still this run's: it may have ended, or another process may have taken it over."""
     return and_(Turn.id == turn_id, Turn.user_id == user_id, Turn.run_id == run_id, Turn.status == RUNNING)

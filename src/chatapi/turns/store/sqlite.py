@@ -37,7 +37,9 @@ from chatapi.turns.store.rows import (
     Run,
     Said,
     Shown,
+    begin_values,
     ended_turn,
+    finish_values,
     is_ours,
     new_message,
     new_turn,
@@ -69,17 +71,7 @@ class SqliteTurnStore(TurnStore):
     ) -> Run | ChatAnswer:
         if isinstance(request, AnswerAnew) or is_retry or (request.conversation_id or 0) > MAX_ID:
             return await super()._begin(user_id, request, key, claim, is_retry)
-        values = {
-            "user_id": user_id,
-            "conversation_id": request.conversation_id,
-            "worker_id": claim.worker_id,
-            "run_id": claim.run_id,
-            "key": key and key.value,
-            "request_hash": key and key.request_hash,
-            "model": claim.model,
-            "content": request.message,
-            "now": moment(),
-        }
+        values = begin_values(user_id, request, key, claim, moment())
         found = await self._database.at_once(
             lambda transaction: begin(transaction, values, history_turns=claim.history), is_last=False
         )
@@ -105,19 +97,7 @@ class SqliteTurnStore(TurnStore):
         shown: Shown,
         is_retry: bool,  # noqa: FBT001 - as in `TurnStore`
     ) -> ChatAnswer:
-        values = {
-            "user_id": run.user_id,
-            "conversation_id": run.conversation_id,
-            "turn_id": run.turn_id,
-            "run_id": run.run_id,
-            "usage": to_json(said.usage),
-            "finish_reason": said.finish_reason,
-            "model": None if said.state is None else said.state.model,
-            "content": said.response,
-            "tool_calls": to_json(said.tool_calls),
-            "provider_state": None if said.state is None else to_json(said.state.data),
-            "now": moment(),
-        }
+        values = finish_values(run, said, moment())
         message_id = await self._database.at_once(
             lambda transaction: finish(transaction, values, was_shown=shown != "nothing")
         )
@@ -164,10 +144,6 @@ def finish(transaction: Transaction, values: Values, *, was_shown: bool) -> int 
 def moment() -> str:
     """Now, as columns of `DateTimeUTC` store it."""
     return now().strftime("%Y-%m-%d %H:%M:%S.%f")
-
-
-def to_json(value: Any) -> str | None:
-    return None if value is None else msgspec.json.encode(value).decode()
 
 
 @cache
