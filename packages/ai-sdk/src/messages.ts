@@ -1,0 +1,77 @@
+import type { DynamicToolUIPart, FileUIPart, UIMessage } from "ai";
+import {
+  lastAssistantMessageIsCompleteWithApprovalResponses,
+  lastAssistantMessageIsCompleteWithToolCalls,
+} from "ai";
+
+/** What the service says of a message beside its parts. */
+export interface ChatapiMetadata {
+  conversation_id?: number;
+  turn_id?: number;
+  message_id?: number;
+  status?: string;
+  /** The turn waits for approvals, or for results of the page's own tools. */
+  waiting?: boolean;
+  usage?: { input_tokens?: number; output_tokens?: number; cached_input_tokens?: number; cost?: number | null };
+}
+
+export type ChatapiMessage = UIMessage<ChatapiMetadata>;
+
+export type Answer =
+  | { id: string; approved: boolean; reason?: string }
+  | { id: string; output: unknown }
+  | { id: string; error: string };
+
+export type Part = { type: "text"; text: string } | { type: "file"; file_id: number };
+
+/** A tool that the page carries out itself; `parameters` is the JSON Schema of an object. */
+export interface ClientTool {
+  name: string;
+  description?: string;
+  parameters: object;
+}
+
+export function textOf(message: UIMessage): string {
+  return message.parts.map((part) => (part.type === "text" ? part.text : "")).join("");
+}
+
+export function filesOf(message: UIMessage): FileUIPart[] {
+  return message.parts.filter((part) => part.type === "file");
+}
+
+/** The id of a file of the service, in an address such as …/files/7. */
+export function fileIn(url: string): number | undefined {
+  return Number(url.match(/\/files\/(\d+)$/)?.[1]) || undefined;
+}
+
+/** The turn that a message's id names: `turn_7` and `question_7` do, the ids of the SDK's own do not. */
+export function turnIn(messageId: string | undefined): number | undefined {
+  return Number(messageId?.match(/^(?:turn|question)_(\d+)$/)?.[1]) || undefined;
+}
+
+/** Whether everything that the last turn waits for is answered: for `sendAutomaticallyWhen` of `useChat`. */
+export function answersAreReady({ messages }: { messages: UIMessage[] }): boolean {
+  const metadata = messages.at(-1)?.metadata as ChatapiMetadata | undefined;
+  if (metadata?.waiting !== true) return false;
+  return (
+    lastAssistantMessageIsCompleteWithApprovalResponses({ messages }) ||
+    lastAssistantMessageIsCompleteWithToolCalls({ messages })
+  );
+}
+
+/** The answers that the page has given in the last step: approvals, and results of its own tools. */
+export function answersIn(message: UIMessage, ownTools: Set<string>): Answer[] {
+  const step = message.parts.slice(message.parts.findLastIndex((part) => part.type === "step-start") + 1);
+  return step.filter((part) => part.type === "dynamic-tool").flatMap((part) => answerIn(part, ownTools));
+}
+
+function answerIn(part: DynamicToolUIPart, ownTools: Set<string>): Answer[] {
+  if (part.state === "approval-responded") {
+    const { id, approved, reason } = part.approval;
+    return [reason === undefined ? { id, approved } : { id, approved, reason }];
+  }
+  if (part.providerExecuted || !ownTools.has(part.toolName)) return [];
+  if (part.state === "output-available") return [{ id: part.toolCallId, output: part.output }];
+  if (part.state === "output-error") return [{ id: part.toolCallId, error: part.errorText }];
+  return [];
+}

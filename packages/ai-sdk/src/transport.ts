@@ -1,0 +1,364 @@
+import type { ChatTransport, FileUIPart, UIMessageChunk } from "ai";
+import { DefaultChatTransport } from "ai";
+
+import type { ChatapiMessage, ChatapiMetadata, ClientTool, Part } from "./messages.ts";
+import { answersIn, fileIn, filesOf, textOf, turnIn } from "./messages.ts";
+import type { Problem, Schemas } from "./problems.ts";
+import { errorOf, ProblemError, problemOf } from "./problems.ts";
+import { fetchStream } from "./streams.ts";
+
+export interface ChatapiOptions {
+  /** The service, such as `https://chat.example.com`; the page's own origin if it is empty. */
+  url: string;
+  userId: string;
+  /** Gives the user's token, fetched anew when need be; nothing for a service in demo mode. */
+  token?: () => string | undefined | Promise<string | undefined>;
+  /** The conversation to go on with, as a number or as text from a route. Left out, the first message begins one. */
+  conversationId?: number | string | undefined;
+  /** Milliseconds without a word or a heartbeat after which a stream is given up. */
+  silence?: number;
+  /** Tools that the page carries out itself. */
+  clientTools?: ClientTool[];
+}
+
+/** What becomes of a message while the conversation is busy with another: an error 409, a place in the queue, or the other's end. */
+export type WhenBusy = "reject" | "queue" | "interrupt";
+
+/** What a call of `sendMessage` or `regenerate` may say in `metadata`. */
+export interface RequestMetadata {
+  /** Send the last request again, with its key. */
+  again?: boolean;
+  whenBusy?: WhenBusy;
+}
+
+type SendOptions = Parameters<ChatTransport<ChatapiMessage>["sendMessages"]>[0];
+type ReconnectOptions = Parameters<ChatTransport<ChatapiMessage>["reconnectToStream"]>[0];
+type Content = { message: string } | { parts: Part[] };
+
+/** A request, as it must be sent again to the letter. */
+interface Sent {
+  key: string;
+  path: string;
+  body: object;
+  /** The id of the question on the page, and what it said. */
+  question: string;
+  message: string;
+  /** The turn that is answered anew, and those that its answer takes the place of. */
+  anew?: number | undefined;
+  replaces?: (number | undefined)[];
+  /** Why it is not sent at all. */
+  refused?: ProblemError;
+}
+
+interface Reading {
+  signal: AbortSignal | undefined;
+  ended?: boolean;
+  begun?: Promise<ReadableStream<UIMessageChunk>>;
+}
+
+/** The transport of one conversation, for `useChat`. */
+export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
+  base: string;
+  conversationId: number | undefined;
+  /** The turn that is read, once its first chunk is there. */
+  turnId: number | undefined;
+  sent: Sent | undefined;
+  clientTools: ClientTool[];
+  #token: NonNullable<ChatapiOptions["token"]>;
+  /** The conversation's turns, as far as they are known here; of several answers the last one's. */
+  #order: number[] = [];
+  /** The turns of the answers before the last one. */
+  #replaced = new Set<number>();
+  /** The turn of a question, by the question's id on this page. */
+  #turns = new Map<string, number>();
+  #reading: Reading | undefined;
+  #resumed = false;
+  #cancelled = false;
+  #waiting = false;
+
+  constructor({ url, userId, token = () => undefined, conversationId, silence = 35_000, clientTools = [] }: ChatapiOptions) {
+    super({
+      fetch: (address, options) => fetchStream(address, options, silence),
+      headers: () => this.#authorization(),
+      prepareSendMessagesRequest: (request) => this.#prepare(request),
+      prepareReconnectToStreamRequest: () => ({ api: this.#streamUrl() }),
+    });
+    this.base = `${url}/api/${encodeURIComponent(userId)}`;
+    this.conversationId = conversationId === undefined ? undefined : Number(conversationId);
+    this.clientTools = clientTools;
+    this.#token = token;
+  }
+
+  override async sendMessages({ abortSignal, ...options }: SendOptions) {
+    const metadata = options.metadata as RequestMetadata | undefined;
+    if (!metadata?.again && metadata?.whenBusy !== "interrupt") await this.#endStopped();
+    this.turnId = undefined;
+    this.#cancelled = this.#resumed = false;
+    const reading: Reading = (this.#reading = { signal: abortSignal });
+    reading.begun = super.sendMessages({ ...options, abortSignal: undefined }).then((stream) => this.#watched(stream, reading));
+    return reading.begun;
+  }
+
+  override async reconnectToStream(options: ReconnectOptions) {
+    if (this.conversationId === undefined) return null; // nothing has begun yet
+    this.#resumed = true;
+    const stream = await super.reconnectToStream(options);
+    return stream && this.#watched(stream, (this.#reading = { signal: options.abortSignal }));
+  }
+
+  /** End the turn, as soon as it is known. The stream then ends by itself, within a second. */
+  async cancel(): Promise<void> {
+    this.#cancelled = true;
+    if (this.turnId !== undefined) await this.request(`/turns/${this.turnId}/cancel`, { method: "POST" });
+  }
+
+  /** Whether it is the stream that was lost, and not the turn: then `resumeStream()` reads on. */
+  lost(error: Error): boolean {
+    const problem = problemOf(error);
+    const turnGoesOn = problem?.turn_id === undefined || problem.type.endsWith(":restarting");
+    return this.turnId === undefined ? this.#resumed : turnGoesOn;
+  }
+
+  /** Whether nothing has changed, though `useChat` has cut its messages for it already. */
+  refused(error: Error): boolean {
+    const nothingBegan = problemOf(error) !== undefined && this.turnId === undefined;
+    return nothingBegan && Boolean(this.sent?.anew || this.sent?.refused);
+  }
+
+  /** The conversation so far, its newest 100 messages, as `messages` for `useChat`. */
+  async history(): Promise<ChatapiMessage[]> {
+    if (this.conversationId === undefined) return [];
+    const query = "order=desc&limit=100&format=ui";
+    const response = await this.request(`/conversations/${this.conversationId}/messages?${query}`);
+    const { items } = (await response.json()) as { items: (ChatapiMessage | Schemas["Message"])[] };
+    const messages = items.reverse().map((item) => messageOf(item, this.conversationId));
+    this.turnId = undefined;
+    this.#order = [...new Set(messages.map((message) => this.#turnOf(message)).filter((turn) => turn !== undefined))];
+    this.#order.forEach((turn) => this.#replaced.delete(turn));
+    this.#waiting = messages.at(-1)?.metadata?.waiting ?? false;
+    return messages;
+  }
+
+  /** As `history()`, if the conversation has gone on elsewhere, in another tab or on another device. */
+  async news(): Promise<ChatapiMessage[] | undefined> {
+    const known = this.#order.at(-1);
+    const waited = this.#waiting;
+    const messages = await this.history();
+    return this.#order.at(-1) === known && this.#waiting === waited ? undefined : messages;
+  }
+
+  /** Keep a file for a message: put what comes back among the message's `files`. */
+  async upload(file: Blob, name: string): Promise<FileUIPart> {
+    const form = new FormData();
+    form.append("file", file, name);
+    const response = await this.request("/files", { method: "POST", body: form });
+    const stored = (await response.json()) as { id: number; name: string; media_type: string };
+    return { type: "file", mediaType: stored.media_type, filename: stored.name, url: `${this.base}/files/${stored.id}` };
+  }
+
+  /** Send a message that is answered after what runs now, and do not wait for that. */
+  async queue(message: ChatapiMessage): Promise<{ conversation_id: number; turn_id: number }> {
+    const response = await this.request("/chat", {
+      method: "POST",
+      headers: { Accept: "text/event-stream", "Content-Type": "application/json", "Idempotency-Key": crypto.randomUUID() },
+      body: JSON.stringify(await this.#chatBody(message, "queue")),
+    });
+    const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+    let said = "";
+    while (!said.includes("\n\n")) said += (await reader.read()).value ?? "\n\n";
+    void reader.cancel(); // the turn goes on without a reader
+    return JSON.parse(said.slice("data: ".length, said.indexOf("\n"))).messageMetadata;
+  }
+
+  /** Take a queued message back. */
+  async unqueue(turnId: number): Promise<void> {
+    await this.request(`/turns/${turnId}`, { method: "DELETE" });
+  }
+
+  /** A request for the user's `path`. Throws what the service says is the matter, but for 409: a turn that has ended already. */
+  async request(path: string, options: RequestInit = {}): Promise<Response> {
+    const headers = { ...(options.headers as Record<string, string>), ...(await this.#authorization()) };
+    const response = await fetch(this.base + path, { ...options, headers });
+    if (!response.ok && !(response.status === 409 && path.endsWith("/cancel"))) throw await errorOf(response);
+    return response;
+  }
+
+  async #authorization(): Promise<Record<string, string>> {
+    const token = await this.#token();
+    return token === undefined ? {} : { Authorization: `Bearer ${token}` };
+  }
+
+  /** What is sent again must be the same to the letter, key included, though the conversation has its id by now. */
+  async #prepare(request: {
+    messages: ChatapiMessage[];
+    messageId: string | undefined;
+    trigger: string;
+    headers: HeadersInit | undefined;
+    requestMetadata: unknown;
+  }) {
+    const { again, whenBusy } = (request.requestMetadata ?? {}) as RequestMetadata;
+    if (!this.sent || !again) this.sent = await this.#asked(request, whenBusy);
+    const { refused, key, path, body } = this.sent;
+    if (refused) throw refused;
+    const headers = { ...(request.headers as object), Accept: "text/event-stream", "Idempotency-Key": key };
+    return { api: this.base + path, body, headers };
+  }
+
+  /**
+   * The new turn comes after `before`, that of the last message above the question. If the conversation has a turn there
+   * already, the question was edited or is to be answered anew, and that turn gets another answer. The service gives it
+   * to the last turn alone, and refuses it to others.
+   */
+  async #asked(
+    { messages, messageId, trigger }: { messages: ChatapiMessage[]; messageId: string | undefined; trigger: string },
+    whenBusy: WhenBusy | undefined,
+  ): Promise<Sent> {
+    const last = messages.at(-1)!;
+    const key = crypto.randomUUID();
+    const sent = { key, question: last.id, message: textOf(last), path: "/chat" };
+    if (last.role === "assistant" && trigger === "submit-message") {
+      const answers = answersIn(last, new Set(this.clientTools.map((tool) => tool.name)));
+      return { ...sent, message: "", path: `/turns/${this.#turnOf(last)}/answers`, body: { answers } };
+    }
+    const before = messages.slice(0, -1).map((each) => this.#turnOf(each)).findLast(Boolean);
+    if (before !== undefined && this.#replaced.has(before)) {
+      return { ...sent, body: {}, refused: superseded("The conversation goes on from another answer.") };
+    }
+    const unknown = before !== undefined && !this.#order.includes(before);
+    const next = unknown ? undefined : this.#order[before === undefined ? 0 : this.#order.indexOf(before) + 1];
+    const asksAgain = trigger === "regenerate-message";
+    const own = (asksAgain ? turnIn(messageId) : undefined) ?? this.#turnOf(last);
+    const anew = own ?? next;
+    if (anew === undefined) return { ...sent, body: await this.#chatBody(last, whenBusy) };
+    const edited = own !== undefined && asksAgain ? {} : await this.#content(last);
+    return { ...sent, path: `/turns/${anew}/regenerate`, anew, body: edited };
+  }
+
+  async #chatBody(question: ChatapiMessage, whenBusy: WhenBusy | undefined): Promise<object> {
+    return {
+      ...(await this.#content(question)),
+      conversation_id: this.conversationId,
+      when_busy: whenBusy,
+      client_tools: this.clientTools.length > 0 ? this.clientTools : undefined,
+    };
+  }
+
+  /** A message's text, or its parts where it has files. A file that is not the service's yet is uploaded. */
+  async #content(question: ChatapiMessage): Promise<Content> {
+    const files = await Promise.all(filesOf(question).map((file) => this.#idOf(file)));
+    const text = textOf(question);
+    if (files.length === 0) return { message: text };
+    const said: Part[] = text ? [{ type: "text", text }] : [];
+    return { parts: [...files.map((file_id): Part => ({ type: "file", file_id })), ...said] };
+  }
+
+  async #idOf(file: FileUIPart): Promise<number> {
+    const known = fileIn(file.url);
+    if (known !== undefined) return known;
+    const stored = await this.upload(bytesOf(file), file.filename ?? "file");
+    return fileIn(stored.url)!;
+  }
+
+  #turnOf(message: ChatapiMessage): number | undefined {
+    return this.#turns.get(message.id) ?? message.metadata?.turn_id ?? turnIn(message.id);
+  }
+
+  /** A turn that is known is streamed even when it has ended meanwhile; without one, the conversation's active turn. */
+  #streamUrl(): string {
+    const turn = this.turnId === undefined ? "" : `?turn_id=${this.turnId}`;
+    return `${this.base}/chat/${this.conversationId}/stream${turn}`;
+  }
+
+  /** The stream, once its first chunk is there: `stop()` hangs up no sooner, so that the turn is known. */
+  async #watched(stream: ReadableStream<UIMessageChunk>, reading: Reading): Promise<ReadableStream<UIMessageChunk>> {
+    let known = () => {};
+    const begun = new Promise<void>((resolve) => (known = resolve));
+    const { readable, writable } = new TransformStream<UIMessageChunk, UIMessageChunk>(
+      {
+        transform: (chunk, controller) => {
+          if (chunk.type === "start") this.#began(chunk.messageMetadata as ChatapiMetadata, controller);
+          known();
+          reading.ended ||= ["finish", "abort", "error"].includes(chunk.type);
+          if (chunk.type === "error") {
+            const { problem } = chunk as unknown as { problem?: Problem };
+            return controller.error(problem ? new ProblemError(problem) : new Error(chunk.errorText));
+          }
+          if (chunk.type === "finish") {
+            this.#waiting = (chunk.messageMetadata as ChatapiMetadata | undefined)?.waiting ?? false;
+          }
+          if (reading.ended) this.sent?.replaces?.forEach((turn) => turn !== undefined && this.#replaced.add(turn));
+          controller.enqueue(chunk);
+        },
+        flush: (controller) => {
+          if (!reading.ended) controller.error(new TypeError("network: the stream was cut"));
+        },
+      },
+      undefined,
+      { highWaterMark: 1 },
+    );
+    const read = stream.pipeTo(writable).catch(() => {}); // the reader of `readable` is told
+    await Promise.race([begun, read]);
+    return readable.pipeThrough(new TransformStream(), reading.signal ? { signal: reading.signal } : {});
+  }
+
+  #began(metadata: ChatapiMetadata, controller: TransformStreamDefaultController): void {
+    const turnId = metadata.turn_id!;
+    this.conversationId = metadata.conversation_id;
+    this.turnId = turnId;
+    if (!this.#order.includes(turnId)) {
+      if (this.sent?.anew && !this.#resumed) this.sent.replaces = [this.sent.anew, this.#order.pop()];
+      this.#order.push(turnId);
+    }
+    if (this.sent && !this.#resumed) this.#turns.set(this.sent.question, turnId);
+    if (this.#cancelled) this.cancel().catch((error: unknown) => controller.error(error));
+  }
+
+  /** A turn that `stop()` has hung up on goes on; before the next message it is cancelled, and its end waited for. */
+  async #endStopped(): Promise<void> {
+    if (!this.#reading?.signal?.aborted) return;
+    await this.#reading.begun?.catch(() => {});
+    if (this.turnId === undefined || this.#reading.ended) return;
+    await this.cancel();
+    const stream = await this.request(`/chat/${this.conversationId}/stream?turn_id=${this.turnId}`);
+    await stream.text();
+  }
+}
+
+function superseded(detail: string): ProblemError {
+  return new ProblemError({ type: "urn:chatapi:problem:turn-superseded", title: "The conversation has gone on", status: 409, detail });
+}
+
+/** The bytes of a data URL. Pages whose CSP forbids `fetch` of one can still send it. */
+function bytesOf(file: FileUIPart): Blob {
+  const data = file.url.match(/^data:[^,]*;base64,(.*)$/s)?.[1];
+  if (data === undefined) {
+    throw new ProblemError({
+      type: "urn:chatapi:problem:validation-failed",
+      title: "The request is not valid",
+      status: 422,
+      detail: "A file is sent as a data URL, or uploaded first; other addresses are not fetched.",
+    });
+  }
+  return new Blob([Uint8Array.from(atob(data), (character) => character.charCodeAt(0))], { type: file.mediaType });
+}
+
+/** A stored message as it was streamed, as far as it is stored. */
+function messageOf(item: ChatapiMessage | Schemas["Message"], conversationId: number | undefined): ChatapiMessage {
+  if ("parts" in item) return item;
+  const { id, turn_id: turnId, role, content, tool_calls: calls, status } = item;
+  const metadata = { conversation_id: conversationId!, turn_id: turnId, status };
+  if (role === "user") return { id: `question_${turnId}`, role, metadata, parts: [{ type: "text", text: content }] };
+  const tools = calls.map((call) => ({
+    type: "dynamic-tool" as const,
+    toolName: call.name,
+    toolCallId: call.id,
+    input: call.arguments,
+    ...(typeof call.error === "string"
+      ? { state: "output-error" as const, errorText: call.error }
+      : { state: "output-available" as const, output: call.result }),
+  }));
+  const text = content ? [{ type: "text" as const, text: content, state: "done" as const }] : [];
+  const steps = [tools, text].filter((step) => step.length > 0);
+  const parts = steps.flatMap((step) => [{ type: "step-start" as const }, ...step]);
+  return { id: `turn_${turnId}`, role, metadata: { ...metadata, message_id: id }, parts };
+}
