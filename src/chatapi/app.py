@@ -19,6 +19,7 @@ from chatapi.limits.middleware import RefusedTokens, within_limits
 from chatapi.logs import access_log, configure_logging
 from chatapi.mcp.endpoint import discovery_route, mcp_router
 from chatapi.patience import Patience
+from chatapi.playground.controllers import playground_routes
 from chatapi.services import Services, lifespan
 from chatapi.settings import Settings
 from chatapi.tasks.controllers import TaskController
@@ -122,4 +123,5 @@ def routes(services: Services) -> Sequence[ControllerRouterHandler]:
         HealthController,
         *([metrics_route(services.telemetry.metrics, settings)] if settings.metrics == "on" else []),
         swagger_assets(),
+        *(playground_routes(settings, services.verifier) if settings.serves_playground else []),
     ]

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
@@ -52,7 +52,12 @@ class SettingsError(Exception):
 
 
 class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
-    """The operator's decisions. Durations are in seconds. Parsed values are cached."""
+    """The operator's decisions. Durations are in seconds. Parsed values are cached.
+
+    `embedded` is true for the embedded default: our own database file and a secret that nobody has chosen.
+    """
+
+    embedded: ClassVar[bool] = False
 
     database_url: Text
     db_pool_size: Annotated[int, Meta(ge=1, le=1_000)] | None = None
@@ -91,6 +96,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
     log_format: Literal["json", "console"] | None = None
     metrics: Literal["on", "off"] = "on"
     metrics_token: Text | None = None
+    playground: Literal["on", "off"] | None = None
     chatapi_build: Text | None = None
 
     @classmethod
@@ -104,6 +110,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
         then, because its replicas would each make a secret of their own.
         """
         environ = os.environ if environ is None else environ
+        kind: type[Settings] = cls
         # An empty variable counts as unset: containers and .env files leave settings out that way.
         values: dict[str, Any] = {
             name: environ[name].strip()
@@ -112,6 +119,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
         }
         if "LOG_LEVEL" in values:
             values["LOG_LEVEL"] = values["LOG_LEVEL"].upper()
+        if not values.keys() & {"DATABASE_URL", *SIGN_IN}:
+            kind = EmbeddedDefault
         values.setdefault("DATABASE_URL", f"sqlite:///{directory / 'chatapi.db'}")
         if not values.keys() & SIGN_IN:
             if not is_sqlite(values["DATABASE_URL"]):
@@ -121,7 +130,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
                 )
             values["BETTER_AUTH_SECRET"] = local_secret(directory)
         try:
-            settings = msgspec.convert(values, cls, strict=False)
+            settings = msgspec.convert(values, kind, strict=False)
         except msgspec.ValidationError as error:
             raise SettingsError(": ".join(path_and_message(error))) from None
         settings.check()
@@ -190,6 +199,10 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
     def migrates_itself(self) -> bool:
         return (self.migrate or ("auto" if self.sqlite else "off")) == "auto"
 
+    @property
+    def serves_playground(self) -> bool:
+        return (self.playground or ("on" if self.embedded or self.demo_mode else "off")) == "on"
+
     @cached_property
     def jwt_issuers(self) -> Sequence[str] | None:
         """The values of which every token needs one in `iss`; None: those of its `Issuer`."""
@@ -254,6 +267,12 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
 
     def __repr__(self) -> str:  # a traceback must not bring a secret into a log
         return f"Settings({self.public()})"
+
+
+class EmbeddedDefault(Settings, frozen=True, kw_only=True, rename="upper", dict=True):
+    """The settings where neither a database nor a way to check tokens is configured."""
+
+    embedded: ClassVar[bool] = True
 
 
 def listed(name: str, value: str | None) -> list[str]:

@@ -1,0 +1,151 @@
+import type { ChatapiTransport } from "@chatapi/ai-sdk";
+import { problemOf } from "@chatapi/ai-sdk";
+import type { FileUIPart } from "ai";
+import { useEffect, useRef, useState } from "react";
+
+import { Clip, Cross, File as FileIcon, Send, Stop } from "./icons.tsx";
+import { IconButton, useMedia, useSession } from "./parts.tsx";
+
+/** A file on its way to the service, and then there. */
+interface Attachment {
+  key: number;
+  name: string;
+  preview: string | undefined;
+  part?: FileUIPart;
+  trouble?: string;
+}
+
+interface Props {
+  transport: ChatapiTransport;
+  busy: boolean;
+  draft: string;
+  onDraft: (text: string) => void;
+  onSend: (text: string, files: FileUIPart[]) => void;
+  onStop: () => void;
+  onEditLast: (() => void) | undefined;
+}
+
+export function Composer({ transport, busy, draft, onDraft, onSend, onStop, onEditLast }: Props) {
+  const session = useSession();
+  const takesFiles = session.features.has("files");
+  const touch = useMedia("(pointer: coarse)");
+  const [attachments, setAttachments] = useState<Attachment[]>([]);
+  const [dragged, setDragged] = useState(false);
+  const field = useRef<HTMLTextAreaElement>(null);
+  const chooser = useRef<HTMLInputElement>(null);
+  const uploading = attachments.some((each) => !each.part && !each.trouble);
+  const files = attachments.flatMap((each) => each.part ?? []);
+  const empty = !draft.trim() && files.length === 0;
+
+  useEffect(() => {
+    if (!touch) field.current?.focus();
+  }, [transport, touch]);
+
+  /** As high as its text, up to what the style sheet allows. */
+  useEffect(() => {
+    const box = field.current!;
+    box.style.height = "auto";
+    box.style.height = `${box.scrollHeight}px`;
+  }, [draft]);
+
+  function attach(chosen: Iterable<File>) {
+    for (const file of chosen) {
+      const key = Math.random();
+      const preview = file.type.startsWith("image/") ? URL.createObjectURL(file) : undefined;
+      setAttachments((all) => [...all, { key, name: file.name, preview }]);
+      const change = (changes: Partial<Attachment>) =>
+        setAttachments((all) => all.map((each) => (each.key === key ? { ...each, ...changes } : each)));
+      transport.upload(file, file.name).then(
+        (part) => change({ part }),
+        (error: Error) => change({ trouble: problemOf(error)?.detail ?? "It could not be sent." }),
+      );
+    }
+  }
+
+  function submit() {
+    if (busy || empty || uploading) return;
+    onSend(draft, files);
+    onDraft("");
+    setAttachments([]);
+  }
+
+  const drop = takesFiles && {
+    onDragOver: (event: React.DragEvent) => {
+      event.preventDefault();
+      setDragged(true);
+    },
+    onDragLeave: () => setDragged(false),
+    onDrop: (event: React.DragEvent) => {
+      event.preventDefault();
+      setDragged(false);
+      attach(event.dataTransfer.files);
+    },
+  };
+
+  return (
+    <form
+      className={dragged ? "composer dragged" : "composer"}
+      onSubmit={(event) => {
+        event.preventDefault();
+        submit();
+      }}
+      {...drop}
+    >
+      {attachments.length > 0 && (
+        <ul className="attachments" aria-label="Files">
+          {attachments.map((each) => (
+            <li key={each.key} className={each.trouble && "failed"} aria-busy={!each.part && !each.trouble}>
+              {each.preview ? <img src={each.preview} alt="" /> : <FileIcon />}
+              <span>{each.trouble ? `${each.name}: ${each.trouble}` : each.name}</span>
+              <IconButton label={`Leave out ${each.name}`} onClick={() => setAttachments((all) => all.filter((one) => one !== each))}>
+                <Cross />
+              </IconButton>
+            </li>
+          ))}
+        </ul>
+      )}
+      <div className="row">
+        {takesFiles && (
+          <>
+            <input ref={chooser} type="file" multiple hidden onChange={(event) => {
+              attach(event.target.files ?? []);
+              event.target.value = "";
+            }} />
+            <IconButton label="Add files" onClick={() => chooser.current?.click()}><Clip /></IconButton>
+          </>
+        )}
+        <textarea
+          ref={field}
+          rows={1}
+          dir="auto"
+          aria-label="Message"
+          placeholder="Write a message"
+          maxLength={10_000}
+          value={draft}
+          onChange={(event) => onDraft(event.target.value)}
+          onPaste={(event) => {
+            if (!takesFiles || event.clipboardData.files.length === 0) return;
+            event.preventDefault();
+            attach(event.clipboardData.files);
+          }}
+          onKeyDown={(event) => {
+            if (event.nativeEvent.isComposing) return;
+            if (event.key === "Enter" && !event.shiftKey && !touch) {
+              event.preventDefault();
+              submit();
+            } else if (event.key === "Escape" && busy) onStop();
+            else if (event.key === "ArrowUp" && draft === "" && onEditLast) {
+              event.preventDefault();
+              onEditLast();
+            }
+          }}
+        />
+        {busy ? (
+          <button type="button" className="send" aria-label="Stop" title="Stop (Escape)" onClick={onStop}><Stop /></button>
+        ) : (
+          <button className="send" aria-label="Send" title="Send (Enter)" disabled={empty || uploading}><Send /></button>
+        )}
+      </div>
+    </form>
+  );
+}

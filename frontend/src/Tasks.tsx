@@ -1,0 +1,91 @@
+import type { Schemas } from "@chatapi/ai-sdk";
+import { useCallback, useEffect, useState } from "react";
+
+import { Cross, Plus, Trash } from "./icons.tsx";
+import { IconButton, useReturn, useSession } from "./parts.tsx";
+
+type Task = Schemas["Task"];
+
+/** The user's tasks, read again whenever `changes` counts on. */
+export function TaskList({ changes, onClose }: { changes: number; onClose: () => void }) {
+  const session = useSession();
+  const [tasks, setTasks] = useState<Task[]>();
+  const [title, setTitle] = useState("");
+
+  const read = useCallback(async () => {
+    const { items } = await session.request<{ items: Task[] }>("GET", "/tasks?limit=100");
+    setTasks(items);
+  }, [session]);
+  useEffect(() => void read().catch(() => {}), [read, changes]);
+  useReturn(() => void read().catch(() => {}));
+
+  /** Show the change at once, and then what the service has. */
+  async function change(shown: (tasks: Task[]) => Task[], request: () => Promise<unknown>) {
+    setTasks((all) => all && shown(all));
+    await request().catch(() => {});
+    await read().catch(() => {});
+  }
+
+  const open = tasks?.filter((task) => !task.completed) ?? [];
+  const done = tasks?.filter((task) => task.completed) ?? [];
+
+  function row(task: Task) {
+    return (
+      <li key={task.id} className={task.completed ? "done" : undefined}>
+        <label>
+          <input
+            type="checkbox"
+            checked={task.completed}
+            onChange={(event) => {
+              const completed = event.target.checked;
+              void change(
+                (all) => all.map((each) => (each === task ? { ...task, completed } : each)),
+                () => session.request("PATCH", `/tasks/${task.id}`, { completed }),
+              );
+            }}
+          />
+          <span dir="auto">{task.title}</span>
+        </label>
+        <IconButton
+          label={`Delete ${task.title}`}
+          onClick={() =>
+            void change(
+              (all) => all.filter((each) => each !== task),
+              () => session.request("DELETE", `/tasks/${task.id}`),
+            )
+          }
+        >
+          <Trash />
+        </IconButton>
+      </li>
+    );
+  }
+
+  return (
+    <aside className="tasks" aria-label="Tasks">
+      <header>
+        <h2>Tasks</h2>
+        <IconButton label="Hide tasks" onClick={onClose}><Cross /></IconButton>
+      </header>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          if (!title.trim()) return;
+          setTitle("");
+          void change((all) => all, () => session.request("POST", "/tasks", { title: title.trim() }));
+        }}
+      >
+        <input value={title} onChange={(event) => setTitle(event.target.value)} placeholder="Add a task" aria-label="Add a task" maxLength={200} dir="auto" />
+        <button className="icon" aria-label="Add" disabled={!title.trim()}><Plus /></button>
+      </form>
+      {tasks && tasks.length === 0 && <p className="hint">Nothing to do. Ask the assistant to add something.</p>}
+      <ul>{open.map(row)}</ul>
+      {done.length > 0 && (
+        <details>
+          <summary>Done ({done.length})</summary>
+          <ul>{done.map(row)}</ul>
+        </details>
+      )}
+    </aside>
+  );
+}

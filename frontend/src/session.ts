@@ -1,0 +1,94 @@
+import { errorOf, ProblemError, type Schemas } from "@chatapi/ai-sdk";
+
+const TOKEN = "chatapi-token";
+const EARLY = 60_000; // ask for a new token so many milliseconds before the old one ends
+
+/** What the service says to a page that is opened: a token if it signs in by itself, and what else it can do. */
+interface Opening {
+  token: string | null;
+  expires_at: string | null;
+  issuer: string | null;
+  features: string[];
+}
+
+/** A signed-in user: every request of the page goes through here. */
+export class Session {
+  readonly userId: string;
+  readonly demo: boolean;
+  readonly features: Set<string>;
+  #token: string | undefined;
+  #ends: number;
+  readonly #givenByHand: boolean;
+
+  constructor(me: Schemas["Me"], opening: Opening, token: string | undefined, givenByHand: boolean) {
+    this.userId = me.user_id;
+    this.demo = me.demo;
+    this.features = new Set(opening.features);
+    this.#token = token;
+    this.#ends = opening.expires_at ? Date.parse(opening.expires_at) : Infinity;
+    this.#givenByHand = givenByHand;
+  }
+
+  get canSignOut(): boolean {
+    return this.#givenByHand;
+  }
+
+  /** The token for the next request; one that the service gave by itself is fetched anew before it ends. */
+  token = async (): Promise<string | undefined> => {
+    if (!this.#givenByHand && Date.now() > this.#ends - EARLY) {
+      const { token, expires_at } = await opening();
+      this.#token = token ?? undefined;
+      this.#ends = expires_at ? Date.parse(expires_at) : Infinity;
+    }
+    return this.#token;
+  };
+
+  /** The answer's JSON; undefined where there is none. Throws a ProblemError with what the service says is the matter. */
+  async request<T>(method: string, path: string, body?: unknown): Promise<T> {
+    const response = await this.send(method, path, body);
+    return (response.status === 204 ? undefined : await response.json()) as T;
+  }
+
+  async send(method: string, path: string, body?: unknown, options: RequestInit = {}): Promise<Response> {
+    const token = await this.token();
+    const headers: Record<string, string> = token === undefined ? {} : { Authorization: `Bearer ${token}` };
+    if (body !== undefined) headers["Content-Type"] = "application/json";
+    const address = `/api/${encodeURIComponent(this.userId)}${path}`;
+    const json = body === undefined ? null : JSON.stringify(body);
+    const response = await fetch(address, { ...options, method, headers, body: json });
+    if (!response.ok) throw await errorOf(response);
+    return response;
+  }
+}
+
+/** Nobody is signed in: how to get a token, and why the last one was refused. */
+export interface SignedOut {
+  issuer: string | null;
+  refused?: string | undefined;
+}
+
+async function opening(): Promise<Opening> {
+  const response = await fetch("/playground/session", { method: "POST" });
+  if (!response.ok) throw await errorOf(response);
+  return response.json();
+}
+
+/** Sign in with the token of this tab, with the service's own, or as its demo user. */
+export async function signIn(given = sessionStorage.getItem(TOKEN) ?? undefined): Promise<Session | SignedOut> {
+  const opened = await opening();
+  const token = given ?? opened.token ?? undefined;
+  const headers: Record<string, string> = token === undefined ? {} : { Authorization: `Bearer ${token}` };
+  const response = await fetch("/api/me", { headers });
+  if (response.ok) {
+    if (given !== undefined) sessionStorage.setItem(TOKEN, given);
+    return new Session(await response.json(), opened, token, given !== undefined);
+  }
+  const error = await errorOf(response);
+  if (!(error instanceof ProblemError) || error.problem.status !== 401) throw error;
+  sessionStorage.removeItem(TOKEN);
+  return { issuer: opened.issuer, refused: given === undefined ? undefined : error.message };
+}
+
+export function signOut(): void {
+  sessionStorage.removeItem(TOKEN);
+}

@@ -1,0 +1,89 @@
+"""The playground: the page at `/`, its files, and its session."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from litestar import MediaType, Request, Response, Router, get, post
+from litestar.params import FromPath
+from litestar.types import ControllerRouterHandler
+from msgspec import Struct
+
+from chatapi.auth.tokens import TokenVerifier
+from chatapi.conversations.schemas import ConversationChanges
+from chatapi.errors.requests import NotFound
+from chatapi.playground.built import assets, page
+from chatapi.playground.sign_in import came_directly
+from chatapi.settings import Settings
+from chatapi.turns.schemas import MessageRequest
+
+USER = "local"  # who somebody is that the page signs in by itself; `chatapi chat` takes the same
+TOKEN_LASTS = timedelta(hours=1)
+A_YEAR = 31_536_000
+# Scripts and styles only from our own files, nothing in the page's text; pictures are files that the page has fetched.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+# What the page offers only where the service has a route or a member for it.
+FEATURES_BY_PATH = {
+    "files": "/api/{user_id}/files",
+    "search": "/api/{user_id}/search",
+    "feedback": "/api/{user_id}/messages/{message_id}/feedback",
+}
+FEATURES_BY_MEMBER = {
+    "organise": (ConversationChanges, "pinned"),
+    "client-tools": (MessageRequest, "client_tools"),
+    "busy": (MessageRequest, "when_busy"),
+}
+
+
+class Opening(Struct, frozen=True, kw_only=True):
+    """What a page learns that is opened: a token if it is signed in by itself, or who issues tokens."""
+
+    token: str | None
+    expires_at: datetime | None
+    issuer: str | None
+    features: list[str]
+
+
+def playground_routes(settings: Settings, verifier: TokenVerifier) -> list[ControllerRouterHandler]:
+    @get("/", include_in_schema=False, sync_to_thread=False)
+    def show() -> Response[bytes]:
+        return Response(page(), media_type=MediaType.HTML, headers={"Content-Security-Policy": POLICY})
+
+    @get("/assets/{name:str}", include_in_schema=False, sync_to_thread=False)
+    def asset(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
+        found = assets().get(name)
+        if found is None:
+            raise NotFound("Nothing is served at this path.")
+        compressed = "gzip" in request.headers.get("accept-encoding", "")
+        return Response(
+            found.compressed if compressed else found.plain,
+            media_type=found.media_type,
+            headers={
+                "Cache-Control": f"public, max-age={A_YEAR}, immutable",
+                "Vary": "Accept-Encoding",
+                **({"Content-Encoding": "gzip"} if compressed else {}),
+            },
+        )
+
+    @post("/session", include_in_schema=False, status_code=200, sync_to_thread=False)
+    def session(request: Request[Any, Any, Any]) -> Opening:
+        """Signs in by itself with the embedded default, and nowhere else."""
+        signs_in = settings.embedded and came_directly(request)
+        return Opening(
+            token=verifier.mint(USER, TOKEN_LASTS) if signs_in else None,
+            expires_at=datetime.now(UTC) + TOKEN_LASTS if signs_in else None,
+            issuer=next(iter(settings.issuer_addresses), None),
+            features=features_of({route.path_format for route in request.app.routes}),
+        )
+
+    return [show, Router("/playground", route_handlers=[asset, session])]
+
+
+def features_of(paths: set[str]) -> list[str]:
+    by_path = [name for name, path in FEATURES_BY_PATH.items() if path in paths]
+    by_member = [
+        name for name, (body, member) in FEATURES_BY_MEMBER.items() if member in body.__struct_fields__
+    ]
+    return by_path + by_member
