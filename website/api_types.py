@@ -18,7 +18,9 @@ GENERATOR = PACKAGE / "node_modules/.bin/openapi-typescript"
 
 def types(document: Path) -> str:
     """The types as they ought to be. The OpenAPI document is written to that file."""
-    settings = Settings(database_url="postgresql://localhost/unused", better_auth_secret="x" * 32, log_level="ERROR")
+    settings = Settings(
+        database_url="postgresql://localhost/unused", better_auth_secret="x" * 32, log_level="ERROR"
+    )
     document.write_text(json.dumps(create_app(settings).openapi_schema.to_schema()))
     made = subprocess.run(
         [GENERATOR, document, "--alphabetize"], capture_output=True, text=True, check=True, cwd=PACKAGE

@@ -13,8 +13,7 @@ import pytest
 from chatapi.app import app_of
 from chatapi.patience import Patience
 from chatapi.services import Services
-from chatapi.turns.schemas import ChatAnswer
-from chatapi.turns.store import Run, begin
+from chatapi.turns.store import Run, Stored, begin
 from tests.support.agents import CommandedAgent
 from tests.support.logs import heard
 from tests.support.redis import Redis, redis_server
@@ -280,7 +279,7 @@ class TestWithRedis:
             answered = await alice.chat("say Hello.", headers=key)
             begin_again = begin.begin_again
 
-            async def stop_redis(*arguments: Any) -> Run | ChatAnswer | None:
+            async def stop_redis(*arguments: Any) -> Run | Stored | None:
                 redis.stop()
                 return await begin_again(*arguments)
 

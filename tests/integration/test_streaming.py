@@ -163,7 +163,7 @@ class TestStream:
 
     async def test_that_fails_ends_with_the_problem(self, alice: Client) -> None:
         chunks = await streamed(alice, "say Wel\nfail")
-        assert types_of(chunks)[-3:] == ["text-end", "finish-step", "error"]
+        assert types_of(chunks)[-4:] == ["text-end", "finish-step", "message-metadata", "error"]
         assert chunks[-1]["errorText"] == "The model is having a bad day."
         assert chunks[-1]["problem"] == {
             "type": "urn:chatapi:problem:model-failed",

@@ -17,7 +17,7 @@ from chatapi.db.owner import EVERYONE
 from chatapi.db.schema import upgrade
 from chatapi.errors.base import AppError
 from chatapi.patience import Patience
-from chatapi.turns.log import TextAdded
+from chatapi.turns.log import TextAdded, TurnEvent
 from chatapi.turns.schemas import ChatAnswer, ChatRequest
 from chatapi.turns.store import (
     Claim,
@@ -25,6 +25,7 @@ from chatapi.turns.store import (
     Run,
     Said,
     Shown,
+    Stored,
     TurnStore,
 )
 from chatapi.turns.store.live import Chunk
@@ -92,13 +93,14 @@ class Turns:
         request = ChatRequest(message=message, conversation_id=conversation_id)
         claim = Claim(run_id=uuid4().hex, worker_id=worker, model="m", history=2)
         its_key = None if key is None else Key(value=key, request_hash=message)
-        return await self._store.begin(self.user_id, request, its_key, claim)
+        begun = await self._store.begin(self.user_id, request, its_key, claim)
+        return begun.answer if isinstance(begun, Stored) else begun
 
     async def finish(
         self, run: Run | ChatAnswer, response: str = "answer", shown: Shown = "nothing", **outcome: Any
     ) -> ChatAnswer:
         assert isinstance(run, Run)
-        said = Said(response=response, **{"tool_calls": [], **outcome})
+        said = Said(events=said_as(response), **{"tool_calls": [], **outcome})
         return await self._store.finish(run, said, shown)
 
     async def show(self, run: Run | ChatAnswer) -> None:
@@ -118,12 +120,12 @@ class Turns:
         """Has only the plain form, as `cancel`."""
         assert isinstance(run, Run)
         error = {"type": "model-failed", "detail": "It failed."}
-        await self._store.fail(run, Said(response=response, tool_calls=[]), error)
+        await self._store.fail(run, Said(events=said_as(response), tool_calls=[]), error)
 
     async def cancel(self, run: Run | ChatAnswer, response: str) -> None:
         """Has only the plain form."""
         assert isinstance(run, Run)
-        await self._store.cancel(run, Said(response=response, tool_calls=[]))
+        await self._store.cancel(run, Said(events=said_as(response), tool_calls=[]))
 
     async def picture(self) -> dict[str, list[tuple[Any, ...]]]:
         async with self._database.transaction(self.user_id) as session:
@@ -141,12 +143,16 @@ class Turns:
             await session.execute(text(statement), {"user": self.user_id})
 
 
+def said_as(response: str) -> list[TurnEvent]:
+    return [TextAdded(response)] if response else []
+
+
 class Noting(TurnStore):
     """Notes that the plain form was used."""
 
     was_asked = False
 
-    async def _begin(self, *arguments: Any) -> Run | ChatAnswer:
+    async def _begin(self, *arguments: Any) -> Run | Stored:
         self.was_asked = True
         return await super()._begin(*arguments)
 
@@ -162,7 +168,7 @@ class Counting(TurnStore):
         super().__init__(database)
         self._turns = turns
 
-    async def begin(self, *arguments: Any) -> Run | ChatAnswer:
+    async def begin(self, *arguments: Any) -> Run | Stored:
         return await self._counted(super().begin(*arguments))
 
     async def finish(self, *arguments: Any) -> ChatAnswer:

@@ -16,6 +16,7 @@ from chatapi.agent.tools import TASK_TOOLS
 from chatapi.db.database import Database
 from chatapi.db.models import Worker
 from chatapi.errors.base import AppError
+from chatapi.turns.log import TextAdded
 from chatapi.turns.schemas import ChatRequest
 from chatapi.turns.store import Claim, Key, Run, Said, turn_store
 from chatapi.turns.store.history import read_history
@@ -84,11 +85,11 @@ class Driver:
 
     async def _end(self, run: Run, fate: Fate, calls: list[ToolCall]) -> None:
         if fate == "failure":
-            said = Said(response="half an answ", tool_calls=calls)
+            said = Said(events=[TextAdded("half an answ")], tool_calls=calls)
             await self._store.fail(run, said, {"type": "x", "detail": "x"})
             return
         response = "" if fate in {"cancel in silence", "cancel after a call"} else f"answer to {run.message}"
-        said = Said(response=response, tool_calls=calls)
+        said = Said(events=[TextAdded(response)] if response else [], tool_calls=calls)
         if fate.startswith("cancel"):
             await self._store.cancel(run, said)
         else:
@@ -162,7 +163,7 @@ def test_a_run_that_was_taken_over_can_write_nothing(
         tools = TurnTools(
             turn_store(database), zombie, {tool.name: tool for tool in TASK_TOOLS}, tell=lambda _: None
         )
-        boo = Said(response="boo", tool_calls=[])
+        boo = Said(events=[TextAdded("boo")], tool_calls=[])
         for attempt in (
             tools.call("add_task", {"title": "from the grave"}),
             turn_store(database).fail(zombie, boo, {}),

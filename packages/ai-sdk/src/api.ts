@@ -121,6 +121,8 @@ export interface paths {
         /**
          * List a conversation's messages
          * @description Oldest first, or with `order=desc` newest first; with `alternatives`, also turns that were answered anew.
+         *
+         *     With `format=ui` as messages of the AI SDK, each answer with the parts that its stream had.
          */
         get: operations["listMessages"];
         put?: never;
@@ -449,6 +451,7 @@ export interface components {
             /** Format: date-time */
             created_at: string;
             id: number;
+            reasoning: string | null;
             /** @enum {string} */
             role: "user" | "assistant";
             /** @enum {string} */
@@ -480,6 +483,11 @@ export interface components {
         /** Page[Message] */
         "Page_chatapi.conversations.schemas.Message_": {
             items: components["schemas"]["Message"][];
+            next_cursor: string | null;
+        };
+        /** Page[UIMessage] */
+        "Page_chatapi.conversations.schemas.UIMessage_": {
+            items: components["schemas"]["UIMessage"][];
             next_cursor: string | null;
         };
         /** Page[Task] */
@@ -533,6 +541,18 @@ export interface components {
             id: string;
             name: string;
             result?: unknown;
+        };
+        /** UIMessage */
+        UIMessage: {
+            id: string;
+            metadata?: {
+                [key: string]: unknown;
+            };
+            parts: {
+                [key: string]: unknown;
+            }[];
+            /** @enum {string} */
+            role: "user" | "assistant";
         };
         /** Usage */
         Usage: {
@@ -1756,6 +1776,7 @@ export interface operations {
                 alternatives?: boolean;
                 /** @description `next_cursor` of the page before */
                 cursor?: string | null;
+                format?: "plain" | "ui";
                 /** @description How many items at the most */
                 limit?: number;
                 order?: "asc" | "desc";
@@ -1781,7 +1802,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Page_chatapi.conversations.schemas.Message_"];
+                    "application/json": components["schemas"]["Page_chatapi.conversations.schemas.Message_"] | components["schemas"]["Page_chatapi.conversations.schemas.UIMessage_"];
                 };
             };
             /**

@@ -3,7 +3,7 @@ import { DefaultChatTransport } from "ai";
 
 import type { ChatapiMessage, ChatapiMetadata, ClientTool, Part } from "./messages.ts";
 import { answersIn, fileIn, filesOf, textOf, turnIn } from "./messages.ts";
-import type { Problem, Schemas } from "./problems.ts";
+import type { Problem } from "./problems.ts";
 import { errorOf, ProblemError, problemOf } from "./problems.ts";
 import { fetchStream } from "./streams.ts";
 
@@ -130,8 +130,8 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     if (this.conversationId === undefined) return [];
     const query = "order=desc&limit=100&format=ui";
     const response = await this.request(`/conversations/${this.conversationId}/messages?${query}`);
-    const { items } = (await response.json()) as { items: (ChatapiMessage | Schemas["Message"])[] };
-    const messages = items.reverse().map((item) => messageOf(item, this.conversationId));
+    const { items } = (await response.json()) as { items: ChatapiMessage[] };
+    const messages = items.reverse();
     this.turnId = undefined;
     this.#order = [...new Set(messages.map((message) => this.#turnOf(message)).filter((turn) => turn !== undefined))];
     this.#order.forEach((turn) => this.#replaced.delete(turn));
@@ -340,25 +340,4 @@ function bytesOf(file: FileUIPart): Blob {
     });
   }
   return new Blob([Uint8Array.from(atob(data), (character) => character.charCodeAt(0))], { type: file.mediaType });
-}
-
-/** A stored message as it was streamed, as far as it is stored. */
-function messageOf(item: ChatapiMessage | Schemas["Message"], conversationId: number | undefined): ChatapiMessage {
-  if ("parts" in item) return item;
-  const { id, turn_id: turnId, role, content, tool_calls: calls, status } = item;
-  const metadata = { conversation_id: conversationId!, turn_id: turnId, status };
-  if (role === "user") return { id: `question_${turnId}`, role, metadata, parts: [{ type: "text", text: content }] };
-  const tools = calls.map((call) => ({
-    type: "dynamic-tool" as const,
-    toolName: call.name,
-    toolCallId: call.id,
-    input: call.arguments,
-    ...(typeof call.error === "string"
-      ? { state: "output-error" as const, errorText: call.error }
-      : { state: "output-available" as const, output: call.result }),
-  }));
-  const text = content ? [{ type: "text" as const, text: content, state: "done" as const }] : [];
-  const steps = [tools, text].filter((step) => step.length > 0);
-  const parts = steps.flatMap((step) => [{ type: "step-start" as const }, ...step]);
-  return { id: `turn_${turnId}`, role, metadata: { ...metadata, message_id: id }, parts };
 }

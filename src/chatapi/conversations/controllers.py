@@ -1,16 +1,18 @@
 """Conversations and their messages over REST."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from litestar import Controller, delete, get, patch
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
-from chatapi.conversations.schemas import Conversation, ConversationChanges, Message
+from chatapi.conversations.schemas import Conversation, ConversationChanges, Message, UIMessage
 from chatapi.conversations.service import ConversationService
 from chatapi.db.dependencies import service_dependency
 from chatapi.db.paging import Page
 from chatapi.openapi import PageCursor, PageSize, problems
+
+MessageForm = Annotated[Literal["plain", "ui"], QueryParameter(name="format")]
 
 
 class ConversationController(Controller):
@@ -90,8 +92,13 @@ class ConversationController(Controller):
         cursor: PageCursor = None,
         order: FromQuery[Literal["asc", "desc"]] = "asc",
         alternatives: FromQuery[bool] = False,  # noqa: FBT002 - Litestar passes it by name
-    ) -> Page[Message]:
-        """Oldest first, or with `order=desc` newest first; with `alternatives`, also turns that were answered anew."""
-        return await conversations.messages(
+        form: MessageForm = "plain",
+    ) -> Page[Message] | Page[UIMessage]:
+        """Oldest first, or with `order=desc` newest first; with `alternatives`, also turns that were answered anew.
+
+        With `format=ui` as messages of the AI SDK, each answer with the parts that its stream had.
+        """
+        read = conversations.ui_messages if form == "ui" else conversations.messages
+        return await read(
             user_id, conversation_id, limit=limit, cursor=cursor, order=order, alternatives=alternatives
         )

@@ -1,7 +1,7 @@
 """Conversations and messages as callers see them."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -28,13 +28,29 @@ class ConversationChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Message(Struct, frozen=True, kw_only=True):
-    """`status` is that of the message's turn; `alternative_of`, if there, the turn that this one answers anew."""
+    """`status` is that of the message's turn; `alternative_of`, if there, the turn that this one answers anew.
+
+    `reasoning` is what the model thought on its way to the answer.
+    """
 
     id: int
     turn_id: int
     role: Literal["user", "assistant"]
     content: str
+    reasoning: str | None
     tool_calls: list[ToolCall]
     status: MessageStatus
     created_at: datetime
     alternative_of: int | UnsetType = UNSET
+
+
+class UIMessage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A message of the AI SDK (https://ai-sdk.dev/docs/reference/ai-sdk-core/ui-message), as its stream made it.
+
+    An answer's id is `turn_{turn_id}`, as in the stream, and its question's is `question_{turn_id}`.
+    """
+
+    id: str
+    role: Literal["user", "assistant"]
+    parts: list[dict[str, Any]]
+    metadata: dict[str, Any] = {}

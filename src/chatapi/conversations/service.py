@@ -1,18 +1,23 @@
 """Reads, renames and deletes conversations; `turns` adds to them."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from sqlalchemy import asc, delete, desc, or_, select, tuple_, update
 
-from chatapi.conversations.schemas import Conversation, ConversationChanges, Message
+from chatapi.agent.ports import ToolCall
+from chatapi.conversations.schemas import Conversation, ConversationChanges, Message, UIMessage
 from chatapi.db import models
 from chatapi.db.alternatives import is_answered_or_under_way, superseded
 from chatapi.db.paging import Page, decode_cursor, in_conversation, page_of
 from chatapi.db.services import Service
 from chatapi.errors.domains import ConversationNotFound
+from chatapi.parts import Part, reasoning_of, shown
+
+Row: TypeAlias = tuple[models.Message, models.Turn]
 
 
 class ConversationService(Service[models.Conversation, "ConversationService.Repository"]):
@@ -79,7 +84,36 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         order: Literal["asc", "desc"],
         alternatives: bool = False,
     ) -> Page[Message]:
-        """Without `alternatives`, show only one of a turn and the later turns that answer it anew.
+        """As `_messages`, in the plain form."""
+        rows = await self._messages(user_id, conversation_id, limit, cursor, order, alternatives)
+        return page_of(rows, limit, lambda row: to_message(*row), lambda row: row[0].id)
+
+    async def ui_messages(
+        self,
+        user_id: str,
+        conversation_id: int,
+        *,
+        limit: int,
+        cursor: str | None,
+        order: Literal["asc", "desc"],
+        alternatives: bool = False,
+    ) -> Page[UIMessage]:
+        """As `_messages`, in the AI SDK's form."""
+        rows = await self._messages(user_id, conversation_id, limit, cursor, order, alternatives)
+        return page_of(rows, limit, lambda row: to_ui_message(*row), lambda row: row[0].id)
+
+    async def _messages(
+        self,
+        user_id: str,
+        conversation_id: int,
+        limit: int,
+        cursor: str | None,
+        order: Literal["asc", "desc"],
+        alternatives: bool,  # noqa: FBT001 - as in the public methods
+    ) -> Sequence[Row]:
+        """The rows of a page, and one more if there is another page.
+
+        Without `alternatives`, show only one of a turn and the later turns that answer it anew.
 
         That is the last one that runs or has an answer, or else the first: an attempt that came to nothing is not
         shown.
@@ -90,7 +124,7 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         ids = {} if edge is None else {"before" if order == "desc" else "after": edge}
         turned = desc if order == "desc" else asc
         statement = (
-            select(message, models.Turn.status, models.Turn.alternative_of)
+            select(message, models.Turn)
             .join(models.Turn, models.Turn.id == message.turn_id)
             .where(message.user_id == user_id, in_conversation(self.session, message, conversation_id, **ids))
             .order_by(turned(message.conversation_id), turned(message.id))
@@ -101,25 +135,56 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
                 ~superseded(is_answered_or_under_way),
                 or_(models.Turn.alternative_of.is_(None), is_answered_or_under_way(models.Turn)),
             )
-        rows = (await self.session.execute(statement)).all()
-        return page_of(rows, limit, lambda row: to_message(*row), lambda row: row[0].id)
+        return [(message, turn) for message, turn in await self.session.execute(statement)]
 
 
 def to_schema(conversation: models.Conversation) -> Conversation:
     return msgspec.convert(conversation, Conversation, from_attributes=True)
 
 
-def to_message(message: models.Message, status: str, alternative_of: int | None) -> Message:
+def to_message(message: models.Message, turn: models.Turn) -> Message:
     return msgspec.convert(
         {
             "id": message.id,
             "turn_id": message.turn_id,
             "role": message.role,
             "content": message.content,
+            "reasoning": reasoning_of(outline_of(message)),
             "tool_calls": message.tool_calls,
-            "status": status,
+            "status": turn.status,
             "created_at": message.created_at,
-            **({} if alternative_of is None else {"alternative_of": alternative_of}),
+            **({} if turn.alternative_of is None else {"alternative_of": turn.alternative_of}),
         },
         Message,
     )
+
+
+def to_ui_message(message: models.Message, turn: models.Turn) -> UIMessage:
+    if message.role == "user":
+        parts = [{"type": "text", "text": message.content}]
+        return UIMessage(id=f"question_{turn.id}", role="user", parts=parts, metadata=ids_and_status(turn))
+    calls = msgspec.convert(message.tool_calls, list[ToolCall])
+    return UIMessage(
+        id=f"turn_{turn.id}",
+        role="assistant",
+        parts=shown(outline_of(message), message.content, calls),
+        metadata=metadata_of(message, turn),
+    )
+
+
+def metadata_of(message: models.Message, turn: models.Turn) -> dict[str, Any]:
+    """The metadata that the stream gave piece by piece."""
+    metadata = ids_and_status(turn)
+    if turn.status != "completed":
+        return metadata
+    metadata["message_id"] = message.id
+    return metadata if turn.usage is None else {**metadata, "usage": turn.usage}
+
+
+def ids_and_status(turn: models.Turn) -> dict[str, Any]:
+    status = {} if turn.status == "completed" else {"status": turn.status}
+    return {"conversation_id": turn.conversation_id, "turn_id": turn.id, **status}
+
+
+def outline_of(message: models.Message) -> list[Part] | None:
+    return None if message.parts is None else msgspec.convert(message.parts, list[Part])

@@ -119,6 +119,7 @@ class Message(IdentityBase):
     role: Mapped[str] = mapped_column(Text)
     content: Mapped[str] = mapped_column(Text)
     tool_calls: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
+    parts: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))  # see `chatapi.parts`
     provider_state: Mapped[Any | None] = mapped_column(
         JSON(none_as_null=True),
         deferred=True,

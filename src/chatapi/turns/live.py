@@ -12,6 +12,7 @@ from chatapi.errors.turns import StreamNotRead
 from chatapi.patience import Patience
 from chatapi.turns.log import TurnLog
 from chatapi.turns.loops import every
+from chatapi.turns.replay import rest_of
 from chatapi.turns.store import TurnStore
 from chatapi.turns.store.live import Chunk, Place
 
@@ -69,7 +70,8 @@ class LiveTurns:
                 for each in followed:
                     each.take([chunk for chunk in news if chunk.run_id == each.place.run_id])
                     if end := ends.get(each.place.run_id):
-                        each.log.conclude(*end)
+                        each.log.add(*rest_of(end.events, each.log.events))
+                        each.log.end(end.outcome)
 
 
 class Followed:

@@ -72,25 +72,17 @@ class TurnLog:
         self._over = asyncio.Event()
 
     @classmethod
-    def of(cls, answer: ChatAnswer, *, replayed: bool = False) -> "TurnLog":
+    def of(cls, events: Sequence[TurnEvent], answer: ChatAnswer) -> "TurnLog":
         """The log of a turn that was answered before."""
-        log = cls(answer.turn_id, answer.conversation_id, replayed=replayed)
-        log.conclude(answer, None)
+        log = cls(answer.turn_id, answer.conversation_id, replayed=True)
+        log.add(*events)
+        log.end(answer)
         return log
 
     @property
     def text(self) -> str:
         """The answer so far."""
-        pieces: list[str] = []
-        before_step = 0
-        for event in self.events:
-            if not isinstance(event, ToolEnded) and event.begins_step:
-                before_step = len(pieces)
-            if isinstance(event, TextAdded):
-                if event.was_reasoning:
-                    del pieces[before_step:]
-                pieces.append(event.text)
-        return "".join(pieces)
+        return text_of(self.events)
 
     @property
     def ended(self) -> ChatAnswer | AppError | None:
@@ -115,21 +107,6 @@ class TurnLog:
         self.outcome = self.outcome or outcome
         self._over.set()
         self._wake()
-
-    def conclude(self, stored: ChatAnswer | None, failure: AppError | None) -> None:
-        """End the log with the stored outcome, after adding the stored events that are missing here."""
-        if stored is not None:
-            told = {event.id for event in self.events if isinstance(event, ToolStarted)}
-            ended = {event.call.id for event in self.events if isinstance(event, ToolEnded)}
-            for call in stored.tool_calls:
-                if call.id not in told:
-                    self._append(ToolStarted(id=call.id, name=call.name, arguments=call.arguments))
-                if call.id not in ended:
-                    self._append(ToolEnded(call))
-            if rest := stored.response.removeprefix(self.text):
-                self._append(TextAdded(rest))
-        if (outcome := failure or stored) is not None:
-            self.end(outcome)
 
     def part(self, reason: AppError) -> None:
         """End the log's streams; the turn goes on, and a caller of `answer` still gets its answer."""
@@ -204,3 +181,17 @@ def size_of(event: TurnEvent) -> int:
         if isinstance(event, TextAdded | ReasoningAdded)
         else BATCH_CHARACTERS
     )
+
+
+def text_of(events: Sequence[TurnEvent]) -> str:
+    """The answer that these events tell."""
+    pieces: list[str] = []
+    before_step = 0
+    for event in events:
+        if not isinstance(event, ToolEnded) and event.begins_step:
+            before_step = len(pieces)
+        if isinstance(event, TextAdded):
+            if event.was_reasoning:
+                del pieces[before_step:]
+            pieces.append(event.text)
+    return "".join(pieces)

@@ -97,7 +97,7 @@ class Runner:
                 outcome = await self.reply()
                 with measuring("store"):
                     answer = await self._settle(outcome)
-                self.log.conclude(answer, None)
+                self.log.end(answer)
         except AppError as error:
             self.log.end(error)
         except asyncio.CancelledError:
@@ -183,6 +183,8 @@ class Runner:
 
     def _hear(self, event: AgentEvent) -> None:
         match event:
+            case TextDelta(text=""):
+                pass  # not worth a part of the message
             case TextDelta(text=text):
                 self.log.add(TextAdded(storable(text)))
             case ReasoningDelta(text=text):
@@ -229,7 +231,7 @@ class Runner:
     @property
     def _said(self) -> Said:
         return Said(
-            response=self.log.text,
+            events=self.log.events,
             tool_calls=self._tools.calls,
             usage=self._usage,
             finish_reason=self._finish_reason,

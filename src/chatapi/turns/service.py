@@ -17,8 +17,8 @@ from chatapi.turns.lease import Lease
 from chatapi.turns.log import TurnLog
 from chatapi.turns.measures import MeasuredAgent, Telemetry, measuring
 from chatapi.turns.runner import Runner
-from chatapi.turns.schemas import AnswerAnew, ChatAnswer, ChatRequest
-from chatapi.turns.store import Claim, Key, Run, TurnStore
+from chatapi.turns.schemas import AnswerAnew, ChatRequest
+from chatapi.turns.store import Claim, Key, Run, Stored, TurnStore
 from chatapi.turns.supervisor import Supervisor, part
 
 Begun: TypeAlias = "asyncio.Future[TurnLog]"
@@ -105,7 +105,7 @@ class ChatService:
                 user_id,
                 begin=partial(self._begin, user_id, request, key),
                 find=partial(self._seen, user_id, key),
-                answer=ChatAnswer,
+                answer=Stored,
             )
         except Exception as error:  # noqa: BLE001 - it is the client's to see
             if not begun.cancelled():
@@ -115,17 +115,15 @@ class ChatService:
         except asyncio.CancelledError:
             begun.cancel()
             raise
-        if isinstance(run, ChatAnswer):
-            give(begun, TurnLog.of(run, replayed=True))
+        if isinstance(run, Stored):
+            give(begun, TurnLog.of(run.events, run.answer))
             return
         tools: dict[str, Tool[Any] | ExternalTool] = {**self._external(), **self._tools}
         runner = Runner(run, self._store, self._agent, tools, self.patience, seconds=self._seconds)
         give(begun, runner.log)
         await self._supervisor.look_after(runner)
 
-    async def _begin(
-        self, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None
-    ) -> Run | ChatAnswer:
+    async def _begin(self, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None) -> Run | Stored:
         with measuring("store"):
             await self._lease.ensure()
             claim = Claim(
@@ -140,7 +138,7 @@ class ChatService:
                 self._supervisor.lose(claim.run_id)
                 raise
 
-    async def _seen(self, user_id: str, key: Key | None) -> ChatAnswer | None:
+    async def _seen(self, user_id: str, key: Key | None) -> Stored | None:
         return None if key is None else await self._store.seen(user_id, key)
 
 

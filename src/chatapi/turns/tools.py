@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chatapi.agent.ports import ToolCall, ToolError, ToolSpec
 from chatapi.agent.tools import ExternalTool, Tool, ToolOutcome, call_tool
 from chatapi.db.database import Work
+from chatapi.parts import bounded
 from chatapi.text import storable
 from chatapi.turns.log import ToolEnded, ToolStarted
 from chatapi.turns.store import Run, TurnStore
@@ -34,7 +35,7 @@ class TurnTools:
         tell: Callable[[ToolStarted | ToolEnded], None],
         stopping_clock: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        self.calls: list[ToolCall] = list(run.journal)
+        self.calls: list[ToolCall] = [bounded(call) for call in run.journal]
         self._not_claimed = [call for call in run.journal if call.error is msgspec.UNSET]
         self._store = store
         self._run = run
@@ -62,7 +63,7 @@ class TurnTools:
                 if (earlier.name, earlier.arguments) == (name, arguments):
                     self._not_claimed.remove(earlier)
                     self._tell_start(earlier.id, name, arguments)
-                    self._tell(ToolEnded(earlier))
+                    self._tell(ToolEnded(bounded(earlier)))
                     return replace(earlier, id=call_id or earlier.id)
             call_id = call_id or f"call_{self._run.turn_id}_{len(self.calls)}"
             self._tell_start(call_id, name, arguments)
@@ -71,15 +72,16 @@ class TurnTools:
             if own is None and isinstance(tool, ExternalTool):
                 own = partial(tool.call, arguments)
             if own is not None:
-                await self._journal(call, already(await self._call_outside(own)))
-            elif isinstance(tool, Tool):
+                return await self._journal(call, already(await self._call_outside(own)))
+            if isinstance(tool, Tool):
                 ids = {"conversation_id": self._run.conversation_id, "turn_id": self._run.turn_id}
-                await call_tool(tool, self._run.user_id, arguments, partial(self._journal, call), **ids)
-            else:
-                await self._journal(call, already(ToolOutcome(error=f"There is no tool {name}.")))
-            return self.calls[-1]
+                outcome = await call_tool(
+                    tool, self._run.user_id, arguments, partial(self._journal, call), **ids
+                )
+                return replace(self.calls[-1], result=outcome.result)  # whole
+            return await self._journal(call, already(ToolOutcome(error=f"There is no tool {name}.")))
 
-    async def _journal(self, call: ToolCall, work: Work[ToolOutcome]) -> None:
+    async def _journal(self, call: ToolCall, work: Work[ToolOutcome]) -> ToolCall:
         """Write the journal's next entry in the transaction of the call's work, and tell that the call has ended."""
 
         async def effect(session: AsyncSession) -> ToolCall:
@@ -89,8 +91,9 @@ class TurnTools:
 
         with self._stopping_clock():
             done = await self._store.call(self._run, len(self.calls), effect)
-        self.calls.append(done)
-        self._tell(ToolEnded(done))
+        self.calls.append(bounded(done))
+        self._tell(ToolEnded(self.calls[-1]))
+        return done
 
     def _tell_start(self, call_id: str, name: str, arguments: dict[str, Any]) -> None:
         self._tell(ToolStarted(id=call_id, name=name, arguments=arguments))

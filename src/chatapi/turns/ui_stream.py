@@ -4,7 +4,7 @@ https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol#data-stream-protocol: one line
 the last. The stream is the same whether the turn runs here, runs elsewhere or has ended.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +12,9 @@ from prometheus_client import Gauge
 
 from chatapi.agent.ports import ToolCall
 from chatapi.errors.base import AppError
+from chatapi.errors.database import DatabaseUnavailable
 from chatapi.errors.turns import TurnCancelled
+from chatapi.parts import UIPart
 from chatapi.turns.log import ReasoningAdded, TextAdded, ToolEnded, ToolStarted, TurnEvent, TurnLog
 from chatapi.turns.schemas import ChatAnswer
 
@@ -45,7 +47,7 @@ async def ui_message_stream(log: TurnLog, streams: Gauge, heartbeat: float) -> A
         )
         async for events in log.read(heartbeat):
             yield sse(chunk for event in events for chunk in chunks.of(event)) if events else HEARTBEAT
-        yield sse(chunks.at_end(log.ended)) + DONE
+        yield sse(chunks.at_end(log.ended, turn_ended=log.outcome is not None)) + DONE
 
 
 def sse(chunks: Iterator[Chunk] | Sequence[Chunk]) -> bytes:
@@ -74,15 +76,24 @@ class UIMessageChunks:
             case ToolStarted():
                 yield from self._close()
                 yield from self._begin_step()
-                call = {"toolCallId": event.id, "toolName": event.name, "dynamic": True}
+                # Without `providerExecuted` the client would take the call for one that it has to answer itself.
+                call = {
+                    "toolCallId": event.id,
+                    "toolName": event.name,
+                    "dynamic": True,
+                    "providerExecuted": True,
+                }
                 yield {"type": "tool-input-start", **call}
                 yield {"type": "tool-input-available", **call, "input": event.arguments}
             case ToolEnded(call=ended):
                 self._step_acted = True
                 yield outcome_of(ended)
 
-    def at_end(self, outcome: ChatAnswer | AppError | None) -> Iterator[Chunk]:
+    def at_end(self, outcome: ChatAnswer | AppError | None, *, turn_ended: bool) -> Iterator[Chunk]:
+        """The end of a stream; with `turn_ended` also the turn's, and not only this stream's."""
         yield from self._end_step()
+        if turn_ended and (status := status_of(outcome)) is not None:
+            yield {"type": "message-metadata", "messageMetadata": {"status": status}}
         match outcome:
             case ChatAnswer():
                 reason = outcome.finish_reason or "stop"
@@ -122,6 +133,46 @@ class UIMessageChunks:
         if self._in_step:
             self._in_step = self._step_acted = False
             yield {"type": "finish-step"}
+
+
+def ui_parts(events: Iterable[TurnEvent]) -> list[UIPart]:
+    """The parts of the message that a client assembles from these events' stream."""
+    parts: list[UIPart] = []
+    calls: dict[str, UIPart] = {}
+    chunks = UIMessageChunks()
+    for event in events:
+        for chunk in chunks.of(event):
+            match chunk:
+                case {"type": "start-step"}:
+                    parts.append({"type": "step-start"})
+                case {"type": "text-start"}:
+                    parts.append({"type": "text", "text": ""})
+                case {"type": "reasoning-start", "id": id_}:
+                    parts.append({"type": "reasoning", "id": id_, "text": ""})
+                case {"type": "text-delta" | "reasoning-delta", "delta": delta}:
+                    parts[-1]["text"] += delta
+                case {"type": "tool-input-available", "toolCallId": id_, "toolName": name, "input": input_}:
+                    calls[id_] = {
+                        "type": "dynamic-tool",
+                        "toolCallId": id_,
+                        "toolName": name,
+                        "input": input_,
+                    }
+                    parts.append(calls[id_])
+                case _:
+                    pass  # its part is there already
+    return parts
+
+
+def status_of(outcome: ChatAnswer | AppError | None) -> str | None:
+    """The status of a turn that ended without an answer; None if it has one, or its end is not stored yet."""
+    match outcome:
+        case TurnCancelled():
+            return "cancelled"
+        case None | ChatAnswer() | DatabaseUnavailable():
+            return None
+        case AppError():
+            return "failed"
 
 
 def outcome_of(call: ToolCall) -> Chunk:

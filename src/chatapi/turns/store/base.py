@@ -12,7 +12,7 @@ from chatapi.db.owner import EVERYONE
 from chatapi.turns.schemas import AnswerAnew, ChatAnswer, ChatRequest
 from chatapi.turns.store import begin, end, journal, live
 from chatapi.turns.store.live import Chunk, Ending, Place
-from chatapi.turns.store.rows import Claim, Key, Run, Said, Shown
+from chatapi.turns.store.rows import Claim, Key, Run, Said, Shown, Stored
 
 
 class TurnStore:
@@ -26,7 +26,7 @@ class TurnStore:
 
     async def begin(
         self, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None, claim: Claim
-    ) -> Run | ChatAnswer:
+    ) -> Run | Stored:
         """Own the conversation or make it, claim its one active turn, store the user's message, read the history.
 
         A key that was seen before runs its turn again if that failed or was abandoned, and returns its answer if it
@@ -45,13 +45,13 @@ class TurnStore:
         key: Key | None,
         claim: Claim,
         is_retry: bool,  # noqa: FBT001 - `Database.tried` passes it by position
-    ) -> Run | ChatAnswer:
+    ) -> Run | Stored:
         async with self._database.transaction(user_id) as session:
             if is_retry and (run := await begin.begun(session, user_id, claim)) is not None:
                 return run
             return await begin.begin(session, user_id, request, key, claim)
 
-    async def seen(self, user_id: str, key: Key) -> ChatAnswer | None:
+    async def seen(self, user_id: str, key: Key) -> Stored | None:
         """The stored answer to a request with this key, or None if its turn is to be begun or run again.
 
         Raises `KeyReused`, `TurnCancelled` and `KeyInProgress`.

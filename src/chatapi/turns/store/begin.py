@@ -19,7 +19,7 @@ from chatapi.errors.turns import (
     TurnNotFound,
     TurnSuperseded,
 )
-from chatapi.turns.schemas import AnswerAnew, ChatAnswer, ChatRequest
+from chatapi.turns.schemas import AnswerAnew, ChatRequest
 from chatapi.turns.store import live
 from chatapi.turns.store.end import fail_abandoned, touch_conversation
 from chatapi.turns.store.history import read_history
@@ -29,6 +29,7 @@ from chatapi.turns.store.rows import (
     Claim,
     Key,
     Run,
+    Stored,
     answer_of,
     message_of,
     new_message,
@@ -41,7 +42,7 @@ KEY_RETENTION = timedelta(hours=24)  # a client that retries does so within minu
 
 async def begin(
     session: AsyncSession, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None, claim: Claim
-) -> Run | ChatAnswer:
+) -> Run | Stored:
     """As `TurnStore.begin`, in a transaction that is under way."""
     if (again := await begin_again(session, user_id, key, claim)) is not None:
         return again
@@ -52,7 +53,7 @@ async def begin(
 
 async def begin_again(
     session: AsyncSession, user_id: str, key: Key | None, claim: Claim
-) -> Run | ChatAnswer | None:
+) -> Run | Stored | None:
     """As `begin` for a key that was seen before; None for any other."""
     if key is None or (turn := await _turn_of_key(session, user_id, key)) is None:
         return None
@@ -97,6 +98,7 @@ async def begin_new(
         turn_id=turn_id,
         content=request.message,
         tool_calls=[],
+        parts=None,
         provider_state=None,
         at=now(),
     )
@@ -147,7 +149,7 @@ async def begin_anew(
     )
 
 
-async def seen(session: AsyncSession, user_id: str, key: Key) -> ChatAnswer | None:
+async def seen(session: AsyncSession, user_id: str, key: Key) -> Stored | None:
     """The stored answer to a request with this key, or None if its turn is to be begun or run again.
 
     Raises `KeyReused`, `TurnCancelled` and `KeyInProgress`.
@@ -168,7 +170,7 @@ async def begun(session: AsyncSession, user_id: str, claim: Claim) -> Run | None
     return None if turn is None else await _run_of(session, turn, claim)
 
 
-async def _again(session: AsyncSession, turn: Turn, key: Key, claim: Claim) -> Run | ChatAnswer:
+async def _again(session: AsyncSession, turn: Turn, key: Key, claim: Claim) -> Run | Stored:
     """A request whose key was seen before."""
     if (answer := await _settled(session, turn, key)) is not None:
         return answer
@@ -209,7 +211,7 @@ async def _again(session: AsyncSession, turn: Turn, key: Key, claim: Claim) -> R
     return await _run_of(session, turn, claim)
 
 
-async def _settled(session: AsyncSession, turn: Turn, key: Key) -> ChatAnswer | None:
+async def _settled(session: AsyncSession, turn: Turn, key: Key) -> Stored | None:
     """The answer of a key's turn, or None if the turn may be run again; raises what a retry cannot change."""
     if turn.request_hash != key.request_hash:
         raise KeyReused

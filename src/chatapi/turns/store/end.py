@@ -14,6 +14,8 @@ from chatapi.db.models import RUNNING, Conversation, Message, Turn, now
 from chatapi.db.paging import MAX_ID
 from chatapi.errors.domains import ConversationNotFound
 from chatapi.errors.turns import TurnCancelled, TurnEnded, TurnNotFound
+from chatapi.parts import bounded
+from chatapi.turns.log import ReasoningAdded, ToolStarted, TurnEvent, text_of
 from chatapi.turns.schemas import ChatAnswer
 from chatapi.turns.store import live
 from chatapi.turns.store.journal import read_journal
@@ -26,6 +28,7 @@ from chatapi.turns.store.rows import (
     ended_turn,
     is_ours,
     new_message,
+    outline_of,
     to_answer,
     turn_is_alive,
     typed_text,
@@ -42,7 +45,7 @@ async def finish(session: AsyncSession, run: Run, said: Said) -> ChatAnswer:
 async def finish_cancelled(session: AsyncSession, run: Run, said: Said) -> None:
     """End the turn as cancelled, and keep what it had said and done; raises `TurnCancelled` as `finish` does."""
     await end(session, run, "cancelled", said)
-    await keep(session, run.user_id, run.conversation_id, run.turn_id, said.response)
+    await keep(session, run.user_id, run.conversation_id, run.turn_id, said.events)
 
 
 async def fail(session: AsyncSession, run: Run, said: Said, error: dict[str, Any]) -> None:
@@ -51,7 +54,7 @@ async def fail(session: AsyncSession, run: Run, said: Said, error: dict[str, Any
     The user's message and what the turn had said and done stay and are shown, but no model ever sees them.
     """
     await end(session, run, "failed", said, error)
-    await keep(session, run.user_id, run.conversation_id, run.turn_id, said.response)
+    await keep(session, run.user_id, run.conversation_id, run.turn_id, said.events)
 
 
 async def finished(session: AsyncSession, run: Run) -> ChatAnswer | None:
@@ -59,7 +62,8 @@ async def finished(session: AsyncSession, run: Run) -> ChatAnswer | None:
     turn = await session.scalar(
         select(Turn).where(Turn.id == run.turn_id, Turn.run_id == run.run_id, Turn.status == "completed")
     )
-    return None if turn is None else await answer_of(session, turn)
+    stored = None if turn is None else await answer_of(session, turn)
+    return None if stored is None else stored.answer
 
 
 async def fail_runs(session: AsyncSession, run_ids: Sequence[str]) -> set[str]:
@@ -155,16 +159,17 @@ async def end(
 
 
 async def keep(
-    session: AsyncSession, user_id: str, conversation_id: int, turn_id: int, response: str
+    session: AsyncSession, user_id: str, conversation_id: int, turn_id: int, events: Sequence[TurnEvent]
 ) -> None:
     """Store what a turn that ended without an answer had said and done, if anything.
 
     The calls come from the journal alone, because the turn may have ended during the COMMIT of a call. No provider's
     state is stored: a provider cannot go on from an answer that broke off.
     """
-    calls = await read_journal(session, user_id, turn_id)
-    if response.strip() or calls:
-        said = Said(response=response, tool_calls=calls)
+    calls = [bounded(call) for call in await read_journal(session, user_id, turn_id)]
+    acted = any(isinstance(event, ReasoningAdded | ToolStarted) for event in events)
+    if calls or acted or text_of(events).strip():
+        said = Said(events=events, tool_calls=calls)
         await store_answer(session, user_id, conversation_id, turn_id, said)
 
 
@@ -180,13 +185,15 @@ async def keep_written(
 async def store_answer(
     session: AsyncSession, user_id: str, conversation_id: int, turn_id: int, said: Said
 ) -> int:
+    response = said.response
     columns = new_message(
         ASSISTANT,
         user_id=user_id,
         conversation_id=conversation_id,
         turn_id=turn_id,
-        content=said.response,
+        content=response,
         tool_calls=msgspec.to_builtins(said.tool_calls),
+        parts=msgspec.to_builtins(outline_of(said, response)),
         provider_state=None if said.state is None else said.state.data,
         at=now(),
     )

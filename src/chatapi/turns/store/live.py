@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
 from sqlalchemy import and_, delete, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -19,7 +18,8 @@ from chatapi.db.services import insert_unless_there
 from chatapi.errors.base import AppError, restored
 from chatapi.errors.domains import ConversationNotFound
 from chatapi.errors.turns import TurnCancelled, TurnNotFound
-from chatapi.turns.log import ReasoningAdded, TextAdded, TurnEvent
+from chatapi.turns.log import TurnEvent
+from chatapi.turns.replay import joined
 from chatapi.turns.schemas import ChatAnswer
 from chatapi.turns.store.rows import ABANDONED, answer_of, turn_is_alive
 
@@ -44,10 +44,10 @@ class Place(Struct, frozen=True, kw_only=True):
 
 
 class Ending(NamedTuple):
-    """How a turn ended: what was stored of its answer, if anything, and the failure, if it was not answered."""
+    """How a turn ended, and the events that were stored of it, if any."""
 
-    stored: ChatAnswer | None
-    failure: AppError | None
+    outcome: ChatAnswer | AppError
+    events: Sequence[TurnEvent] = ()
 
 
 async def write(session: AsyncSession, chunks: Sequence[Chunk]) -> set[str]:
@@ -82,10 +82,9 @@ async def read(session: AsyncSession, places: Collection[Place]) -> Sequence[Chu
     return [msgspec.convert(row, Chunk, from_attributes=True) for row in rows]
 
 
-async def said(session: AsyncSession, run: Place) -> str:
-    """The run's answer from this place on, as far as it was stored."""
-    events = [event for chunk in await read(session, [run]) for event in chunk.events]
-    return "".join(event.text for event in events if isinstance(event, TextAdded))
+async def said(session: AsyncSession, run: Place) -> list[TurnEvent]:
+    """The run's events from this place on, as far as they were stored."""
+    return [event for chunk in await read(session, [run]) for event in chunk.events]
 
 
 async def drop(session: AsyncSession, user_id: str, turn_id: int) -> None:
@@ -135,12 +134,16 @@ async def news_and_ends(
 async def ending(session: AsyncSession, place: Place) -> Ending:
     turn = await session.scalar(select(Turn).where(Turn.id == place.turn_id))
     if turn is None:  # deleted with its conversation
-        return Ending(None, TurnCancelled())
+        return Ending(TurnCancelled())
     if turn.run_id != place.run_id or turn.status == "running":
-        return Ending(None, restored(ABANDONED))
+        return Ending(restored(ABANDONED))
+    stored = await answer_of(session, turn)
+    events = () if stored is None else stored.events
     if turn.status == "failed" and turn.error is not None:
-        return Ending(await answer_of(session, turn), restored(turn.error))
-    return Ending(await answer_of(session, turn), TurnCancelled() if turn.status == "cancelled" else None)
+        return Ending(restored(turn.error), events)
+    if turn.status == "completed" and stored is not None:
+        return Ending(stored.answer, events)
+    return Ending(TurnCancelled(), events)
 
 
 def row_of(chunk: Chunk) -> dict[str, Any]:
@@ -148,19 +151,3 @@ def row_of(chunk: Chunk) -> dict[str, Any]:
         **msgspec.structs.asdict(chunk),
         "events": msgspec.to_builtins(joined(chunk.events)),
     }
-
-
-def joined(events: Sequence[TurnEvent]) -> list[TurnEvent]:
-    """The same events, with consecutive deltas of a step joined into one."""
-    result: list[TurnEvent] = []
-    for event in events:
-        last = result[-1] if result else None
-        if (
-            isinstance(event, TextAdded | ReasoningAdded)
-            and type(event) is type(last)
-            and not event.begins_step
-        ):
-            result[-1] = replace(last, text=last.text + event.text)
-        else:
-            result.append(event)
-    return result

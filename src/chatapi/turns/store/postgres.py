@@ -35,10 +35,11 @@ from chatapi.db.autocommit import Statement
 from chatapi.db.models import RUNNING, Conversation, Message, Turn, TurnChunk, User, now
 from chatapi.db.paging import MAX_ID
 from chatapi.turns.measures import measuring
+from chatapi.turns.replay import joined
 from chatapi.turns.schemas import AnswerAnew, ChatAnswer, ChatRequest
 from chatapi.turns.store.base import TurnStore
 from chatapi.turns.store.history import select_history, to_history
-from chatapi.turns.store.live import Chunk, joined
+from chatapi.turns.store.live import Chunk
 from chatapi.turns.store.rows import (
     ASSISTANT,
     USER,
@@ -47,6 +48,7 @@ from chatapi.turns.store.rows import (
     Run,
     Said,
     Shown,
+    Stored,
     begin_values,
     ended_turn,
     finish_values,
@@ -89,7 +91,7 @@ class PostgresTurnStore(TurnStore):
         key: Key | None,
         claim: Claim,
         is_retry: bool,  # noqa: FBT001 - as in `TurnStore`
-    ) -> Run | ChatAnswer:
+    ) -> Run | Stored:
         if isinstance(request, AnswerAnew) or (request.conversation_id or 0) > MAX_ID:
             return await super()._begin(user_id, request, key, claim, is_retry)
         is_first = request.conversation_id is None
@@ -180,6 +182,7 @@ def users_message(turn: CTE) -> CTE:
         turn_id=turn.c.id,
         content=CONTENT,
         tool_calls=literal_column("'[]'", JSON()),
+        parts=null(),
         provider_state=null(),
         at=NOW,
     )
@@ -299,6 +302,7 @@ def finish_turn(*, was_shown: bool) -> Statement:
         turn_id=ended.c.id,
         content=CONTENT,
         tool_calls=bindparam("tool_calls", None, type_=JSON()),
+        parts=bindparam("parts", None, type_=JSON()),
         provider_state=bindparam("provider_state", None, type_=JSON()),
         at=NOW,
     )

@@ -13,7 +13,11 @@ from chatapi.agent.ports import FinishReason, HistoryMessage, ProviderState, Too
 from chatapi.db.clock import utc_now
 from chatapi.db.models import RUNNING, Message, Turn, Worker
 from chatapi.errors.turns import Interrupted
+from chatapi.parts import Part, outlined
+from chatapi.turns.log import TurnEvent, text_of
+from chatapi.turns.replay import events_of, joined
 from chatapi.turns.schemas import AnswerAnew, ChatAnswer, ChatRequest
+from chatapi.turns.ui_stream import ui_parts
 
 turn_is_alive = exists().where(Worker.id == Turn.worker_id, Worker.lease_until > utc_now())
 ABANDONED = Interrupted("The process that ran this turn ended.").stored
@@ -57,11 +61,23 @@ class Key(Struct, frozen=True, kw_only=True):
 class Said(Struct, frozen=True, kw_only=True):
     """The result of a run. `finish_reason` is None for `stop`; `state` is the provider's, for a whole answer only."""
 
-    response: str
+    events: Sequence[TurnEvent]
     tool_calls: Sequence[ToolCall]
     usage: Usage | None = None
     finish_reason: FinishReason | None = None
     state: ProviderState | None = None
+
+    @property
+    def response(self) -> str:
+        """The answer."""
+        return text_of(self.events)
+
+
+class Stored(Struct, frozen=True, kw_only=True):
+    """What is stored of a turn's answer, and the events that its stream is made of again."""
+
+    answer: ChatAnswer
+    events: Sequence[TurnEvent]
 
 
 Shown: TypeAlias = Literal["nothing", "written", "being written"]
@@ -101,6 +117,7 @@ def new_message(
     turn_id: Any,
     content: Any,
     tool_calls: Any,
+    parts: Any,
     provider_state: Any,
     at: Any,
 ) -> dict[str, Any]:
@@ -112,6 +129,7 @@ def new_message(
         "role": role,
         "content": content,
         "tool_calls": tool_calls,
+        "parts": parts,
         "provider_state": provider_state,
         "created_at": at,
     }
@@ -150,6 +168,7 @@ def begin_values(
 
 def finish_values(run: Run, said: Said, at: Any) -> dict[str, Any]:
     """The parameters of a store's own statements that finish a turn, with JSON as text."""
+    response = said.response
     return {
         "user_id": run.user_id,
         "conversation_id": run.conversation_id,
@@ -158,11 +177,17 @@ def finish_values(run: Run, said: Said, at: Any) -> dict[str, Any]:
         "usage": to_json(said.usage),
         "finish_reason": said.finish_reason,
         "model": None if said.state is None else said.state.model,
-        "content": said.response,
+        "content": response,
         "tool_calls": to_json(said.tool_calls),
+        "parts": to_json(outline_of(said, response)),
         "provider_state": None if said.state is None else to_json(said.state.data),
         "now": at,
     }
+
+
+def outline_of(said: Said, response: str) -> list[Part] | None:
+    """The outline of the answer's parts, if it needs one."""
+    return outlined(ui_parts(joined(said.events)), response, said.tool_calls)
 
 
 def to_json(value: Any) -> str | None:
@@ -202,7 +227,7 @@ async def message_of(session: AsyncSession, turn: Turn) -> str:
     ).scalar_one()
 
 
-async def answer_of(session: AsyncSession, turn: Turn) -> ChatAnswer | None:
+async def answer_of(session: AsyncSession, turn: Turn) -> Stored | None:
     """The turn's stored answer, the last one as in `to_history`; None when it had said and done nothing."""
     messages = await session.scalars(
         select(Message)
@@ -212,10 +237,11 @@ async def answer_of(session: AsyncSession, turn: Turn) -> ChatAnswer | None:
     *_, message = [None, *messages]
     if message is None:
         return None
-    return ChatAnswer(
+    calls = msgspec.convert(message.tool_calls, list[ToolCall])
+    answer = ChatAnswer(
         conversation_id=turn.conversation_id,
         response=message.content,
-        tool_calls=msgspec.convert(message.tool_calls, list[ToolCall]),
+        tool_calls=calls,
         message_id=message.id,
         turn_id=turn.id,
         usage=UNSET if turn.usage is None else msgspec.convert(turn.usage, Usage),
@@ -223,3 +249,5 @@ async def answer_of(session: AsyncSession, turn: Turn) -> ChatAnswer | None:
         if turn.finish_reason is None
         else msgspec.convert(turn.finish_reason, FinishReason),
     )
+    outline = msgspec.convert(message.parts, list[Part] | None)
+    return Stored(answer=answer, events=events_of(outline, message.content, calls))

@@ -37,6 +37,7 @@ from chatapi.turns.store.rows import (
     Run,
     Said,
     Shown,
+    Stored,
     begin_values,
     ended_turn,
     finish_values,
@@ -68,7 +69,7 @@ class SqliteTurnStore(TurnStore):
         key: Key | None,
         claim: Claim,
         is_retry: bool,  # noqa: FBT001 - as in `TurnStore`
-    ) -> Run | ChatAnswer:
+    ) -> Run | Stored:
         if isinstance(request, AnswerAnew) or is_retry or (request.conversation_id or 0) > MAX_ID:
             return await super()._begin(user_id, request, key, claim, is_retry)
         values = begin_values(user_id, request, key, claim, moment())
@@ -152,7 +153,7 @@ def select_before(history_turns: int) -> Statement:
     return Statement(history.order_by(Message.id))
 
 
-def message(role: Any, *, tool_calls: Any, provider_state: Any) -> dict[str, Any]:
+def message(role: Any, *, tool_calls: Any, parts: Any, provider_state: Any) -> dict[str, Any]:
     return new_message(
         role,
         user_id=USER_ID,
@@ -160,6 +161,7 @@ def message(role: Any, *, tool_calls: Any, provider_state: Any) -> dict[str, Any
         turn_id=TURN_ID,
         content=CONTENT,
         tool_calls=tool_calls,
+        parts=parts,
         provider_state=provider_state,
         at=NOW,
     )
@@ -206,7 +208,9 @@ NEW_CONVERSATION = Statement(
 )
 NEW_TURN = Statement(insert(Turn).values(NEW_ONE).returning(Turn.id))
 QUESTION = Statement(
-    insert(Message).values(message(USER, tool_calls=literal_column("'[]'"), provider_state=null()))
+    insert(Message).values(
+        message(USER, tool_calls=literal_column("'[]'"), parts=null(), provider_state=null())
+    )
 )
 END = Statement(update(Turn).where(is_ours(TURN_ID, USER_ID, RUN_ID)).values(ENDED).returning(Turn.id))
 DROP_CHUNKS = Statement(delete(TurnChunk).where(TurnChunk.turn_id == TURN_ID, TurnChunk.user_id == USER_ID))
@@ -216,6 +220,7 @@ ANSWER = Statement(
         message(
             ASSISTANT,
             tool_calls=bindparam("tool_calls", None, type_=Text()),
+            parts=bindparam("parts", None, type_=Text()),
             provider_state=bindparam("provider_state", None, type_=Text()),
         )
     )
