@@ -20,6 +20,9 @@ LONG = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.
 # For the database's work and the wait for it. The pool gives up after 15 s.
 SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
 
+# A person may answer at once or the next day.
+WAITS = (1.0, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0)
+
 Live: TypeAlias = Literal["livesum", "livemax"]
 
 
@@ -55,6 +58,12 @@ class Metrics:
             "tokens", "Tokens used, as the model's provider counts them", "model", "kind"
         )
         self.tool_calls = self._counter("tool_calls", "Calls of tools by the assistant", "tool", "outcome")
+        self.turns_waiting = self._gauge(
+            "turns_waiting", "Turns that wait for answers, by the last look", mode="livemax"
+        )
+        self.wait_seconds = self._histogram(
+            "turn_wait", "Waits of turns for answers, by what ended them", WAITS, "ended_by"
+        )
         self.streams_active = self._gauge("streams_active", "Streams that a client is reading")
 
         self.pool_size = self._gauge("database_pool_size", "Connections that the pool may hold")

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from chatapi.agent.ports import ToolCall
+from chatapi.agent.ports import Asking, ToolCall
 
 RESULT_BYTES = 256 * 1024  # of a tool's result as JSON in a message; the journal keeps it whole
 BEGINNING_BYTES = 4 * 1024  # of a longer one
@@ -39,12 +39,26 @@ class Text(Struct, frozen=True, tag="text", omit_defaults=True):
     text: str | UnsetType = UNSET
 
 
+class Approval(Struct, frozen=True, omit_defaults=True):
+    """A question to the user whether a call may be carried out, and the answer once it is there."""
+
+    id: str
+    approved: bool | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+
+
 class Call(Struct, frozen=True, tag="call", omit_defaults=True):
-    """The call with this id; `name` and `arguments` are here if it has come to no result and is not in `tool_calls`."""
+    """The call with this id; `name` and `arguments` are here if it has come to no result and is not in `tool_calls`.
+
+    `asks` is there for a call that needed an answer, which came in the turn's wait of the number `wait`.
+    """
 
     id: str
     name: str = ""
     arguments: dict[str, Any] = {}
+    asks: Asking | None = None
+    approval: Approval | None = None
+    wait: int = 0
 
 
 Part: TypeAlias = Step | Reasoning | Text | Call
@@ -60,30 +74,23 @@ def usual(content: str, calls: Sequence[ToolCall]) -> list[Part]:
     return outline
 
 
-def outlined(shown: Sequence[UIPart], content: str, calls: Sequence[ToolCall]) -> list[Part] | None:
-    """The outline to store with a message that was shown as these parts; None if it is `usual`."""
-    outline = list(_outline(shown, content, {call.id for call in calls}))
+def outlined(parts: Sequence[Part], content: str, calls: Sequence[ToolCall]) -> list[Part] | None:
+    """The outline to store with a message that has these parts, texts and calls in full; None if it is `usual`."""
+    outline = list(_outline(parts, content, {call.id for call in calls}))
     return None if outline == usual(content, calls) else outline
 
 
-def _outline(shown: Sequence[UIPart], content: str, known: set[str]) -> Iterator[Part]:
+def _outline(parts: Sequence[Part], content: str, known: set[str]) -> Iterator[Part]:
     place = 0
-    for part in shown:
-        match part["type"]:
-            case "step-start":
-                yield Step()
-            case "reasoning":
-                yield Reasoning(part["id"], part["text"])
-            case "text":
-                text = part["text"]
-                if content.startswith(text, place):
-                    place += len(text)
-                    yield Text(len(text))
-                else:
-                    yield Text(text=text)
-            case "dynamic-tool":
-                id_ = part["toolCallId"]
-                yield Call(id_) if id_ in known else Call(id_, part["toolName"], part["input"])
+    for part in parts:
+        match part:
+            case Text(text=str(text)) if content.startswith(text, place):
+                place += len(text)
+                yield Text(len(text))
+            case Call(id=id_) if id_ in known:
+                yield replace(part, name="", arguments={})
+            case _:
+                yield part
 
 
 def shown(outline: Sequence[Part] | None, content: str, calls: Sequence[ToolCall]) -> list[UIPart]:
@@ -102,7 +109,7 @@ def shown(outline: Sequence[Part] | None, content: str, calls: Sequence[ToolCall
                 place += length
             case Call():
                 call = made.get(part.id) or ToolCall(id=part.id, name=part.name, arguments=part.arguments)
-                parts.append(_tool(call))
+                parts.append(_tool(call, part))
     return parts
 
 
@@ -110,19 +117,34 @@ def _text(text: Any) -> UIPart:
     return {"type": "text", "text": text, "state": "done"}
 
 
-def _tool(call: ToolCall) -> UIPart:
+def _tool(call: ToolCall, part: Call) -> UIPart:
+    approval = part.approval
     tool = {
         "type": "dynamic-tool",
         "toolName": call.name,
         "toolCallId": call.id,
         "input": call.arguments,
-        "providerExecuted": True,
+        **({} if part.asks == "client-tool" else {"providerExecuted": True}),
+        **({} if approval is None else {"approval": msgspec.to_builtins(approval)}),
     }
+    if call.waits:
+        return {**tool, "state": _state_of_waiting(approval)}
+    if approval is not None and approval.approved is False:
+        return {**tool, "state": "output-denied"}
     if call.error is not UNSET:
         return {**tool, "state": "output-error", "errorText": call.error}
-    if call.result is not UNSET:
-        return {**tool, "state": "output-available", "output": call.result}
-    return {**tool, "state": "input-available"}
+    return {**tool, "state": "output-available", "output": call.result}
+
+
+def _state_of_waiting(approval: Approval | None) -> str:
+    if approval is None:
+        return "input-available"
+    return "approval-requested" if approval.approved is UNSET else "approval-responded"
+
+
+def has_waited(outline: Sequence[Part] | None) -> bool:
+    """Whether a call of the message needed an answer."""
+    return any(isinstance(part, Call) and part.asks is not None for part in outline or ())
 
 
 def reasoning_of(outline: Sequence[Part] | None) -> str | None:

@@ -26,6 +26,7 @@ class Patience(Struct, frozen=True, kw_only=True):
     settle: float = 1.0  # between tries to write a turn's end while the database is away
     # A turn first renews a lease that is older than this, half of the lease, so that a late heartbeat costs no turn.
     lease_renewal: float = 6.0
+    expiry: float = 60.0  # how often turns that have waited for too long are looked for while turns run
     stream_heartbeat: float = 15.0  # proxies close a stream that is silent for long, most of them after 60 s
 
     # The end of a process, for which an orchestrator gives 30 s.

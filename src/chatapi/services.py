@@ -24,6 +24,8 @@ from chatapi.metrics import Metrics
 from chatapi.patience import Patience
 from chatapi.settings import Settings
 from chatapi.tracing import tracing_from
+from chatapi.turns.expiry import Expiry
+from chatapi.turns.launcher import Launcher
 from chatapi.turns.lease import Lease
 from chatapi.turns.measures import Telemetry
 from chatapi.turns.service import ChatService
@@ -51,6 +53,7 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
     store: TurnStore
     lease: Lease
     supervisor: Supervisor
+    expiry: Expiry
     verifier: TokenVerifier
     external: "ExternalTools | None"
     chat: ChatService
@@ -77,6 +80,7 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
         store = turn_store(database)
         lease = Lease(database, patience, turn_seconds=settings.chat_timeout + OVERTIME_SECONDS)
         supervisor = Supervisor(store, patience)
+        expiry = Expiry(store, patience, telemetry.metrics)
         external = external_tools(settings, patience)
         return cls(
             settings=settings,
@@ -91,15 +95,24 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
             supervisor=supervisor,
             verifier=TokenVerifier(settings, patience, telemetry.metrics),
             external=external,
+            expiry=expiry,
             chat=ChatService(
                 store,
                 supervisor,
-                lease,
-                agent,
-                TASK_TOOLS,
-                external or no_external_tools,
+                Launcher(
+                    store,
+                    supervisor,
+                    lease,
+                    expiry,
+                    agent,
+                    TASK_TOOLS,
+                    external or no_external_tools,
+                    settings,
+                    patience,
+                    telemetry,
+                ),
+                expiry,
                 MessageLimit(limiter),
-                settings,
                 patience,
                 telemetry,
             ),
@@ -122,7 +135,13 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
             closing.push_async_callback(resource.close)
         closing.push_async_callback(release, services.lease)
         supervisor = services.supervisor
-        for loop in (services.lease.run, supervisor.watch, supervisor.flush, supervisor.live.run):
+        for loop in (
+            services.lease.run,
+            supervisor.watch,
+            supervisor.flush,
+            supervisor.live.run,
+            services.expiry.run,
+        ):
             closing.push_async_callback(stop, asyncio.create_task(loop()))
         try:
             await services.schema.migrate()

@@ -30,6 +30,7 @@ SECRET_BYTES = 32  # RFC 7518, section 3.2: an HS256 key has at least the hash's
 BETTER_AUTH_PATH = "/api/auth"  # Better Auth's default; for another path, set JWKS_URL
 # The settings that say how tokens are checked.
 SIGN_IN = {"BETTER_AUTH_SECRET", "BETTER_AUTH_URL", "JWKS_URL"}
+TOOL_PATTERN = re.compile(r"[A-Za-z0-9_*-]{1,64}")
 HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:\d{1,5})?")
 
 Text = Annotated[str, Meta(min_length=1)]
@@ -80,6 +81,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
     chat_history_limit: Annotated[int, Meta(ge=0, le=200)] = 20  # bounds tokens a turn
     chat_timeout: Annotated[float, Meta(gt=0, le=3_600)] = 60.0
     chat_max_tokens: Annotated[int, Meta(ge=1)] | None = None  # of each answer of a model
+    tool_approval: Text = "off"
+    wait_timeout: Annotated[float, Meta(gt=0, le=31_536_000)] = 86_400.0
     rate_limit: Text = "600/minute"
     rate_limit_chat: Text = "60/minute"  # a turn costs a model's time and money, another request milliseconds
     redis_url: Text | None = None
@@ -153,6 +156,11 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
                     f"CORS_ORIGINS: {origin} is not an origin such as https://app.example.com"
                 )
         _ = self.redis_address
+        for name in listed("TOOL_APPROVAL", self.tool_approval):
+            if not TOOL_PATTERN.fullmatch(name):
+                raise SettingsError(
+                    f"TOOL_APPROVAL: {name} is not off, destructive, all or a tool's name, in which * is any text"
+                )
         for host in self.mcp_hosts or []:
             if not HOST.fullmatch(host):
                 raise SettingsError(f"MCP_ALLOWED_HOSTS: {host} is not a host such as chat.example.com")

@@ -23,6 +23,7 @@ from tests.support.postgres import WAITING, Postgres
 from tests.support.serving import SECRET, SLOW_MACHINE, clean_environ, command, settings_for
 
 TABLES = {
+    "waits",
     "users",
     "conversations",
     "turns",

@@ -9,7 +9,7 @@ import pytest
 from chatapi.parts import RESULT_BYTES, outlined, shown
 from chatapi.turns.log import TurnEvent, text_of
 from chatapi.turns.replay import events_of, joined
-from chatapi.turns.ui_stream import UIMessageChunks, sse, ui_parts
+from chatapi.turns.ui_stream import UIMessageChunks, parts_of, sse
 from tests.support import ai_sdk
 from tests.support.agents import CommandedAgent
 from tests.support.ai_sdk import Driver
@@ -99,7 +99,7 @@ class TestReadBack:
         for seed in range(150):
             events = events_of_a_turn(seed)
             content, calls = text_of(events), calls_of(events)
-            outline = outlined(ui_parts(joined(events)), content, calls)
+            outline = outlined(parts_of(joined(events)), content, calls)
             live = (await assembled(driver, finished(events))).get("parts", [])
             assert shown(outline, content, calls) == live, seed
             again = await assembled(driver, finished(events_of(outline, content, calls)))

@@ -94,7 +94,10 @@ class Turns:
         claim = Claim(run_id=uuid4().hex, worker_id=worker, model="m", history=2)
         its_key = None if key is None else Key(value=key, request_hash=message)
         begun = await self._store.begin(self.user_id, request, its_key, claim)
-        return begun.answer if isinstance(begun, Stored) else begun
+        if isinstance(begun, Run):
+            return begun
+        assert isinstance(begun.answer, ChatAnswer)
+        return begun.answer
 
     async def finish(
         self, run: Run | ChatAnswer, response: str = "answer", shown: Shown = "nothing", **outcome: Any

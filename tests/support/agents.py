@@ -17,8 +17,10 @@ from chatapi.agent.ports import (
     ReasoningDelta,
     StepStart,
     TextDelta,
+    ToolCall,
     Tools,
     Usage,
+    Wait,
 )
 from chatapi.errors.models import ModelFailed
 
@@ -36,7 +38,8 @@ class CommandedAgent:
     """Carries out the commands in the message, one a line, so that a test can write what a model would do.
 
     `say TEXT`, `think TEXT`, `words N` (says so many), `flood N` (five kilobytes each), `sleep SECONDS`, `gate NAME` (waits there), `call TOOL {JSON}`,
-    `mute TOOL {JSON}` (calls it without a word), `step` (an answer of the model begins), `finish REASON`,
+    `mute TOOL {JSON}` (calls it without a word), `ask TOOL {JSON}` (calls it, and the answer may come later), `wait` (for
+    those answers, in whatever process), `step` (an answer of the model begins), `finish REASON`,
     `history` (says the history as JSON), `pid`, `fail`, `crash`, `silence`.
     Any other line is echoed. A command after `once` is carried out only the first time that this user sends it.
     """
@@ -46,9 +49,16 @@ class CommandedAgent:
     seen: ClassVar[list[Prompt]] = []
     done_once: ClassVar[set[tuple[str, str]]] = set()
 
-    async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:  # noqa: C901, PLR0912 - a table
+    async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:  # noqa: C901, PLR0912, PLR0915 - a table
         self.seen.append(prompt)
-        for line in prompt.message.splitlines():
+        lines = prompt.message.splitlines()
+        asked: list[ToolCall] = []
+        if prompt.resumed is not None:
+            lines = lines[prompt.resumed.state["line"] :]
+            for call in msgspec.convert(prompt.resumed.state["asked"], list[ToolCall]):
+                made = await tools.call(call.name, call.arguments, call_id=call.id, may_wait=True)
+                yield TextDelta(f"{call.name}: {made.error or 'done'}. ")
+        for line in lines:
             command, _, rest = line.partition(" ")
             if command == "once":
                 if (prompt.user_id, line) in self.done_once:
@@ -81,6 +91,21 @@ class CommandedAgent:
                 case "mute":
                     name, _, arguments = rest.partition(" ")
                     await tools.call(name, json.loads(arguments))
+                case "ask":
+                    name, _, arguments = rest.partition(" ")
+                    call = await tools.call(name, json.loads(arguments), may_wait=True)
+                    if call.waits:
+                        asked.append(call)
+                    else:
+                        yield TextDelta(f"{name}: {call.error or 'done'}. ")
+                case "wait" if asked:
+                    place = prompt.message.splitlines().index(
+                        line, len(prompt.message.splitlines()) - len(lines)
+                    )
+                    yield Wait({"line": place + 1, "asked": msgspec.to_builtins(asked)})
+                    return
+                case "wait":
+                    pass
                 case "step":
                     yield StepStart()
                 case "finish":

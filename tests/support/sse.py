@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,13 +18,16 @@ LAST = {"finish", "error", "abort"}
 REASONS = {"stop", "length", "content-filter", "tool-calls", "error", "other"}
 
 
-async def chunks_of(response: httpx.Response) -> AsyncIterator[Chunk]:
-    """The stream's chunks as they arrive; fails unless it is one whole, well-formed UI message stream."""
+async def chunks_of(response: httpx.Response, *, goes_on: bool = False) -> AsyncIterator[Chunk]:
+    """The stream's chunks as they arrive; fails unless it is one whole, well-formed UI message stream.
+
+    `goes_on`: it follows answers, so its calls have begun in another stream.
+    """
     assert response.status_code == 200, await response.aread()
     assert response.headers["content-type"].startswith("text/event-stream")
     assert response.headers["x-vercel-ai-ui-message-stream"] == "v1"
     assert response.headers["x-accel-buffering"] == "no"
-    checked = Checked()
+    checked = Checked(goes_on=goes_on)
     done = False
     async for line in response.aiter_lines():
         assert not done or not line, f"after [DONE]: {line}"
@@ -86,7 +90,9 @@ async def answering(
     over = asyncio.Event()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        request = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"(?i)\r\ncontent-length: (\d+)", request)
+        await reader.readexactly(int(length[1]) if length else 0)  # or closing would reset the connection
         head = f"HTTP/1.1 {status}\r\nContent-Type: {media_type}\r\nConnection: close\r\n\r\n"
         writer.write(f"{head}{body}".encode())
         if goes_silent:
@@ -104,7 +110,10 @@ async def answering(
 class Checked:
     """Checks the order of chunks (https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol)."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, goes_on: bool = False) -> None:
+        self._goes_on = goes_on
+        self._waits = False
+        self._approvals: dict[str, str] = {}  # whether each was answered, by its call
         self._parts: dict[str, str] = {}  # the open parts, by id
         self._calls: dict[str, str] = {}
         self._in_step = False
@@ -116,6 +125,7 @@ class Checked:
         assert self._last not in LAST, f"{type_} after {self._last}"
         assert (self._last, type_) != ("start-step", "finish-step")
         assert type_ != "finish" or chunk["finishReason"] in REASONS
+        self._waits = type_ == "finish" and chunk.get("messageMetadata", {}).get("waiting", False)
         self._last = type_
         kind, _, what = type_.rpartition("-")
         match kind, what:
@@ -133,8 +143,14 @@ class Checked:
                 before = {"start": None, "available": "start"}[what]
                 assert self._calls.get(chunk["toolCallId"]) == before
                 self._calls[chunk["toolCallId"]] = what
+            case "tool-approval", "request":
+                assert self._calls[chunk["toolCallId"]] == "available"
+                self._approvals[chunk["approvalId"]] = "asked"
+            case "tool-approval", "response":
+                assert self._approvals[chunk["approvalId"]] == "asked"
+                self._approvals[chunk["approvalId"]] = "answered"
             case "tool-output", _:
-                assert self._calls.pop(chunk["toolCallId"]) == "available"
+                assert self._goes_on or self._calls.pop(chunk["toolCallId"]) == "available"
             case "start", "step":
                 assert not self._in_step
                 self._in_step = True
@@ -149,4 +165,4 @@ class Checked:
         assert self._last in LAST
         assert not self._parts
         assert not self._in_step
-        assert not self._calls or self._last != "finish"
+        assert not self._calls or self._last != "finish" or self._waits

@@ -42,9 +42,7 @@ class FakeTools:
     def specs(self) -> list[ToolSpec]:
         return []
 
-    async def call(
-        self, name: str, arguments: dict[str, Any], *, call_id: str | None = None, own: object = None
-    ) -> ToolCall:
+    async def call(self, name: str, arguments: dict[str, Any], **_: Any) -> ToolCall:
         outcome: dict[str, Any]
         try:
             if name in self.broken:

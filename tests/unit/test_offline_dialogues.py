@@ -658,9 +658,7 @@ class TestHonesty:
                 self,
                 name: str,
                 arguments: dict[str, object],
-                *,
-                call_id: str | None = None,
-                own: object = None,
+                **_: object,
             ) -> ToolCall:
                 raise ConnectionError
 

@@ -10,7 +10,7 @@ from chatapi.agent.ports import ToolCall
 from chatapi.parts import Part, UIPart, outlined, reasoning_of, shown, usual
 from chatapi.turns.log import ReasoningAdded, TextAdded, ToolEnded, ToolStarted, TurnEvent, text_of
 from chatapi.turns.replay import events_of, joined, rest_of
-from chatapi.turns.ui_stream import ui_parts
+from chatapi.turns.ui_stream import parts_of
 from tests.support.turns import calls_of, events_of_a_turn
 
 TURNS = st.integers(min_value=0).map(events_of_a_turn)
@@ -19,30 +19,18 @@ TURNS = st.integers(min_value=0).map(events_of_a_turn)
 def stored(events: Sequence[TurnEvent]) -> tuple[list[Part] | None, str, list[ToolCall]]:
     """As a row has it, JSON and back."""
     content, calls = text_of(events), calls_of(events)
-    outline = outlined(ui_parts(joined(events)), content, calls)
+    outline = outlined(parts_of(joined(events)), content, calls)
     return msgspec.json.decode(msgspec.json.encode(outline), type=list[Part] | None), content, calls
 
 
 def streamed(events: Sequence[TurnEvent]) -> list[UIPart]:
     """The parts of a stream, with the outcomes of their calls."""
-    made = {call.id: call for call in calls_of(events)}
-    return [
-        {**part, **outcome_of(made[part["toolCallId"]])} if part.get("toolCallId") in made else part
-        for part in ui_parts(events)
-    ]
-
-
-def outcome_of(call: ToolCall) -> UIPart:
-    return {"output": call.result} if call.error is msgspec.UNSET else {"errorText": call.error}
-
-
-def plain(parts: Sequence[UIPart]) -> list[UIPart]:
-    return [{k: v for k, v in part.items() if k not in {"state", "providerExecuted"}} for part in parts]
+    return shown(parts_of(events), "", calls_of(events))
 
 
 @given(TURNS)
 def test_what_is_shown_is_what_was_streamed(events: list[TurnEvent]) -> None:
-    assert plain(shown(*stored(events))) == streamed(events)
+    assert shown(*stored(events)) == streamed(events)
 
 
 @given(TURNS)

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from sqlalchemy import text
 
+from chatapi.agent.approval import NO_APPROVAL
 from chatapi.agent.ports import Agent, AgentEvent, Prompt, StepStart, TextDelta, TextWasReasoning, Tools
 from chatapi.agent.tools import TASK_TOOLS
 from chatapi.db.schema import upgrade
@@ -25,11 +26,12 @@ from tests.support.serving import settings_for
 RUN = Run(turn_id=1, run_id="run", user_id="alice", conversation_id=1, message="Hello", history=[])
 NO_STORE = cast("TurnStore", None)
 NOBODY = cast("Agent", None)
+SETTINGS = settings_for("sqlite:///unused")
 
 
 def test_a_write_that_may_have_been_done_is_repeated_as_it_was() -> None:
     """Readers elsewhere may have gone on from the chunk: they would never read what was added to it."""
-    turn = Runner(RUN, NO_STORE, NOBODY, {}, Patience(), seconds=60)
+    turn = Runner(RUN, NO_STORE, NOBODY, {}, NO_APPROVAL, Patience(), SETTINGS)
     assert turn.unwritten() is None
     turn.log.add(TextAdded("One"))
     first = turn.unwritten()
@@ -46,7 +48,7 @@ def test_a_write_that_may_have_been_done_is_repeated_as_it_was() -> None:
 
 
 def test_text_that_turns_out_to_be_reasoning_is_no_part_of_the_answer() -> None:
-    turn = Runner(RUN, NO_STORE, NOBODY, {}, Patience(), seconds=60)
+    turn = Runner(RUN, NO_STORE, NOBODY, {}, NO_APPROVAL, Patience(), SETTINGS)
     for event in (StepStart(), TextDelta("First."), StepStart(), TextDelta("Hm"), TextWasReasoning()):
         turn._hear(event)
     assert turn.log.text == "First."
@@ -57,7 +59,7 @@ def test_text_that_turns_out_to_be_reasoning_is_no_part_of_the_answer() -> None:
 
 
 async def test_a_turn_that_is_stopped_for_a_restart_is_interrupted_whatever_its_agent_makes_of_it() -> None:
-    turn = Runner(RUN, NO_STORE, NOBODY, {}, Patience(), seconds=60)
+    turn = Runner(RUN, NO_STORE, NOBODY, {}, NO_APPROVAL, Patience(), SETTINGS)
     turn._stopped = "interrupted"
     assert turn._failure(ModelBusy("The model is busy.")).type == "interrupted"
 
@@ -85,7 +87,7 @@ class Tidy:
 async def test_a_stop_that_is_repeated_does_not_disturb_the_cleaning_up() -> None:
     """A cancel is seen again and again, twice a second, until the turn has ended."""
     agent = Tidy()
-    turn = Runner(RUN, NO_STORE, agent, {}, Patience(), seconds=60)
+    turn = Runner(RUN, NO_STORE, agent, {}, NO_APPROVAL, Patience(), SETTINGS)
     reply = asyncio.create_task(turn.reply())
     await agent.begun.wait()
     turn.stop("cancelled")
@@ -108,7 +110,13 @@ async def test_its_time_stands_still_while_a_tool_waits_for_the_database(tmp_pat
     run = await store.begin("alice", request, None, claim)
     assert isinstance(run, Run)
     turn = Runner(
-        run, store, CommandedAgent(), {tool.name: tool for tool in TASK_TOOLS}, Patience(), seconds=60
+        run,
+        store,
+        CommandedAgent(),
+        {tool.name: tool for tool in TASK_TOOLS},
+        NO_APPROVAL,
+        Patience(),
+        settings,
     )
     reply = asyncio.create_task(turn.reply())
     await CommandedAgent.gates[before].reached.wait()

@@ -223,6 +223,49 @@ export interface paths {
         patch: operations["completeTask"];
         trace?: never;
     };
+    "/api/{user_id}/turns": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List turns that wait for answers
+         * @description Newest first, in all conversations.
+         */
+        get: operations["listTurns"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/{user_id}/turns/{turn_id}/answers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Answer what a turn waits for
+         * @description Goes on with the turn when all its pending calls have an answer; until then the rest of them is returned.
+         *
+         *     An approved call is made once, whatever dies. With `Accept: text/event-stream` only what follows is streamed. The
+         *     same answers again get the same response.
+         */
+        post: operations["answerTurn"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/{user_id}/turns/{turn_id}/cancel": {
         parameters: {
             query?: never;
@@ -398,6 +441,18 @@ export interface components {
             /** @enum {string} */
             status: "alive" | "ready";
         };
+        /** Answer */
+        Answer: {
+            approved?: boolean;
+            error?: string;
+            id: string;
+            output?: unknown;
+            reason?: string | null;
+        };
+        /** AnswersRequest */
+        AnswersRequest: {
+            answers: components["schemas"]["Answer"][];
+        };
         /** ChatAnswer */
         ChatAnswer: {
             conversation_id: number;
@@ -408,6 +463,16 @@ export interface components {
             tool_calls: components["schemas"]["ToolCall"][];
             turn_id: number;
             usage?: components["schemas"]["Usage"];
+        };
+        /** ClientTool */
+        ClientTool: {
+            /** @default  */
+            description: string;
+            /** @example time_zone */
+            name: string;
+            parameters: {
+                [key: string]: unknown;
+            };
         };
         /** Conversation */
         Conversation: {
@@ -455,12 +520,13 @@ export interface components {
             /** @enum {string} */
             role: "user" | "assistant";
             /** @enum {string} */
-            status: "running" | "completed" | "failed" | "cancelled";
+            status: "running" | "waiting" | "completed" | "failed" | "cancelled";
             tool_calls: components["schemas"]["ToolCall"][];
             turn_id: number;
         };
         /** MessageRequest */
         MessageRequest: {
+            client_tools?: components["schemas"]["ClientTool"][];
             /** @example 1 */
             conversation_id?: number | string | null;
             /** @example Add milk and bread to my list */
@@ -495,6 +561,24 @@ export interface components {
             items: components["schemas"]["Task"][];
             next_cursor: string | null;
         };
+        /** Page[WaitingTurn] */
+        "Page_chatapi.turns.schemas.WaitingTurn_": {
+            items: components["schemas"]["WaitingTurn"][];
+            next_cursor: string | null;
+        };
+        /** PendingUntil */
+        PendingUntil: {
+            arguments: {
+                [key: string]: unknown;
+            };
+            /** Format: date-time */
+            expires_at: string;
+            id: string;
+            /** @enum {string} */
+            kind: "approval" | "client-tool";
+            name: string;
+            tool_call_id: string;
+        };
         /** Problem */
         Problem: {
             conversation_id?: number;
@@ -510,6 +594,7 @@ export interface components {
         };
         /** RegenerateRequest */
         RegenerateRequest: {
+            client_tools?: components["schemas"]["ClientTool"][];
             /** @example Add milk and bread to my list */
             message?: string | null;
         };
@@ -560,6 +645,32 @@ export interface components {
             cached_input_tokens: number;
             input_tokens: number;
             output_tokens: number;
+        };
+        /** WaitingAnswer */
+        WaitingAnswer: {
+            conversation_id: number;
+            pending: components["schemas"]["PendingUntil"][];
+            response: string;
+            /**
+             * @default waiting
+             * @constant
+             */
+            status: "waiting";
+            tool_calls: components["schemas"]["ToolCall"][];
+            turn_id: number;
+        };
+        /** WaitingTurn */
+        WaitingTurn: {
+            conversation_id: number;
+            /** Format: date-time */
+            created_at: string;
+            pending: components["schemas"]["PendingUntil"][];
+            /**
+             * @default waiting
+             * @constant
+             */
+            status: "waiting";
+            turn_id: number;
         };
     };
     responses: never;
@@ -737,8 +848,23 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ChatAnswer"];
+                    "application/json": components["schemas"]["ChatAnswer"] | components["schemas"]["WaitingAnswer"];
                     "text/event-stream": unknown;
+                };
+            };
+            /** @description The turn waits for answers to `pending` calls. */
+            202: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WaitingAnswer"];
                 };
             };
             /**
@@ -806,6 +932,7 @@ export interface operations {
              *     - `key-in-progress`: The first request with this `Idempotency-Key` is not finished
              *     - `turn-superseded`: The turn of this `Idempotency-Key` failed, or the turn that was to be answered anew is not the last, and the conversation has gone on since
              *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, its conversation was deleted, or another process took over
+             *     - `not-waiting`: The turn does not wait for answers, or was given another one to this call before
              *     - `turn-ended`: The turn that was to be cancelled has ended already
              */
             409: {
@@ -962,6 +1089,7 @@ export interface operations {
              * @description Gateway Timeout. The last part of `type` is one of:
              *
              *     - `model-too-slow`: The answer took longer than `CHAT_TIMEOUT`
+             *     - `wait-expired`: The turn has waited for answers for longer than `WAIT_TIMEOUT`; its calls were not made
              */
             504: {
                 headers: {
@@ -3188,6 +3316,438 @@ export interface operations {
             };
         };
     };
+    listTurns: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the page before */
+                cursor?: string | null;
+                /** @description How many items at the most */
+                limit?: number;
+                status?: "waiting";
+            };
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_chatapi.turns.schemas.WaitingTurn_"];
+                };
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Unprocessable Entity. The last part of `type` is one of:
+             *
+             *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
+             */
+            422: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    answerTurn: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again with the same request, it gets the first answer again (visible ASCII). */
+                "Idempotency-Key"?: string | null;
+            };
+            path: {
+                turn_id: number;
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AnswersRequest"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChatAnswer"] | components["schemas"]["WaitingAnswer"];
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description The turn waits for answers to `pending` calls. */
+            202: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WaitingAnswer"];
+                };
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not Found. The last part of `type` is one of:
+             *
+             *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
+             *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `task-not-found`: You have no task with this id
+             *     - `turn-not-found`: You have no turn with this id
+             */
+            404: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict. The last part of `type` is one of:
+             *
+             *     - `turn-in-progress`: The conversation's turn before this one is not finished; `turn_id` names it
+             *     - `key-in-progress`: The first request with this `Idempotency-Key` is not finished
+             *     - `turn-superseded`: The turn of this `Idempotency-Key` failed, or the turn that was to be answered anew is not the last, and the conversation has gone on since
+             *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, its conversation was deleted, or another process took over
+             *     - `not-waiting`: The turn does not wait for answers, or was given another one to this call before
+             *     - `turn-ended`: The turn that was to be cancelled has ended already
+             */
+            409: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Request Entity Too Large. The last part of `type` is one of:
+             *
+             *     - `body-too-large`: The body is over 1 MiB
+             */
+            413: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Unsupported Media Type. The last part of `type` is one of:
+             *
+             *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             */
+            415: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Unprocessable Entity. The last part of `type` is one of:
+             *
+             *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
+             */
+            422: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Bad Gateway. The last part of `type` is one of:
+             *
+             *     - `model-failed`: The assistant failed, or its provider did
+             *     - `model-empty`: The model ended without a word
+             *     - `model-truncated`: The answer broke off before its end, or in a call of a tool at the model's limit of length
+             *     - `model-filtered`: The provider's content filter, or the model itself, refused
+             *     - `model-looped`: The model asked for tools again and again and never answered
+             *     - `model-misconfigured`: The provider refused the service's key or request
+             */
+            502: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Gateway Timeout. The last part of `type` is one of:
+             *
+             *     - `model-too-slow`: The answer took longer than `CHAT_TIMEOUT`
+             *     - `wait-expired`: The turn has waited for answers for longer than `WAIT_TIMEOUT`; its calls were not made
+             */
+            504: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     cancelTurn: {
         parameters: {
             query?: never;
@@ -3278,6 +3838,7 @@ export interface operations {
              *     - `key-in-progress`: The first request with this `Idempotency-Key` is not finished
              *     - `turn-superseded`: The turn of this `Idempotency-Key` failed, or the turn that was to be answered anew is not the last, and the conversation has gone on since
              *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, its conversation was deleted, or another process took over
+             *     - `not-waiting`: The turn does not wait for answers, or was given another one to this call before
              *     - `turn-ended`: The turn that was to be cancelled has ended already
              */
             409: {
@@ -3380,8 +3941,23 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ChatAnswer"];
+                    "application/json": components["schemas"]["ChatAnswer"] | components["schemas"]["WaitingAnswer"];
                     "text/event-stream": unknown;
+                };
+            };
+            /** @description The turn waits for answers to `pending` calls. */
+            202: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WaitingAnswer"];
                 };
             };
             /**
@@ -3449,6 +4025,7 @@ export interface operations {
              *     - `key-in-progress`: The first request with this `Idempotency-Key` is not finished
              *     - `turn-superseded`: The turn of this `Idempotency-Key` failed, or the turn that was to be answered anew is not the last, and the conversation has gone on since
              *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, its conversation was deleted, or another process took over
+             *     - `not-waiting`: The turn does not wait for answers, or was given another one to this call before
              *     - `turn-ended`: The turn that was to be cancelled has ended already
              */
             409: {
@@ -3605,6 +4182,7 @@ export interface operations {
              * @description Gateway Timeout. The last part of `type` is one of:
              *
              *     - `model-too-slow`: The answer took longer than `CHAT_TIMEOUT`
+             *     - `wait-expired`: The turn has waited for answers for longer than `WAIT_TIMEOUT`; its calls were not made
              */
             504: {
                 headers: {
@@ -3650,8 +4228,23 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ChatAnswer"];
+                    "application/json": components["schemas"]["ChatAnswer"] | components["schemas"]["WaitingAnswer"];
                     "text/event-stream": unknown;
+                };
+            };
+            /** @description The turn waits for answers to `pending` calls. */
+            202: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WaitingAnswer"];
                 };
             };
             /**
@@ -3719,6 +4312,7 @@ export interface operations {
              *     - `key-in-progress`: The first request with this `Idempotency-Key` is not finished
              *     - `turn-superseded`: The turn of this `Idempotency-Key` failed, or the turn that was to be answered anew is not the last, and the conversation has gone on since
              *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, its conversation was deleted, or another process took over
+             *     - `not-waiting`: The turn does not wait for answers, or was given another one to this call before
              *     - `turn-ended`: The turn that was to be cancelled has ended already
              */
             409: {
@@ -3875,6 +4469,7 @@ export interface operations {
              * @description Gateway Timeout. The last part of `type` is one of:
              *
              *     - `model-too-slow`: The answer took longer than `CHAT_TIMEOUT`
+             *     - `wait-expired`: The turn has waited for answers for longer than `WAIT_TIMEOUT`; its calls were not made
              */
             504: {
                 headers: {

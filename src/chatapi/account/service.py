@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import FromClause, Select, delete, select, tuple_, update
+from sqlalchemy import FromClause, Select, and_, case, delete, select, tuple_, update
 
 from chatapi.audit import Outcome, audit
 from chatapi.db.clock import utc_now
 from chatapi.db.database import Database
-from chatapi.db.models import RUNNING, Conversation, Message, Task, ToolCallEntry, Turn, User
+from chatapi.db.models import RUNNING, WAITING, Conversation, Message, Task, ToolCallEntry, Turn, User, Wait
 
 VERSION = 1
 PAGE = 200  # a page of the longest messages is 8 MB at the most
@@ -21,10 +21,14 @@ EXPORTED: tuple[tuple[str, FromClause, tuple[str, ...]], ...] = (
     ("turn", Turn.__table__, ("conversation_id", "id")),
     ("message", Message.__table__, ("conversation_id", "id")),
     ("tool_call", ToolCallEntry.__table__, ("turn_id", "position")),
+    ("wait", Wait.__table__, ("turn_id", "number")),
     ("task", Task.__table__, ("id",)),
 )
 # These are in the header, or are this service's own book-keeping.
-LEFT_OUT = {"user_id", "worker_id", "run_id", "request_hash"}
+LEFT_OUT = {"user_id", "worker_id", "run_id", "request_hash", "keys", "state"}
+SHOWN_STATUS = case(
+    (and_(Turn.status == RUNNING, Turn.worker_id == WAITING), "waiting"), else_=Turn.status
+).label("status")
 ERASED = (Turn, Conversation, Task)  # the rest, and rows that came meanwhile, go with the user's row
 
 
@@ -66,9 +70,12 @@ async def pages(
 
 def rows_of(user_id: str, table: FromClause) -> Select[Any]:
     """All columns, also those of later versions; a message has its turn's status, too."""
-    statement = select(*(column for column in table.c if column.name not in LEFT_OUT))
+    kept = [column for column in table.c if column.name not in LEFT_OUT]
+    if table is Turn.__table__:
+        kept = [SHOWN_STATUS if column.name == "status" else column for column in kept]
+    statement = select(*kept)
     if table is Message.__table__:
-        statement = statement.add_columns(Turn.status).join(Turn, Turn.id == table.c.turn_id)
+        statement = statement.add_columns(SHOWN_STATUS).join(Turn, Turn.id == table.c.turn_id)
     return statement.where(table.c.user_id == user_id)
 
 

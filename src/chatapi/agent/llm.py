@@ -14,6 +14,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+import msgspec
 from msgspec import Struct
 
 from chatapi.agent.functions import Function
@@ -30,6 +31,7 @@ from chatapi.agent.ports import (
     Tools,
     ToolSpec,
     Usage,
+    Wait,
 )
 from chatapi.agent.providers import Candidate, candidates
 from chatapi.agent.wire.formats import (
@@ -116,12 +118,16 @@ class LLMAgent:
     async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:
         turn = Turn(prompt, self.candidates, self._patience)
         offered = [
-            *(tools.specs if self._task_tools else ()),
+            *(spec for spec in tools.specs if self._task_tools or spec.is_callers),
             *(each.spec for each in self._functions.values()),
         ]
-        parting = ""  # texts before and after tool calls are paragraphs of one answer
+        if prompt.resumed is not None:
+            turn.go_on_from(prompt.resumed.state)
+            await self._get_answers(prompt, tools, turn.steps[-1])
+        # Texts before and after tool calls are paragraphs of one answer.
+        parting = "\n\n" if any(step.answer.text for step in turn.steps) else ""
         with turn.told_when_cancelled():
-            for _ in range(MODEL_REQUESTS):
+            for _ in range(MODEL_REQUESTS - len(turn.steps)):
                 yield StepStart()
                 said = False
                 async for event in self._ask(turn, offered):
@@ -134,8 +140,12 @@ class LLMAgent:
                 parting = "\n\n" if turn.steps[-1].answer.text or parting else ""
                 if not turn.steps[-1].answer.calls:
                     break
+                results = turn.steps[-1].results
                 for call in turn.steps[-1].answer.calls:
-                    turn.steps[-1].results.append((call, await self._call(prompt, tools, call)))
+                    results.append((call, await self._call(prompt, tools, call)))
+                if any(made.waits for _, made in results):
+                    yield Wait(turn.to_go_on_from)
+                    return
             else:
                 raise ModelLooped("The model kept calling tools and never answered; what these did is done.")
         if (reason := turn.steps[-1].answer.reason) != "stop":
@@ -171,12 +181,19 @@ class LLMAgent:
                 candidate.thinks_first = speech.is_opened
                 return
 
-    async def _call(self, prompt: Prompt, tools: Tools, call: Call) -> ToolCall:
+    async def _call(self, prompt: Prompt, tools: Tools, call: Call, call_id: str | None = None) -> ToolCall:
         if call.arguments is None:
             return ToolCall(id=call.id, name=call.name, arguments={}, error=NO_OBJECT)
         function = self._functions.get(call.name)
         own = None if function is None else partial(function, prompt, call.arguments)
-        return await tools.call(call.name, call.arguments, own=own)
+        return await tools.call(call.name, call.arguments, call_id=call_id, own=own, may_wait=True)
+
+    async def _get_answers(self, prompt: Prompt, tools: Tools, step: "Step") -> None:
+        """The outcomes of the step's calls for which the turn has waited."""
+        step.results = [
+            (call, await self._call(prompt, tools, call, made.id) if made.waits else made)
+            for call, made in step.results
+        ]
 
 
 class Step(Struct):
@@ -239,6 +256,20 @@ class Turn:
             stream=self._streams,
         )
         return question, ids
+
+    @property
+    def to_go_on_from(self) -> JSONObject:
+        """The turn's steps as JSON, for a run that goes on from here in any process."""
+        state: JSONObject = clean({"steps": msgspec.to_builtins(self.steps)})
+        return state
+
+    def go_on_from(self, state: JSONObject) -> None:
+        """Go on where another run stopped, with the model that it asked, if that is still listed."""
+        self.steps = msgspec.convert(state["steps"], list[Step])
+        origin = self.steps[-1].origin
+        self._place = next(
+            (place for place, each in enumerate(self._choices) if each.origin == origin), self._place
+        )
 
     def take(self, answer: Answer) -> None:
         self.steps.append(Step(self.candidate.origin, answer, []))

@@ -11,13 +11,20 @@ from msgspec import UNSET, Struct, UnsetType
 
 
 class ToolCall(Struct, frozen=True, kw_only=True):
-    """A call with its outcome: `result` (JSON) or `error` (a sentence that the model may act on), never both."""
+    """A call with its outcome: `result` (JSON) or `error` (a sentence that the model may act on), never both.
+
+    A call that waits for an answer has neither (`Tools.call`).
+    """
 
     id: str
     name: str
     arguments: dict[str, Any]
     result: Any | UnsetType = UNSET
     error: str | UnsetType = UNSET
+
+    @property
+    def waits(self) -> bool:
+        return self.result is UNSET and self.error is UNSET
 
 
 class HistoryMessage(Struct, frozen=True, kw_only=True):
@@ -32,21 +39,42 @@ class HistoryMessage(Struct, frozen=True, kw_only=True):
     provider_state: Any | None = None
 
 
+class Resumed(Struct, frozen=True, kw_only=True):
+    """What a turn goes on from when its calls have been answered.
+
+    `state` is what the agent yielded with its `Wait`. `approved` has the ids of the calls that its user has allowed.
+    """
+
+    state: Any
+    approved: Sequence[str] = ()
+
+
 class Prompt(Struct, frozen=True, kw_only=True):
-    """The message to answer. `history` is whole turns, oldest first: user, assistant, user, assistant, …"""
+    """The message to answer. `history` is whole turns, oldest first: user, assistant, user, assistant, …
+
+    `resumed` is there when the turn has waited and now goes on.
+    """
 
     user_id: str
     conversation_id: int
     message: str
     history: Sequence[HistoryMessage] = ()
+    resumed: Resumed | None = None
 
 
 class ToolSpec(Struct, frozen=True, kw_only=True):
-    """A tool as a model sees it; `parameters` is a JSON Schema (2020-12) of an object."""
+    """A tool as a model sees it; `parameters` is a JSON Schema (2020-12) of an object.
+
+    `is_callers`: the caller of the turn carries it out.
+    """
 
     name: str
     description: str
     parameters: dict[str, Any]
+    is_callers: bool = False
+
+
+Asking: TypeAlias = Literal["approval", "client-tool"]
 
 
 class Tools(Protocol):
@@ -62,11 +90,19 @@ class Tools(Protocol):
         *,
         call_id: str | None = None,
         own: Callable[[], Awaitable[Any]] | None = None,
+        may_wait: bool = False,
+        asks: Asking | None = None,
     ) -> ToolCall:
         """Run a tool. A mistake in the call comes back as its `error`; a failure of the service is raised.
 
         With `own` the tool is the agent's: `own` carries the call out and gives a JSON value or raises `ToolError`. It
         may be slow, for no database connection is held. The call is recorded like any other.
+
+        Some calls need an answer first: those that the operator has approved by their user, those that the caller
+        carries out itself, and those for which the agent `asks`. With `may_wait`, such a call comes back without an
+        outcome (`ToolCall.waits`). The agent then makes the other calls of the step, yields `Wait` and ends. When the
+        answers are there, it gets `Prompt.resumed`, makes each of these calls again with the `id` that came back, and
+        gets its outcome. An agent that cannot do this leaves `may_wait` out, and the call is refused.
         """
         ...
 
@@ -101,6 +137,12 @@ class StepStart(Struct, frozen=True):
     """
 
 
+class Wait(Struct, frozen=True):
+    """The turn goes on when its calls are answered, perhaps in another process; `state` (JSON) comes back then."""
+
+    state: Any = None
+
+
 FinishReason: TypeAlias = Literal["stop", "length", "tool-calls", "content-filter", "error", "other"]
 
 
@@ -133,7 +175,7 @@ class ProviderState(Struct, frozen=True, kw_only=True):
 
 
 AgentEvent: TypeAlias = (
-    TextDelta | ReasoningDelta | TextWasReasoning | StepStart | Finish | Usage | ProviderState
+    TextDelta | ReasoningDelta | TextWasReasoning | StepStart | Finish | Usage | ProviderState | Wait
 )
 
 
@@ -150,5 +192,8 @@ class Agent(Protocol):
         ...
 
     def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:
-        """Answer one message: the texts yielded, joined, are the answer. Raises `chatapi.errors.Model…`."""
+        """Answer one message: the texts yielded, joined, are the answer. Raises `chatapi.errors.Model…`.
+
+        A turn that goes on after it has waited is a reply of its own, whose texts follow those from before.
+        """
         ...

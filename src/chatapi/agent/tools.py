@@ -76,6 +76,15 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
             result=msgspec.to_builtins(result, builtin_types=()), subject=subject_of(result) or subject
         )
 
+    def fault(self, arguments: dict[str, Any]) -> str | None:
+        """What is wrong with these arguments."""
+        try:
+            msgspec.convert(arguments, self.arguments)
+        except msgspec.ValidationError as error:
+            path, message = path_and_message(error)
+            return f"{path or 'The call'}: {message}"
+        return None
+
 
 class ToolOutcome(Struct, frozen=True, kw_only=True):
     """`result` (JSON) or `error` (a sentence that the model may act on), and what the call was about."""
@@ -117,17 +126,46 @@ async def call_tool(
 class ExternalTool(Struct, frozen=True, kw_only=True):
     """A tool whose effect is outside our database, so it must not run inside a transaction.
 
-    `parameters` is a JSON Schema of an object; `call` gives a JSON value or raises `ToolError`.
+    `parameters` is a JSON Schema of an object; `call` gives a JSON value or raises `ToolError`. `destructive`: it may
+    remove or overwrite something, which is to be assumed of a tool that does not say otherwise (MCP's `ToolAnnotations`).
     """
 
     name: str
     description: str
     parameters: dict[str, Any]
     call: Callable[[dict[str, Any]], Awaitable[Any]]
+    destructive: bool = True
 
     @property
     def spec(self) -> ToolSpec:
         return ToolSpec(name=self.name, description=self.description, parameters=self.parameters)
+
+
+def fault_of_schema(schema: dict[str, Any]) -> str | None:
+    """Why this is no JSON Schema (2020-12) of an object."""
+    from jsonschema import Draft202012Validator, SchemaError
+
+    if schema.get("type") != "object":
+        return 'A tool\'s parameters are an object: {"type": "object", …}.'
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        return f"Is no JSON Schema: {error.message[:200]}"
+    return None
+
+
+def fault_of_arguments(schema: dict[str, Any], arguments: dict[str, Any]) -> str | None:
+    """What is wrong with these arguments, by a schema that is offered to models (`agent.schemas`).
+
+    It has no references, which could lead out of it, and no patterns, which could take for ever.
+    """
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    error = best_match(Draft202012Validator(schema).iter_errors(arguments))
+    if error is None:
+        return None
+    return f"{error.json_path.removeprefix('$').lstrip('.') or 'The call'}: {error.message}"
 
 
 ExternalToolSource: TypeAlias = Callable[[], Mapping[str, ExternalTool]]

@@ -11,7 +11,7 @@ from chatapi.text import NOT_BLANK
 ConversationTitle = Annotated[
     str, Meta(min_length=1, max_length=200, pattern=NOT_BLANK, examples=["Shopping"])
 ]
-MessageStatus = Literal["running", "completed", "failed", "cancelled"]
+MessageStatus = Literal["running", "waiting", "completed", "failed", "cancelled"]
 
 
 class Conversation(Struct, frozen=True, kw_only=True):

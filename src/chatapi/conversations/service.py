@@ -15,7 +15,7 @@ from chatapi.db.alternatives import is_answered_or_under_way, superseded
 from chatapi.db.paging import Page, decode_cursor, in_conversation, page_of
 from chatapi.db.services import Service
 from chatapi.errors.domains import ConversationNotFound
-from chatapi.parts import Part, reasoning_of, shown
+from chatapi.parts import Part, has_waited, reasoning_of, shown
 
 Row: TypeAlias = tuple[models.Message, models.Turn]
 
@@ -151,7 +151,7 @@ def to_message(message: models.Message, turn: models.Turn) -> Message:
             "content": message.content,
             "reasoning": reasoning_of(outline_of(message)),
             "tool_calls": message.tool_calls,
-            "status": turn.status,
+            "status": turn.shown_status,
             "created_at": message.created_at,
             **({} if turn.alternative_of is None else {"alternative_of": turn.alternative_of}),
         },
@@ -162,7 +162,9 @@ def to_message(message: models.Message, turn: models.Turn) -> Message:
 def to_ui_message(message: models.Message, turn: models.Turn) -> UIMessage:
     if message.role == "user":
         parts = [{"type": "text", "text": message.content}]
-        return UIMessage(id=f"question_{turn.id}", role="user", parts=parts, metadata=ids_and_status(turn))
+        status = {} if turn.status == "completed" else {"status": turn.shown_status}
+        metadata = {**ids_of(turn), **status}
+        return UIMessage(id=f"question_{turn.id}", role="user", parts=parts, metadata=metadata)
     calls = msgspec.convert(message.tool_calls, list[ToolCall])
     return UIMessage(
         id=f"turn_{turn.id}",
@@ -174,16 +176,19 @@ def to_ui_message(message: models.Message, turn: models.Turn) -> UIMessage:
 
 def metadata_of(message: models.Message, turn: models.Turn) -> dict[str, Any]:
     """The metadata that the stream gave piece by piece."""
-    metadata = ids_and_status(turn)
+    metadata = ids_of(turn)
+    if turn.waits:
+        return {**metadata, "waiting": True}
+    if has_waited(outline_of(message)):
+        metadata["waiting"] = False
     if turn.status != "completed":
-        return metadata
+        return {**metadata, "status": turn.status}
     metadata["message_id"] = message.id
     return metadata if turn.usage is None else {**metadata, "usage": turn.usage}
 
 
-def ids_and_status(turn: models.Turn) -> dict[str, Any]:
-    status = {} if turn.status == "completed" else {"status": turn.status}
-    return {"conversation_id": turn.conversation_id, "turn_id": turn.id, **status}
+def ids_of(turn: models.Turn) -> dict[str, Any]:
+    return {"conversation_id": turn.conversation_id, "turn_id": turn.id}
 
 
 def outline_of(message: models.Message) -> list[Part] | None:

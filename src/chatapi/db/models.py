@@ -23,13 +23,18 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-TurnStatus = Literal["running", "completed", "failed", "cancelled"]
+TurnStatus = Literal["running", "waiting", "completed", "failed", "cancelled"]
 
 OwnerId = Annotated[str, mapped_column(Text, ForeignKey("users.id", ondelete="CASCADE"))]
 
 
 # Part of the statement's text, not a parameter: so a plan made once for all values can use the index of running turns.
 RUNNING: ColumnElement[str] = literal_column("'running'", Text())
+
+
+# The `worker_id` of a turn that waits for answers. Its row in `workers` has a lease without an end, so a replica of a
+# version that knows no waiting takes the turn for one that runs, and leaves it alone.
+WAITING = "waiting"
 
 
 def now() -> datetime:
@@ -84,6 +89,15 @@ class Turn(IdentityBase):
     alternative_of: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), default=now)
     finished_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
+
+    @property
+    def shown_status(self) -> str:
+        """The status that callers see."""
+        return "waiting" if self.waits else self.status
+
+    @property
+    def waits(self) -> bool:
+        return self.status == "running" and self.worker_id == WAITING
 
     __table_args__ = (
         ForeignKeyConstraint(
@@ -163,6 +177,42 @@ class ToolCallEntry(DefaultBase):
     created_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), default=now)
 
     __table_args__ = (Index("ix_tool_calls_owner", "user_id", "turn_id"),)
+
+
+class Wait(DefaultBase):
+    """A turn's wait for answers. It is open until `ended_at`; the row stays, for a run that goes on from it again.
+
+    `calls` are what is asked (`turns.schemas.Pending`), `answers` what has been answered, by the ids of these. `events` is
+    all that the turn had said and done before; `state` is the agent's. `run_id` is the run that began it.
+    """
+
+    __tablename__ = "waits"
+
+    turn_id: Mapped[int] = mapped_column(ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(Text)
+    conversation_id: Mapped[int] = mapped_column(BigInteger)
+    run_id: Mapped[str] = mapped_column(Text)
+    calls: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    answers: Mapped[dict[str, Any]] = mapped_column(JSON)
+    keys: Mapped[dict[str, str]] = mapped_column(JSON)  # the fingerprints of answers, by idempotency key
+    events: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    state: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
+    client_tools: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    began_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True))
+    expires_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True))
+    ended_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
+    ended_by: Mapped[str | None] = mapped_column(Text)  # `turns.store.waits.WaitEnd`
+
+    __table_args__ = (
+        Index("ix_waits_owner", "user_id", "turn_id"),
+        Index(
+            "ix_waits_open",
+            "expires_at",
+            postgresql_where=text("ended_at IS NULL"),
+            sqlite_where=text("ended_at IS NULL"),
+        ),
+    )
 
 
 class Task(IdentityAuditBase):

@@ -72,6 +72,30 @@ class TurnCancelled(AppError):
         super().__init__("The turn was cancelled before it had its answer.")
 
 
+class NotWaiting(AppError):
+    status = 409
+    type = "not-waiting"
+    title = "The turn does not wait for this answer"
+    when = "The turn does not wait for answers, or was given another one to this call before"
+    remedy = (
+        "Look at the conversation: the turn has gone on, or has ended. Sending the same again will not help"
+    )
+
+    def __init__(self, detail: str = "The turn does not wait for answers.") -> None:
+        super().__init__(detail)
+
+
+class WaitExpired(AppError):
+    status = 504
+    type = "wait-expired"
+    title = "Nobody has answered in time"
+    when = "The turn has waited for answers for longer than `WAIT_TIMEOUT`; its calls were not made"
+    remedy = "Send the message again"
+
+    def __init__(self) -> None:
+        super().__init__("The turn has waited for answers for too long; its calls were not made.")
+
+
 class TurnEnded(AppError):
     status = 409
     type = "turn-ended"

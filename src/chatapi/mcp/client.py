@@ -195,7 +195,15 @@ class Connection:
             description=offered.describe(tool.description or tool.title or tool.name),
             parameters=offered.schema,
             call=call,
+            destructive=may_destroy(tool.annotations),
         )
+
+
+def may_destroy(annotations: types.ToolAnnotations | None) -> bool:
+    """As the protocol says: a tool that says nothing may (`ToolAnnotations` in its schema)."""
+    if annotations is None:
+        return True
+    return not annotations.read_only_hint and annotations.destructive_hint is not False
 
 
 def is_cancelled() -> bool:

@@ -1,23 +1,41 @@
 """The chat routes, with the user in the path or taken from the token; both use one service."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from litestar import Controller, Request, Response, get, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import ResponseSpec
-from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 from litestar.response import Stream
 from litestar.response.base import ASGIResponse
 from litestar.types import Method
 from litestar.types.internal_types import PathParameterDefinition
+from msgspec import UNSET
 
 from chatapi.auth.tokens import Identity
-from chatapi.openapi import EVENT_STREAM, StreamOperation, StreamOrJSONOperation, problems
+from chatapi.db.paging import Page, decode_cursor, page_of
+from chatapi.openapi import (
+    EVENT_STREAM,
+    PageCursor,
+    PageSize,
+    StreamOperation,
+    StreamOrJSONOperation,
+    problems,
+)
 from chatapi.turns import ui_stream
 from chatapi.turns.log import TurnLog
-from chatapi.turns.schemas import AnswerAnew, ChatAnswer, ChatRequest, MessageRequest, RegenerateRequest
+from chatapi.turns.schemas import (
+    AnswerAnew,
+    AnswersRequest,
+    ChatAnswer,
+    ChatRequest,
+    MessageRequest,
+    RegenerateRequest,
+    WaitingAnswer,
+    WaitingTurn,
+)
 from chatapi.turns.service import ChatService
 
 IdempotencyKey = Annotated[
@@ -34,6 +52,9 @@ TurnId = Annotated[
     int | None, QueryParameter(ge=1, description="A turn of the conversation, instead of the active one")
 ]
 NO_TURN = ResponseSpec(None, description="No turn is active.")
+WAITS = ResponseSpec(
+    WaitingAnswer, description="The turn waits for answers to `pending` calls.", generate_examples=False
+)
 ChatConnection = Request[Identity, None, State]
 
 
@@ -52,7 +73,7 @@ class ChatController(Controller):
         operation_id=operation_id,
         summary="Send a message",
         status_code=200,
-        responses=problems(404, 409, 413, 415, 422, 502, 504),
+        responses={202: WAITS, **problems(404, 409, 413, 415, 422, 502, 504)},
         operation_class=StreamOrJSONOperation,
         limits_itself=True,
     )
@@ -62,7 +83,7 @@ class ChatController(Controller):
         chat: NamedDependency[ChatService],
         data: JSONBody[MessageRequest],
         idempotency_key: IdempotencyKey = None,
-    ) -> Response[ChatAnswer]:
+    ) -> Response[ChatAnswer | WaitingAnswer]:
         """Begins a conversation, or continues the one that is named, and waits for the answer.
 
         With `Accept: text/event-stream` the turn is streamed as it happens, in the AI SDK's UI message stream. The
@@ -116,7 +137,7 @@ class TurnController(Controller):
         operation_id="regenerateTurn",
         summary="Answer the last turn anew",
         status_code=200,
-        responses=problems(404, 409, 413, 415, 422, 502, 504),
+        responses={202: WAITS, **problems(404, 409, 413, 415, 422, 502, 504)},
         operation_class=StreamOrJSONOperation,
         limits_itself=True,
     )
@@ -127,30 +148,88 @@ class TurnController(Controller):
         chat: NamedDependency[ChatService],
         data: JSONBody[RegenerateRequest | None] = None,
         idempotency_key: IdempotencyKey = None,
-    ) -> Response[ChatAnswer]:
+    ) -> Response[ChatAnswer | WaitingAnswer]:
         """Begins a new turn for the same message or an edited one; answers as `chat` does.
 
         The old answer is kept as an alternative. The effects of its tools stay.
         """
-        anew = AnswerAnew(turn_id=turn_id, message=data.message if data else None)
+        asked = data or RegenerateRequest()
+        anew = AnswerAnew(turn_id=turn_id, message=asked.message, client_tools=asked.client_tools or UNSET)
         return await answered(request, chat, anew, idempotency_key)
+
+    @get(operation_id="listTurns", summary="List turns that wait for answers", responses=problems(422))
+    async def list_turns(
+        self,
+        user_id: FromPath[str],
+        chat: NamedDependency[ChatService],
+        status: FromQuery[Literal["waiting"]] = "waiting",  # noqa: ARG002 - the only list that there is
+        limit: PageSize = 20,
+        cursor: PageCursor = None,
+    ) -> Page[WaitingTurn]:
+        """Newest first, in all conversations."""
+        turns = await chat.waiting(user_id, limit + 1, decode_cursor(cursor, int))
+        return page_of(turns, limit, lambda turn: turn, lambda turn: turn.turn_id)
+
+    @post(
+        "/{turn_id:int}/answers",
+        operation_id="answerTurn",
+        summary="Answer what a turn waits for",
+        status_code=200,
+        responses={202: WAITS, **problems(404, 409, 413, 415, 422, 502, 504)},
+        operation_class=StreamOrJSONOperation,
+    )
+    async def answer(
+        self,
+        request: ChatConnection,
+        turn_id: FromPath[int],
+        chat: NamedDependency[ChatService],
+        data: JSONBody[AnswersRequest],
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response[ChatAnswer | WaitingAnswer]:
+        """Goes on with the turn when all its pending calls have an answer; until then the rest of them is returned.
+
+        An approved call is made once, whatever dies. With `Accept: text/event-stream` only what follows is streamed. The
+        same answers again get the same response.
+        """
+        found = await chat.answer(request.user.user_id, turn_id, data, idempotency_key)
+        if isinstance(found, WaitingAnswer):
+            if not prefers_stream(request):
+                return Response(found)
+            log = TurnLog(found.turn_id, found.conversation_id)
+            log.end(found)
+            return streamed(chat, log)
+        if prefers_stream(request):
+            return streamed(chat, found.log, after_wait=found.wait)
+        return await whole(found.log)
 
 
 async def answered(
     request: ChatConnection, chat: ChatService, asked: ChatRequest | AnswerAnew, key: str | None
-) -> Response[ChatAnswer]:
+) -> Response[ChatAnswer | WaitingAnswer]:
     """Respond as the client prefers: with a stream, or else with the whole answer."""
     user_id = request.user.user_id
-    if request.accept.best_match(["application/json", EVENT_STREAM]) == EVENT_STREAM:
+    if prefers_stream(request):
         return streamed(chat, await chat.start_or_join(user_id, asked, key))
-    log = await chat.start(user_id, asked, key)
-    return Response(await log.answer(), headers=replay_headers(log))
+    return await whole(await chat.start(user_id, asked, key))
 
 
-def streamed(chat: ChatService, log: TurnLog) -> Response[Any]:
+def prefers_stream(request: ChatConnection) -> bool:
+    return request.accept.best_match(["application/json", EVENT_STREAM]) == EVENT_STREAM
+
+
+async def whole(log: TurnLog) -> Response[ChatAnswer | WaitingAnswer]:
+    answer = await log.answer()
+    status = 202 if isinstance(answer, WaitingAnswer) else 200
+    return Response(answer, status_code=status, headers=replay_headers(log))
+
+
+def streamed(chat: ChatService, log: TurnLog, *, after_wait: int = 0) -> Response[Any]:
     return Stream(
         ui_stream.ui_message_stream(
-            log, chat.telemetry.metrics.streams_active, chat.patience.stream_heartbeat
+            log,
+            chat.telemetry.metrics.streams_active,
+            chat.patience.stream_heartbeat,
+            after_wait=after_wait,
         ),
         media_type=EVENT_STREAM,
         headers={**ui_stream.HEADERS, **replay_headers(log)},

@@ -13,7 +13,7 @@ from chatapi.patience import Patience
 from chatapi.turns.log import TurnLog
 from chatapi.turns.loops import every
 from chatapi.turns.replay import rest_of
-from chatapi.turns.store import TurnStore
+from chatapi.turns.store import TurnStore, Waited
 from chatapi.turns.store.live import Chunk, Place
 
 UNREAD_POLLS = 20  # then an unread log is dropped; its reader comes a moment after it is made
@@ -34,7 +34,10 @@ class LiveTurns:
 
     async def follow(self, turn: Turn) -> TurnLog:
         """The turn's log, which fills from the database; raises `DatabaseUnavailable`."""
-        followed = self._followed.setdefault(turn.run_id, Followed(turn))
+        followed = self._followed.get(turn.run_id)
+        if followed is None:
+            before = await self._store.waited(turn)
+            followed = self._followed.setdefault(turn.run_id, Followed(turn, before))
         await self._poll([followed])
         return followed.log
 
@@ -77,8 +80,10 @@ class LiveTurns:
 class Followed:
     """A run's log and how far it was read from the database."""
 
-    def __init__(self, turn: Turn) -> None:
-        self.log = TurnLog(turn.id, turn.conversation_id)
+    def __init__(self, turn: Turn, before: Waited | None) -> None:
+        self.log = TurnLog(turn.id, turn.conversation_id, wait=0 if before is None else before.number)
+        if before is not None:
+            self.log.add(*before.events)
         self.place = Place(
             turn_id=turn.id, conversation_id=turn.conversation_id, run_id=turn.run_id, position=0
         )

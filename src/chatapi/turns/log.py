@@ -7,9 +7,10 @@ from typing import Any, TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chatapi.agent.ports import ToolCall
+from chatapi.agent.ports import Asking, ToolCall
 from chatapi.errors.base import AppError
-from chatapi.turns.schemas import ChatAnswer
+from chatapi.parts import Approval
+from chatapi.turns.schemas import ChatAnswer, WaitingAnswer
 
 # About how much text a batch has. Each slow reader holds one, beside the 64 KiB that the server holds for it; batches of
 # more than some hundred tokens gain nothing.
@@ -37,18 +38,27 @@ class ReasoningAdded(Struct, frozen=True, tag="ReasoningDelta", omit_defaults=Tr
 
 
 class ToolStarted(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
-    """A tool is being called; its `ToolEnded` has the same `id`."""
+    """A tool is being called; its `ToolEnded` has the same `id`.
+
+    `asks`: the call needs an answer first. If that is an approval, `approval` has its id and, later, the answer.
+    """
 
     id: str
     name: str
     arguments: dict[str, Any]
     begins_step: bool = False
+    asks: Asking | None = None
+    approval: Approval | None = None
 
 
-class ToolEnded(Struct, frozen=True, tag=True):
+class ToolEnded(Struct, frozen=True, tag=True, omit_defaults=True):
+    """`wait` is the number of the wait in which the call was answered; 0 for a call that needed no answer."""
+
     call: ToolCall
+    wait: int = 0
 
 
+Outcome: TypeAlias = ChatAnswer | WaitingAnswer | AppError
 TurnEvent: TypeAlias = TextAdded | ReasoningAdded | ToolStarted | ToolEnded
 
 
@@ -56,28 +66,22 @@ class TurnLog:
     """One turn's events, kept once for all readers, and its outcome once it has ended.
 
     A reader keeps only an index and one batch, so a slow reader costs little, and a late one misses nothing.
-    `replayed` says that the answer was given before, to a request with the same key.
+    `replayed` says that the answer was given before, to a request with the same key. `wait` is the number of the wait
+    for answers from which the turn has gone on, 0 if there was none.
     """
 
-    def __init__(self, turn_id: int, conversation_id: int, *, replayed: bool = False) -> None:
+    def __init__(self, turn_id: int, conversation_id: int, *, replayed: bool = False, wait: int = 0) -> None:
         self.turn_id = turn_id
         self.conversation_id = conversation_id
         self.replayed = replayed
+        self.wait = wait
         self.events: list[TurnEvent] = []
-        self.outcome: ChatAnswer | AppError | None = None
+        self.outcome: Outcome | None = None
         self.readers = 0
         self._step_begins = False
         self._parting: AppError | None = None
         self._news = asyncio.Event()
         self._over = asyncio.Event()
-
-    @classmethod
-    def of(cls, events: Sequence[TurnEvent], answer: ChatAnswer) -> "TurnLog":
-        """The log of a turn that was answered before."""
-        log = cls(answer.turn_id, answer.conversation_id, replayed=True)
-        log.add(*events)
-        log.end(answer)
-        return log
 
     @property
     def text(self) -> str:
@@ -85,7 +89,7 @@ class TurnLog:
         return text_of(self.events)
 
     @property
-    def ended(self) -> ChatAnswer | AppError | None:
+    def ended(self) -> Outcome | None:
         """The outcome that a stream ends with after the last event; None while it goes on."""
         return self.outcome or self._parting
 
@@ -97,7 +101,7 @@ class TurnLog:
         self._append(*events)
         self._wake()
 
-    def end(self, outcome: ChatAnswer | AppError) -> None:
+    def end(self, outcome: Outcome) -> None:
         """End the log; no event comes later. The first outcome stays, because clients may have been told of it.
 
         A failure carries the ids of its turn: a client does not take a failure without them for the turn's end.
@@ -113,10 +117,10 @@ class TurnLog:
         self._parting = self._parting or reason
         self._wake()
 
-    async def answer(self) -> ChatAnswer:
+    async def answer(self) -> ChatAnswer | WaitingAnswer:
         """Wait for the turn's end; raises what it ended with."""
         await self._over.wait()
-        if isinstance(self.outcome, ChatAnswer):
+        if isinstance(self.outcome, ChatAnswer | WaitingAnswer):
             return self.outcome
         raise self.outcome or AssertionError("a log that is over has an outcome")
 
@@ -151,6 +155,8 @@ class TurnLog:
             if self._step_begins and not isinstance(event, ToolEnded):
                 event = replace(event, begins_step=True)
                 self._step_begins = False
+            if isinstance(event, ToolEnded):
+                self.wait = max(self.wait, event.wait)
             if isinstance(event, TextAdded | ReasoningAdded) and len(event.text) > BATCH_CHARACTERS:
                 self.events += pieces_of(event)
             else:

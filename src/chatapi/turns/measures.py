@@ -15,6 +15,7 @@ from opentelemetry.trace import Span
 from chatapi.agent.ports import (
     Agent,
     AgentEvent,
+    Asking,
     Prompt,
     ProviderState,
     TextDelta,
@@ -55,6 +56,7 @@ class TurnMeasure:
         self._inner = 0.0  # seconds of the part under way that belong to parts inside it
         self._tools_running = 0
         self._tools_began = 0.0
+        self.outcome = "completed"
 
     @contextmanager
     def part(self, name: Part) -> Iterator[None]:
@@ -100,7 +102,7 @@ class TurnMeasure:
                 fail(self._span, error)
             raise
         finally:
-            self._observe(outcome)
+            self._observe(self.outcome if outcome == "completed" else outcome)
 
     def said_first(self) -> None:
         self._metrics.first_token_seconds.observe(time.perf_counter() - self._began)
@@ -133,6 +135,11 @@ def measuring(part: Part) -> AbstractContextManager[None]:
 def measured_run(turn_id: int, conversation_id: int) -> AbstractContextManager[None]:
     """Count the turn under way as active; see `TurnMeasure.run`."""
     return current_turn.get().run(turn_id, conversation_id)
+
+
+def measured_as(outcome: str) -> None:
+    """Count the turn under way as one that has ended so, and not as completed."""
+    current_turn.get().outcome = outcome
 
 
 class MeasuredAgent:
@@ -223,6 +230,8 @@ class MeasuredTools:
         *,
         call_id: str | None = None,
         own: Callable[[], Awaitable[Any]] | None = None,
+        may_wait: bool = False,
+        asks: Asking | None = None,
     ) -> ToolCall:
         # A model may invent names. They all count as one, or the number of time series would have no limit.
         known = own is not None or any(spec.name == name for spec in self.specs)
@@ -235,8 +244,12 @@ class MeasuredTools:
         outcome = "failure"
         try:
             with self._turn.tool(), self._tracing.span(f"execute_tool {tool}", attributes) as span:
-                call = await self._tools.call(name, arguments, call_id=call_id, own=own)
-                if call.error is UNSET:
+                call = await self._tools.call(
+                    name, arguments, call_id=call_id, own=own, may_wait=may_wait, asks=asks
+                )
+                if call.waits:
+                    outcome = "waiting"
+                elif call.error is UNSET:
                     outcome = "success"
                 elif span is not None:
                     span.set_attribute("error.type", "tool-error")

@@ -6,39 +6,54 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from chatapi.agent.ports import ToolCall
-from chatapi.parts import Part, shown
+from chatapi.parts import Call, Part, Reasoning, Step, Text, usual
 from chatapi.turns.log import ReasoningAdded, TextAdded, ToolEnded, ToolStarted, TurnEvent
+
+NOT_MADE = "The call was not made: nobody had answered when the turn ended ({})."
 
 
 def events_of(outline: Sequence[Part] | None, content: str, calls: Sequence[ToolCall]) -> list[TurnEvent]:
     """Events whose stream shows what the message's own stream has shown."""
     made = {call.id: call for call in calls}
     events: list[TurnEvent] = []
-    ended: list[TurnEvent] = []  # the outcomes of the step's calls; text after an outcome would begin a step
+    ended: list[ToolEnded] = []  # the outcomes of the step's calls; text after an outcome would begin a step
     begins_step = False
-    before = ""
-    for part in shown(outline, content, calls):
-        match part["type"]:
-            case "step-start":
-                events += ended
+    place = 0
+    before: Part | None = None
+    for part in usual(content, calls) if outline is None else outline:
+        match part:
+            case Step():
+                events += in_order(ended)
                 ended = []
-                begins_step = True
-                before = ""
-                continue
-            case "text":
-                if before == "text":  # the first of the two was taken back as reasoning
+            case Text(length=length, text=text):
+                if isinstance(before, Text):  # it was taken back as reasoning
                     events.append(TextAdded("", was_reasoning=True))
-                events.append(TextAdded(part["text"], begins_step))
-            case "reasoning":
-                events.append(ReasoningAdded(part["text"], begins_step))
-            case "dynamic-tool":
-                id_, name, arguments = part["toolCallId"], part["toolName"], part["input"]
-                events.append(ToolStarted(id=id_, name=name, arguments=arguments, begins_step=begins_step))
-                call = made.get(id_)
-                if call is not None and (call.result is not UNSET or call.error is not UNSET):
-                    ended.append(ToolEnded(call))
-        before, begins_step = part["type"], False
-    return events + ended
+                said = content[place : place + length] if text is UNSET else text
+                place += length
+                events.append(TextAdded(said, begins_step))
+            case Reasoning(text=text):
+                events.append(ReasoningAdded(text, begins_step))
+            case Call():
+                call = made.get(part.id) or ToolCall(id=part.id, name=part.name, arguments=part.arguments)
+                events.append(
+                    ToolStarted(
+                        id=call.id,
+                        name=call.name,
+                        arguments=call.arguments,
+                        begins_step=begins_step,
+                        asks=part.asks,
+                        approval=part.approval,
+                    )
+                )
+                if not call.waits:
+                    ended.append(ToolEnded(call, part.wait))
+        before, begins_step = part, isinstance(part, Step)
+    return events + in_order(ended)
+
+
+def in_order(ended: Sequence[ToolEnded]) -> list[ToolEnded]:
+    """Outcomes that came at once, and then those for which the turn has waited."""
+    return sorted(ended, key=lambda event: event.wait)
 
 
 def rest_of(events: Sequence[TurnEvent], told: Sequence[TurnEvent]) -> list[TurnEvent]:
@@ -84,3 +99,23 @@ def joined(events: Sequence[TurnEvent]) -> list[TurnEvent]:
 
 def was_taken_back(event: TextAdded | ReasoningAdded) -> bool:
     return isinstance(event, TextAdded) and event.was_reasoning
+
+
+def denied(events: Sequence[TurnEvent], reason: str, *, wait: int = 0) -> list[TurnEvent]:
+    """The events of a turn that ends before its calls were answered: these calls are denied for that reason."""
+    ended = {event.call.id for event in events if isinstance(event, ToolEnded)}
+    told: list[TurnEvent] = []
+    outcomes: list[TurnEvent] = []
+    for event in events:
+        if not isinstance(event, ToolStarted) or event.asks is None or event.id in ended:
+            told.append(event)
+            continue
+        approval = event.approval
+        if approval is not None and approval.approved is UNSET:
+            approval = replace(approval, approved=False, reason=reason)
+        told.append(replace(event, approval=approval))
+        call = ToolCall(
+            id=event.id, name=event.name, arguments=event.arguments, error=NOT_MADE.format(reason)
+        )
+        outcomes.append(ToolEnded(call, wait))
+    return told + outcomes

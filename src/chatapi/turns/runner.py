@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
+from chatapi.agent.approval import ApprovalPolicy
 from chatapi.agent.ports import (
     Agent,
     AgentEvent,
@@ -16,10 +17,12 @@ from chatapi.agent.ports import (
     Prompt,
     ProviderState,
     ReasoningDelta,
+    Resumed,
     StepStart,
     TextDelta,
     TextWasReasoning,
     Usage,
+    Wait,
 )
 from chatapi.agent.tools import ExternalTool, Tool
 from chatapi.audit import audit
@@ -28,11 +31,13 @@ from chatapi.errors.database import DatabaseUnavailable
 from chatapi.errors.models import ModelEmpty, ModelFailed, ModelTooSlow
 from chatapi.errors.turns import Interrupted, TurnCancelled
 from chatapi.patience import Patience
+from chatapi.settings import Settings
 from chatapi.text import storable
 from chatapi.turns.log import ReasoningAdded, TextAdded, TurnLog
-from chatapi.turns.measures import measured_run, measuring
-from chatapi.turns.schemas import ChatAnswer
+from chatapi.turns.measures import measured_as, measured_run, measuring
+from chatapi.turns.schemas import ChatAnswer, WaitingAnswer
 from chatapi.turns.store import Run, Said, Shown, TurnStore
+from chatapi.turns.store.answers import Waiting
 from chatapi.turns.store.live import Chunk
 from chatapi.turns.tools import TurnTools
 
@@ -41,6 +46,10 @@ log = logging.getLogger(__name__)
 
 class Completed(Struct, frozen=True):
     """The agent has answered."""
+
+
+class Waits(Struct, frozen=True):
+    """The turn goes on when its calls are answered."""
 
 
 class Cancelled(Struct, frozen=True):
@@ -53,7 +62,7 @@ class Failed(Struct, frozen=True):
     error: AppError
 
 
-Outcome: TypeAlias = Completed | Cancelled | Failed
+Outcome: TypeAlias = Completed | Waits | Cancelled | Failed
 
 
 class Runner:
@@ -65,18 +74,22 @@ class Runner:
         store: TurnStore,
         agent: Agent,
         tools: Mapping[str, Tool[Any] | ExternalTool],
+        approval: ApprovalPolicy,
         patience: Patience,
-        *,
-        seconds: float,
+        settings: Settings,
     ) -> None:
         self.run = run
-        self.log = TurnLog(run.turn_id, run.conversation_id)
+        self.log = TurnLog(run.turn_id, run.conversation_id, wait=0 if run.wait is None else run.wait.number)
+        if run.wait is not None:
+            self.log.add(*run.wait.events)
         self._store = store
         self._agent = agent
         self._patience = patience
-        self._tools = TurnTools(store, run, tools, self.log.add, self._stopping_clock)
-        self._seconds = seconds
-        self._written = 0  # events that readers elsewhere can read
+        self._tools = TurnTools(store, run, tools, self.log.add, self._stopping_clock, approval)
+        self._seconds = settings.chat_timeout
+        self._wait_seconds = settings.wait_timeout
+        self._wait: Any = None  # what the agent wants back when the turn goes on
+        self._written = len(self.log.events)  # events that readers elsewhere can read
         self._writing: Chunk | None = None  # a chunk that they perhaps can read
         self._usage: Usage | None = None
         self._finish_reason: FinishReason | None = None  # None is `stop`
@@ -84,6 +97,11 @@ class Runner:
         self._stopped: Literal["cancelled", "interrupted"] | None = None
         self._reply: asyncio.Task[None] | None = None
         self._limit: asyncio.Timeout | None = None  # the time limit of the reply under way
+
+    @property
+    def waits(self) -> bool:
+        """Whether the run has ended with calls to be answered."""
+        return isinstance(self.log.outcome, WaitingAnswer)
 
     @property
     def deadline(self) -> float | None:
@@ -97,6 +115,8 @@ class Runner:
                 outcome = await self.reply()
                 with measuring("store"):
                     answer = await self._settle(outcome)
+                    if isinstance(answer, WaitingAnswer):
+                        measured_as("waiting")
                 self.log.end(answer)
         except AppError as error:
             self.log.end(error)
@@ -111,7 +131,7 @@ class Runner:
             await self._reply
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever an agent raises ends its turn
             return Cancelled() if self._stopped == "cancelled" else Failed(self._failure(error))
-        return Completed()
+        return Waits() if self._tools.pending else Completed()
 
     def stop(self, reason: Literal["cancelled", "interrupted"]) -> None:
         """Cancel the reply, only once, so that the agent can clean up; what was said and done so far stays."""
@@ -145,7 +165,11 @@ class Runner:
     async def _hear_all(self) -> None:
         run = self.run
         prompt = Prompt(
-            user_id=run.user_id, conversation_id=run.conversation_id, message=run.message, history=run.history
+            user_id=run.user_id,
+            conversation_id=run.conversation_id,
+            message=run.message,
+            history=run.history,
+            resumed=None if run.wait is None else Resumed(state=run.wait.state, approved=run.wait.approved),
         )
         limit = asyncio.timeout(self._seconds)
         try:
@@ -159,7 +183,7 @@ class Runner:
             raise
         finally:
             self._limit = None
-        if not self.log.text.strip():
+        if not self._tools.pending and not self.log.text.strip():
             raise ModelEmpty("The model gave an empty answer.")
 
     @contextmanager
@@ -199,8 +223,10 @@ class Runner:
                 self._usage = event
             case ProviderState():
                 self._state = event
+            case Wait(state=state):
+                self._wait = state
 
-    async def _settle(self, outcome: Outcome) -> ChatAnswer:
+    async def _settle(self, outcome: Outcome) -> ChatAnswer | WaitingAnswer:
         """Write the turn's end, however long the database is away; after the first failed try the client gets 503.
 
         Returns the answer, or raises the error that the client gets instead.
@@ -211,6 +237,8 @@ class Runner:
                 match outcome:
                     case Completed():
                         return await self._store.finish(self.run, said, self._shown)
+                    case Waits():
+                        return await self._store.wait(self.run, said, self._waiting)
                     case Cancelled():
                         await self._store.cancel(self.run, said)
                     case Failed(error=error):
@@ -222,7 +250,7 @@ class Runner:
             except TurnCancelled as gone:
                 raise (outcome.error if isinstance(outcome, Failed) else gone) from None
             except Exception as defect:
-                if not isinstance(outcome, Completed):
+                if not isinstance(outcome, Completed | Waits):
                     raise
                 # An answer that cannot be stored must not leave the turn running.
                 outcome = Failed(self._failure(defect))
@@ -237,6 +265,10 @@ class Runner:
             finish_reason=self._finish_reason,
             state=self._state,
         )
+
+    @property
+    def _waiting(self) -> Waiting:
+        return Waiting(pending=self._tools.pending, state=self._wait, seconds=self._wait_seconds)
 
     @property
     def _shown(self) -> Shown:

@@ -1,10 +1,12 @@
 """The requests that begin a turn, and its answer."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from chatapi.agent.ports import FinishReason, ToolCall, Usage
+from chatapi.agent.ports import Asking, FinishReason, ToolCall, Usage
 from chatapi.text import NOT_BLANK
 
 MessageText = Annotated[
@@ -21,11 +23,29 @@ ConversationId = Annotated[
 ]
 
 
+class ClientTool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tool that the caller carries out itself; `parameters` is a JSON Schema (2020-12) of an object."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$", examples=["time_zone"])]
+    description: Annotated[str, Meta(max_length=1_024)] = ""
+    parameters: dict[str, Any]
+
+
+ClientTools: TypeAlias = Annotated[list[ClientTool], Meta(max_length=128)]
+
+
 class ChatRequest(Struct, frozen=True, kw_only=True):
     """The parsed content of a `MessageRequest`."""
 
     message: MessageText
     conversation_id: int | None = None
+    client_tools: Sequence[ClientTool] | UnsetType = (
+        UNSET  # unset, so that keys of the version before still hold
+    )
+
+    @property
+    def offered(self) -> Sequence[ClientTool]:
+        return self.client_tools or ()
 
 
 class MessageRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,18 +56,24 @@ class MessageRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     message: MessageText
     conversation_id: ConversationId = None
+    client_tools: ClientTools = []
 
     @property
     def request(self) -> ChatRequest:
         """The same request whether its id came as a number or as text."""
         conversation_id = None if self.conversation_id is None else int(self.conversation_id)
-        return ChatRequest(message=self.message, conversation_id=conversation_id)
+        return ChatRequest(
+            message=self.message,
+            conversation_id=conversation_id,
+            client_tools=self.client_tools or UNSET,
+        )
 
 
 class RegenerateRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The edited message to answer instead of the turn's own, if it was edited."""
 
     message: MessageText | None = None
+    client_tools: ClientTools = []
 
 
 class AnswerAnew(Struct, frozen=True, kw_only=True, tag=True):
@@ -55,6 +81,11 @@ class AnswerAnew(Struct, frozen=True, kw_only=True, tag=True):
 
     turn_id: int
     message: str | None
+    client_tools: Sequence[ClientTool] | UnsetType = UNSET
+
+    @property
+    def offered(self) -> Sequence[ClientTool]:
+        return self.client_tools or ()
 
 
 class ChatAnswer(Struct, frozen=True, kw_only=True):
@@ -70,3 +101,54 @@ class ChatAnswer(Struct, frozen=True, kw_only=True):
     turn_id: int
     usage: Usage | UnsetType = UNSET
     finish_reason: FinishReason | UnsetType = UNSET
+
+
+class Pending(Struct, frozen=True, kw_only=True):
+    """A call that waits for an answer: for its user's approval, or for the caller that carries it out."""
+
+    id: str
+    kind: Asking
+    tool_call_id: str
+    name: str
+    arguments: dict[str, Any]
+
+
+class PendingUntil(Pending, frozen=True, kw_only=True):
+    expires_at: datetime
+
+
+class WaitingAnswer(Struct, frozen=True, kw_only=True):
+    """A turn that waits: what it has said and done so far, and the calls that are still to be answered."""
+
+    conversation_id: int
+    turn_id: int
+    status: Literal["waiting"] = "waiting"
+    response: str
+    tool_calls: list[ToolCall]
+    pending: list[PendingUntil]
+
+
+class WaitingTurn(Struct, frozen=True, kw_only=True):
+    """A turn that waits, as it is listed."""
+
+    conversation_id: int
+    turn_id: int
+    status: Literal["waiting"] = "waiting"
+    pending: list[PendingUntil]
+    created_at: datetime
+
+
+class Answer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The answer to a pending call: `approved` for an approval; for a client tool its `output` (JSON), or an `error`."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=256)]
+    approved: bool | UnsetType = UNSET
+    reason: Annotated[str, Meta(max_length=1_000)] | UnsetType | None = UNSET
+    output: Any | UnsetType = UNSET
+    error: Annotated[str, Meta(min_length=1, max_length=10_000)] | UnsetType = UNSET
+
+
+class AnswersRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Answers to pending calls of a turn. The turn goes on when all have one."""
+
+    answers: Annotated[list[Answer], Meta(min_length=1, max_length=128)]

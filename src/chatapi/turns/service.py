@@ -1,68 +1,73 @@
-"""The use cases of a turn: start, resume, cancel. No database connection is held while the agent thinks."""
+"""The use cases of a turn: start, resume, answer, cancel. No database connection is held while the agent thinks."""
 
-import asyncio
 from collections.abc import Sequence
 from functools import partial
-from secrets import token_hex
-from typing import Any, TypeAlias
+from typing import NamedTuple
 
-from chatapi.agent.ports import Agent
-from chatapi.agent.tools import ExternalTool, ExternalToolSource, Tool
-from chatapi.errors.database import DatabaseUnavailable
 from chatapi.errors.turns import KeyInProgress
 from chatapi.limits.messages import MessageLimit
 from chatapi.patience import Patience
-from chatapi.settings import Settings
-from chatapi.turns.lease import Lease
+from chatapi.turns.answering import audit_answers, check_tools
+from chatapi.turns.expiry import Expiry
+from chatapi.turns.launcher import Launcher
 from chatapi.turns.log import TurnLog
-from chatapi.turns.measures import MeasuredAgent, Telemetry, measuring
-from chatapi.turns.runner import Runner
-from chatapi.turns.schemas import AnswerAnew, ChatRequest
-from chatapi.turns.store import Claim, Key, Run, Stored, TurnStore
+from chatapi.turns.measures import Telemetry
+from chatapi.turns.schemas import AnswerAnew, AnswersRequest, ChatRequest, WaitingAnswer, WaitingTurn
+from chatapi.turns.store import Key, Stored, TurnStore
+from chatapi.turns.store.answers import Given
 from chatapi.turns.supervisor import Supervisor, part
 
-Begun: TypeAlias = "asyncio.Future[TurnLog]"
+
+class Continued(NamedTuple):
+    """A turn that goes on after its wait of this number."""
+
+    log: TurnLog
+    wait: int
 
 
 class ChatService:
-    """Begins turns and finds them again; `Runner` runs a turn, and `Supervisor` watches over the running ones."""
+    """Begins turns and finds them again; `Launcher` begins their runs, and `Supervisor` watches over these."""
 
     def __init__(
         self,
         store: TurnStore,
         supervisor: Supervisor,
-        lease: Lease,
-        agent: Agent,
-        tools: Sequence[Tool[Any]],
-        external: ExternalToolSource,
+        launcher: Launcher,
+        expiry: Expiry,
         limit: MessageLimit,
-        settings: Settings,
         patience: Patience,
         telemetry: Telemetry,
     ) -> None:
         self._store = store
         self._supervisor = supervisor
-        self._lease = lease
-        self._agent = MeasuredAgent(agent, telemetry)
-        self._tools = {tool.name: tool for tool in tools}
-        self._external = external
+        self._launcher = launcher
+        self._expiry = expiry
         self._limit = limit
-        self._seconds = settings.chat_timeout
-        self._history_turns = settings.chat_history_limit // 2  # a question and its answer
         self.patience = patience
         self.telemetry = telemetry
 
     async def start(self, user_id: str, request: ChatRequest | AnswerAnew, key: str | None) -> TurnLog:
         """Begin a turn and return its log; a key that was answered before returns the log of that answer.
 
-        Raises what `TurnStore.begin` raises, and `RateLimited` unless the key was answered before. Once the turn has
-        begun, its log ends with the answer or with `ModelFailed`, `ModelTooSlow`, `TurnCancelled`, `Interrupted` or
-        `DatabaseUnavailable`, each with `turn_id` and `conversation_id`.
+        Raises what `TurnStore.begin` raises, `Invalid` for the caller's tools, and `RateLimited` unless the key was
+        answered before. Once the turn has begun, its log ends with the answer, with what it waits for, or with
+        `ModelFailed`, `ModelTooSlow`, `TurnCancelled`, `Interrupted` or `DatabaseUnavailable`, each with `turn_id` and
+        `conversation_id`.
         """
-        begun: Begun = asyncio.get_running_loop().create_future()
+        check_tools(request.offered, self._launcher.tools)
         known_by = None if key is None else Key.of(key, request)
-        self._supervisor.spawn(self.telemetry.turn(self._turn, user_id, request, known_by, begun))
-        return await begun
+        begun = await self._launcher.launch(
+            partial(
+                self._limit.count,
+                user_id,
+                begin=partial(
+                    self._launcher.claim, lambda claim: self._store.begin(user_id, request, known_by, claim)
+                ),
+                find=partial(self._seen, user_id, known_by),
+                answer=Stored,
+            )
+        )
+        return begun if isinstance(begun, TurnLog) else begun.log()
 
     async def start_or_join(
         self, user_id: str, request: ChatRequest | AnswerAnew, key: str | None
@@ -91,57 +96,36 @@ class ChatService:
             part([log])
         return log
 
+    async def answer(
+        self, user_id: str, turn_id: int, request: AnswersRequest, key: str | None
+    ) -> Continued | WaitingAnswer:
+        """Answer calls for which a turn waits. It goes on when all have an answer; until then the rest is returned.
+
+        Raises what `TurnStore.answer` raises. The same answers again get the same: they follow what they had begun.
+        """
+        known_by = None if key is None else Key.of(key, request)
+        begun: TurnLog | WaitingAnswer | Given = await self._launcher.launch(
+            partial(
+                self._launcher.claim,
+                lambda claim: self._store.answer(user_id, turn_id, request.answers, known_by, claim),
+            )
+        )
+        if isinstance(begun, TurnLog | WaitingAnswer):
+            audit_answers(user_id, turn_id, request.answers)
+            return Continued(begun, begun.wait) if isinstance(begun, TurnLog) else begun
+        log = await self.resume(user_id, begun.conversation_id, turn_id)
+        assert log is not None  # noqa: S101 - a turn that is named has a log
+        return Continued(log, begun.wait)
+
+    async def waiting(self, user_id: str, limit: int, before: int | None) -> Sequence[WaitingTurn]:
+        """The user's turns that wait for answers, newest first."""
+        return await self._store.waiting(user_id, limit, before)
+
     async def cancel(self, user_id: str, turn_id: int) -> None:
         """Ask for a turn's end, whichever process runs it; raises `TurnNotFound` and `TurnEnded`."""
-        await self._store.request_cancel(user_id, turn_id)
+        if (ended := await self._store.request_cancel(user_id, turn_id)) is not None:
+            self._expiry.ended(ended)
         await self._supervisor.stop_cancelled()
-
-    async def _turn(
-        self, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None, begun: Begun
-    ) -> None:
-        """Run a turn from begin to end; the client gets the log at the beginning and may leave then."""
-        try:
-            run = await self._limit.count(
-                user_id,
-                begin=partial(self._begin, user_id, request, key),
-                find=partial(self._seen, user_id, key),
-                answer=Stored,
-            )
-        except Exception as error:  # noqa: BLE001 - it is the client's to see
-            if not begun.cancelled():
-                begun.set_exception(error)
-                begun.exception()  # marks it as seen: the client that would see it may have gone
-            return
-        except asyncio.CancelledError:
-            begun.cancel()
-            raise
-        if isinstance(run, Stored):
-            give(begun, TurnLog.of(run.events, run.answer))
-            return
-        tools: dict[str, Tool[Any] | ExternalTool] = {**self._external(), **self._tools}
-        runner = Runner(run, self._store, self._agent, tools, self.patience, seconds=self._seconds)
-        give(begun, runner.log)
-        await self._supervisor.look_after(runner)
-
-    async def _begin(self, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None) -> Run | Stored:
-        with measuring("store"):
-            await self._lease.ensure()
-            claim = Claim(
-                run_id=token_hex(16),
-                worker_id=self._lease.id,
-                model=self._agent.model,
-                history=self._history_turns,
-            )
-            try:
-                return await self._store.begin(user_id, request, key, claim)
-            except DatabaseUnavailable:
-                self._supervisor.lose(claim.run_id)
-                raise
 
     async def _seen(self, user_id: str, key: Key | None) -> Stored | None:
         return None if key is None else await self._store.seen(user_id, key)
-
-
-def give(begun: Begun, log: TurnLog) -> None:
-    if not begun.cancelled():  # by a client that has gone
-        begun.set_result(log)

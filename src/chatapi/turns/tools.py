@@ -5,26 +5,40 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import ToolCall, ToolError, ToolSpec
-from chatapi.agent.tools import ExternalTool, Tool, ToolOutcome, call_tool
+from chatapi.agent.approval import NO_APPROVAL, ApprovalPolicy
+from chatapi.agent.ports import Asking, ToolCall, ToolError, ToolSpec
+from chatapi.agent.schemas import offer
+from chatapi.agent.tools import ExternalTool, Tool, ToolOutcome, call_tool, fault_of_arguments
 from chatapi.db.database import Work
-from chatapi.parts import bounded
+from chatapi.parts import Approval, bounded
 from chatapi.text import storable
 from chatapi.turns.log import ToolEnded, ToolStarted
+from chatapi.turns.schemas import Answer, ClientTool, Pending
 from chatapi.turns.store import Run, TurnStore
+
+AnyTool: TypeAlias = Tool[Any] | ExternalTool | ClientTool
+Own: TypeAlias = Callable[[], Awaitable[Any]]
+
+NOBODY_ASKED = {
+    "approval": "The call needs its user's approval, for which this assistant cannot wait.",
+    "client-tool": "The caller carries this call out itself, for which this assistant cannot wait.",
+}
+# The outcome of an approved call while it is made outside our database: it stays if the process dies meanwhile.
+UNKNOWN = "The call was begun, and whether it took effect is not known. Do not make it again without asking."
 
 
 class TurnTools:
     """Implements `agent.ports.Tools`. `calls` are the turn's calls so far, in the journal's order; each is told.
 
     When a turn is run again, a call that an earlier run made is answered from the journal: the n-th call of a tool
-    with the same arguments gets the n-th such entry. A call that ended in an error is made again.
+    with the same arguments gets the n-th such entry. A call that ended in an error is made again. `pending` are the
+    calls that this run leaves to be answered.
     """
 
     def __init__(
@@ -34,19 +48,31 @@ class TurnTools:
         tools: Mapping[str, Tool[Any] | ExternalTool],
         tell: Callable[[ToolStarted | ToolEnded], None],
         stopping_clock: Callable[[], AbstractContextManager[None]] = nullcontext,
+        approval: ApprovalPolicy = NO_APPROVAL,
     ) -> None:
+        told = () if run.wait is None else run.wait.events
+        told_calls = {event.call.id for event in told if isinstance(event, ToolEnded)}
         self.calls: list[ToolCall] = [bounded(call) for call in run.journal]
-        self._not_claimed = [call for call in run.journal if call.error is msgspec.UNSET]
+        self.pending: list[Pending] = []
+        self._made = {call.id: call for call in run.journal}
+        self._asked = {} if run.wait is None else {each.tool_call_id: each for each in run.wait.calls}
+        self._not_claimed = [
+            call
+            for call in run.journal
+            if call.error is msgspec.UNSET and call.id not in told_calls and call.id not in self._asked
+        ]
+        self._ids = {event.id for event in told if isinstance(event, ToolStarted)} | self._made.keys()
         self._store = store
         self._run = run
-        self._tools = tools
+        self._tools: dict[str, AnyTool] = {**tools, **{tool.name: tool for tool in run.client_tools}}
         self._tell = tell
         self._stopping_clock = stopping_clock  # the assistant's time does not include waits for the database
+        self._approval = approval
         self._one_at_a_time = asyncio.Lock()  # a model may ask for several at once; the journal has an order
 
     @property
     def specs(self) -> Sequence[ToolSpec]:
-        return [tool.spec for tool in self._tools.values()]
+        return [spec_of(tool) for tool in self._tools.values()]
 
     async def call(
         self,
@@ -54,51 +80,138 @@ class TurnTools:
         arguments: dict[str, Any],
         *,
         call_id: str | None = None,
-        own: Callable[[], Awaitable[Any]] | None = None,
+        own: Own | None = None,
+        may_wait: bool = False,
+        asks: Asking | None = None,
     ) -> ToolCall:
         # Clean the values once, here, so that the same are streamed, journaled and stored.
         name, arguments, call_id = storable(name), encodable(arguments), call_id and storable(call_id)
         async with self._one_at_a_time:
+            if call_id is not None and (asked := self._asked.pop(call_id, None)) is not None:
+                return await self._answered(asked, own)
             for earlier in self._not_claimed:
                 if (earlier.name, earlier.arguments) == (name, arguments):
                     self._not_claimed.remove(earlier)
-                    self._tell_start(earlier.id, name, arguments)
+                    self._tell_start(earlier)
                     self._tell(ToolEnded(bounded(earlier)))
                     return replace(earlier, id=call_id or earlier.id)
-            call_id = call_id or f"call_{self._run.turn_id}_{len(self.calls)}"
-            self._tell_start(call_id, name, arguments)
-            call = ToolCall(id=call_id, name=name, arguments=arguments)
-            tool = self._tools.get(name)
-            if own is None and isinstance(tool, ExternalTool):
-                own = partial(tool.call, arguments)
-            if own is not None:
-                return await self._journal(call, already(await self._call_outside(own)))
-            if isinstance(tool, Tool):
-                ids = {"conversation_id": self._run.conversation_id, "turn_id": self._run.turn_id}
-                outcome = await call_tool(
-                    tool, self._run.user_id, arguments, partial(self._journal, call), **ids
-                )
-                return replace(self.calls[-1], result=outcome.result)  # whole
-            return await self._journal(call, already(ToolOutcome(error=f"There is no tool {name}.")))
+            call = ToolCall(id=self._new_id(call_id), name=name, arguments=arguments)
+            kind = asks or self._asks(call)
+            if kind is not None and may_wait:
+                return self._ask(call, kind)
+            self._tell_start(call)
+            if kind is not None:
+                return await self._journal(call, already(ToolOutcome(error=NOBODY_ASKED[kind])))
+            return await self._make(call, own)
 
-    async def _journal(self, call: ToolCall, work: Work[ToolOutcome]) -> ToolCall:
-        """Write the journal's next entry in the transaction of the call's work, and tell that the call has ended."""
+    def _new_id(self, wanted: str | None) -> str:
+        """A model may give an id twice in a turn; ours must tell two calls apart."""
+        number = len(self._ids)
+        id_ = wanted or f"call_{self._run.turn_id}_{number}"
+        if id_ in self._ids:
+            id_ = f"{id_}_{number}"
+        self._ids.add(id_)
+        return id_
 
-        async def effect(session: AsyncSession) -> ToolCall:
-            outcome = await work(session)
-            error = storable(outcome.error) if isinstance(outcome.error, str) else outcome.error
-            return replace(call, result=outcome.result, error=error)
+    def _asks(self, call: ToolCall) -> Asking | None:
+        """What the call has to wait for. Nobody is asked about a call whose arguments do not hold."""
+        tool = self._tools.get(call.name)
+        if isinstance(tool, ClientTool):
+            kind: Asking | None = "client-tool"
+        else:
+            destructive = tool is not None and tool.destructive
+            kind = "approval" if self._approval.needed(call.name, destructive=destructive) else None
+        return kind if kind is None or self._fault(call) is None else None
 
+    def _fault(self, call: ToolCall) -> str | None:
+        match self._tools.get(call.name):
+            case Tool() as tool:
+                return tool.fault(call.arguments)
+            case ExternalTool(parameters=schema):
+                return fault_of_arguments(schema, call.arguments)
+            case ClientTool(parameters=schema):
+                return fault_of_arguments(offer(schema).schema, call.arguments)
+        return None
+
+    def _ask(self, call: ToolCall, kind: Asking) -> ToolCall:
+        approval = Approval(f"approval_{call.id}") if kind == "approval" else None
+        self.pending.append(
+            Pending(
+                id=call.id if approval is None else approval.id,
+                kind=kind,
+                tool_call_id=call.id,
+                name=call.name,
+                arguments=call.arguments,
+            )
+        )
+        self._tell_start(call, kind, approval)
+        return call
+
+    async def _answered(self, asked: Pending, own: Own | None) -> ToolCall:
+        """Make an approved call, or journal the answer that takes its place; once, whatever has died before."""
+        assert self._run.wait is not None  # noqa: S101 - where the calls that were asked come from
+        number = self._run.wait.number
+        if (made := self._made.get(asked.tool_call_id)) is not None:
+            self._tell(ToolEnded(bounded(made), number))
+            return made
+        call = ToolCall(id=asked.tool_call_id, name=asked.name, arguments=asked.arguments)
+        answer = self._run.wait.answers[asked.id]
+        if answer.approved is not True:
+            return await self._journal(call, already(outcome_of(answer)), wait=number)
+        return await self._make(call, own, wait=number)
+
+    async def _make(self, call: ToolCall, own: Own | None, *, wait: int = 0) -> ToolCall:
+        tool = self._tools.get(call.name)
+        if own is None and isinstance(tool, ExternalTool):
+            own = partial(tool.call, call.arguments)
+        if own is not None:
+            if wait:
+                return await self._make_once(call, own, wait)
+            return await self._journal(call, already(await self._call_outside(own)))
+        if isinstance(tool, Tool):
+            ids = {"conversation_id": self._run.conversation_id, "turn_id": self._run.turn_id}
+            outcome = await call_tool(
+                tool, self._run.user_id, call.arguments, partial(self._journal, call, wait=wait), **ids
+            )
+            return replace(self.calls[-1], result=outcome.result)  # whole
+        fault = f"There is no tool {call.name}." if tool is None else self._fault(call)
+        return await self._journal(
+            call, already(ToolOutcome(error=fault or "The call was not made.")), wait=wait
+        )
+
+    async def _make_once(self, call: ToolCall, own: Own, wait: int) -> ToolCall:
+        """Make an approved call outside our database: journaled as begun before, so that no other run repeats it."""
+        position = len(self.calls)
         with self._stopping_clock():
-            done = await self._store.call(self._run, len(self.calls), effect)
-        self.calls.append(bounded(done))
-        self._tell(ToolEnded(self.calls[-1]))
+            await self._store.call(self._run, position, effect_of(call, already(ToolOutcome(error=UNKNOWN))))
+        self.calls.append(replace(call, error=UNKNOWN))
+        try:
+            outcome = ToolOutcome(result=encodable(await own()))
+        except ToolError as error:
+            outcome = ToolOutcome(error=storable(str(error)))
+        done = replace(call, result=outcome.result, error=outcome.error)
+        with self._stopping_clock():
+            await self._store.settle_call(self._run, position, done)
+        self.calls[position] = bounded(done)
+        self._tell(ToolEnded(self.calls[position], wait))
         return done
 
-    def _tell_start(self, call_id: str, name: str, arguments: dict[str, Any]) -> None:
-        self._tell(ToolStarted(id=call_id, name=name, arguments=arguments))
+    async def _journal(self, call: ToolCall, work: Work[ToolOutcome], *, wait: int = 0) -> ToolCall:
+        """Write the journal's next entry in the transaction of the call's work, and tell that the call has ended."""
+        with self._stopping_clock():
+            done = await self._store.call(self._run, len(self.calls), effect_of(call, work))
+        self.calls.append(bounded(done))
+        self._tell(ToolEnded(self.calls[-1], wait))
+        return done
 
-    async def _call_outside(self, call: Callable[[], Awaitable[Any]]) -> ToolOutcome:
+    def _tell_start(
+        self, call: ToolCall, asks: Asking | None = None, approval: Approval | None = None
+    ) -> None:
+        self._tell(
+            ToolStarted(id=call.id, name=call.name, arguments=call.arguments, asks=asks, approval=approval)
+        )
+
+    async def _call_outside(self, call: Own) -> ToolOutcome:
         """Call outside any transaction: one before makes sure that the turn is still ours, one after journals.
 
         A process that dies between the two leaves no entry, so the call is made again: at least once.
@@ -108,6 +221,40 @@ class TurnTools:
             return ToolOutcome(result=encodable(await call()))
         except ToolError as error:
             return ToolOutcome(error=str(error))
+
+
+def spec_of(tool: AnyTool) -> ToolSpec:
+    if not isinstance(tool, ClientTool):
+        return tool.spec
+    offered = offer(tool.parameters)
+    return ToolSpec(
+        name=tool.name,
+        description=offered.describe(tool.description or tool.name),
+        parameters=offered.schema,
+        is_callers=True,
+    )
+
+
+def outcome_of(answer: Answer) -> ToolOutcome:
+    """The outcome of a call that its user has denied, or that the caller has carried out."""
+    if answer.approved is False:
+        return ToolOutcome(
+            error=f"The user did not allow this call{f': {answer.reason}' if answer.reason else '.'}"
+        )
+    if answer.error is not msgspec.UNSET:
+        return ToolOutcome(error=answer.error)
+    return ToolOutcome(result=answer.output)
+
+
+def effect_of(call: ToolCall, work: Work[ToolOutcome]) -> Work[ToolCall]:
+    """The work whose result is the call with its outcome."""
+
+    async def effect(session: AsyncSession) -> ToolCall:
+        outcome = await work(session)
+        error = storable(outcome.error) if isinstance(outcome.error, str) else outcome.error
+        return replace(call, result=outcome.result, error=error)
+
+    return effect
 
 
 def already(outcome: ToolOutcome) -> Work[ToolOutcome]:

@@ -8,15 +8,16 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 from prometheus_client import Gauge
 
 from chatapi.agent.ports import ToolCall
 from chatapi.errors.base import AppError
 from chatapi.errors.database import DatabaseUnavailable
 from chatapi.errors.turns import TurnCancelled
-from chatapi.parts import UIPart
-from chatapi.turns.log import ReasoningAdded, TextAdded, ToolEnded, ToolStarted, TurnEvent, TurnLog
-from chatapi.turns.schemas import ChatAnswer
+from chatapi.parts import Call, Part, Reasoning, Step, Text
+from chatapi.turns.log import Outcome, ReasoningAdded, TextAdded, ToolEnded, ToolStarted, TurnEvent, TurnLog
+from chatapi.turns.schemas import ChatAnswer, WaitingAnswer
 
 HEADERS = {
     "x-vercel-ai-ui-message-stream": "v1",
@@ -29,24 +30,46 @@ DONE = b"data: [DONE]\n\n"
 Chunk = dict[str, Any]
 
 
-async def ui_message_stream(log: TurnLog, streams: Gauge, heartbeat: float) -> AsyncIterator[bytes]:
+async def ui_message_stream(
+    log: TurnLog, streams: Gauge, heartbeat: float, *, after_wait: int = 0
+) -> AsyncIterator[bytes]:
     """The whole turn from its beginning, as it happens; always ended by `finish`, `abort` or `error`, and `[DONE]`.
 
-    `streams` counts the open streams. After `heartbeat` seconds of silence a comment is sent.
+    With `after_wait` only what follows the answers of the turn's wait of this number: the client that has given them
+    shows the rest already, and would show it twice. `streams` counts the open streams. After `heartbeat` seconds of
+    silence a comment is sent.
     """
     chunks = UIMessageChunks()
+    skips = after_wait > 0
     with streams.track_inprogress():
         yield sse(
             [
                 {
                     "type": "start",
                     "messageId": f"turn_{log.turn_id}",  # a resumed message replaces what it resumes
-                    "messageMetadata": {"conversation_id": log.conversation_id, "turn_id": log.turn_id},
+                    "messageMetadata": {
+                        "conversation_id": log.conversation_id,
+                        "turn_id": log.turn_id,
+                        **({"waiting": False} if log.wait else {}),
+                    },
                 }
             ]
         )
         async for events in log.read(heartbeat):
-            yield sse(chunk for event in events for chunk in chunks.of(event)) if events else HEARTBEAT
+            if not events:
+                yield HEARTBEAT
+                continue
+            told: list[Chunk] = []
+            for event in events:
+                if skips and isinstance(event, ToolEnded) and event.wait >= after_wait:
+                    skips = False
+                    chunks.skip_step()
+                found = list(chunks.of(event))
+                told += [] if skips else found
+            if told:
+                yield sse(told)
+        if skips:
+            chunks.skip_step()
         yield sse(chunks.at_end(log.ended, turn_ended=log.outcome is not None)) + DONE
 
 
@@ -62,6 +85,8 @@ class UIMessageChunks:
         self._parts = 0
         self._in_step = False
         self._step_acted = False
+        self._denied: set[str] = set()  # calls that their user has not allowed
+        self._asked: list[Chunk] = []  # requests for approval, which come after the step's outcomes
 
     def of(self, event: TurnEvent) -> Iterator[Chunk]:
         if not isinstance(event, ToolEnded) and event.begins_step:
@@ -76,20 +101,14 @@ class UIMessageChunks:
             case ToolStarted():
                 yield from self._close()
                 yield from self._begin_step()
-                # Without `providerExecuted` the client would take the call for one that it has to answer itself.
-                call = {
-                    "toolCallId": event.id,
-                    "toolName": event.name,
-                    "dynamic": True,
-                    "providerExecuted": True,
-                }
-                yield {"type": "tool-input-start", **call}
-                yield {"type": "tool-input-available", **call, "input": event.arguments}
-            case ToolEnded(call=ended):
+                yield from self._started(event)
+            case ToolEnded(call=ended, wait=wait):
+                if wait:  # the step was over when the wait began
+                    yield from self._end_step()
                 self._step_acted = True
-                yield outcome_of(ended)
+                yield outcome_of(ended, is_denied=ended.id in self._denied)
 
-    def at_end(self, outcome: ChatAnswer | AppError | None, *, turn_ended: bool) -> Iterator[Chunk]:
+    def at_end(self, outcome: Outcome | None, *, turn_ended: bool) -> Iterator[Chunk]:
         """The end of a stream; with `turn_ended` also the turn's, and not only this stream's."""
         yield from self._end_step()
         if turn_ended and (status := status_of(outcome)) is not None:
@@ -98,12 +117,42 @@ class UIMessageChunks:
             case ChatAnswer():
                 reason = outcome.finish_reason or "stop"
                 yield {"type": "finish", "finishReason": reason, "messageMetadata": metadata_of(outcome)}
+            case WaitingAnswer():
+                yield {"type": "finish", "finishReason": "tool-calls", "messageMetadata": {"waiting": True}}
             case TurnCancelled():
                 yield {"type": "abort"}
             case AppError():
                 yield {"type": "error", "errorText": outcome.detail, "problem": outcome.document}
             case None:
                 pass  # unreachable: a log that was read to its end has an outcome
+
+    def skip_step(self) -> None:
+        """End the step without a word, for a client that has seen its end already."""
+        for _ in self._end_step():
+            pass
+
+    def _started(self, event: ToolStarted) -> Iterator[Chunk]:
+        call = {
+            "toolCallId": event.id,
+            "toolName": event.name,
+            "dynamic": True,
+            # Without this the client would take the call for one that it has to answer itself.
+            **({} if event.asks == "client-tool" else {"providerExecuted": True}),
+        }
+        yield {"type": "tool-input-start", **call}
+        yield {"type": "tool-input-available", **call, "input": event.arguments}
+        if (approval := event.approval) is None:
+            return
+        request = {"type": "tool-approval-request", "approvalId": approval.id, "toolCallId": event.id}
+        if approval.approved is msgspec.UNSET:
+            self._asked.append(request)
+            return
+        yield request
+        reason = {} if approval.reason is msgspec.UNSET else {"reason": approval.reason}
+        response = {"type": "tool-approval-response", "approvalId": approval.id}
+        yield {**response, "approved": approval.approved, **reason}
+        if not approval.approved:
+            self._denied.add(event.id)
 
     def _delta(self, kind: str, text: str) -> Iterator[Chunk]:
         if self._open != kind:
@@ -130,52 +179,59 @@ class UIMessageChunks:
 
     def _end_step(self) -> Iterator[Chunk]:
         yield from self._close()
+        yield from self._asked
+        self._asked = []
         if self._in_step:
             self._in_step = self._step_acted = False
             yield {"type": "finish-step"}
 
 
-def ui_parts(events: Iterable[TurnEvent]) -> list[UIPart]:
-    """The parts of the message that a client assembles from these events' stream."""
-    parts: list[UIPart] = []
-    calls: dict[str, UIPart] = {}
+def parts_of(events: Iterable[TurnEvent]) -> list[Part]:
+    """The parts of the message that a client assembles from these events' stream, with texts and calls in full."""
+    parts: list[Part] = []
+    calls: dict[str, int] = {}
     chunks = UIMessageChunks()
     for event in events:
         for chunk in chunks.of(event):
             match chunk:
                 case {"type": "start-step"}:
-                    parts.append({"type": "step-start"})
+                    parts.append(Step())
                 case {"type": "text-start"}:
-                    parts.append({"type": "text", "text": ""})
+                    parts.append(Text(text=""))
                 case {"type": "reasoning-start", "id": id_}:
-                    parts.append({"type": "reasoning", "id": id_, "text": ""})
+                    parts.append(Reasoning(id=id_, text=""))
                 case {"type": "text-delta" | "reasoning-delta", "delta": delta}:
-                    parts[-1]["text"] += delta
-                case {"type": "tool-input-available", "toolCallId": id_, "toolName": name, "input": input_}:
-                    calls[id_] = {
-                        "type": "dynamic-tool",
-                        "toolCallId": id_,
-                        "toolName": name,
-                        "input": input_,
-                    }
-                    parts.append(calls[id_])
+                    last = parts[-1]
+                    assert isinstance(last, Text | Reasoning)  # noqa: S101 - deltas come after their start
+                    parts[-1] = replace(last, text=f"{last.text}{delta}")
                 case _:
                     pass  # its part is there already
+        match event:
+            case ToolStarted(id=id_, name=name, arguments=arguments, asks=asks, approval=approval):
+                calls[id_] = len(parts)
+                parts.append(Call(id_, name, arguments, asks, approval))
+            case ToolEnded(call=call, wait=wait) if wait:
+                place = calls[call.id]
+                parts[place] = replace(parts[place], wait=wait)
+            case _:
+                pass
     return parts
 
 
-def status_of(outcome: ChatAnswer | AppError | None) -> str | None:
+def status_of(outcome: Outcome | None) -> str | None:
     """The status of a turn that ended without an answer; None if it has one, or its end is not stored yet."""
     match outcome:
         case TurnCancelled():
             return "cancelled"
-        case None | ChatAnswer() | DatabaseUnavailable():
+        case None | ChatAnswer() | WaitingAnswer() | DatabaseUnavailable():
             return None
         case AppError():
             return "failed"
 
 
-def outcome_of(call: ToolCall) -> Chunk:
+def outcome_of(call: ToolCall, *, is_denied: bool) -> Chunk:
+    if is_denied:
+        return {"type": "tool-output-denied", "toolCallId": call.id}
     if isinstance(call.error, str):
         return {"type": "tool-output-error", "toolCallId": call.id, "errorText": call.error, "dynamic": True}
     return {"type": "tool-output-available", "toolCallId": call.id, "output": call.result, "dynamic": True}

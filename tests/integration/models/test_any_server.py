@@ -5,7 +5,7 @@ Seen by llama.cpp's llama-server, llama-cpp-python, LiteLLM, `transformers serve
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -74,9 +74,7 @@ class Recorder:
         self,
         name: str,
         arguments: dict[str, Any],
-        *,
-        call_id: str | None = None,
-        own: Callable[[], Awaitable[Any]] | None = None,
+        **_: Any,
     ) -> ToolCall:
         done = ToolCall(id=f"call_1_{len(self.calls)}", name=name, arguments=arguments, result={"ok": True})
         self.calls.append(done)

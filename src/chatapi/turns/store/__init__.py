@@ -2,9 +2,9 @@
 
 from chatapi.db.database import Database
 from chatapi.turns.store.base import TurnStore
-from chatapi.turns.store.rows import Claim, Key, Run, Said, Shown, Stored
+from chatapi.turns.store.rows import Claim, Key, Run, Said, Shown, Stored, Waited
 
-__all__ = ["Claim", "Key", "Run", "Said", "Shown", "Stored", "TurnStore", "turn_store"]
+__all__ = ["Claim", "Key", "Run", "Said", "Shown", "Stored", "TurnStore", "Waited", "turn_store"]
 
 
 def turn_store(database: Database) -> TurnStore:

@@ -9,10 +9,19 @@ from chatapi.agent.ports import ToolCall
 from chatapi.db.database import Database
 from chatapi.db.models import Turn
 from chatapi.db.owner import EVERYONE
-from chatapi.turns.schemas import AnswerAnew, ChatAnswer, ChatRequest
-from chatapi.turns.store import begin, end, journal, live
+from chatapi.turns.schemas import (
+    Answer,
+    AnswerAnew,
+    ChatAnswer,
+    ChatRequest,
+    WaitingAnswer,
+    WaitingTurn,
+)
+from chatapi.turns.store import answers, begin, end, journal, live, waits
+from chatapi.turns.store.answers import Given, Waiting
 from chatapi.turns.store.live import Chunk, Ending, Place
-from chatapi.turns.store.rows import Claim, Key, Run, Said, Shown, Stored
+from chatapi.turns.store.rows import Claim, Ended, Key, Run, Said, Shown, Stored, Waited
+from chatapi.turns.store.waits import Due, Look
 
 
 class TurnStore:
@@ -47,7 +56,7 @@ class TurnStore:
         is_retry: bool,  # noqa: FBT001 - `Database.tried` passes it by position
     ) -> Run | Stored:
         async with self._database.transaction(user_id) as session:
-            if is_retry and (run := await begin.begun(session, user_id, claim)) is not None:
+            if is_retry and (run := await begin.begun(session, user_id, claim, request.offered)) is not None:
                 return run
             return await begin.begin(session, user_id, request, key, claim)
 
@@ -89,6 +98,44 @@ class TurnStore:
 
         await self._database.run(run.user_id, work)
 
+    async def wait(self, run: Run, said: Said, waiting: Waiting) -> WaitingAnswer:
+        """Let the turn wait for answers; raises `TurnCancelled` as `finish` does."""
+        return await self._database.run(
+            run.user_id,
+            lambda session: answers.wait(session, run, said, waiting),
+            lambda session: answers.waited(session, run),
+        )
+
+    async def answer(
+        self, user_id: str, turn_id: int, given: Sequence[Answer], key: Key | None, claim: Claim
+    ) -> Run | WaitingAnswer | Given:
+        """Store answers to calls for which a turn waits. If all have one, the turn is the claim's to run.
+
+        Otherwise the rest of what is pending is returned. Answers that were given before change nothing, but run the
+        turn again if the run that they had begun has failed or died.
+        Raises `TurnNotFound`, `NotWaiting`, `Invalid`, `KeyReused` and `TurnSuperseded`.
+        """
+        return await self._database.run(
+            user_id, lambda session: answers.answer(session, user_id, turn_id, given, key, claim)
+        )
+
+    async def waiting(self, user_id: str, limit: int, before: int | None) -> Sequence[WaitingTurn]:
+        """The user's turns that wait, newest first."""
+        return await self._database.run(user_id, lambda session: waits.page(session, user_id, limit, before))
+
+    async def waits_due(self, limit: int) -> Look:
+        """Everybody's turns that wait; finds `limit` whose time is over at the most."""
+        return await self._database.run(EVERYONE, lambda session: waits.look(session, limit))
+
+    async def expire(self, due: Due) -> Ended | None:
+        """End a turn whose time to wait is over; None if it has ended already."""
+
+        async def work(session: AsyncSession) -> Ended | None:
+            await end.touch_conversation(session, due.user_id, due.conversation_id)
+            return await end.end_wait(session, due.user_id, due.turn_id, "expired")
+
+        return await self._database.run(due.user_id, work)
+
     async def cancel(self, run: Run, said: Said) -> None:
         """End the turn as cancelled; keep what it had said and done, also for later history."""
 
@@ -102,12 +149,14 @@ class TurnStore:
         """End the turns of these runs as abandoned; returns the runs that had one."""
         return await self._database.run(EVERYONE, lambda session: end.fail_runs(session, run_ids))
 
-    async def request_cancel(self, user_id: str, turn_id: int) -> None:
-        """Ask the process that runs the turn to end it, or end it here if that process is dead.
+    async def request_cancel(self, user_id: str, turn_id: int) -> Ended | None:
+        """Ask the process that runs the turn to end it, or end it here if that process is dead or the turn waits.
 
         Raises `TurnNotFound` and `TurnEnded`.
         """
-        await self._database.run(user_id, lambda session: end.request_cancel(session, user_id, turn_id))
+        return await self._database.run(
+            user_id, lambda session: end.request_cancel(session, user_id, turn_id)
+        )
 
     async def runs_to_stop(self, run_ids: Sequence[str]) -> set[str]:
         """The runs that were asked to end, or whose turn is no longer theirs."""
@@ -134,6 +183,10 @@ class TurnStore:
 
         return await self._database.run(run.user_id, work, look_up)
 
+    async def settle_call(self, run: Run, position: int, call: ToolCall) -> None:
+        """Give the outcome of a call that was journaled when it began; raises `TurnCancelled` as `hold` does."""
+        await self._database.run(run.user_id, lambda session: journal.settle(session, run, position, call))
+
     async def find(self, user_id: str, conversation_id: int, turn_id: int | None) -> Turn | None:
         """The turn with this id, or else the conversation's active turn; None when no turn is active.
 
@@ -146,6 +199,14 @@ class TurnStore:
     async def write_chunks(self, chunks: Sequence[Chunk]) -> set[str]:
         """Store chunks for readers elsewhere; returns the ids of the runs that still have their turn."""
         return await self._database.run(EVERYONE, lambda session: live.write(session, chunks))
+
+    async def waited(self, turn: Turn) -> Waited | None:
+        """The wait from which the turn's run went on, if it runs and has waited."""
+        if turn.status != "running" or turn.waits:
+            return None
+        return await self._database.run(
+            turn.user_id, lambda session: waits.answered(session, turn.user_id, turn.id)
+        )
 
     async def news(self, places: Sequence[Place]) -> tuple[Sequence[Chunk], dict[str, Ending]]:
         """The chunks since these places, and by run id the endings of the turns that have ended."""

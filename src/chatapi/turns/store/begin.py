@@ -4,12 +4,13 @@ It uses Core statements instead of flushing objects, because a turn's cost is it
 order, conversation before turn, so that no two transactions wait for each other.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.db.models import RUNNING, Conversation, Message, Turn, now
+from chatapi.db.models import RUNNING, WAITING, Conversation, Message, Turn, now
 from chatapi.db.services import insert_unless_there, remember_user
 from chatapi.errors.turns import (
     KeyInProgress,
@@ -19,14 +20,15 @@ from chatapi.errors.turns import (
     TurnNotFound,
     TurnSuperseded,
 )
-from chatapi.turns.schemas import AnswerAnew, ChatRequest
-from chatapi.turns.store import live
-from chatapi.turns.store.end import fail_abandoned, touch_conversation
+from chatapi.turns.schemas import AnswerAnew, ChatRequest, ClientTool
+from chatapi.turns.store import live, waits
+from chatapi.turns.store.end import end_wait, fail_abandoned, touch_conversation
 from chatapi.turns.store.history import read_history
 from chatapi.turns.store.journal import read_journal
 from chatapi.turns.store.rows import (
     USER,
     Claim,
+    Ended,
     Key,
     Run,
     Stored,
@@ -44,7 +46,7 @@ async def begin(
     session: AsyncSession, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None, claim: Claim
 ) -> Run | Stored:
     """As `TurnStore.begin`, in a transaction that is under way."""
-    if (again := await begin_again(session, user_id, key, claim)) is not None:
+    if (again := await begin_again(session, user_id, request, key, claim)) is not None:
         return again
     if isinstance(request, AnswerAnew):
         return await begin_anew(session, user_id, request, key, claim)
@@ -52,12 +54,12 @@ async def begin(
 
 
 async def begin_again(
-    session: AsyncSession, user_id: str, key: Key | None, claim: Claim
+    session: AsyncSession, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None, claim: Claim
 ) -> Run | Stored | None:
     """As `begin` for a key that was seen before; None for any other."""
     if key is None or (turn := await _turn_of_key(session, user_id, key)) is None:
         return None
-    return await _again(session, turn, key, claim)
+    return await _again(session, turn, request, key, claim)
 
 
 async def begin_new(
@@ -69,15 +71,13 @@ async def begin_new(
     alternative_of: int | None = None,
 ) -> Run:
     """As `begin`, for a key that was not seen before."""
+    ended: Sequence[Ended] = ()
     if request.conversation_id is None:
         conversation_id = await _new_conversation(session, user_id)
     else:
         conversation_id = request.conversation_id
         await touch_conversation(session, user_id, conversation_id)
-        # A running turn whose process has died blocks nobody.
-        await fail_abandoned(
-            session, Turn.user_id == user_id, Turn.conversation_id == conversation_id, ~turn_is_alive
-        )
+        ended = await make_way(session, user_id, conversation_id)
 
     columns = new_turn(
         user_id=user_id,
@@ -109,10 +109,27 @@ async def begin_new(
         user_id=user_id,
         conversation_id=conversation_id,
         message=request.message,
+        client_tools=request.offered,
+        ended=ended,
         history=await read_history(
             session, user_id, conversation_id, turns=claim.history, before=alternative_of or turn_id
         ),
     )
+
+
+async def make_way(session: AsyncSession, user_id: str, conversation_id: int) -> list[Ended]:
+    """End a turn whose process has died, or that waits for answers; returns the waits that this has ended."""
+    ended = []
+    of_conversation = (Turn.user_id == user_id, Turn.conversation_id == conversation_id)
+    running = await session.execute(
+        select(Turn.id, Turn.worker_id, turn_is_alive).where(*of_conversation, Turn.status == RUNNING)
+    )
+    for turn_id, worker_id, is_alive in running.all():
+        if worker_id == WAITING:
+            ended.append(await end_wait(session, user_id, turn_id, "superseded"))
+        elif not is_alive:
+            await fail_abandoned(session, *of_conversation, ~turn_is_alive)
+    return [wait for wait in ended if wait is not None]
 
 
 async def begin_anew(
@@ -142,7 +159,7 @@ async def begin_anew(
     return await begin_new(
         session,
         user_id,
-        ChatRequest(message=message, conversation_id=turn.conversation_id),
+        ChatRequest(message=message, conversation_id=turn.conversation_id, client_tools=request.client_tools),
         key,
         claim,
         alternative_of=first,
@@ -164,13 +181,17 @@ async def seen(session: AsyncSession, user_id: str, key: Key) -> Stored | None:
     return answer
 
 
-async def begun(session: AsyncSession, user_id: str, claim: Claim) -> Run | None:
+async def begun(
+    session: AsyncSession, user_id: str, claim: Claim, offered: Sequence[ClientTool]
+) -> Run | None:
     """The run that `begin` made of this claim, if its COMMIT went through."""
     turn = await session.scalar(select(Turn).where(Turn.run_id == claim.run_id, Turn.user_id == user_id))
-    return None if turn is None else await _run_of(session, turn, claim)
+    return None if turn is None else await run_of(session, turn, claim, offered)
 
 
-async def _again(session: AsyncSession, turn: Turn, key: Key, claim: Claim) -> Run | Stored:
+async def _again(
+    session: AsyncSession, turn: Turn, request: ChatRequest | AnswerAnew, key: Key, claim: Claim
+) -> Run | Stored:
     """A request whose key was seen before."""
     if (answer := await _settled(session, turn, key)) is not None:
         return answer
@@ -208,7 +229,7 @@ async def _again(session: AsyncSession, turn: Turn, key: Key, claim: Claim) -> R
             Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "assistant"
         )
     )
-    return await _run_of(session, turn, claim)
+    return await run_of(session, turn, claim, request.offered)
 
 
 async def _settled(session: AsyncSession, turn: Turn, key: Key) -> Stored | None:
@@ -217,12 +238,19 @@ async def _settled(session: AsyncSession, turn: Turn, key: Key) -> Stored | None
         raise KeyReused
     if turn.status == "completed":
         return await answer_of(session, turn)
+    if turn.waits and (wait := await waits.open_wait(session, turn.user_id, turn.id)) is not None:
+        return Stored(answer=await waits.told(session, wait), events=waits.events_of(wait))
     if turn.status == "cancelled":
         raise TurnCancelled().with_turn(turn.id, turn.conversation_id)
     return None
 
 
-async def _run_of(session: AsyncSession, turn: Turn, claim: Claim) -> Run:
+async def run_of(session: AsyncSession, turn: Turn, claim: Claim, offered: Sequence[ClientTool] = ()) -> Run:
+    """The claim's run of a turn that has begun before; it goes on from the last wait that was answered.
+
+    `offered` are the caller's tools, if the turn has not waited.
+    """
+    wait = await waits.answered(session, turn.user_id, turn.id)
     return Run(
         turn_id=turn.id,
         run_id=claim.run_id,
@@ -237,6 +265,8 @@ async def _run_of(session: AsyncSession, turn: Turn, claim: Claim) -> Run:
             before=turn.alternative_of or turn.id,
         ),
         journal=await read_journal(session, turn.user_id, turn.id),
+        client_tools=offered if wait is None else wait.client_tools,
+        wait=wait,
     )
 
 

@@ -4,24 +4,26 @@ Locks are taken in one order, conversation before turn, so that no two transacti
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy import ColumnElement, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.db.models import RUNNING, Conversation, Message, Turn, now
+from chatapi.db.models import RUNNING, WAITING, Conversation, Message, Turn, now
 from chatapi.db.paging import MAX_ID
 from chatapi.errors.domains import ConversationNotFound
-from chatapi.errors.turns import TurnCancelled, TurnEnded, TurnNotFound
+from chatapi.errors.turns import TurnCancelled, TurnEnded, TurnNotFound, WaitExpired
 from chatapi.parts import bounded
-from chatapi.turns.log import ReasoningAdded, ToolStarted, TurnEvent, text_of
+from chatapi.turns.log import ReasoningAdded, ToolEnded, ToolStarted, TurnEvent, text_of
+from chatapi.turns.replay import denied
 from chatapi.turns.schemas import ChatAnswer
-from chatapi.turns.store import live
+from chatapi.turns.store import live, waits
 from chatapi.turns.store.journal import read_journal
 from chatapi.turns.store.rows import (
     ABANDONED,
     ASSISTANT,
+    Ended,
     Run,
     Said,
     answer_of,
@@ -38,14 +40,15 @@ from chatapi.turns.store.rows import (
 async def finish(session: AsyncSession, run: Run, said: Said) -> ChatAnswer:
     """Store the answer and end the turn; raises `TurnCancelled` when it is no longer ours."""
     await end(session, run, "completed", said)
-    message_id = await store_answer(session, run.user_id, run.conversation_id, run.turn_id, said)
+    store = store_answer if run.wait is None else replace_answer
+    message_id = await store(session, run.user_id, run.conversation_id, run.turn_id, said)
     return to_answer(run, message_id, said)
 
 
 async def finish_cancelled(session: AsyncSession, run: Run, said: Said) -> None:
     """End the turn as cancelled, and keep what it had said and done; raises `TurnCancelled` as `finish` does."""
     await end(session, run, "cancelled", said)
-    await keep(session, run.user_id, run.conversation_id, run.turn_id, said.events)
+    await keep_of(session, run, said.events, "cancelled")
 
 
 async def fail(session: AsyncSession, run: Run, said: Said, error: dict[str, Any]) -> None:
@@ -54,7 +57,7 @@ async def fail(session: AsyncSession, run: Run, said: Said, error: dict[str, Any
     The user's message and what the turn had said and done stay and are shown, but no model ever sees them.
     """
     await end(session, run, "failed", said, error)
-    await keep(session, run.user_id, run.conversation_id, run.turn_id, said.events)
+    await keep_of(session, run, said.events, "failed")
 
 
 async def finished(session: AsyncSession, run: Run) -> ChatAnswer | None:
@@ -63,7 +66,7 @@ async def finished(session: AsyncSession, run: Run) -> ChatAnswer | None:
         select(Turn).where(Turn.id == run.turn_id, Turn.run_id == run.run_id, Turn.status == "completed")
     )
     stored = None if turn is None else await answer_of(session, turn)
-    return None if stored is None else stored.answer
+    return stored.answer if stored is not None and isinstance(stored.answer, ChatAnswer) else None
 
 
 async def fail_runs(session: AsyncSession, run_ids: Sequence[str]) -> set[str]:
@@ -71,8 +74,10 @@ async def fail_runs(session: AsyncSession, run_ids: Sequence[str]) -> set[str]:
     return await fail_abandoned(session, Turn.run_id.in_(run_ids))
 
 
-async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> None:
+async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> Ended | None:
     """Ask the process that runs the turn to end it; if that is dead, end it here and keep what it wrote down.
+
+    A turn that waits ends here, too, and its wait is returned.
 
     Raises `TurnNotFound` and `TurnEnded`.
     """
@@ -80,6 +85,8 @@ async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> N
     if turn is None:
         raise TurnNotFound(turn_id)
     await touch_conversation(session, user_id, turn.conversation_id)
+    if (ended := await end_wait(session, user_id, turn_id, "cancelled")) is not None:
+        return ended
     asked = await session.scalar(
         update(Turn)
         .where(Turn.id == turn_id, Turn.user_id == user_id, Turn.status == RUNNING)
@@ -96,6 +103,7 @@ async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> N
     )
     if abandoned is not None:
         await keep_written(session, user_id, turn.conversation_id, turn_id, abandoned)
+    return None
 
 
 async def runs_to_stop(session: AsyncSession, run_ids: Sequence[str]) -> set[str]:
@@ -158,28 +166,88 @@ async def end(
         raise TurnCancelled
 
 
+async def keep_of(session: AsyncSession, run: Run, events: Sequence[TurnEvent], status: str) -> None:
+    """As `keep`, for a turn that this run has ended."""
+    await keep(
+        session,
+        run.user_id,
+        run.conversation_id,
+        run.turn_id,
+        denied(events, status),
+        replaces=run.wait is not None,
+    )
+
+
 async def keep(
-    session: AsyncSession, user_id: str, conversation_id: int, turn_id: int, events: Sequence[TurnEvent]
+    session: AsyncSession,
+    user_id: str,
+    conversation_id: int,
+    turn_id: int,
+    events: Sequence[TurnEvent],
+    *,
+    replaces: bool,
 ) -> None:
     """Store what a turn that ended without an answer had said and done, if anything.
 
-    The calls come from the journal alone, because the turn may have ended during the COMMIT of a call. No provider's
-    state is stored: a provider cannot go on from an answer that broke off.
+    The calls come from the journal, because the turn may have ended during the COMMIT of a call; only those that were
+    never made come from the events. No provider's state is stored: a provider cannot go on from an answer that broke
+    off. `replaces`: the turn has waited, and so has a message already.
     """
     calls = [bounded(call) for call in await read_journal(session, user_id, turn_id)]
+    made = {call.id for call in calls}
+    calls += [event.call for event in events if isinstance(event, ToolEnded) and event.call.id not in made]
     acted = any(isinstance(event, ReasoningAdded | ToolStarted) for event in events)
     if calls or acted or text_of(events).strip():
-        said = Said(events=events, tool_calls=calls)
-        await store_answer(session, user_id, conversation_id, turn_id, said)
+        store = replace_answer if replaces else store_answer
+        await store(session, user_id, conversation_id, turn_id, Said(events=events, tool_calls=calls))
 
 
 async def keep_written(
     session: AsyncSession, user_id: str, conversation_id: int, turn_id: int, run_id: str
 ) -> None:
     """As `keep`, for a run whose process is dead: only what it wrote down is left."""
+    before = await waits.answered(session, user_id, turn_id)
     run = live.Place(turn_id=turn_id, conversation_id=conversation_id, run_id=run_id, position=0)
-    await keep(session, user_id, conversation_id, turn_id, await live.said(session, run))
+    events = [*(() if before is None else before.events), *await live.said(session, run)]
+    await keep(
+        session,
+        user_id,
+        conversation_id,
+        turn_id,
+        denied(events, "failed"),
+        replaces=before is not None,
+    )
     await live.drop(session, user_id, turn_id)
+
+
+async def end_wait(
+    session: AsyncSession, user_id: str, turn_id: int, by: Literal["superseded", "expired", "cancelled"]
+) -> Ended | None:
+    """End the turn in the middle of its wait, with its conversation locked; None if it does not wait.
+
+    What it had said and done is kept, and its calls are denied.
+    """
+    row = await waits.open_wait(session, user_id, turn_id)
+    if row is None:
+        return None
+    ended_at = now()
+    ended = await session.scalar(
+        update(Turn)
+        .where(Turn.id == turn_id, Turn.user_id == user_id, Turn.status == RUNNING, Turn.worker_id == WAITING)
+        .values(
+            status={"superseded": "completed", "expired": "failed", "cancelled": "cancelled"}[by],
+            error=WaitExpired().stored if by == "expired" else None,
+            finished_at=ended_at,
+        )
+        .returning(Turn.id)
+    )
+    if ended is None:
+        return None
+    row.ended_at, row.ended_by = ended_at, by
+    await session.flush()
+    events = denied(waits.to_waited(row).events, by, wait=row.number)
+    await keep(session, user_id, row.conversation_id, turn_id, events, replaces=True)
+    return Ended(by=by, seconds=(ended_at - row.began_at).total_seconds())
 
 
 async def store_answer(
@@ -198,3 +266,15 @@ async def store_answer(
         at=now(),
     )
     return (await session.execute(insert(Message).values(columns).returning(Message.id))).scalar_one()
+
+
+async def replace_answer(
+    session: AsyncSession, user_id: str, conversation_id: int, turn_id: int, said: Said
+) -> int:
+    """As `store_answer`, in the place of what was stored when the turn began to wait."""
+    await session.execute(
+        delete(Message).where(
+            Message.turn_id == turn_id, Message.user_id == user_id, Message.role == "assistant"
+        )
+    )
+    return await store_answer(session, user_id, conversation_id, turn_id, said)

@@ -1,7 +1,7 @@
 """The journal: a call of a tool and its effect are one transaction."""
 
 from msgspec import UNSET
-from sqlalchemy import insert, literal, select
+from sqlalchemy import insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import ToolCall
@@ -47,6 +47,23 @@ async def record_call(session: AsyncSession, run: Run, position: int, call: Tool
     )
     if recorded is None:
         raise TurnCancelled
+
+
+async def settle(session: AsyncSession, run: Run, position: int, call: ToolCall) -> None:
+    """Write the outcome of a call that was journaled when it began; raises `TurnCancelled` as `hold` does."""
+    await hold(session, run)
+    await session.execute(
+        update(ToolCallEntry)
+        .where(
+            ToolCallEntry.turn_id == run.turn_id,
+            ToolCallEntry.user_id == run.user_id,
+            ToolCallEntry.position == position,
+        )
+        .values(
+            result=None if call.result is UNSET else call.result,
+            error=None if call.error is UNSET else call.error,
+        )
+    )
 
 
 async def read_journal(session: AsyncSession, user_id: str, turn_id: int) -> list[ToolCall]:

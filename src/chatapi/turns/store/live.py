@@ -12,15 +12,15 @@ from msgspec import Struct
 from sqlalchemy import and_, delete, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.db.models import RUNNING, Conversation, Turn, TurnChunk
+from chatapi.db.models import RUNNING, WAITING, Conversation, Turn, TurnChunk, Wait
 from chatapi.db.paging import MAX_ID
 from chatapi.db.services import insert_unless_there
-from chatapi.errors.base import AppError, restored
+from chatapi.errors.base import restored
 from chatapi.errors.domains import ConversationNotFound
 from chatapi.errors.turns import TurnCancelled, TurnNotFound
-from chatapi.turns.log import TurnEvent
+from chatapi.turns.log import Outcome, TurnEvent
 from chatapi.turns.replay import joined
-from chatapi.turns.schemas import ChatAnswer
+from chatapi.turns.store import waits
 from chatapi.turns.store.rows import ABANDONED, answer_of, turn_is_alive
 
 
@@ -46,7 +46,7 @@ class Place(Struct, frozen=True, kw_only=True):
 class Ending(NamedTuple):
     """How a turn ended, and the events that were stored of it, if any."""
 
-    outcome: ChatAnswer | AppError
+    outcome: Outcome
     events: Sequence[TurnEvent] = ()
 
 
@@ -122,6 +122,7 @@ async def news_and_ends(
         select(Turn.run_id).where(
             Turn.run_id.in_([place.run_id for place in places]),
             Turn.status == RUNNING,
+            Turn.worker_id != WAITING,
             turn_is_alive,
         )
     )
@@ -135,6 +136,10 @@ async def ending(session: AsyncSession, place: Place) -> Ending:
     turn = await session.scalar(select(Turn).where(Turn.id == place.turn_id))
     if turn is None:  # deleted with its conversation
         return Ending(TurnCancelled())
+    if turn.waits or turn.run_id != place.run_id:
+        of_run = select(Wait).where(Wait.turn_id == place.turn_id, Wait.run_id == place.run_id)
+        if (wait := await session.scalar(of_run)) is not None:
+            return Ending(await waits.told(session, wait), waits.events_of(wait))
     if turn.run_id != place.run_id or turn.status == "running":
         return Ending(restored(ABANDONED))
     stored = await answer_of(session, turn)

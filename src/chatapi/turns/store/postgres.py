@@ -109,6 +109,7 @@ class PostgresTurnStore(TurnStore):
             user_id=user_id,
             conversation_id=conversation_id,
             message=request.message,
+            client_tools=request.offered,
             history=to_history(row[2:] for row in rows) if first and first[0] else [],
         )
 
@@ -119,7 +120,9 @@ class PostgresTurnStore(TurnStore):
         shown: Shown,
         is_retry: bool,  # noqa: FBT001 - as in `TurnStore`
     ) -> ChatAnswer:
-        if shown == "being written":  # the statement might not see what it should delete
+        if (
+            shown == "being written" or run.wait is not None
+        ):  # the statement might not see what it should delete
             return await super()._finish(run, said, shown, is_retry)
         rows = await self._database.statement(
             FINISH if shown == "nothing" else FINISH_SHOWN,

@@ -1,6 +1,6 @@
 """The store's values, and the columns and conditions that all its statements share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Literal, TypeAlias
 
@@ -14,10 +14,19 @@ from chatapi.db.clock import utc_now
 from chatapi.db.models import RUNNING, Message, Turn, Worker
 from chatapi.errors.turns import Interrupted
 from chatapi.parts import Part, outlined
-from chatapi.turns.log import TurnEvent, text_of
+from chatapi.turns.log import TurnEvent, TurnLog, text_of
 from chatapi.turns.replay import events_of, joined
-from chatapi.turns.schemas import AnswerAnew, ChatAnswer, ChatRequest
-from chatapi.turns.ui_stream import ui_parts
+from chatapi.turns.schemas import (
+    Answer,
+    AnswerAnew,
+    AnswersRequest,
+    ChatAnswer,
+    ChatRequest,
+    ClientTool,
+    Pending,
+    WaitingAnswer,
+)
+from chatapi.turns.ui_stream import parts_of
 
 turn_is_alive = exists().where(Worker.id == Turn.worker_id, Worker.lease_until > utc_now())
 ABANDONED = Interrupted("The process that ran this turn ended.").stored
@@ -34,8 +43,38 @@ class Claim(Struct, frozen=True, kw_only=True):
     history: int
 
 
+WaitEnd: TypeAlias = Literal["answered", "superseded", "expired", "cancelled"]
+
+
+class Ended(Struct, frozen=True, kw_only=True):
+    """A wait that has ended, and how long it was."""
+
+    by: WaitEnd
+    seconds: float
+
+
+class Waited(Struct, frozen=True, kw_only=True):
+    """The wait from which a run goes on: `events` are what the turn had said and done, `state` is the agent's."""
+
+    number: int
+    calls: Sequence[Pending]
+    answers: Mapping[str, Answer]
+    events: Sequence[TurnEvent]
+    state: Any
+    client_tools: Sequence[ClientTool]
+
+    @property
+    def approved(self) -> Sequence[str]:
+        """The ids of the calls that the user has allowed."""
+        return [each.tool_call_id for each in self.calls if self.answers[each.id].approved is True]
+
+
 class Run(Struct, frozen=True, kw_only=True):
-    """One run of a turn, by one process. `journal` has the calls of the turn's earlier runs."""
+    """One run of a turn, by one process. `journal` has the calls of the turn's earlier runs.
+
+    `wait` is there when the turn has waited for answers, and goes on with them. `ended` are the waits that ended when
+    the run began.
+    """
 
     turn_id: int
     run_id: str
@@ -44,6 +83,9 @@ class Run(Struct, frozen=True, kw_only=True):
     message: str
     history: Sequence[HistoryMessage]
     journal: Sequence[ToolCall] = ()
+    client_tools: Sequence[ClientTool] = ()
+    wait: Waited | None = None
+    ended: Sequence[Ended] = ()
 
 
 class Key(Struct, frozen=True, kw_only=True):
@@ -53,7 +95,7 @@ class Key(Struct, frozen=True, kw_only=True):
     request_hash: str
 
     @classmethod
-    def of(cls, value: str, request: ChatRequest | AnswerAnew) -> "Key":
+    def of(cls, value: str, request: ChatRequest | AnswerAnew | AnswersRequest) -> "Key":
         """The fingerprint covers what tells requests apart: the parsed body, and the turn that is answered anew."""
         return cls(value=value, request_hash=sha256(msgspec.json.encode(request)).hexdigest())
 
@@ -76,8 +118,15 @@ class Said(Struct, frozen=True, kw_only=True):
 class Stored(Struct, frozen=True, kw_only=True):
     """What is stored of a turn's answer, and the events that its stream is made of again."""
 
-    answer: ChatAnswer
+    answer: ChatAnswer | WaitingAnswer
     events: Sequence[TurnEvent]
+
+    def log(self) -> TurnLog:
+        """The log of a turn that was answered before."""
+        log = TurnLog(self.answer.turn_id, self.answer.conversation_id, replayed=True)
+        log.add(*self.events)
+        log.end(self.answer)
+        return log
 
 
 Shown: TypeAlias = Literal["nothing", "written", "being written"]
@@ -187,7 +236,7 @@ def finish_values(run: Run, said: Said, at: Any) -> dict[str, Any]:
 
 def outline_of(said: Said, response: str) -> list[Part] | None:
     """The outline of the answer's parts, if it needs one."""
-    return outlined(ui_parts(joined(said.events)), response, said.tool_calls)
+    return outlined(parts_of(joined(said.events)), response, said.tool_calls)
 
 
 def to_json(value: Any) -> str | None:

@@ -85,6 +85,7 @@ class SqliteTurnStore(TurnStore):
             user_id=user_id,
             conversation_id=conversation_id,
             message=request.message,
+            client_tools=request.offered,
             history=to_history(
                 (role, content, calls, None if state is None else msgspec.json.decode(state))
                 for _, role, content, calls, state in history
@@ -98,6 +99,8 @@ class SqliteTurnStore(TurnStore):
         shown: Shown,
         is_retry: bool,  # noqa: FBT001 - as in `TurnStore`
     ) -> ChatAnswer:
+        if run.wait is not None:
+            return await super()._finish(run, said, shown, is_retry)
         values = finish_values(run, said, moment())
         message_id = await self._database.at_once(
             lambda transaction: finish(transaction, values, was_shown=shown != "nothing")

@@ -1,0 +1,108 @@
+"""Begins turns, each in a task of its own, so that a client that hangs up ends its request and not its turn."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from secrets import token_hex
+from typing import Any, TypeVar
+
+from chatapi.agent.approval import ApprovalPolicy
+from chatapi.agent.ports import Agent
+from chatapi.agent.tools import ExternalTool, ExternalToolSource, Tool
+from chatapi.errors.database import DatabaseUnavailable
+from chatapi.patience import Patience
+from chatapi.settings import Settings
+from chatapi.turns.expiry import Expiry
+from chatapi.turns.lease import Lease
+from chatapi.turns.log import TurnLog
+from chatapi.turns.measures import MeasuredAgent, Telemetry, measuring
+from chatapi.turns.runner import Runner
+from chatapi.turns.store import Claim, Run, TurnStore
+from chatapi.turns.supervisor import Supervisor
+
+T = TypeVar("T")
+
+
+class Launcher:
+    """Claims turns for this process, and runs them."""
+
+    def __init__(
+        self,
+        store: TurnStore,
+        supervisor: Supervisor,
+        lease: Lease,
+        expiry: Expiry,
+        agent: Agent,
+        tools: Sequence[Tool[Any]],
+        external: ExternalToolSource,
+        settings: Settings,
+        patience: Patience,
+        telemetry: Telemetry,
+    ) -> None:
+        self._store = store
+        self._supervisor = supervisor
+        self._lease = lease
+        self._expiry = expiry
+        self._agent = MeasuredAgent(agent, telemetry)
+        self._own_tools = {tool.name: tool for tool in tools}
+        self._external = external
+        self._settings = settings
+        self._approval = ApprovalPolicy.of(settings.tool_approval)
+        self._patience = patience
+        self._telemetry = telemetry
+
+    @property
+    def tools(self) -> dict[str, Tool[Any] | ExternalTool]:
+        """The service's tools at this moment: those of MCP servers come and go."""
+        return {**self._external(), **self._own_tools}
+
+    async def launch(self, begin: Callable[[], Awaitable[Run | T]]) -> TurnLog | T:
+        """Begin a turn and run it to its end; returns its log once it has begun, or what `begin` found instead."""
+        begun: asyncio.Future[TurnLog | T] = asyncio.get_running_loop().create_future()
+        self._supervisor.spawn(self._telemetry.turn(self._turn, begin, begun))
+        return await begun
+
+    async def _turn(
+        self, begin: Callable[[], Awaitable[Run | T]], begun: "asyncio.Future[TurnLog | T]"
+    ) -> None:
+        try:
+            run = await begin()
+        except Exception as error:  # noqa: BLE001 - it is the client's to see
+            if not begun.cancelled():
+                begun.set_exception(error)
+                begun.exception()  # marks it as seen: the client that would see it may have gone
+            return
+        except asyncio.CancelledError:
+            begun.cancel()
+            raise
+        if not isinstance(run, Run):
+            give(begun, run)
+            return
+        for ended in run.ended:
+            self._expiry.ended(ended)
+        runner = Runner(
+            run, self._store, self._agent, self.tools, self._approval, self._patience, self._settings
+        )
+        give(begun, runner.log)
+        await self._supervisor.look_after(runner)
+        self._expiry.wake(at_once=runner.waits)
+
+    async def claim(self, begin: Callable[[Claim], Awaitable[T]]) -> T:
+        """Begin with a claim of this process."""
+        with measuring("store"):
+            await self._lease.ensure()
+            claim = Claim(
+                run_id=token_hex(16),
+                worker_id=self._lease.id,
+                model=self._agent.model,
+                history=self._settings.chat_history_limit // 2,  # a question and its answer
+            )
+            try:
+                return await begin(claim)
+            except DatabaseUnavailable:
+                self._supervisor.lose(claim.run_id)
+                raise
+
+
+def give(begun: "asyncio.Future[T]", value: T) -> None:
+    if not begun.cancelled():  # by a client that has gone
+        begun.set_result(value)
