@@ -377,11 +377,13 @@ class Turn:
 
 def foreign(step: Step, candidate: Candidate, ids: CallIds) -> Iterator[JSONObject]:
     """A step that another provider's model answered, in the plain form."""
-    if step.answer.text.strip():
-        yield candidate.format.said(step.answer.text)
+    text = step.answer.text if step.answer.text.strip() else ""
+    if text and not step.results:
+        yield candidate.format.said(text)
     for call, made in step.results:
         renamed = Call(id=ids.make(made.id), name=call.name, arguments=call.arguments)
-        yield from candidate.format.called([renamed])
+        yield from candidate.format.called([renamed], text)
+        text = ""  # two messages of a model in a row are refused by some APIs
         yield from candidate.format.results([(renamed, made)])
 
 

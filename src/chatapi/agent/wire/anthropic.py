@@ -123,8 +123,9 @@ class Messages:
     def said(self, text: str) -> JSONObject:
         return {"role": "assistant", "content": [{"type": "text", "text": text}]}
 
-    def called(self, calls: Sequence[Call]) -> Sequence[JSONObject]:
-        return [{"role": "assistant", "content": [tool_use(call) for call in calls]}]
+    def called(self, calls: Sequence[Call], text: str = "") -> Sequence[JSONObject]:
+        said = [{"type": "text", "text": text}] if text else []
+        return [{"role": "assistant", "content": [*said, *(tool_use(call) for call in calls)]}]
 
     def results(self, results: Sequence[tuple[Call, ToolCall]]) -> Sequence[JSONObject]:
         return [

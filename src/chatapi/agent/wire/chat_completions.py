@@ -130,9 +130,9 @@ class ChatCompletions:
     def said(self, text: str) -> JSONObject:
         return {"role": "assistant", "content": text}
 
-    def called(self, calls: Sequence[Call]) -> Sequence[JSONObject]:
+    def called(self, calls: Sequence[Call], text: str = "") -> Sequence[JSONObject]:
         # An empty text and not null: some servers and templates accept only text.
-        return [{"role": "assistant", "content": "", "tool_calls": [tool_call(call) for call in calls]}]
+        return [{"role": "assistant", "content": text, "tool_calls": [tool_call(call) for call in calls]}]
 
     def results(self, results: Sequence[tuple[Call, ToolCall]]) -> Sequence[JSONObject]:
         return [

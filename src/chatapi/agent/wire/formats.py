@@ -112,8 +112,8 @@ class Format(Protocol):
         """An assistant's message of text alone."""
         ...
 
-    def called(self, calls: Sequence[Call]) -> Sequence[JSONObject]:
-        """An assistant's message or messages that ask for the calls, in the plain form."""
+    def called(self, calls: Sequence[Call], text: str = "") -> Sequence[JSONObject]:
+        """An assistant's message or messages that say the text and ask for the calls, in the plain form."""
         ...
 
     def results(self, results: Sequence[tuple[Call, ToolCall]]) -> Sequence[JSONObject]:

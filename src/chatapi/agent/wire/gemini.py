@@ -123,11 +123,12 @@ class GenerateContent:
     def said(self, text: str) -> JSONObject:
         return {"role": "model", "parts": [{"text": text}]}
 
-    def called(self, calls: Sequence[Call]) -> Sequence[JSONObject]:
+    def called(self, calls: Sequence[Call], text: str = "") -> Sequence[JSONObject]:
         first, *others = (
             {"functionCall": function_call(call.name, call.arguments, call.id)} for call in calls
         )
-        return [{"role": "model", "parts": [{**first, "thoughtSignature": UNSIGNED}, *others]}]
+        said = [{"text": text}] if text else []
+        return [{"role": "model", "parts": [*said, {**first, "thoughtSignature": UNSIGNED}, *others]}]
 
     def results(self, results: Sequence[tuple[Call, ToolCall]]) -> Sequence[JSONObject]:
         parts = [

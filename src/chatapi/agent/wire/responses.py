@@ -118,8 +118,9 @@ class Responses:
         content = [{"type": "output_text", "text": text, "annotations": []}]
         return {"type": "message", "role": "assistant", "status": "completed", "content": content}
 
-    def called(self, calls: Sequence[Call]) -> Sequence[JSONObject]:
-        return [
+    def called(self, calls: Sequence[Call], text: str = "") -> Sequence[JSONObject]:
+        said = [self.said(text)] if text else []
+        return said + [
             {
                 "type": "function_call",
                 "call_id": call.id,
