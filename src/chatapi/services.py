@@ -82,6 +82,10 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
         supervisor = Supervisor(store, patience)
         expiry = Expiry(store, patience, telemetry.metrics)
         external = external_tools(settings, patience)
+        tools = external or no_external_tools
+        launcher = Launcher(
+            store, supervisor, lease, expiry, agent, TASK_TOOLS, tools, settings, patience, telemetry
+        )
         return cls(
             settings=settings,
             patience=patience,
@@ -96,26 +100,7 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
             verifier=TokenVerifier(settings, patience, telemetry.metrics),
             external=external,
             expiry=expiry,
-            chat=ChatService(
-                store,
-                supervisor,
-                Launcher(
-                    store,
-                    supervisor,
-                    lease,
-                    expiry,
-                    agent,
-                    TASK_TOOLS,
-                    external or no_external_tools,
-                    settings,
-                    patience,
-                    telemetry,
-                ),
-                expiry,
-                MessageLimit(limiter),
-                patience,
-                telemetry,
-            ),
+            chat=ChatService(store, supervisor, launcher, expiry, MessageLimit(limiter), patience, telemetry),
             mcp=MCPEndpoint(database, schema, TASK_TOOLS, settings, max_body_bytes=MAX_BODY_BYTES),
         )
 

@@ -88,6 +88,7 @@ LONGER = {
     "agent/llm.py": "an answer from several models is one story: ask, call tools, try again, go on to another",
     "settings.py": "every setting there is, with its check beside it",
     "db/sqlite.py": "a dialect of SQLAlchemy's, and what it stands on: one log, its syncs and its locks",
+    "metrics.py __init__": "every metric there is",
     "agent/schemas.py": "one rule after the other of what providers do not take in a schema, and the walk over them",
     "turns/store/postgres.py": "the two transactions of a turn, each as one statement, read beside each other",
     "turns/store/postgres.py finish_turn": "one SQL statement",

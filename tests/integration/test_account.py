@@ -16,6 +16,7 @@ from chatapi.db.database import Database
 from chatapi.db.models import Conversation, Message, Turn, TurnChunk, User
 from chatapi.db.owner import EVERYONE
 from tests.support.databases import open_database
+from tests.support.factories import WaitFactory
 from tests.support.logs import heard
 from tests.support.serving import Client, execute, serve, settings_for
 
@@ -74,10 +75,12 @@ async def fill(alice: Client) -> None:
 
 
 async def leave_chunks(database: Database, user_id: str) -> None:
-    """As a process leaves them that dies in the middle of a turn."""
+    """As a process leaves them that dies in the middle of a turn, here of one that has waited."""
     async with database.transaction(user_id) as session:
-        turn_id = await session.scalar(select(Turn.id).where(Turn.user_id == user_id).limit(1))
-        session.add(TurnChunk(turn_id=turn_id, run_id="dead", position=0, user_id=user_id, events=[]))
+        turn = (await session.scalars(select(Turn).where(Turn.user_id == user_id).limit(1))).one()
+        ids = {"turn_id": turn.id, "user_id": user_id}
+        session.add(TurnChunk(**ids, run_id="dead", position=0, events=[]))
+        session.add(WaitFactory.build(**ids, conversation_id=turn.conversation_id))
 
 
 async def exported(client: Client) -> list[dict[str, Any]]:

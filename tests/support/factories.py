@@ -1,7 +1,13 @@
 """Test data that is valid and otherwise random."""
 
-from polyfactory.factories.msgspec_factory import MsgspecFactory
+from datetime import UTC, datetime
+from typing import Any, ClassVar
 
+from msgspec import UNSET
+from polyfactory.factories.msgspec_factory import MsgspecFactory
+from polyfactory.factories.sqlalchemy_factory import SQLAlchemyFactory
+
+from chatapi.db.models import Wait
 from chatapi.tasks.schemas import NewTask
 from chatapi.turns.schemas import ChatRequest
 
@@ -20,7 +26,24 @@ class NewTaskFactory(MsgspecFactory[NewTask]):
 
 class ChatRequestFactory(MsgspecFactory[ChatRequest]):
     conversation_id = None
+    client_tools = UNSET
 
     @classmethod
     def message(cls) -> str:
         return "say " + cls.__faker__.sentence()
+
+
+class WaitFactory(SQLAlchemyFactory[Wait]):
+    """A turn's wait; `turn_id`, `user_id` and `conversation_id` must be those of a turn."""
+
+    number = 1
+    calls: ClassVar[list[Any]] = []
+    answers: ClassVar[dict[str, Any]] = {}
+    keys: ClassVar[dict[str, str]] = {}
+    events: ClassVar[list[Any]] = []
+    client_tools: ClassVar[list[Any]] = []
+    state = None
+    began_at = datetime(2026, 11, 29, tzinfo=UTC)
+    expires_at = datetime(2100, 1, 1, tzinfo=UTC)
+    ended_at = None
+    ended_by = None
