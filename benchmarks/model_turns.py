@@ -122,6 +122,7 @@ def round_trips(postgres: Postgres) -> list[Row]:
             ("a short answer", "", False, 2),
             ("a short answer, streamed", "", True, 2),
             ("40 tokens in 0.8 s, streamed", "forty", True, 3),
+            ("100 tokens in 2 s, streamed", "hundred", True, 6),
             ("one tool call", "tool", False, 5),
             ("one tool call, streamed", "tool", True, 5),
         ):

@@ -34,6 +34,7 @@ class Manner(Struct, frozen=True):
 
 MANNERS = {
     "forty": Manner(words=WORDS, pause=WORD_SECONDS),
+    "hundred": Manner(words=[*WORDS, *WORDS, *WORDS[:20]], pause=WORD_SECONDS),
     "wait": Manner(thinks=SLOW_SECONDS),
     # The first word of a slow stream is the moment at which it is sent.
     "open": Manner(words=["", *[" word"] * (OPEN_WORDS - 1)], thinks=SLOW_SECONDS, pause=OPEN_SECONDS),

@@ -19,10 +19,12 @@ class Patience(Struct, frozen=True, kw_only=True):
     database_probe_pause: float = 0.25  # between two probes of a database that is away
 
     # A turn.
-    # The period of the look for cancels from other processes, and of writing new text for readers in other processes. Each
-    # takes a process one statement or two, however many turns it runs.
+    # The period of the look for cancels from other processes, with which new text for readers there is written. It takes a
+    # process one statement, however many turns it runs.
     watch: float = 0.5
-    poll: float = 0.25  # text is written every 0.5 s, so other processes see it within 0.75 s
+    # Text is written every 0.5 s, so other processes see it within 0.75 s; a turn's first text within a second, because
+    # nothing is written in a turn's first quarter of a second.
+    poll: float = 0.25
     settle: float = 1.0  # between tries to write a turn's end while the database is away
     # A turn first renews a lease that is older than this, half of the lease, so that a late heartbeat costs no turn.
     lease_renewal: float = 6.0

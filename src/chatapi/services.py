@@ -123,7 +123,6 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
         for loop in (
             services.lease.run,
             supervisor.watch,
-            supervisor.flush,
             supervisor.live.run,
             services.expiry.run,
         ):

@@ -21,7 +21,7 @@ from chatapi.services import Services
 from chatapi.turns import live
 from chatapi.turns.store import TurnStore, turn_store
 from chatapi.turns.store.live import Chunk as Written
-from chatapi.turns.store.live import Place
+from chatapi.turns.store.live import Place, Watched
 from chatapi.turns.store.postgres import PostgresTurnStore
 from tests.support.agents import CommandedAgent, Gate
 from tests.support.databases import open_database
@@ -274,13 +274,13 @@ class TestCost:
     ) -> None:
         writes: list[int] = []
         of_database = PostgresTurnStore if database_url.startswith("postgresql") else TurnStore
-        write = of_database.write_chunks
+        watch = of_database.watch
 
-        async def counted(store: TurnStore, chunks: Sequence[Written]) -> set[str]:
-            writes.append(len(chunks))
-            return await write(store, chunks)
+        async def counted(store: TurnStore, run_ids: Sequence[str], chunks: Sequence[Written]) -> Watched:
+            writes.extend([len(chunks)] if chunks else [])
+            return await watch(store, run_ids, chunks)
 
-        monkeypatch.setattr(of_database, "write_chunks", counted)
+        monkeypatch.setattr(of_database, "watch", counted)
         name, waits = gate()
         began = time.monotonic()
         turn = asyncio.create_task(streamed(alice, f"words 5000\nsay end\ngate {name}"))

@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from benchmarks.provider import MANNERS, Provider
+from chatapi.agent.loading import load_agent
 from chatapi.patience import Patience
 from tests.support.postgres import ROLE, Postgres
-from tests.support.serving import Client, serve, settings_for
+from tests.support.serving import SLOW_MACHINE, Client, serve, settings_for
+from tests.support.sse import streamed, text_of
 from tests.support.statements import sent_for_requests
 
 
@@ -40,8 +43,21 @@ ROUTES: dict[str, tuple[str, str, dict[str, Any], Sends]] = {
         "POST",
         "/chat",
         {"json": {"message": "call list_tasks {}"}},
+        Sends(16, 4, 4),
+    ),
+    "a turn with a call that writes": (
+        "POST",
+        "/chat",
+        {"json": {"message": 'call complete_task {"task_id": 1}'}},
         Sends(16, 6, 7),
     ),
+    "a turn with a call of no tool": (
+        "POST",
+        "/chat",
+        {"json": {"message": "call none {}"}},
+        Sends(15, 3, 3),
+    ),
+    "a turn with a call outside": ("POST", "/chat", {"json": {"message": "outside"}}, Sends(18, 4, 4)),
     "conversations": ("GET", "/conversations", {}, Sends(3, 3, 4)),
     "a conversation": ("GET", "/conversations/1", {}, Sends(3, 3, 4)),
     "messages": ("GET", "/conversations/1/messages", {}, Sends(4, 4, 5)),
@@ -104,6 +120,47 @@ async def test_a_statement_that_is_a_transaction_sets_its_owner(
     if kind != "sqlite":
         assert [statement.split()[0] for statement in sent] == ["WITH", "WITH"]
         assert all("set_config('chatapi.user_id', $1" in statement for statement in sent)
+
+
+async def test_a_call_that_only_reads_sees_what_is_the_users(side: tuple[str, Client, list[str]]) -> None:
+    _, alice, _ = side
+    (call,) = (await alice.said("call list_tasks {}"))["tool_calls"]
+    assert call["result"]["items"]
+
+
+async def test_a_stream_of_two_seconds_from_a_provider_sends_one_statement_each_half_second(
+    postgres: Postgres,
+) -> None:
+    """And one to begin and one to end, however many tokens come."""
+    name = await asyncio.to_thread(postgres.new_database)
+    model = await asyncio.get_running_loop().create_server(Provider, "127.0.0.1", 0)
+    port = model.sockets[0].getsockname()[1]
+    settings = settings_for(
+        postgres.url(name),
+        chat_model="openai:any",
+        openai_base_url=f"http://127.0.0.1:{port}/v1",
+        openai_api_key="k",
+    )
+    with sent_for_requests(and_beside_them=True) as listed:
+        async with (
+            model,
+            serve(settings, load_agent(settings, SLOW_MACHINE)) as base_url,
+            Client(base_url, "alice") as alice,
+        ):
+            await alice.said("Hello.")
+            listed.clear()
+            began = asyncio.get_running_loop().time()
+            told = await streamed(alice, "hundred words")
+            elapsed = asyncio.get_running_loop().time() - began
+            await asyncio.sleep(0)
+            sent = listed.copy()  # without what the end of the service sends
+    assert text_of(told) == "".join(MANNERS["hundred"].words)
+    beats = sum(statement.startswith("UPDATE workers") for statement in sent)  # each with BEGIN and COMMIT
+    watched = [
+        statement for statement in sent if "turn_chunks" in statement and "'completed'" not in statement
+    ]
+    assert 1 <= len(watched) <= round(elapsed / Patience().watch)
+    assert len(sent) - 3 * beats == 2 + len(watched), "\n".join(sent)
 
 
 async def test_behind_a_pooler_no_statement_is_alone(postgres: Postgres) -> None:

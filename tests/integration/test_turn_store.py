@@ -8,13 +8,16 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import insert, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import HistoryMessage, ProviderState, ToolCall, Usage
 from chatapi.db.database import Database
-from chatapi.db.models import Worker
+from chatapi.db.models import Task, Worker
 from chatapi.db.owner import EVERYONE
+from chatapi.db.reading import OnlyReads
 from chatapi.db.schema import upgrade
+from chatapi.db.services import remember_user
 from chatapi.errors.base import AppError
 from chatapi.patience import Patience
 from chatapi.turns.log import TextAdded, TurnEvent
@@ -28,7 +31,7 @@ from chatapi.turns.store import (
     Stored,
     TurnStore,
 )
-from chatapi.turns.store.live import Chunk
+from chatapi.turns.store.live import Chunk, Watched
 from chatapi.turns.store.postgres import PostgresTurnStore
 from chatapi.turns.store.sqlite import SqliteTurnStore
 from tests.support.databases import open_database
@@ -55,6 +58,10 @@ PICTURE = {
         "SELECT role, content, CAST(tool_calls AS text), CAST(provider_state AS text), "
         "turn_id - (SELECT min(turn_id) FROM messages WHERE user_id = :user) "
         "FROM messages WHERE user_id = :user ORDER BY id"
+    ),
+    "journal": (
+        "SELECT position, call_id, name, CAST(arguments AS text), CAST(result AS text), error "
+        "FROM tool_calls WHERE user_id = :user ORDER BY turn_id, position"
     ),
     "chunks": "SELECT position, CAST(events AS text) FROM turn_chunks WHERE user_id = :user ORDER BY turn_id, position",
 }
@@ -115,9 +122,20 @@ class Turns:
             position=0,
             events=[TextAdded("Half")],
         )
-        assert await self._store.write_chunks([chunk]) == {run.run_id}
+        shown = Watched(going_on={run.run_id}, written={run.run_id})
+        assert await self._store.watch([run.run_id], [chunk]) == shown
         # Written again, as after a lost answer.
-        assert await self._store.write_chunks([chunk]) == {run.run_id}
+        assert await self._store.watch([run.run_id], [chunk]) == shown
+
+    async def call(self, run: Run | ChatAnswer, position: int, call: ToolCall) -> ToolCall:
+        """A call that writes nothing to the database itself."""
+        assert isinstance(run, Run)
+
+        async def effect(_: AsyncSession) -> ToolCall:
+            return call
+
+        await self._store.hold(run)
+        return await self._store.call(run, position, effect, writes=False)
 
     async def fail(self, run: Run | ChatAnswer, response: str) -> None:
         """Has only the plain form, as `cancel`."""
@@ -230,6 +248,17 @@ async def an_answer_that_was_shown(turns: Turns) -> Any:
     await turns.finish(second, "Half an answer", "being written")
 
 
+async def calls_are_journaled(turns: Turns) -> Any:
+    run = await turns.begin("one")
+    return [await turns.call(run, position, call) for position, call in enumerate(CALLS)]
+
+
+async def a_call_of_a_turn_that_was_taken_over(turns: Turns) -> Any:
+    run = await turns.begin("one")
+    await turns.execute("UPDATE turns SET run_id = :user WHERE user_id = :user")
+    await turns.call(run, 0, CALLS[0])
+
+
 async def an_end_is_activity(turns: Turns) -> Any:
     run = await turns.begin("one")
     await turns.rest()
@@ -295,6 +324,8 @@ SITUATIONS = {
     first_and_next: 6,
     a_turn_failed: 4,
     an_answer_that_was_shown: 3,
+    calls_are_journaled: 1,
+    a_call_of_a_turn_that_was_taken_over: 1,
     an_end_is_activity: 2,
     a_turn_is_running: 1,
     a_turn_was_abandoned: 1,
@@ -420,5 +451,49 @@ async def test_requests_with_one_key_at_once_begin_one_turn_and_leave_no_empty_c
         "conversations": 1,
         "turns": 1,
         "messages": 1,
+        "journal": 0,
         "chunks": 0,
     }
+
+
+@ON_POSTGRES
+async def test_an_entry_whose_answer_was_lost_is_not_written_again(database: Database) -> None:
+    turns = Turns(database, one=True)
+    run = await turns.begin("one")
+    for _ in range(2):
+        assert await turns.call(run, 0, CALLS[0]) == CALLS[0]
+    assert len((await turns.picture())["journal"]) == 1
+
+
+@ON_POSTGRES
+async def test_a_call_that_is_said_to_read_cannot_write(database: Database) -> None:
+    """It would take effect though the turn is no longer this run's."""
+    turns = Turns(database, one=True)
+    await turns.begin("one")
+
+    async def by_statement(session: AsyncSession) -> None:
+        await session.execute(insert(Task).values(user_id=turns.user_id, title="x"))
+
+    async def by_object(session: AsyncSession) -> None:
+        session.add(Task(user_id=turns.user_id, title="x"))
+        await session.flush()
+
+    for write in (by_statement, by_object):
+        with pytest.raises(OnlyReads):
+            await database.read(turns.user_id, write)
+    async with database.transaction(turns.user_id) as session:
+        assert await session.scalar(select(Task.id).where(Task.user_id == turns.user_id)) is None
+
+
+async def test_reads_show_the_rows_of_their_owner(database: Database, request: pytest.FixtureRequest) -> None:
+    mine, other = f"mine-{uuid4().hex}", f"other-{uuid4().hex}"
+    for user_id in (mine, other):
+        async with database.transaction(user_id) as session:
+            await remember_user(session, user_id)
+            session.add(Task(user_id=user_id, title="milk"))
+
+    async def read(session: AsyncSession) -> set[str]:
+        return set(await session.scalars(select(Task.user_id).where(Task.user_id.in_([mine, other]))))
+
+    is_guarded = ROLE in request.node.name
+    assert await database.read(mine, read) == ({mine} if is_guarded else {mine, other})

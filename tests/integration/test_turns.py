@@ -144,9 +144,9 @@ class TestCancel:
         services = Services.of(settings_for(empty_database_url), SLOW_MACHINE, CommandedAgent())
         commit = services.store.call
 
-        async def unheard(*arguments: Any) -> None:
+        async def unheard(*arguments: Any, **options: Any) -> None:
             """The answer to the COMMIT is on its way."""
-            await commit(*arguments)
+            await commit(*arguments, **options)
             committed.set()
             await asyncio.Event().wait()
 
@@ -274,7 +274,7 @@ class TestDefect:
         (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
         with monkeypatch.context() as broken, heard("chatapi.turns.loops") as logged:
             for store in (TurnStore, PostgresTurnStore):
-                broken.setattr(store, "runs_to_stop", defect)
+                broken.setattr(store, "watch", defect)
             while not logged:  # noqa: ASYNC110 - the loop's own tick
                 await asyncio.sleep(0.01)
         # Not a cancel, which would look at once by itself: only the watch sees a deletion.

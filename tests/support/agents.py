@@ -38,7 +38,7 @@ class CommandedAgent:
     """Carries out the commands in the message, one a line, so that a test can write what a model would do.
 
     `say TEXT`, `think TEXT`, `words N` (says so many), `flood N` (five kilobytes each), `sleep SECONDS`, `gate NAME` (waits there), `call TOOL {JSON}`,
-    `mute TOOL {JSON}` (calls it without a word), `ask TOOL {JSON}` (calls it, and the answer may come later), `wait` (for
+    `mute TOOL {JSON}` (calls it without a word), `outside` (a tool of its own), `ask TOOL {JSON}` (calls it, and the answer may come later), `wait` (for
     those answers, in whatever process), `step` (an answer of the model begins), `finish REASON`,
     `history` (says the history as JSON), `pid`, `fail`, `crash`, `silence`.
     Any other line is echoed. A command after `once` is carried out only the first time that this user sends it.
@@ -91,6 +91,9 @@ class CommandedAgent:
                 case "mute":
                     name, _, arguments = rest.partition(" ")
                     await tools.call(name, json.loads(arguments))
+                case "outside":
+                    await tools.call("outside", {}, own=done_outside)
+                    yield TextDelta("Done.")
                 case "ask":
                     name, _, arguments = rest.partition(" ")
                     call = await tools.call(name, json.loads(arguments), may_wait=True)
@@ -125,3 +128,8 @@ class CommandedAgent:
                 case _:
                     yield TextDelta(f"You said: {line}")
         yield Usage(input_tokens=len(prompt.history), output_tokens=1)
+
+
+async def done_outside() -> str:
+    """A tool whose effect is not in the service's database."""
+    return "done"

@@ -31,16 +31,18 @@ def listen(note: Callable[[str], None], connection: Any, _: Any) -> None:
 
 
 @contextmanager
-def sent_for_requests() -> Iterator[list[str]]:
+def sent_for_requests(*, and_beside_them: bool = False) -> Iterator[list[str]]:
     """The statements that requests to services in this process have sent meanwhile, BEGIN and COMMIT among them.
 
-    Heartbeats and the like are no part of a request. Connections made before are not fully listened to.
+    Heartbeats and the like are no part of a request: they count if `and_beside_them`. Connections made before are not
+    fully listened to.
     """
     sent: list[str] = []
 
     def note(statement: str) -> None:
         # Leave out SQLite's cascades, and the PRAGMAs that set the kind of the next transaction.
-        if current_request.get() is not None and not statement.startswith(("--", "PRAGMA")):
+        counts = and_beside_them or current_request.get() is not None
+        if counts and not statement.startswith(("--", "PRAGMA")):
             sent.append(" ".join(statement.split()))
 
     def executed(connection: Connection, _: Any, statement: str, *__: Any) -> None:

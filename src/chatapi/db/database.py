@@ -20,6 +20,7 @@ from chatapi.db.breaker import Breaker
 from chatapi.db.engine import BITMAPS, database_config, measured_pool, write_ahead_log
 from chatapi.db.failures import is_lost_connection, is_outage, is_read_only, is_transient, unavailable
 from chatapi.db.owner import BYPASSES, Owner, set_local, shown_to
+from chatapi.db.reading import AUTOCOMMIT, SETTINGS, ReadingSession
 from chatapi.db.sqlite import READS_ONLY
 from chatapi.db.url import is_behind_pooler
 from chatapi.metrics import Metrics
@@ -66,6 +67,7 @@ class Database:
         event.listen(self.engine.sync_engine, "checkout", self._replace_distrusted)
         self._sessions: async_sessionmaker[AsyncSession] = config.create_session_maker()  # type: ignore[assignment]
         self.reader = self.engine.execution_options(**{READS_ONLY: True})
+        self._autocommit = self.engine.execution_options(**AUTOCOMMIT) if self.is_postgresql else self.engine
 
     @asynccontextmanager
     async def transaction(self, owner: Owner, *, reads_only: bool = False) -> AsyncIterator[AsyncSession]:
@@ -122,6 +124,28 @@ class Database:
                 return await work(session)
 
         return await self.tried(attempt)
+
+    async def read(self, owner: Owner, work: Work[T]) -> T:
+        """Run `work`, which only reads, and try again as `tried` does; on PostgreSQL it has no transaction around it."""
+
+        async def attempt(_: bool) -> T:  # noqa: FBT001 - see `tried`
+            async with self._reading(owner) as session:
+                return await work(session)
+
+        return await self.tried(attempt)
+
+    @asynccontextmanager
+    async def _reading(self, owner: Owner) -> AsyncIterator[AsyncSession]:
+        if not self.is_postgresql or self._is_behind_pooler:
+            async with self.transaction(owner, reads_only=True) as session:
+                yield session
+            return
+        with self._watched():
+            settings = await self._settings(owner)
+            async with self._sessions(
+                bind=self._autocommit, sync_session_class=ReadingSession, info={SETTINGS: settings}
+            ) as session:
+                yield session
 
     async def tried(self, attempt: Callable[[bool], Awaitable[T]]) -> T:
         """The result of `attempt`, tried a few times while the database's trouble is of the kind that passes.

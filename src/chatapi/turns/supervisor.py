@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 
 from chatapi.errors.base import Defect
 from chatapi.errors.turns import Restarting
@@ -12,6 +12,7 @@ from chatapi.turns.log import TurnLog
 from chatapi.turns.loops import every
 from chatapi.turns.runner import Runner
 from chatapi.turns.store import TurnStore
+from chatapi.turns.store.live import Chunk
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Supervisor:
         self._patience = patience
         self._tasks: set[asyncio.Task[None]] = set()
         self._runners: dict[str, Runner] = {}
+        self._began: dict[str, float] = {}  # when each run began, by the event loop's clock
         # Runs that nobody runs but the database may take for running, with the looks that are left. While this process
         # lives, no other process may end its turns, so these would block their conversations.
         self._lost: dict[str, int] = {}
@@ -46,6 +48,7 @@ class Supervisor:
         """Carry a run out; after a defect, keep it from blocking its conversation."""
         run_id = runner.run.run_id
         self._runners[run_id] = runner
+        self._began[run_id] = asyncio.get_running_loop().time()
         try:
             await runner.carry_out()
         except Exception:
@@ -53,7 +56,7 @@ class Supervisor:
             self.lose(run_id)
             runner.log.end(Defect("The service failed; its log has the turn's id."))
         finally:
-            del self._runners[run_id]
+            del self._runners[run_id], self._began[run_id]
 
     def lose(self, run_id: str) -> None:
         """Fail the run's turn once the database answers: its begin may be stored unheard, or its end may not be.
@@ -68,24 +71,19 @@ class Supervisor:
         return None if runner is None else runner.log
 
     async def watch(self) -> None:
-        """Stop the turns that others cancelled, deleted or took over, and fail lost ones; until cancelled."""
-        await every(
-            self._patience.watch, self._watch, absence="Cancels are not seen while the database is away"
-        )
+        """Look after the turns here, until cancelled.
 
-    async def flush(self) -> None:
-        """Write down what turns have said, for readers elsewhere; until cancelled."""
+        Stop those that others cancelled, deleted or took over; write down what they have said, for readers elsewhere;
+        and fail lost ones.
+        """
         await every(
             self._patience.watch,
-            self._flush,
-            absence="Nothing is shown elsewhere while the database is away",
+            self._watch,
+            absence="Cancels are not seen, and nothing is shown elsewhere, while the database is away",
         )
 
     async def stop_cancelled(self) -> None:
-        if self._runners:
-            for run_id in await self._store.runs_to_stop(list(self._runners)):
-                if run_id in self._runners:
-                    self._runners[run_id].stop("cancelled")
+        await self._look_at(list(self._runners), [])
 
     async def drain(self, seconds: float) -> None:
         """Wait for running turns, then end what is left as interrupted; for the shutdown.
@@ -108,8 +106,23 @@ class Supervisor:
         return (await asyncio.wait(self._tasks, timeout=seconds))[1] if self._tasks else set()
 
     async def _watch(self) -> None:
-        await self.stop_cancelled()
+        """Look at the turns here; those that have just begun may end before the next look, and cost no statement."""
+        before = asyncio.get_running_loop().time() - self._patience.watch / 2
+        run_ids = [run_id for run_id in self._runners if self._began[run_id] <= before]
+        chunks = (self._runners[run_id].unwritten() for run_id in run_ids)
+        await self._look_at(run_ids, [chunk for chunk in chunks if chunk is not None])
         await self._fail_lost()
+
+    async def _look_at(self, run_ids: Sequence[str], chunks: Sequence[Chunk]) -> None:
+        """One statement, however many the turns are."""
+        if not run_ids:
+            return
+        going_on, written = await self._store.watch(run_ids, chunks)
+        for run_id in self._runners.keys() & set(run_ids):
+            if run_id in written:
+                self._runners[run_id].wrote()
+            if run_id not in going_on:
+                self._runners[run_id].stop("cancelled")
 
     async def _fail_lost(self) -> None:
         if self._lost:
@@ -117,12 +130,6 @@ class Supervisor:
             self._lost = {
                 run_id: looks - 1 for run_id, looks in self._lost.items() if looks > 1 and run_id not in found
             }
-
-    async def _flush(self) -> None:
-        if news := [chunk for runner in self._runners.values() if (chunk := runner.unwritten())]:
-            for run_id in await self._store.write_chunks(news):
-                if run_id in self._runners:
-                    self._runners[run_id].wrote()
 
 
 def part(logs: Iterable[TurnLog]) -> None:

@@ -101,7 +101,7 @@ class TurnTools:
                 return self._ask(call, kind)
             self._tell_start(call)
             if kind is not None:
-                return await self._journal(call, already(ToolOutcome(error=NOBODY_ASKED[kind])))
+                return await self._journal(call, already(ToolOutcome(error=NOBODY_ASKED[kind])), writes=False)
             return await self._make(call, own)
 
     def _new_id(self, wanted: str | None) -> str:
@@ -157,7 +157,7 @@ class TurnTools:
         call = ToolCall(id=asked.tool_call_id, name=asked.name, arguments=asked.arguments)
         answer = self._run.wait.answers[asked.id]
         if answer.approved is not True:
-            return await self._journal(call, already(outcome_of(answer)), wait=number)
+            return await self._journal(call, already(outcome_of(answer)), wait=number, writes=False)
         return await self._make(call, own, wait=number)
 
     async def _make(self, call: ToolCall, own: Own | None, *, wait: int = 0) -> ToolCall:
@@ -167,23 +167,23 @@ class TurnTools:
         if own is not None:
             if wait:
                 return await self._make_once(call, own, wait)
-            return await self._journal(call, already(await self._call_outside(own)))
+            return await self._journal(call, already(await self._call_outside(own)), writes=False)
         if isinstance(tool, Tool):
             ids = {"conversation_id": self._run.conversation_id, "turn_id": self._run.turn_id}
-            outcome = await call_tool(
-                tool, self._run.user_id, call.arguments, partial(self._journal, call, wait=wait), **ids
-            )
+            journal = partial(self._journal, call, wait=wait, writes=not tool.read_only)
+            outcome = await call_tool(tool, self._run.user_id, call.arguments, journal, **ids)
             return replace(self.calls[-1], result=outcome.result)  # whole
         fault = f"There is no tool {call.name}." if tool is None else self._fault(call)
         return await self._journal(
-            call, already(ToolOutcome(error=fault or "The call was not made.")), wait=wait
+            call, already(ToolOutcome(error=fault or "The call was not made.")), wait=wait, writes=False
         )
 
     async def _make_once(self, call: ToolCall, own: Own, wait: int) -> ToolCall:
         """Make an approved call outside our database: journaled as begun before, so that no other run repeats it."""
         position = len(self.calls)
         with self._stopping_clock():
-            await self._store.call(self._run, position, effect_of(call, already(ToolOutcome(error=UNKNOWN))))
+            begun = effect_of(call, already(ToolOutcome(error=UNKNOWN)))
+            await self._store.call(self._run, position, begun, writes=False)
         self.calls.append(replace(call, error=UNKNOWN))
         try:
             outcome = ToolOutcome(result=encodable(await own()))
@@ -196,10 +196,15 @@ class TurnTools:
         self._tell(ToolEnded(self.calls[position], wait))
         return done
 
-    async def _journal(self, call: ToolCall, work: Work[ToolOutcome], *, wait: int = 0) -> ToolCall:
-        """Write the journal's next entry in the transaction of the call's work, and tell that the call has ended."""
+    async def _journal(
+        self, call: ToolCall, work: Work[ToolOutcome], *, wait: int = 0, writes: bool
+    ) -> ToolCall:
+        """Write the journal's next entry in the transaction of the call's work, and tell that the call has ended.
+
+        `writes`: the work writes to our database.
+        """
         with self._stopping_clock():
-            done = await self._store.call(self._run, len(self.calls), effect_of(call, work))
+            done = await self._store.call(self._run, len(self.calls), effect_of(call, work), writes=writes)
         self.calls.append(bounded(done))
         self._tell(ToolEnded(self.calls[-1], wait))
         return done

@@ -1,12 +1,12 @@
 """The store of turns: each method is one short transaction, tried again while the database's trouble passes."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import ToolCall
-from chatapi.db.database import Database
+from chatapi.db.database import Database, Work
 from chatapi.db.models import Turn
 from chatapi.db.owner import EVERYONE
 from chatapi.turns.schemas import (
@@ -19,7 +19,7 @@ from chatapi.turns.schemas import (
 )
 from chatapi.turns.store import answers, begin, end, journal, live, waits
 from chatapi.turns.store.answers import Given, Waiting
-from chatapi.turns.store.live import Chunk, Ending, Place
+from chatapi.turns.store.live import Chunk, Ending, Place, Watched
 from chatapi.turns.store.rows import Claim, Ended, Key, Run, Said, Shown, Stored, Waited
 from chatapi.turns.store.waits import Due, Look
 
@@ -158,30 +158,39 @@ class TurnStore:
             user_id, lambda session: end.request_cancel(session, user_id, turn_id)
         )
 
-    async def runs_to_stop(self, run_ids: Sequence[str]) -> set[str]:
-        """The runs that were asked to end, or whose turn is no longer theirs."""
-        return await self._database.run(EVERYONE, lambda session: end.runs_to_stop(session, run_ids))
+    async def watch(self, run_ids: Sequence[str], chunks: Sequence[Chunk]) -> Watched:
+        """Look at these runs, and store chunks of theirs for readers elsewhere.
+
+        A run goes on unless it was asked to end or its turn is no longer its own. The chunks of a turn that another
+        transaction has locked are left for the next time, rather than waited for.
+        """
+        return await self._database.run(EVERYONE, lambda session: live.watch(session, run_ids, chunks))
 
     async def hold(self, run: Run) -> None:
         """Raise `TurnCancelled` when the turn is no longer this run's."""
         await self._database.run(run.user_id, lambda session: journal.hold(session, run))
 
     async def call(
-        self, run: Run, position: int, effect: Callable[[AsyncSession], Awaitable[ToolCall]]
+        self,
+        run: Run,
+        position: int,
+        effect: Work[ToolCall],
+        *,
+        writes: bool,  # noqa: ARG002 - it makes a difference on PostgreSQL alone
     ) -> ToolCall:
-        """Carry out a call of a tool and journal it, in one transaction; raises `TurnCancelled` as `hold` does."""
+        """Carry out a call of a tool and journal it, in one transaction; raises `TurnCancelled` as `hold` does.
+
+        `writes`: the effect writes to this database.
+        """
 
         async def work(session: AsyncSession) -> ToolCall:
             call = await effect(session)
             await journal.record_call(session, run, position, call)
             return call
 
-        async def look_up(session: AsyncSession) -> ToolCall | None:
-            await journal.hold(session, run)
-            written = await journal.read_journal(session, run.user_id, run.turn_id)
-            return written[position] if len(written) > position else None
-
-        return await self._database.run(run.user_id, work, look_up)
+        return await self._database.run(
+            run.user_id, work, lambda session: journal.written(session, run, position)
+        )
 
     async def settle_call(self, run: Run, position: int, call: ToolCall) -> None:
         """Give the outcome of a call that was journaled when it began; raises `TurnCancelled` as `hold` does."""
@@ -195,10 +204,6 @@ class TurnStore:
         return await self._database.run(
             user_id, lambda session: live.find(session, user_id, conversation_id, turn_id)
         )
-
-    async def write_chunks(self, chunks: Sequence[Chunk]) -> set[str]:
-        """Store chunks for readers elsewhere; returns the ids of the runs that still have their turn."""
-        return await self._database.run(EVERYONE, lambda session: live.write(session, chunks))
 
     async def waited(self, turn: Turn) -> Waited | None:
         """The wait from which the turn's run went on, if it runs and has waited."""

@@ -106,16 +106,6 @@ async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> E
     return None
 
 
-async def runs_to_stop(session: AsyncSession, run_ids: Sequence[str]) -> set[str]:
-    """The runs that were asked to end, or whose turn is no longer theirs."""
-    going_on = await session.scalars(
-        select(Turn.run_id).where(
-            Turn.run_id.in_(run_ids), Turn.status == RUNNING, Turn.cancel_requested.is_(False)
-        )
-    )
-    return set(run_ids) - set(going_on)
-
-
 async def touch_conversation(session: AsyncSession, user_id: str, conversation_id: int) -> None:
     """Move `updated_at`; the row's lock also makes turns of one conversation begin one after the other."""
     if conversation_id > MAX_ID:  # no such id exists, and the database would refuse it

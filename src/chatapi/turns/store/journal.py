@@ -66,6 +66,13 @@ async def settle(session: AsyncSession, run: Run, position: int, call: ToolCall)
     )
 
 
+async def written(session: AsyncSession, run: Run, position: int) -> ToolCall | None:
+    """The journal's entry at this position, if there is one; raises `TurnCancelled` as `hold` does."""
+    await hold(session, run)
+    calls = await read_journal(session, run.user_id, run.turn_id)
+    return calls[position] if len(calls) > position else None
+
+
 async def read_journal(session: AsyncSession, user_id: str, turn_id: int) -> list[ToolCall]:
     """The turn's calls with their outcomes, in the order in which they were made."""
     entries = await session.scalars(

@@ -43,6 +43,13 @@ class Place(Struct, frozen=True, kw_only=True):
     position: int
 
 
+class Watched(NamedTuple):
+    """Of the runs that were looked at: those to go on, and those whose chunks were stored."""
+
+    going_on: set[str]
+    written: set[str]
+
+
 class Ending(NamedTuple):
     """How a turn ended, and the events that were stored of it, if any."""
 
@@ -50,11 +57,18 @@ class Ending(NamedTuple):
     events: Sequence[TurnEvent] = ()
 
 
-async def write(session: AsyncSession, chunks: Sequence[Chunk]) -> set[str]:
-    """Store the chunks of runs that still have their turn; returns the ids of these runs.
+async def watch(session: AsyncSession, run_ids: Sequence[str], chunks: Sequence[Chunk]) -> Watched:
+    """As `TurnStore.watch`, in a transaction that is under way."""
+    going_on = await session.scalars(
+        select(Turn.run_id).where(
+            Turn.run_id.in_(run_ids), Turn.status == RUNNING, Turn.cancel_requested.is_(False)
+        )
+    )
+    return Watched(going_on=set(going_on), written=await write(session, chunks) if chunks else set())
 
-    A turn that another transaction has locked is left for the next time, rather than waited for.
-    """
+
+async def write(session: AsyncSession, chunks: Sequence[Chunk]) -> set[str]:
+    """Store the chunks of runs that still have their turn; returns the ids of these runs."""
     running = await session.scalars(
         select(Turn.run_id)
         .where(Turn.run_id.in_([chunk.run_id for chunk in chunks]), Turn.status == RUNNING)

@@ -1,4 +1,4 @@
-"""PostgreSQL's store: it begins a turn, finishes it and writes its chunks in one statement each.
+"""PostgreSQL's store: it begins a turn, watches it, journals its calls and finishes it in one statement each.
 
 A statement serves the common case. In any other case it changes nothing, and the plain form of the method takes over.
 docs/adr/0013-one-statement-for-a-transaction.md says why this is right, and what it saves.
@@ -7,17 +7,16 @@ docs/adr/0013-one-statement-for-a-transaction.md says why this is right, and wha
 from collections.abc import Sequence
 from functools import cache
 
-import msgspec
+from msgspec.structs import replace
 from sqlalchemy import (
     ARRAY,
     JSON,
-    BigInteger,
     ColumnElement,
     Integer,
     Text,
     any_,
     bindparam,
-    cast,
+    column,
     delete,
     exists,
     func,
@@ -31,15 +30,19 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.expression import CTE
 
+from chatapi.agent.ports import ToolCall
 from chatapi.db.autocommit import Statement
-from chatapi.db.models import RUNNING, Conversation, Message, Turn, TurnChunk, User, now
+from chatapi.db.database import Work
+from chatapi.db.models import RUNNING, Conversation, Message, ToolCallEntry, Turn, TurnChunk, User, now
 from chatapi.db.paging import MAX_ID
+from chatapi.errors.turns import TurnCancelled
 from chatapi.turns.measures import measuring
 from chatapi.turns.replay import joined
 from chatapi.turns.schemas import AnswerAnew, ChatAnswer, ChatRequest
+from chatapi.turns.store import journal
 from chatapi.turns.store.base import TurnStore
 from chatapi.turns.store.history import select_history, to_history
-from chatapi.turns.store.live import Chunk
+from chatapi.turns.store.live import Chunk, Watched
 from chatapi.turns.store.rows import (
     ASSISTANT,
     USER,
@@ -51,11 +54,13 @@ from chatapi.turns.store.rows import (
     Stored,
     begin_values,
     ended_turn,
+    entry_values,
     finish_values,
     is_ours,
     new_message,
     new_turn,
     to_answer,
+    to_json,
 )
 
 USER_ID = bindparam("user_id", None, type_=User.id.type)
@@ -130,26 +135,44 @@ class PostgresTurnStore(TurnStore):
         )
         return to_answer(run, rows[0][0], said) if rows else await super()._finish(run, said, shown, is_retry)
 
-    async def runs_to_stop(self, run_ids: Sequence[str]) -> set[str]:
-        rows = await self._database.tried(
-            lambda _: self._database.statement(GOING_ON, {"run_ids": list(run_ids)})
-        )
-        return set(run_ids) - {run_id for (run_id,) in rows}
-
-    async def write_chunks(self, chunks: Sequence[Chunk]) -> set[str]:
+    async def hold(self, run: Run) -> None:
         rows = await self._database.tried(
             lambda _: self._database.statement(
-                WRITE_CHUNKS,
+                HOLD, {"turn_id": run.turn_id, "user_id": run.user_id, "run_id": run.run_id}
+            )
+        )
+        if not rows:
+            raise TurnCancelled
+
+    async def call(self, run: Run, position: int, effect: Work[ToolCall], *, writes: bool) -> ToolCall:
+        """An effect that writes nothing here is carried out before, and its entry is one statement."""
+        if writes:
+            return await super().call(run, position, effect, writes=writes)
+        call = await self._database.read(run.user_id, effect)
+        values = entry_values(run, position, call, now())
+        if not await self._database.tried(lambda _: self._database.statement(RECORD, values)):
+            # The turn is no longer ours, or a try whose answer was lost has written the entry.
+            written = await self._database.run(
+                run.user_id, lambda session: journal.written(session, run, position)
+            )
+            if written is None:
+                raise TurnCancelled
+        return call
+
+    async def watch(self, run_ids: Sequence[str], chunks: Sequence[Chunk]) -> Watched:
+        rows = await self._database.tried(
+            lambda _: self._database.statement(
+                WATCH,
                 {
-                    "turn_ids": [chunk.turn_id for chunk in chunks],
-                    "run_ids": [chunk.run_id for chunk in chunks],
-                    "user_ids": [chunk.user_id for chunk in chunks],
-                    "positions": [chunk.position for chunk in chunks],
-                    "events": [msgspec.json.encode(joined(chunk.events)).decode() for chunk in chunks],
+                    "run_ids": list(run_ids),
+                    "chunks": to_json([replace(chunk, events=joined(chunk.events)) for chunk in chunks]),
                 },
             )
         )
-        return {run_id for (run_id,) in rows}
+        return Watched(
+            going_on={run_id for run_id, cancelled, _ in rows if not cancelled},
+            written={run_id for run_id, _, written in rows if written},
+        )
 
 
 def claimed_turn(conversation_id: ColumnElement[int], source: CTE | None) -> CTE:
@@ -326,63 +349,82 @@ def finish_turn(*, was_shown: bool) -> Statement:
     return Statement(statement)
 
 
-def going_on() -> Statement:
-    """The reverse of `end.runs_to_stop`: the runs that nobody asked to end, and whose turn is still theirs."""
-    return Statement(
-        select(Turn.run_id).where(
-            EVERYONE_IS_SET,
-            Turn.run_id == any_(RUN_IDS),
-            Turn.status == RUNNING,
-            Turn.cancel_requested.is_(False),
-        )
+def hold() -> Statement:
+    """Whether the turn is still ours; a lock would end with the statement."""
+    return Statement(select(Turn.id).where(OWNER_IS_SET, is_ours(TURN_ID, USER_ID, RUN_ID)))
+
+
+def record() -> Statement:
+    """As `journal.record_call`, but an entry that is there already stays."""
+    columns = {
+        "turn_id": Turn.id,
+        "position": bindparam("position", None, type_=Integer()),
+        "user_id": Turn.user_id,
+        "call_id": bindparam("call_id", None, type_=Text()),
+        "name": bindparam("name", None, type_=Text()),
+        "arguments": bindparam("arguments", None, type_=JSON()),
+        "result": bindparam("result", None, type_=JSON()),
+        "error": bindparam("error", None, type_=Text()),
+        "created_at": NOW,
+    }
+    held = (
+        select(*columns.values())
+        .where(OWNER_IS_SET, is_ours(TURN_ID, USER_ID, RUN_ID))
+        .with_for_update(read=True)
     )
+    entry = (
+        insert(ToolCallEntry)
+        .from_select(list(columns), held, include_defaults=False)
+        .on_conflict_do_nothing()
+        .returning(ToolCallEntry.turn_id)
+        .cte("entry")
+    )
+    return Statement(select(entry.c.turn_id))
 
 
-def write_chunks() -> Statement:
-    """As `live.write`: a turn that another transaction has locked is left for the next time, rather than waited for."""
+def watch() -> Statement:
+    """The running ones of these runs, each with whether it was asked to end and whether its chunk is written."""
+    running = (
+        select(Turn.run_id, Turn.cancel_requested)
+        .where(EVERYONE_IS_SET, Turn.run_id == any_(RUN_IDS), Turn.status == RUNNING)
+        .cte("running")
+    )
+    # One value in place of arrays: asyncpg asks each new connection what an array of integers is.
     news = (
-        func.unnest(
-            bindparam("turn_ids", None, type_=ARRAY(BigInteger())),
-            RUN_IDS,
-            bindparam("user_ids", None, type_=ARRAY(Text())),
-            bindparam("positions", None, type_=ARRAY(Integer())),
-            bindparam("events", None, type_=ARRAY(Text())),
-        )
-        .table_valued("turn_id", "run_id", "user_id", "position", "events")
-        .render_derived("news")
+        func.json_to_recordset(bindparam("chunks", None, type_=JSON()))
+        .table_valued(*(column(each.name, each.type) for each in TurnChunk.__table__.c))
+        .render_derived("news", with_types=True)
     )
     held = (
         select(Turn.run_id)
         .where(
             EVERYONE_IS_SET,
-            Turn.run_id == any_(RUN_IDS),
+            Turn.run_id.in_(select(news.c.run_id)),
             Turn.status == RUNNING,
         )
         .with_for_update(read=True, skip_locked=True)
         .cte("held")
     )
-    columns = {
-        "turn_id": news.c.turn_id,
-        "run_id": news.c.run_id,
-        "user_id": news.c.user_id,
-        "position": news.c.position,
-        "events": cast(news.c.events, JSON()),
-    }
     written = (
         insert(TurnChunk)
         .from_select(
-            list(columns),
-            select(*columns.values()).select_from(news).join(held, held.c.run_id == news.c.run_id),
+            [each.name for each in news.c],
+            select(*news.c).select_from(news).join(held, held.c.run_id == news.c.run_id),
             include_defaults=False,
         )
         .on_conflict_do_nothing()
         .cte("written")
     )
-    return Statement(select(held.c.run_id).add_cte(written))
+    return Statement(
+        select(running.c.run_id, running.c.cancel_requested, held.c.run_id.is_not(None))
+        .select_from(running.outerjoin(held, held.c.run_id == running.c.run_id))
+        .add_cte(written)
+    )
 
 
 BEGIN_FIRST = begin_first()
 FINISH = finish_turn(was_shown=False)
 FINISH_SHOWN = finish_turn(was_shown=True)
-GOING_ON = going_on()
-WRITE_CHUNKS = write_chunks()
+HOLD = hold()
+RECORD = record()
+WATCH = watch()

@@ -239,6 +239,22 @@ def outline_of(said: Said, response: str) -> list[Part] | None:
     return outlined(parts_of(joined(said.events)), response, said.tool_calls)
 
 
+def entry_values(run: Run, position: int, call: ToolCall, at: Any) -> dict[str, Any]:
+    """The parameters of a store's own statement that journals a call, likewise."""
+    return {
+        "user_id": run.user_id,
+        "turn_id": run.turn_id,
+        "run_id": run.run_id,
+        "position": position,
+        "call_id": call.id,
+        "name": call.name,
+        "arguments": to_json(call.arguments),
+        "result": None if call.result is UNSET else to_json(call.result),
+        "error": None if call.error is UNSET else call.error,
+        "now": at,
+    }
+
+
 def to_json(value: Any) -> str | None:
     return None if value is None else msgspec.json.encode(value).decode()
 
