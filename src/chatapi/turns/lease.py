@@ -4,16 +4,25 @@ import asyncio
 import time
 from uuid import uuid4
 
-from sqlalchemy import delete, insert, update
+from sqlalchemy import Text, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.db import models
+from chatapi.db.autocommit import Statement
 from chatapi.db.clock import LEASE_SECONDS, lease_end, utc_now
 from chatapi.db.database import Database
 from chatapi.patience import Patience
 from chatapi.turns.loops import every
 
 HEARTBEAT_SECONDS = LEASE_SECONDS / 3
+RENEWED = (
+    update(models.Worker)
+    .where(models.Worker.id == bindparam("id", None, type_=Text()))
+    .values(lease_until=lease_end())
+    .returning(models.Worker.id)
+    .cte("renewed")
+)
+RENEW = Statement(select(RENEWED.c.id))
 
 
 class Lease:
@@ -43,7 +52,8 @@ class Lease:
     async def beat(self) -> None:
         """Renew the lease, or take it; raises `DatabaseUnavailable`."""
         before = time.monotonic()
-        await self._database.run(None, self._renew)
+        if not (self._database.is_postgresql and await self._renew_by_statement()):
+            await self._database.run(None, self._renew)
         self._renewed_at = before
 
     async def release(self) -> None:
@@ -53,6 +63,11 @@ class Lease:
         await self._database.run(
             None, lambda session: session.execute(delete(models.Worker).where(models.Worker.id == self.id))
         )
+
+    async def _renew_by_statement(self) -> bool:
+        """Renew the lease in one round trip; False when there is none to renew."""
+        rows = await self._database.tried(lambda _: self._database.statement(RENEW, {"id": self.id}))
+        return bool(rows)
 
     async def _renew(self, session: AsyncSession) -> None:
         renewed = await session.scalar(

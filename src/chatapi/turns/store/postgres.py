@@ -4,6 +4,7 @@ A statement serves the common case. In any other case it changes nothing, and th
 docs/adr/0013-one-statement-for-a-transaction.md says why this is right, and what it saves.
 """
 
+import asyncio
 from collections.abc import Sequence
 from functools import cache
 
@@ -32,7 +33,7 @@ from sqlalchemy.sql.expression import CTE
 
 from chatapi.agent.ports import ToolCall
 from chatapi.db.autocommit import Statement
-from chatapi.db.database import Work
+from chatapi.db.database import Database, Work
 from chatapi.db.models import RUNNING, Conversation, Message, ToolCallEntry, Turn, TurnChunk, User, now
 from chatapi.db.paging import MAX_ID
 from chatapi.errors.turns import TurnCancelled
@@ -89,6 +90,11 @@ CLAIM = Claim(
 class PostgresTurnStore(TurnStore):
     """Falls back to the plain form of each method."""
 
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._watching = asyncio.Lock()
+        self._unheard: set[str] = set()  # runs with a chunk of which nobody knows whether it was written
+
     async def _begin(
         self,
         user_id: str,
@@ -125,9 +131,7 @@ class PostgresTurnStore(TurnStore):
         shown: Shown,
         is_retry: bool,  # noqa: FBT001 - as in `TurnStore`
     ) -> ChatAnswer:
-        if (
-            shown == "being written" or run.wait is not None
-        ):  # the statement might not see what it should delete
+        if run.wait is not None or (shown == "being written" and not await self._is_written(run)):
             return await super()._finish(run, said, shown, is_retry)
         rows = await self._database.statement(
             FINISH if shown == "nothing" else FINISH_SHOWN,
@@ -159,7 +163,25 @@ class PostgresTurnStore(TurnStore):
                 raise TurnCancelled
         return call
 
+    async def _is_written(self, run: Run) -> bool:
+        """Wait for the write of the run's chunk; False if its outcome is unknown: it may still happen.
+
+        A statement sees nothing that is committed after it began, and so would not delete such a chunk.
+        """
+        async with self._watching:
+            return run.run_id not in self._unheard
+
     async def watch(self, run_ids: Sequence[str], chunks: Sequence[Chunk]) -> Watched:
+        if not chunks:
+            return await self._watch(run_ids, chunks)
+        writing = {chunk.run_id for chunk in chunks}
+        async with self._watching:
+            self._unheard = {run_id for run_id in self._unheard if run_id in run_ids} | writing
+            watched = await self._watch(run_ids, chunks)
+            self._unheard -= writing
+        return watched
+
+    async def _watch(self, run_ids: Sequence[str], chunks: Sequence[Chunk]) -> Watched:
         rows = await self._database.tried(
             lambda _: self._database.statement(
                 WATCH,
