@@ -97,6 +97,18 @@ def test_has_neither_a_compiler_nor_what_built_it(image: Image) -> None:
     assert not (image.root / "run/secrets").exists()
 
 
+def test_adds_no_more_to_its_base_than_it_did(image: Image) -> None:
+    """A number that has to grow is changed here, where it is seen."""
+    added = sum(path.lstat().st_size for path in (image.root / "opt/chatapi").rglob("*") if not path.is_dir())
+    assert added <= 140_000_000
+
+
+def test_every_extension_module_can_be_loaded(image: Image) -> None:
+    """`deploy/slim.py` has cut off what is not loaded."""
+    load = "import ctypes, pathlib; [ctypes.CDLL(str(each)) for each in pathlib.Path('/opt/chatapi').rglob('*.so*')]"
+    image.run("python", "-c", load)
+
+
 def test_a_conversation_with_nothing_configured(image: Image) -> None:
     data = Path(tempfile.mkdtemp(prefix="chatapi-data-"))
     shutil.chown(data, *(int(number) for number in image.config["User"].split(":")))
