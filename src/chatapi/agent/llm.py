@@ -41,6 +41,7 @@ from chatapi.agent.wire.formats import (
     CallIds,
     JSONObject,
     Question,
+    Reader,
     added,
     clean,
     plain,
@@ -161,11 +162,10 @@ class LLMAgent:
             speech = Speech(is_opened=candidate.thinks_first)
             reader = candidate.format.reader(speech)
             turn.asked_at = monotonic()
-            question, ids = turn.question(self._instructions, offered, self._max_tokens)
             try:
                 async with asyncio.timeout(self._first_piece_seconds) as patience:
-                    request = candidate.format.request(question)
-                    async for said in self.client.ask(candidate.base_url, request, candidate.format, reader):
+                    answer, ids = self._answer(turn, offered, reader)
+                    async for said in answer:
                         if patience.when() is not None:
                             patience.reschedule(None)
                         yield said
@@ -180,6 +180,18 @@ class LLMAgent:
             else:
                 candidate.thinks_first = speech.is_opened
                 return
+
+    def _answer(
+        self, turn: "Turn", offered: Sequence[ToolSpec], reader: Reader
+    ) -> tuple[AsyncIterator[Said], CallIds]:
+        """The answer to the next question, with the ids of the calls in that.
+
+        Nothing here holds on to the question: it has the whole history, and an answer may take minutes.
+        """
+        candidate = turn.candidate
+        question, ids = turn.question(self._instructions, offered, self._max_tokens)
+        request = candidate.format.request(question)
+        return self.client.ask(candidate.base_url, request, candidate.format, reader), ids
 
     async def _call(self, prompt: Prompt, tools: Tools, call: Call, call_id: str | None = None) -> ToolCall:
         if call.arguments is None:

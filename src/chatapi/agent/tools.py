@@ -49,9 +49,7 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
 
     @property
     def spec(self) -> ToolSpec:
-        return ToolSpec(
-            name=self.name, description=self.description, parameters=arguments_schema(self.arguments)
-        )
+        return spec_of(self)
 
     async def carry_out(
         self, session: AsyncSession, user_id: str, arguments: dict[str, Any]
@@ -84,6 +82,11 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
             path, message = path_and_message(error)
             return f"{path or 'The call'}: {message}"
         return None
+
+
+@cache  # every turn holds all of them
+def spec_of(tool: Tool[Struct]) -> ToolSpec:
+    return ToolSpec(name=tool.name, description=tool.description, parameters=arguments_schema(tool.arguments))
 
 
 class ToolOutcome(Struct, frozen=True, kw_only=True):

@@ -63,6 +63,9 @@ def accept_all(listening: socket.socket) -> Iterator[socket.socket]:
 class BoundedHttp(HttpToolsProtocol):
     """Answers 431 to a head over the bound and closes. It keeps no more than the bound and one read of the socket."""
 
+    # Attributes of our own in the dictionary would be more than Python keeps without a table for each connection (30).
+    __slots__ = ("_head_bytes", "_patience", "_reading_head", "_stalled", "_too_large")
+
     def __init__(self, *arguments: Any, patience: Patience, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._patience = patience

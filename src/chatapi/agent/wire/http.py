@@ -7,7 +7,7 @@ only at the end of its block, and never sends a POST again.
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -72,27 +72,56 @@ class ModelClient:
         self, base_url: str, request: Request, format_: Format, reader: Reader
     ) -> AsyncIterator[Said]:
         """Send a request and read its answer into `reader` as it arrives; raises `Trouble`."""
-        if self._session is None:
-            raise RuntimeError("the client is not open")
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **request.headers}
         try:
-            response = await self._session.post(
-                base_url + request.path,
-                data=encoded(request.body),
-                headers=headers,
-                allow_redirects=False,
-                proxy=proxy_of(base_url, self._proxies),
-            )
+            response = await self._begin(base_url, request, format_)
+            del request  # it may be large, and the answer may take minutes
+            # No generator of its own for this: each takes a kilobyte for as long as the stream is open.
             try:
-                async for said in self._read(response, format_, reader):
-                    yield said
+                if media_type_of(response) == "application/json":  # requested, or the server cannot stream
+                    for said in reader.whole(await limited(response, MAX_BODY_BYTES)):
+                        yield said
+                else:
+                    splitter = EventSplitter()
+                    async for piece in response.content.iter_any():
+                        for said in heard(splitter.feed(piece), reader):
+                            yield said
+                        if reader.is_over:
+                            break
+                    if not splitter.had_events:
+                        raise Trouble("no-events")
                 self._leave_connection(response)
             finally:
-                if response not in self._resting:
-                    response.close()  # nothing else closes it or frees its place in the pool
+                self._close(response)
+        except EventTooLong as error:
+            raise Trouble("broken", "an event without end") from error
         except (ClientError, HttpProcessingError, TimeoutError, OSError) as error:
             if not reader.is_whole:
                 raise Trouble("away", type(error).__name__) from error
+
+    async def _begin(self, base_url: str, request: Request, format_: Format) -> ClientResponse:
+        """Send a request; returns the response to read the answer from, or raises the `Trouble` that it reports."""
+        if self._session is None:
+            raise RuntimeError("the client is not open")
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **request.headers}
+        response = await self._session.post(
+            base_url + request.path,
+            data=encoded(request.body),
+            headers=headers,
+            allow_redirects=False,
+            proxy=proxy_of(base_url, self._proxies),
+        )
+        if response.status == 200:
+            return response
+        try:
+            body = await limited(response, MAX_ERROR_BYTES)
+            raise format_.refusal(response.status, response.headers, body)
+        finally:
+            response.close()
+
+    def _close(self, response: ClientResponse) -> None:
+        """Free the response's place in the pool, which nothing else does."""
+        if response not in self._resting:
+            response.close()
 
     async def get(self, url: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """The status and the body of a GET, for a server's information about itself; raises `Trouble`."""
@@ -106,28 +135,6 @@ class ModelClient:
         except (ClientError, HttpProcessingError, TimeoutError, OSError) as error:
             raise Trouble("away", type(error).__name__) from error
 
-    async def _read(self, response: ClientResponse, format_: Format, reader: Reader) -> AsyncIterator[Said]:
-        if response.status != 200:
-            body = await limited(response, MAX_ERROR_BYTES)
-            raise format_.refusal(response.status, response.headers, body)
-        if response.content_type == "application/json":  # requested, or the server cannot stream
-            for said in reader.whole(await limited(response, MAX_BODY_BYTES)):
-                yield said
-            return
-        splitter, had_events = EventSplitter(), False
-        try:
-            async for piece in response.content.iter_any():
-                for data in splitter.feed(piece):
-                    had_events = True
-                    for said in reader.event(data):
-                        yield said
-                    if reader.is_over:
-                        return
-        except EventTooLong as error:
-            raise Trouble("broken", "an event without end") from error
-        if not had_events:
-            raise Trouble("no-events")
-
     def _leave_connection(self, response: ClientResponse) -> None:
         """Read a whole answer's body to its end, so that the next request can reuse the connection."""
         if not response.content.at_eof():
@@ -139,6 +146,19 @@ class ModelClient:
             async with asyncio.timeout(REST_SECONDS):
                 await response.content.read()
         response.close()
+
+
+def heard(events: Iterable[bytes], reader: Reader) -> Iterator[Said]:
+    """The pieces of the answer in these events, up to its end."""
+    for data in events:
+        yield from reader.event(data)
+        if reader.is_over:
+            return
+
+
+def media_type_of(response: ClientResponse) -> str:
+    """As `ClientResponse.content_type`, which takes 1.6 KiB for as long as the response is open."""
+    return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 async def limited(response: ClientResponse, size: int) -> bytes:

@@ -20,6 +20,7 @@ class EventSplitter:
     """
 
     def __init__(self) -> None:
+        self.had_events = False
         self._rest = b""
         self._data: list[bytes] = []
         self._ended_with_cr = False
@@ -40,6 +41,7 @@ class EventSplitter:
                 self._data.append(line[6:] if line[5:6] == b" " else line[5:])
             elif not line and self._data:
                 data, self._data, self._size = b"\n".join(self._data), [], len(self._rest)
+                self.had_events = True
                 yield data
         if self._size > LONGEST_EVENT:
             raise EventTooLong
