@@ -30,11 +30,11 @@ def judged(what: str, value: str, target: str, *, met: bool, ours: bool) -> Row:
 
 
 def interleaved(
-    sides: Sequence[tuple[Server, Sequence[Sender]]], *, seconds: float = SECONDS
+    sides: Sequence[tuple[Server, Sequence[Sender]]], *, seconds: float = SECONDS, rounds: int = ROUNDS
 ) -> list[list[Report]]:
     """Reports of each side, a round each in turn; the first round warms up and is dropped."""
     reports: list[list[Report]] = [[] for _ in sides]
-    for number in range(ROUNDS + 1):
+    for number in range(rounds + 1):
         for (server, senders), found in zip(sides, reports, strict=True):
             report = load(server, list(senders), seconds=seconds if number else 1.0)
             if set(report.statuses) != {"200"}:
