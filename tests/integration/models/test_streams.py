@@ -1,8 +1,10 @@
 """Answers of real providers as streams: passed on as they come, and closed when nobody wants them any more."""
 
 import asyncio
+import gc
 import uuid
 
+from chatapi.agent.wire.formats import Question, Request
 from tests.support.providers.server import Providers
 from tests.support.serving import Client
 from tests.support.sse import STREAM, chunks_of, streamed, text_of
@@ -45,6 +47,17 @@ class TestStream:
             assert [chunk async for chunk in chunks][-1]["type"] == "abort"
         while message not in providers.hung_up_on:  # noqa: ASYNC110 - the fake hears of it in its own time
             await asyncio.sleep(0.01)
+
+    async def test_that_is_open_does_not_hold_its_question(self, talker: Client) -> None:
+        """It has the whole history, and an answer may take minutes."""
+        body = {"message": f"say Once upon {uuid.uuid4().hex}\nend hang"}
+        async with talker.stream("POST", talker.mine("/chat"), json=body, headers=STREAM) as response:
+            chunks = chunks_of(response)
+            ids = (await anext(chunks))["messageMetadata"]
+            while (await anext(chunks))["type"] != "text-delta":
+                pass
+            assert [each for each in gc.get_objects() if isinstance(each, Question | Request)] == []
+            await talker.post(talker.mine(f"/turns/{ids['turn_id']}/cancel"))
 
     async def test_that_breaks_off_ends_with_an_error(self, talker: Client) -> None:
         chunks = await streamed(talker, "say Once upon a time\nend drop")
