@@ -128,10 +128,10 @@ async def test_a_call_that_only_reads_sees_what_is_the_users(side: tuple[str, Cl
     assert call["result"]["items"]
 
 
-async def test_a_stream_of_two_seconds_from_a_provider_sends_one_statement_each_half_second(
+async def test_streams_of_two_seconds_from_a_provider_send_one_statement_each_half_second_together(
     postgres: Postgres,
 ) -> None:
-    """And one to begin and one to end, however many tokens come."""
+    """And each of them one to begin and one to end, however many tokens come."""
     name = await asyncio.to_thread(postgres.new_database)
     model = await asyncio.get_running_loop().create_server(Provider, "127.0.0.1", 0)
     port = model.sockets[0].getsockname()[1]
@@ -147,20 +147,19 @@ async def test_a_stream_of_two_seconds_from_a_provider_sends_one_statement_each_
             serve(settings, load_agent(settings, SLOW_MACHINE)) as base_url,
             Client(base_url, "alice") as alice,
         ):
-            await alice.said("Hello.")
+            await asyncio.gather(*(alice.said("Hello.") for _ in range(3)))
             listed.clear()
             began = asyncio.get_running_loop().time()
-            told = await streamed(alice, "hundred words")
+            told = await asyncio.gather(*(streamed(alice, "hundred words") for _ in range(3)))
             elapsed = asyncio.get_running_loop().time() - began
             await asyncio.sleep(0)
             sent = listed.copy()  # without what the end of the service sends
-    assert text_of(told) == "".join(MANNERS["hundred"].words)
-    sent = [statement for statement in sent if not statement.startswith("WITH renewed AS (UPDATE workers")]
-    watched = [
-        statement for statement in sent if "turn_chunks" in statement and "'completed'" not in statement
-    ]
+    assert [text_of(each) for each in told] == ["".join(MANNERS["hundred"].words)] * 3
+    # Without heartbeats, and what a new connection is told.
+    sent = [each for each in sent if not each.startswith(("WITH renewed AS (UPDATE workers", "SET "))]
+    watched = [each for each in sent if "turn_chunks" in each and "'completed'" not in each]
     assert 1 <= len(watched) <= round(elapsed / Patience().watch)
-    assert len(sent) == 2 + len(watched), "\n".join(sent)
+    assert len(sent) == 3 * 2 + len(watched), "\n".join(sent)
 
 
 async def test_behind_a_pooler_no_statement_is_alone(postgres: Postgres) -> None:
