@@ -8,7 +8,6 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from time import monotonic
 from types import TracebackType
@@ -127,7 +126,7 @@ class LLMAgent:
             await self._get_answers(prompt, tools, turn.steps[-1])
         # Texts before and after tool calls are paragraphs of one answer.
         parting = "\n\n" if any(step.answer.text for step in turn.steps) else ""
-        with turn.told_when_cancelled():
+        try:
             for _ in range(MODEL_REQUESTS - len(turn.steps)):
                 yield StepStart()
                 said = False
@@ -149,6 +148,9 @@ class LLMAgent:
                     return
             else:
                 raise ModelLooped("The model kept calling tools and never answered; what these did is done.")
+        except asyncio.CancelledError:
+            turn.fail_if_busy()
+            raise
         if (reason := turn.steps[-1].answer.reason) != "stop":
             yield Finish(reason)
         if (usage := turn.usage) is not None:
@@ -226,8 +228,8 @@ class Turn:
         self._place = 0
         self._history: Sequence[HistoryMessage] = prompt.history
         self._failures: list[Trouble] = []
-        self._disappointed: set[int] = set()  # models that gave no usable answer and get a second try
-        self._overrun: set[int] = set()  # models that cannot take the message
+        self._disappointed: list[int] = []  # models that gave no usable answer and get a second try
+        self._overrun: list[int] = []  # models that cannot take the message
         self._streams = True
         self.asked_at = 0.0
         self.steps: list[Step] = []
@@ -299,33 +301,28 @@ class Turn:
             self._streams = trouble.kind != "no-events"
             if self._place in self._disappointed:
                 self._choose_among(self._disappointed, trouble)
-            self._disappointed.add(self._place)
+            self._disappointed.append(self._place)
         elif trouble.kind in PASSING:
             await self._wait_or_choose(trouble)
         else:
             self._fail(trouble)
 
-    @contextmanager
-    def told_when_cancelled(self) -> Iterator[None]:
-        """If the turn's time runs out while models are rate-limited, fail as busy and not as slow."""
-        try:
-            yield
-        except asyncio.CancelledError:
-            busy = [each for each in self._failures if each.kind == "busy"]
-            if busy and len(busy) == len(self._failures):
-                self._fail(busy[-1])
-            raise
+    def fail_if_busy(self) -> None:
+        """Fail as busy and not as slow if the turn's time ran out while models were rate-limited."""
+        busy = [each for each in self._failures if each.kind == "busy"]
+        if busy and len(busy) == len(self._failures):
+            self._fail(busy[-1])
 
     def _shorten(self, trouble: Trouble) -> None:
         """Leave out the older half of the history's turns; if there is no history left, ask the next model."""
         if turns := len(self._history) // 2:
             self._history = self._history[(turns - turns // 2) * 2 :]
             return
-        self._overrun.add(self._place)
+        self._overrun.append(self._place)
         self._choose_among(self._overrun, trouble)
         self._history = self._prompt.history
 
-    def _choose_among(self, excluded: set[int], trouble: Trouble) -> None:
+    def _choose_among(self, excluded: Sequence[int], trouble: Trouble) -> None:
         """Switch to the next model that is not excluded; raises the failure if all are."""
         order = [(self._place + step) % len(self._choices) for step in range(1, len(self._choices))]
         chosen = next((place for place in order if place not in excluded), None)
