@@ -8,6 +8,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from time import monotonic
 from types import TracebackType
@@ -126,7 +127,7 @@ class LLMAgent:
             await self._get_answers(prompt, tools, turn.steps[-1])
         # Texts before and after tool calls are paragraphs of one answer.
         parting = "\n\n" if any(step.answer.text for step in turn.steps) else ""
-        try:
+        with turn.told_when_cancelled():
             for _ in range(MODEL_REQUESTS - len(turn.steps)):
                 yield StepStart()
                 said = False
@@ -148,9 +149,6 @@ class LLMAgent:
                     return
             else:
                 raise ModelLooped("The model kept calling tools and never answered; what these did is done.")
-        except asyncio.CancelledError:
-            turn.fail_if_busy()
-            raise
         if (reason := turn.steps[-1].answer.reason) != "stop":
             yield Finish(reason)
         if (usage := turn.usage) is not None:
@@ -307,11 +305,16 @@ class Turn:
         else:
             self._fail(trouble)
 
-    def fail_if_busy(self) -> None:
-        """Fail as busy and not as slow if the turn's time ran out while models were rate-limited."""
-        busy = [each for each in self._failures if each.kind == "busy"]
-        if busy and len(busy) == len(self._failures):
-            self._fail(busy[-1])
+    @contextmanager
+    def told_when_cancelled(self) -> Iterator[None]:
+        """If the turn's time runs out while models are rate-limited, fail as busy and not as slow."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            busy = [each for each in self._failures if each.kind == "busy"]
+            if busy and len(busy) == len(self._failures):
+                self._fail(busy[-1])
+            raise
 
     def _shorten(self, trouble: Trouble) -> None:
         """Leave out the older half of the history's turns; if there is no history left, ask the next model."""

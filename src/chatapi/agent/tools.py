@@ -49,7 +49,7 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
 
     @property
     def spec(self) -> ToolSpec:
-        return spec_of(self)
+        return spec_of_ours(self)
 
     async def carry_out(
         self, session: AsyncSession, user_id: str, arguments: dict[str, Any]
@@ -85,7 +85,7 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
 
 
 @cache  # every turn holds all of them
-def spec_of(tool: Tool[Struct]) -> ToolSpec:
+def spec_of_ours(tool: Tool[Struct]) -> ToolSpec:
     return ToolSpec(name=tool.name, description=tool.description, parameters=arguments_schema(tool.arguments))
 
 
