@@ -65,7 +65,7 @@ END $$;
 
 DROP TABLE turn_chunks_before, tool_calls_before, messages_before, turns_before, conversations_before, tasks_before;
 
-CREATE INDEX ix_conversations_activity ON conversations (user_id, updated_at, id);
+CREATE INDEX ix_conversations_list ON conversations (user_id, archived, pinned, updated_at, id);
 CREATE UNIQUE INDEX uq_turns_running ON turns (user_id, conversation_id) WHERE status = 'running';
 CREATE INDEX ix_turns_conversation ON turns (user_id, conversation_id, id);
 CREATE INDEX ix_turns_alternatives ON turns (user_id, alternative_of) WHERE alternative_of IS NOT NULL;

@@ -23,7 +23,7 @@ CONFIGURATION = """
 "path.user_id" = "alice"
 
 [[operations]]
-include-operation-id = ["listConversations", "listMessages", "listTasks", "eraseAccount", "chat", "chatAsTokenUser", "regenerateTurn"]
+include-operation-id = ["listConversations", "listMessages", "listTasks", "eraseAccount", "deleteConversations", "chat", "chatAsTokenUser", "regenerateTurn"]
 checks.positive_data_acceptance.enabled = false
 """
 

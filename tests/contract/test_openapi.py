@@ -25,8 +25,12 @@ BODIES: dict[str, Any] = {
     "addTask": {"title": "milk"},
     "replaceTask": {"title": "milk"},
     "changeTask": {"title": "milk"},
-    "renameConversation": {"title": "Shopping"},
     "answerTurn": {"answers": [{"id": "call_1_0", "approved": True}]},
+    "changeConversation": {"title": "Shopping"},
+}
+QUERIES = {
+    "/api/{user_id}": "?confirm={user_id}",
+    "/api/{user_id}/conversations": "?archived=true",
 }
 
 
@@ -40,9 +44,8 @@ async def document(service: str) -> dict[str, Any]:
 
 
 def url_of(path: str, user_id: str, ids: dict[str, int]) -> str:
-    """The path filled in; erasure confirmed, so that nothing but the owner stands in its way."""
-    query = f"?confirm={user_id}" if path == "/api/{user_id}" else ""
-    return path.format(user_id=user_id, **ids) + query
+    """The path filled in, with what it asks for, so that nothing but the owner stands in its way."""
+    return (path + QUERIES.get(path, "")).format(user_id=user_id, **ids)
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -76,6 +79,7 @@ class TestDocument:
             ("POST", "/api/{user_id}/chat"),
             ("GET", "/api/me"),
             ("GET", "/api/{user_id}/conversations"),
+            ("DELETE", "/api/{user_id}/conversations"),
             ("GET", "/api/{user_id}/conversations/{conversation_id}"),
             ("PATCH", "/api/{user_id}/conversations/{conversation_id}"),
             ("DELETE", "/api/{user_id}/conversations/{conversation_id}"),

@@ -193,6 +193,42 @@ class TestOfAUserWhoHasSaidMuch:
         assert await pages_of(connection, *sent[-1], plan) < PAGES
 
 
+@pytest.mark.parametrize("archived", ["false", "any"])
+async def test_a_page_of_conversations_is_read_in_the_order_of_its_index(
+    postgres: Postgres, role: str, archived: Literal["false", "any"]
+) -> None:
+    """Of thousands, most of them archived, with the latest activity last in the table."""
+    name = await asyncio.to_thread(postgres.new_database)
+    connection = await asyncpg.connect(postgres.url(name, role="postgres"))
+    await connection.execute("INSERT INTO users (id, created_at) VALUES ('large', now())")
+    await connection.execute(
+        "INSERT INTO conversations (user_id, created_at, updated_at, archived, pinned) "
+        "SELECT 'large', now(), now() + n * interval '1 s', n % 10 > 0, n % 100 = 0 FROM generate_series(1, 5000) n"
+    )
+    await connection.execute("ANALYZE")
+    await connection.close()
+    connection = await asyncpg.connect(postgres.url(name, role=role))
+    await connection.execute(f"SET {BITMAPS} = off")
+    await connection.execute("SELECT set_config('chatapi.user_id', 'large', false)")
+    sent: list[tuple[str, Sequence[Any]]] = []
+    database = open_database(settings_for(url_of(connection)))
+    event.listen(
+        database.engine.sync_engine,
+        "before_cursor_execute",
+        lambda _, __, sql, parameters, *___: sent.append((sql, parameters)),
+    )
+    async with database.transaction("large") as session:
+        page = await ConversationService(session).page("large", limit=20, cursor=None, archived=archived)
+        cursor = page.next_cursor
+        await ConversationService(session).page("large", limit=20, cursor=cursor, archived=archived)
+    await database.close()
+    for sql, parameters in sent:
+        if "FROM conversations" in sql:
+            assert await pages_of(connection, sql, parameters, "generic") < 60
+            await connection.execute("DEALLOCATE statement")
+    await connection.close()
+
+
 @pytest.mark.parametrize(("pooler", "left"), [("", "off"), ("?pgbouncer=true", "on")])
 async def test_no_transaction_takes_what_is_not_in_order(
     postgres: Postgres, role: str, pooler: str, left: str

@@ -1,15 +1,29 @@
 """Conversations and their messages over REST."""
 
+from datetime import datetime
 from typing import Annotated, Literal
 
+import msgspec
 from litestar import Controller, delete, get, patch
+from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from msgspec import Meta
 
-from chatapi.conversations.schemas import Conversation, ConversationChanges, Message, UIMessage
+from chatapi.audit import name_subject
+from chatapi.conversations.deletion import delete_many
+from chatapi.conversations.schemas import (
+    Archived,
+    Conversation,
+    ConversationChanges,
+    Deleted,
+    Message,
+    UIMessage,
+)
 from chatapi.conversations.service import ConversationService
 from chatapi.db.dependencies import service_dependency
 from chatapi.db.paging import Page
+from chatapi.errors.requests import Invalid
 from chatapi.openapi import PageCursor, PageSize, problems
 
 MessageForm = Annotated[Literal["plain", "ui"], QueryParameter(name="format")]
@@ -27,9 +41,41 @@ class ConversationController(Controller):
         conversations: NamedDependency[ConversationService],
         limit: PageSize = 20,
         cursor: PageCursor = None,
+        archived: FromQuery[Archived] = "false",
     ) -> Page[Conversation]:
-        """Newest activity first."""
-        return await conversations.page(user_id, limit=limit, cursor=cursor)
+        """Pinned ones first, then newest activity first."""
+        return await conversations.page(user_id, limit=limit, cursor=cursor, archived=archived)
+
+    @delete(
+        operation_id="deleteConversations",
+        summary="Delete many conversations",
+        status_code=200,
+        responses=problems(422),
+        act="conversations.deleted",
+    )
+    async def delete_conversations(
+        self,
+        user_id: FromPath[str],
+        state: State,
+        archived: Annotated[
+            Literal["true"] | None, QueryParameter(description="`true`: those that are archived")
+        ] = None,
+        before: Annotated[
+            str | None,
+            QueryParameter(
+                description="Those that were last active before this moment, as in 2026-11-29T12:00:00Z (RFC 3339)"
+            ),
+        ] = None,
+    ) -> Deleted:
+        """With all their messages; turns under way are cancelled. If both are given, both must hold."""
+        if archived is None and before is None:
+            raise Invalid(("archived", "archived=true, before or both say which conversations are deleted"))
+        moment = None if before is None else moment_of(before)
+        deleted = Deleted(
+            deleted=await delete_many(state.database, user_id, archived=archived is not None, before=moment)
+        )
+        name_subject(deleted)
+        return deleted
 
     @get(
         "/{conversation_id:int}",
@@ -47,19 +93,19 @@ class ConversationController(Controller):
 
     @patch(
         "/{conversation_id:int}",
-        operation_id="renameConversation",
-        summary="Rename a conversation",
+        operation_id="changeConversation",
+        summary="Change a conversation's title, archive it, pin it, or replace its metadata",
         responses=problems(404, 413, 415, 422),
-        act="conversation.renamed",
+        act="conversation.changed",
     )
-    async def rename_conversation(
+    async def change_conversation(
         self,
         user_id: FromPath[str],
         conversation_id: FromPath[int],
         conversations: NamedDependency[ConversationService],
         data: JSONBody[ConversationChanges],
     ) -> Conversation:
-        return await conversations.rename(user_id, conversation_id, data)
+        return await conversations.change(user_id, conversation_id, data)
 
     @delete(
         "/{conversation_id:int}",
@@ -102,3 +148,11 @@ class ConversationController(Controller):
         return await read(
             user_id, conversation_id, limit=limit, cursor=cursor, order=order, alternatives=alternatives
         )
+
+
+def moment_of(text: str) -> datetime:
+    """The moment in a parameter. Litestar would take 2026 for the seconds since 1970."""
+    try:
+        return msgspec.convert(text, Annotated[datetime, Meta(tz=True)])
+    except msgspec.ValidationError:
+        raise Invalid(("before", "is not a moment such as 2026-11-29T12:00:00Z")) from None

@@ -11,6 +11,7 @@ from chatapi.text import NOT_BLANK
 ConversationTitle = Annotated[
     str, Meta(min_length=1, max_length=200, pattern=NOT_BLANK, examples=["Shopping"])
 ]
+Archived = Literal["false", "true", "any"]
 MessageStatus = Literal["running", "waiting", "completed", "failed", "cancelled"]
 
 
@@ -19,12 +20,31 @@ class Conversation(Struct, frozen=True, kw_only=True):
     title: str | None
     created_at: datetime
     updated_at: datetime
+    archived: bool
+    pinned: bool
+    metadata: dict[str, Any]
 
 
 class ConversationChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The new title; null takes it away."""
+    """The changes to a conversation; a member that is left out stays as it is.
 
-    title: ConversationTitle | None
+    A title of null takes it away. `metadata` is the client's own, at most 4 KiB as JSON, and replaced as a whole.
+    """
+
+    title: ConversationTitle | UnsetType | None = UNSET
+    archived: bool | UnsetType = UNSET
+    pinned: bool | UnsetType = UNSET
+    metadata: dict[str, Any] | UnsetType = UNSET
+
+
+class Deleted(Struct, frozen=True, kw_only=True):
+    """How many conversations were deleted."""
+
+    deleted: int
+
+    @property
+    def subject(self) -> dict[str, int]:
+        return {"deleted": self.deleted}
 
 
 class Message(Struct, frozen=True, kw_only=True):

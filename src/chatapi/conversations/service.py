@@ -1,4 +1,4 @@
-"""Reads, renames and deletes conversations; `turns` adds to them."""
+"""Lists, reads, changes and deletes conversations; `turns` adds to them."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,7 +9,8 @@ from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from sqlalchemy import asc, delete, desc, or_, select, tuple_, update
 
 from chatapi.agent.ports import ToolCall
-from chatapi.conversations.schemas import Conversation, ConversationChanges, Message, UIMessage
+from chatapi.conversations.metadata import check_metadata
+from chatapi.conversations.schemas import Archived, Conversation, ConversationChanges, Message, UIMessage
 from chatapi.db import models
 from chatapi.db.alternatives import is_answered_or_under_way, superseded
 from chatapi.db.paging import Page, decode_cursor, in_conversation, page_of
@@ -28,20 +29,36 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
 
     repository_type = Repository
 
-    async def page(self, user_id: str, *, limit: int, cursor: str | None) -> Page[Conversation]:
-        """Newest activity first."""
-        statement = self.repository.statement.limit(limit + 1)
-        if (before := decode_cursor(cursor, tuple[datetime, int])) is not None:
-            statement = statement.where(
-                tuple_(models.Conversation.updated_at, models.Conversation.id) < before
-            )
-        rows = await self.get_many(
+    async def page(
+        self, user_id: str, *, limit: int, cursor: str | None, archived: Archived = "false"
+    ) -> Page[Conversation]:
+        """Pinned ones first, then newest activity first.
+
+        If both kinds are asked for, each is read along the index, and the two are merged here: one statement for both
+        would sort all of the user's conversations.
+        """
+        before = decode_cursor(cursor, tuple[bool, datetime, int])
+        kinds = (False, True) if archived == "any" else (archived == "true",)
+        rows = [row for kind in kinds for row in await self._listed(user_id, kind, before, limit + 1)]
+        rows.sort(key=place_in_list, reverse=True)
+        return page_of(rows[: limit + 1], limit, to_schema, place_in_list)
+
+    async def _listed(
+        self,
+        user_id: str,
+        archived: bool,  # noqa: FBT001 - the value of a column
+        before: tuple[bool, datetime, int] | None,
+        limit: int,
+    ) -> Sequence[models.Conversation]:
+        statement = self.repository.statement.limit(limit)
+        if before is not None:
+            place = tuple_(models.Conversation.pinned, models.Conversation.updated_at, models.Conversation.id)
+            statement = statement.where(place < before)
+        return await self.get_many(
             models.Conversation.user_id == user_id,
-            order_by=[("updated_at", True), ("id", True)],
+            models.Conversation.archived == archived,
+            order_by=[("pinned", True), ("updated_at", True), ("id", True)],
             statement=statement,
-        )
-        return page_of(
-            rows, limit, to_schema, lambda conversation: (conversation.updated_at, conversation.id)
         )
 
     async def read(self, user_id: str, conversation_id: int) -> Conversation:
@@ -52,12 +69,21 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
             raise ConversationNotFound(conversation_id)
         return to_schema(conversation)
 
-    async def rename(self, user_id: str, conversation_id: int, changes: ConversationChanges) -> Conversation:
-        """A rename is not activity: the conversation keeps its place in the list."""
+    async def change(self, user_id: str, conversation_id: int, changes: ConversationChanges) -> Conversation:
+        """A change is not activity: the conversation keeps its place among those that are pinned, or that are not."""
+        values = {
+            models.Conversation.__table__.c[name]: value
+            for name, value in msgspec.structs.asdict(changes).items()
+            if value is not msgspec.UNSET
+        }
+        if not values:
+            return await self.read(user_id, conversation_id)
+        if changes.metadata is not msgspec.UNSET:
+            check_metadata(changes.metadata)
         conversation = await self.session.scalar(
             update(models.Conversation)
             .where(models.Conversation.id == conversation_id, models.Conversation.user_id == user_id)
-            .values(title=changes.title, updated_at=models.Conversation.updated_at)
+            .values({**values, "updated_at": models.Conversation.updated_at})
             .returning(models.Conversation)
         )
         if conversation is None:
@@ -138,8 +164,20 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         return [(message, turn) for message, turn in await self.session.execute(statement)]
 
 
+def place_in_list(conversation: models.Conversation) -> tuple[bool, datetime, int]:
+    return conversation.pinned, conversation.updated_at, conversation.id
+
+
 def to_schema(conversation: models.Conversation) -> Conversation:
-    return msgspec.convert(conversation, Conversation, from_attributes=True)
+    return Conversation(
+        id=conversation.id,
+        title=conversation.title,
+        created_at=conversation.created_at,
+        updated_at=conversation.updated_at,
+        archived=conversation.archived,
+        pinned=conversation.pinned,
+        metadata=conversation.metadata_,
+    )
 
 
 def to_message(message: models.Message, turn: models.Turn) -> Message:

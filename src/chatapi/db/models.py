@@ -18,6 +18,7 @@ from sqlalchemy import (
     Index,
     Text,
     UniqueConstraint,
+    false,
     literal_column,
     text,
 )
@@ -55,9 +56,12 @@ class Conversation(IdentityAuditBase):
 
     user_id: Mapped[OwnerId]
     title: Mapped[str | None] = mapped_column(Text)
+    archived: Mapped[bool] = mapped_column(server_default=false())
+    pinned: Mapped[bool] = mapped_column(server_default=false())
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", JSON, server_default="{}")
 
     __table_args__ = (
-        Index("ix_conversations_activity", "user_id", "updated_at", "id"),
+        Index("ix_conversations_list", "user_id", "archived", "pinned", "updated_at", "id"),
         UniqueConstraint("user_id", "id", name="uq_conversations_owner"),  # for the turns' foreign key
         {"sqlite_autoincrement": True},
     )

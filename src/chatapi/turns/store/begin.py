@@ -76,7 +76,7 @@ async def begin_new(
         conversation_id = await _new_conversation(session, user_id)
     else:
         conversation_id = request.conversation_id
-        await touch_conversation(session, user_id, conversation_id)
+        await touch_conversation(session, user_id, conversation_id, archived=False)
         ended = await make_way(session, user_id, conversation_id)
 
     columns = new_turn(

@@ -116,14 +116,16 @@ async def runs_to_stop(session: AsyncSession, run_ids: Sequence[str]) -> set[str
     return set(run_ids) - set(going_on)
 
 
-async def touch_conversation(session: AsyncSession, user_id: str, conversation_id: int) -> None:
-    """Move `updated_at`; the row's lock also makes turns of one conversation begin one after the other."""
+async def touch_conversation(
+    session: AsyncSession, user_id: str, conversation_id: int, **columns: Any
+) -> None:
+    """Move `updated_at`, and set these columns; the row's lock also makes turns of one conversation begin one by one."""
     if conversation_id > MAX_ID:  # no such id exists, and the database would refuse it
         raise ConversationNotFound(conversation_id)
     touched = await session.scalar(
         update(Conversation)
         .where(Conversation.id == conversation_id, Conversation.user_id == user_id)
-        .values(updated_at=now())
+        .values(updated_at=now(), **columns)
         .returning(Conversation.id)
     )
     if touched is None:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     cast,
     delete,
     exists,
+    false,
     func,
     literal_column,
     null,
@@ -250,7 +251,7 @@ def begin_next(history_turns: int, *, keyed: bool) -> Statement:
             Conversation.updated_at == before.c.updated_at,
             ~in_the_way,
         )
-        .values(updated_at=NOW)
+        .values(updated_at=NOW, archived=false())
         .returning(Conversation.id)
         .cte("touched")
     )

@@ -11,9 +11,11 @@ from typing import Any, TypeAlias
 import msgspec
 from sqlalchemy import (
     BigInteger,
+    Executable,
     Text,
     bindparam,
     delete,
+    false,
     insert,
     literal_column,
     null,
@@ -122,7 +124,7 @@ def begin(
     if values["conversation_id"] is None:
         transaction.rows(REMEMBER_USER, values)
         ((conversation_id,),) = transaction.rows(NEW_CONVERSATION, values)
-    elif transaction.rows(IN_THE_WAY, values) or not transaction.rows(TOUCH, values):
+    elif transaction.rows(IN_THE_WAY, values) or not transaction.rows(REOPEN, values):
         return None
     else:
         conversation_id = values["conversation_id"]
@@ -170,6 +172,16 @@ def message(role: Any, *, tool_calls: Any, parts: Any, provider_state: Any) -> d
     )
 
 
+def touched(**columns: Any) -> Executable:
+    """The conversation with its new activity, and with these columns."""
+    return (
+        update(Conversation)
+        .where(Conversation.id == CONVERSATION_ID, Conversation.user_id == USER_ID)
+        .values(updated_at=NOW, **columns)
+        .returning(Conversation.id)
+    )
+
+
 NEW_ONE = new_turn(
     user_id=USER_ID,
     conversation_id=CONVERSATION_ID,
@@ -199,12 +211,8 @@ IN_THE_WAY = Statement(
         Turn.user_id == USER_ID, Turn.conversation_id == CONVERSATION_ID, Turn.status == RUNNING
     )
 )
-TOUCH = Statement(
-    update(Conversation)
-    .where(Conversation.id == CONVERSATION_ID, Conversation.user_id == USER_ID)
-    .values(updated_at=NOW)
-    .returning(Conversation.id)
-)
+TOUCH = Statement(touched())
+REOPEN = Statement(touched(archived=false()))
 REMEMBER_USER = Statement(sqlite.insert(User).values(id=USER_ID, created_at=NOW).on_conflict_do_nothing())
 NEW_CONVERSATION = Statement(
     insert(Conversation).values(user_id=USER_ID, created_at=NOW, updated_at=NOW).returning(Conversation.id)
