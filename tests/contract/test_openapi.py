@@ -26,6 +26,7 @@ BODIES: dict[str, Any] = {
     "replaceTask": {"title": "milk"},
     "changeTask": {"title": "milk"},
     "answerTurn": {"answers": [{"id": "call_1_0", "approved": True}]},
+    "giveFeedback": {"rating": "up", "comment": "Thanks"},
     "changeConversation": {"title": "Shopping"},
 }
 QUERIES = {
@@ -66,6 +67,7 @@ async def ids(alice: Client) -> dict[str, int]:
     return {
         "conversation_id": answer["conversation_id"],
         "turn_id": answer["turn_id"],
+        "message_id": answer["message_id"],
         "task_id": answer["tool_calls"][0]["result"]["id"],
     }
 
@@ -84,6 +86,8 @@ class TestDocument:
             ("PATCH", "/api/{user_id}/conversations/{conversation_id}"),
             ("DELETE", "/api/{user_id}/conversations/{conversation_id}"),
             ("GET", "/api/{user_id}/conversations/{conversation_id}/messages"),
+            ("PUT", "/api/{user_id}/messages/{message_id}/feedback"),
+            ("DELETE", "/api/{user_id}/messages/{message_id}/feedback"),
             ("GET", "/api/{user_id}/tasks"),
             ("POST", "/api/{user_id}/tasks"),
             ("GET", "/api/{user_id}/tasks/{task_id}"),
@@ -181,7 +185,8 @@ class TestWalk:
         self, alice: Client, document: dict[str, Any], ids: dict[str, int]
     ) -> None:
         # What is deleted is not there after, and what is erased least of all.
-        last = sorted(guarded(document), key=lambda each: (each[0] == "delete", each[1] == "/api/{user_id}"))
+        depths = {path: path.count("/") for _, path, _ in guarded(document)}
+        last = sorted(guarded(document), key=lambda each: (each[0] == "delete", -depths[each[1]]))
         for method, path, operation in last:
             response = await alice.request(
                 method, url_of(path, alice.user_id, ids), json=BODIES.get(operation["operationId"])

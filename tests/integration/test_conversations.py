@@ -153,7 +153,7 @@ class TestOneConversation:
         for _ in range(40):
             deep = [deep]
         titles = ("", " ", "x" * 201, 1, "\0")
-        metadata = (
+        metadata: tuple[Any, ...] = (
             [],
             None,
             "x",

@@ -29,6 +29,7 @@ TABLES = {
     "turns",
     "turn_chunks",
     "messages",
+    "feedback",
     "tool_calls",
     "tasks",
     "workers",

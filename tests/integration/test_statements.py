@@ -47,6 +47,7 @@ ROUTES: dict[str, tuple[str, str, dict[str, Any], Sends]] = {
     "messages": ("GET", "/conversations/1/messages", {}, Sends(4, 4, 5)),
     "renaming": ("PATCH", "/conversations/1", {"json": {"title": "x"}}, Sends(3, 3, 4)),
     "deleting a conversation": ("DELETE", "/conversations/2", {}, Sends(3, 3, 4)),
+    "feedback": ("PUT", "/messages/2/feedback", {"json": {"rating": "up"}}, Sends(4, 4, 5)),
     "tasks": ("GET", "/tasks", {}, Sends(3, 3, 4)),
     "a task": ("GET", "/tasks/1", {}, Sends(3, 3, 4)),
     "adding a task": ("POST", "/tasks", {"json": {"title": "x"}}, Sends(4, 4, 5)),

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
-from litestar import Controller, delete, get, patch
+from litestar import Controller, delete, get, patch, put
 from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
@@ -12,18 +12,22 @@ from msgspec import Meta
 
 from chatapi.audit import name_subject
 from chatapi.conversations.deletion import delete_many
+from chatapi.conversations.feedback import FeedbackService
 from chatapi.conversations.schemas import (
     Archived,
     Conversation,
     ConversationChanges,
     Deleted,
+    Feedback,
     Message,
+    NewFeedback,
     UIMessage,
 )
 from chatapi.conversations.service import ConversationService
 from chatapi.db.dependencies import service_dependency
 from chatapi.db.paging import Page
 from chatapi.errors.requests import Invalid
+from chatapi.metrics import Metrics
 from chatapi.openapi import PageCursor, PageSize, problems
 
 MessageForm = Annotated[Literal["plain", "ui"], QueryParameter(name="format")]
@@ -150,9 +154,52 @@ class ConversationController(Controller):
         )
 
 
+class FeedbackController(Controller):
+    path = "/messages/{message_id:int}/feedback"
+    tags = ("Conversations",)
+    dependencies = service_dependency(FeedbackService, "feedback")
+
+    @put(
+        operation_id="giveFeedback",
+        summary="Rate an answer",
+        responses=problems(404, 413, 415, 422),
+        act="feedback.given",
+    )
+    async def give_feedback(
+        self,
+        user_id: FromPath[str],
+        message_id: FromPath[int],
+        feedback: NamedDependency[FeedbackService],
+        data: JSONBody[NewFeedback],
+        state: State,
+    ) -> Feedback:
+        """In the place of any earlier rating and comment."""
+        given, is_news = await feedback.give(user_id, message_id, data)
+        if is_news:
+            metrics: Metrics = state.metrics
+            metrics.feedback.labels(given.rating).inc()
+        return given
+
+    @delete(
+        operation_id="takeFeedbackBack",
+        summary="Take a rating back",
+        responses=problems(404, 422),
+        act="feedback.taken_back",
+    )
+    async def take_feedback_back(
+        self,
+        user_id: FromPath[str],
+        message_id: FromPath[int],
+        feedback: NamedDependency[FeedbackService],
+    ) -> None:
+        """Also where there is none."""
+        await feedback.take_back(user_id, message_id)
+
+
 def moment_of(text: str) -> datetime:
     """The moment in a parameter. Litestar would take 2026 for the seconds since 1970."""
     try:
-        return msgspec.convert(text, Annotated[datetime, Meta(tz=True)])
+        moment: datetime = msgspec.convert(text, Annotated[datetime, Meta(tz=True)])
     except msgspec.ValidationError:
         raise Invalid(("before", "is not a moment such as 2026-11-29T12:00:00Z")) from None
+    return moment

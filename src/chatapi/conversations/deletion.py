@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, delete, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.db.database import Database
-from chatapi.db.models import Conversation, Turn
+from chatapi.db.models import Conversation, Feedback, Turn
 
 
 class Place(Struct, frozen=True):
@@ -73,5 +73,18 @@ async def delete_in_pieces(session: AsyncSession, places: Sequence[Place], turns
     await session.execute(
         delete(Conversation).where(
             tuple_(Conversation.user_id, Conversation.id).in_([(each.user_id, each.id) for each in places])
+        )
+    )
+
+
+async def forget_messages(
+    session: AsyncSession, user_id: str, conversation_id: int, message_ids: Sequence[int]
+) -> None:
+    """Delete what hangs on single messages that were deleted: only a whole conversation takes it along."""
+    await session.execute(
+        delete(Feedback).where(
+            Feedback.user_id == user_id,
+            Feedback.conversation_id == conversation_id,
+            Feedback.message_id.in_(message_ids),
         )
     )

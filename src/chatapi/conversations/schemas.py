@@ -6,12 +6,14 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chatapi.agent.ports import ToolCall
-from chatapi.text import NOT_BLANK
+from chatapi.text import NO_NUL, NOT_BLANK
 
 ConversationTitle = Annotated[
     str, Meta(min_length=1, max_length=200, pattern=NOT_BLANK, examples=["Shopping"])
 ]
 Archived = Literal["false", "true", "any"]
+Rating = Literal["up", "down"]
+FeedbackComment = Annotated[str, Meta(max_length=2_000, pattern=NO_NUL, examples=["Just what I needed"])]
 MessageStatus = Literal["running", "waiting", "completed", "failed", "cancelled"]
 
 
@@ -47,10 +49,23 @@ class Deleted(Struct, frozen=True, kw_only=True):
         return {"deleted": self.deleted}
 
 
+class NewFeedback(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A rating of an answer, in the place of any earlier one with its comment."""
+
+    rating: Rating
+    comment: FeedbackComment | None = None
+
+
+class Feedback(Struct, frozen=True, kw_only=True):
+    rating: Rating
+    comment: str | None
+    updated_at: datetime
+
+
 class Message(Struct, frozen=True, kw_only=True):
     """`status` is that of the message's turn; `alternative_of`, if there, the turn that this one answers anew.
 
-    `reasoning` is what the model thought on its way to the answer.
+    `reasoning` is what the model thought on its way to the answer. `feedback` is there once its user has rated it.
     """
 
     id: int
@@ -62,6 +77,7 @@ class Message(Struct, frozen=True, kw_only=True):
     status: MessageStatus
     created_at: datetime
     alternative_of: int | UnsetType = UNSET
+    feedback: Feedback | UnsetType = UNSET
 
 
 class UIMessage(Struct, frozen=True, kw_only=True, omit_defaults=True):

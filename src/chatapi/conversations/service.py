@@ -9,8 +9,16 @@ from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from sqlalchemy import asc, delete, desc, or_, select, tuple_, update
 
 from chatapi.agent.ports import ToolCall
+from chatapi.conversations.feedback import of_message
 from chatapi.conversations.metadata import check_metadata
-from chatapi.conversations.schemas import Archived, Conversation, ConversationChanges, Message, UIMessage
+from chatapi.conversations.schemas import (
+    Archived,
+    Conversation,
+    ConversationChanges,
+    Feedback,
+    Message,
+    UIMessage,
+)
 from chatapi.db import models
 from chatapi.db.alternatives import is_answered_or_under_way, superseded
 from chatapi.db.paging import Page, decode_cursor, in_conversation, page_of
@@ -18,7 +26,7 @@ from chatapi.db.services import Service
 from chatapi.errors.domains import ConversationNotFound
 from chatapi.parts import Part, has_waited, reasoning_of, shown
 
-Row: TypeAlias = tuple[models.Message, models.Turn]
+Row: TypeAlias = tuple[models.Message, models.Turn, models.Feedback | None]
 
 
 class ConversationService(Service[models.Conversation, "ConversationService.Repository"]):
@@ -150,8 +158,9 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         ids = {} if edge is None else {"before" if order == "desc" else "after": edge}
         turned = desc if order == "desc" else asc
         statement = (
-            select(message, models.Turn)
+            select(message, models.Turn, models.Feedback)
             .join(models.Turn, models.Turn.id == message.turn_id)
+            .outerjoin(models.Feedback, of_message())
             .where(message.user_id == user_id, in_conversation(self.session, message, conversation_id, **ids))
             .order_by(turned(message.conversation_id), turned(message.id))
             .limit(limit + 1)
@@ -161,7 +170,9 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
                 ~superseded(is_answered_or_under_way),
                 or_(models.Turn.alternative_of.is_(None), is_answered_or_under_way(models.Turn)),
             )
-        return [(message, turn) for message, turn in await self.session.execute(statement)]
+        return [
+            (message, turn, feedback) for message, turn, feedback in await self.session.execute(statement)
+        ]
 
 
 def place_in_list(conversation: models.Conversation) -> tuple[bool, datetime, int]:
@@ -180,7 +191,7 @@ def to_schema(conversation: models.Conversation) -> Conversation:
     )
 
 
-def to_message(message: models.Message, turn: models.Turn) -> Message:
+def to_message(message: models.Message, turn: models.Turn, feedback: models.Feedback | None) -> Message:
     return msgspec.convert(
         {
             "id": message.id,
@@ -192,12 +203,15 @@ def to_message(message: models.Message, turn: models.Turn) -> Message:
             "status": turn.shown_status,
             "created_at": message.created_at,
             **({} if turn.alternative_of is None else {"alternative_of": turn.alternative_of}),
+            **({} if feedback is None else {"feedback": feedback}),
         },
         Message,
+        from_attributes=True,
     )
 
 
-def to_ui_message(message: models.Message, turn: models.Turn) -> UIMessage:
+def to_ui_message(message: models.Message, turn: models.Turn, feedback: models.Feedback | None) -> UIMessage:
+    """The message as its stream made it; once it was rated, its metadata has the rating, too."""
     if message.role == "user":
         parts = [{"type": "text", "text": message.content}]
         status = {} if turn.status == "completed" else {"status": turn.shown_status}
@@ -208,13 +222,17 @@ def to_ui_message(message: models.Message, turn: models.Turn) -> UIMessage:
         id=f"turn_{turn.id}",
         role="assistant",
         parts=shown(outline_of(message), message.content, calls),
-        metadata=metadata_of(message, turn),
+        metadata=metadata_of(message, turn, feedback),
     )
 
 
-def metadata_of(message: models.Message, turn: models.Turn) -> dict[str, Any]:
+def metadata_of(
+    message: models.Message, turn: models.Turn, feedback: models.Feedback | None
+) -> dict[str, Any]:
     """The metadata that the stream gave piece by piece."""
-    metadata = ids_of(turn)
+    metadata: dict[str, Any] = ids_of(turn)
+    if feedback is not None:
+        metadata["feedback"] = msgspec.convert(feedback, Feedback, from_attributes=True)
     if turn.waits:
         return {**metadata, "waiting": True}
     if has_waited(outline_of(message)):

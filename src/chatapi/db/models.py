@@ -153,6 +153,25 @@ class Message(IdentityBase):
     )
 
 
+class Feedback(DefaultBase):
+    """A user's rating of an answer. It goes with the conversation, and with an answer that a retry takes the place of."""
+
+    __tablename__ = "feedback"
+
+    user_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    conversation_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    message_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    rating: Mapped[str] = mapped_column(Text)
+    comment: Mapped[str | None] = mapped_column(Text)
+    updated_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), default=now)
+
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["user_id", "conversation_id"], ["conversations.user_id", "conversations.id"], ondelete="CASCADE"
+        ),
+    )
+
+
 class TurnChunk(DefaultBase):
     """Events of a running turn (`turns.log`), for readers elsewhere; deleted when the turn ends."""
 

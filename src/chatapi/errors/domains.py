@@ -13,6 +13,16 @@ class ConversationNotFound(NotFound):
         super().__init__(f"There is no conversation {conversation_id} of yours.")
 
 
+class MessageNotFound(NotFound):
+    type = "message-not-found"
+    title = "No such message"
+    when = "You have no message with this id"
+    remedy = "List the conversation's messages"
+
+    def __init__(self, message_id: int) -> None:
+        super().__init__(f"There is no message {message_id} of yours.")
+
+
 class TaskNotFound(NotFound):
     type = "task-not-found"
     title = "No such task"

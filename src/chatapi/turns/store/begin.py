@@ -10,6 +10,7 @@ from datetime import timedelta
 from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from chatapi.conversations.deletion import forget_messages
 from chatapi.db.models import RUNNING, WAITING, Conversation, Message, Turn, now
 from chatapi.db.services import insert_unless_there, remember_user
 from chatapi.errors.turns import (
@@ -224,11 +225,12 @@ async def _again(
         raise _key_in_progress(turn)
     await live.drop(session, turn.user_id, turn.id)
     # The new run's answer takes the place of what the failed run had said.
-    await session.execute(
-        delete(Message).where(
-            Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "assistant"
-        )
+    gone = await session.scalars(
+        delete(Message)
+        .where(Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "assistant")
+        .returning(Message.id)
     )
+    await forget_messages(session, turn.user_id, turn.conversation_id, gone.all())
     return await run_of(session, turn, claim, request.offered)
 
 
