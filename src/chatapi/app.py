@@ -13,7 +13,11 @@ from chatapi.account.controllers import AccountController
 from chatapi.agent.ports import Agent
 from chatapi.auth.guards import all_of, ids_can_exist, owns_path
 from chatapi.auth.middleware import BearerAuthentication
-from chatapi.conversations.controllers import ConversationController, FeedbackController
+from chatapi.conversations.controllers import (
+    ConversationController,
+    FeedbackController,
+    SearchController,
+)
 from chatapi.leaving_out import left_out
 from chatapi.limits.middleware import RefusedTokens, within_limits
 from chatapi.logs import access_log, configure_logging
@@ -81,6 +85,7 @@ def app_of(services: Services) -> Litestar:
                     "database": services.database,
                     "schema": services.schema,
                     "limiter": services.limiter,
+                    "patience": services.patience,
                     "metrics": services.telemetry.metrics,
                     "settings": settings,
                 }
@@ -108,6 +113,7 @@ def routes(services: Services) -> Sequence[ControllerRouterHandler]:
             TurnController,
             ConversationController,
             FeedbackController,
+            SearchController,
             TaskController,
             AccountController,
         ],

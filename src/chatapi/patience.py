@@ -15,6 +15,7 @@ class Patience(Struct, frozen=True, kw_only=True):
     # The wait for a connection of the pool. A burst had better wait than be refused; the breaker sees a dead database.
     database_pool: int = 15
     database_locked: float = 5.0  # how long another process may write to a SQLite file
+    search: float = 2.0  # of a search, which reads all that its user has said
     database_probe: float = 5.0  # how long the breaker waits for an answer; Neon takes a few seconds to wake
     database_probe_pause: float = 0.25  # between two probes of a database that is away
 

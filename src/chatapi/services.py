@@ -13,6 +13,7 @@ from chatapi.agent.loading import load_agent
 from chatapi.agent.ports import Agent
 from chatapi.agent.tools import TASK_TOOLS, no_external_tools
 from chatapi.auth.tokens import TokenVerifier
+from chatapi.conversations.search.backfill import Backfill
 from chatapi.db.database import Database
 from chatapi.db.schema import Schema
 from chatapi.errors.database import DatabaseUnavailable
@@ -120,12 +121,14 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
             closing.push_async_callback(resource.close)
         closing.push_async_callback(release, services.lease)
         supervisor = services.supervisor
+        backfill = Backfill(services.database, services.schema)
         for loop in (
             services.lease.run,
             supervisor.watch,
             supervisor.flush,
             supervisor.live.run,
             services.expiry.run,
+            backfill.run,
         ):
             closing.push_async_callback(stop, asyncio.create_task(loop()))
         try:

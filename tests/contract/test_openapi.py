@@ -32,6 +32,7 @@ BODIES: dict[str, Any] = {
 QUERIES = {
     "/api/{user_id}": "?confirm={user_id}",
     "/api/{user_id}/conversations": "?archived=true",
+    "/api/{user_id}/search": "?q=milk",
 }
 
 
@@ -86,6 +87,7 @@ class TestDocument:
             ("PATCH", "/api/{user_id}/conversations/{conversation_id}"),
             ("DELETE", "/api/{user_id}/conversations/{conversation_id}"),
             ("GET", "/api/{user_id}/conversations/{conversation_id}/messages"),
+            ("GET", "/api/{user_id}/search"),
             ("PUT", "/api/{user_id}/messages/{message_id}/feedback"),
             ("DELETE", "/api/{user_id}/messages/{message_id}/feedback"),
             ("GET", "/api/{user_id}/tasks"),

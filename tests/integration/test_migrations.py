@@ -30,6 +30,8 @@ TABLES = {
     "turn_chunks",
     "messages",
     "feedback",
+    "search_text",
+    "search_backfill",
     "tool_calls",
     "tasks",
     "workers",

@@ -19,16 +19,19 @@ from chatapi.conversations.schemas import (
     ConversationChanges,
     Deleted,
     Feedback,
+    Found,
     Message,
     NewFeedback,
     UIMessage,
 )
+from chatapi.conversations.search.service import SearchService
 from chatapi.conversations.service import ConversationService
 from chatapi.db.dependencies import service_dependency
 from chatapi.db.paging import Page
 from chatapi.errors.requests import Invalid
 from chatapi.metrics import Metrics
 from chatapi.openapi import PageCursor, PageSize, problems
+from chatapi.patience import Patience
 
 MessageForm = Annotated[Literal["plain", "ui"], QueryParameter(name="format")]
 
@@ -151,6 +154,41 @@ class ConversationController(Controller):
         read = conversations.ui_messages if form == "ui" else conversations.messages
         return await read(
             user_id, conversation_id, limit=limit, cursor=cursor, order=order, alternatives=alternatives
+        )
+
+
+class SearchController(Controller):
+    path = "/search"
+    tags = ("Conversations",)
+    dependencies = service_dependency(SearchService, "searching")
+
+    @get(operation_id="search", summary="Search my messages", responses=problems(404, 422), limit="search")
+    async def search(
+        self,
+        user_id: FromPath[str],
+        searching: NamedDependency[SearchService],
+        state: State,
+        q: Annotated[
+            str,
+            QueryParameter(
+                description='Words in any order, the last one as the beginning of a word; "phrases" in quotation marks'
+            ),
+        ],
+        conversation_id: Annotated[
+            int | None, QueryParameter(description="Only in this conversation")
+        ] = None,
+        limit: PageSize = 20,
+        cursor: PageCursor = None,
+    ) -> Page[Found]:
+        """Best first. Case and accents do not matter; titles count; archived conversations are searched, too."""
+        patience: Patience = state.patience
+        return await searching.search(
+            user_id,
+            q,
+            limit=limit,
+            seconds=patience.search,
+            cursor=cursor,
+            conversation_id=conversation_id,
         )
 
 

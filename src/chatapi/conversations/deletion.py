@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, delete, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.db.database import Database
-from chatapi.db.models import Conversation, Feedback, Turn
+from chatapi.db.models import Conversation, Feedback, SearchText, Turn
 
 
 class Place(Struct, frozen=True):
@@ -81,10 +81,11 @@ async def forget_messages(
     session: AsyncSession, user_id: str, conversation_id: int, message_ids: Sequence[int]
 ) -> None:
     """Delete what hangs on single messages that were deleted: only a whole conversation takes it along."""
-    await session.execute(
-        delete(Feedback).where(
-            Feedback.user_id == user_id,
-            Feedback.conversation_id == conversation_id,
-            Feedback.message_id.in_(message_ids),
+    for table in (Feedback, SearchText):
+        await session.execute(
+            delete(table).where(
+                table.user_id == user_id,
+                table.conversation_id == conversation_id,
+                table.message_id.in_(message_ids),
+            )
         )
-    )

@@ -49,6 +49,21 @@ class Deleted(Struct, frozen=True, kw_only=True):
         return {"deleted": self.deleted}
 
 
+class Found(Struct, frozen=True, kw_only=True):
+    """A message that was found, by its text or by its conversation's title.
+
+    `snippet` is plain text, with each hit between U+E000 and U+E001.
+    """
+
+    conversation_id: int
+    title: str | None
+    message_id: int
+    turn_id: int
+    role: Literal["user", "assistant"]
+    snippet: str
+    created_at: datetime
+
+
 class NewFeedback(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A rating of an answer, in the place of any earlier one with its comment."""
 

@@ -19,6 +19,7 @@ from chatapi.conversations.schemas import (
     Message,
     UIMessage,
 )
+from chatapi.conversations.search.index import index_title
 from chatapi.db import models
 from chatapi.db.alternatives import is_answered_or_under_way, superseded
 from chatapi.db.paging import Page, decode_cursor, in_conversation, page_of
@@ -96,6 +97,8 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         )
         if conversation is None:
             raise ConversationNotFound(conversation_id)
+        if changes.title is not msgspec.UNSET:
+            await index_title(self.session, user_id, conversation_id, changes.title)
         return to_schema(conversation)
 
     async def remove(self, user_id: str, conversation_id: int) -> None:

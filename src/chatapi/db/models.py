@@ -16,6 +16,7 @@ from sqlalchemy import (
     ForeignKey,
     ForeignKeyConstraint,
     Index,
+    SmallInteger,
     Text,
     UniqueConstraint,
     false,
@@ -170,6 +171,43 @@ class Feedback(DefaultBase):
             ["user_id", "conversation_id"], ["conversations.user_id", "conversations.id"], ondelete="CASCADE"
         ),
     )
+
+
+class SearchText(DefaultBase):
+    """What is searched of a message: its text, folded (`conversations.search.folding`), in one row or several.
+
+    It is written with the message and goes with the conversation. On PostgreSQL the key's index holds `words`, too, so that
+    a search reads nothing else; on SQLite the table is that index.
+    """
+
+    __tablename__ = "search_text"
+
+    user_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    conversation_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    message_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    part: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    words: Mapped[str] = mapped_column(Text)
+
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["user_id", "conversation_id"], ["conversations.user_id", "conversations.id"], ondelete="CASCADE"
+        ),
+        {"sqlite_with_rowid": False},
+    )
+
+
+class SearchBackfill(DefaultBase):
+    """How far the messages from before `SearchText` have been made searchable: one row, with `id` 1.
+
+    `place` is the last message looked at in this pass over all of them. The next batch is due at `due_at`.
+    """
+
+    __tablename__ = "search_backfill"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    passes_left: Mapped[int] = mapped_column(SmallInteger)
+    place: Mapped[int] = mapped_column(BigInteger)
+    due_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True))
 
 
 class TurnChunk(DefaultBase):

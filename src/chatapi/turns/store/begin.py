@@ -11,6 +11,7 @@ from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.conversations.deletion import forget_messages
+from chatapi.conversations.search.index import index_message
 from chatapi.db.models import RUNNING, WAITING, Conversation, Message, Turn, now
 from chatapi.db.services import insert_unless_there, remember_user
 from chatapi.errors.turns import (
@@ -103,7 +104,8 @@ async def begin_new(
         provider_state=None,
         at=now(),
     )
-    await session.execute(insert(Message).values(question))
+    message_id = (await session.execute(insert(Message).values(question).returning(Message.id))).scalar_one()
+    await index_message(session, user_id, conversation_id, message_id, request.message)
     return Run(
         turn_id=turn_id,
         run_id=claim.run_id,

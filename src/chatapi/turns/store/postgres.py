@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Integer,
+    SmallInteger,
     Text,
     any_,
     bindparam,
@@ -33,7 +34,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.expression import CTE
 
 from chatapi.db.autocommit import Statement
-from chatapi.db.models import RUNNING, Conversation, Message, Turn, TurnChunk, User, now
+from chatapi.db.models import RUNNING, Conversation, Message, SearchText, Turn, TurnChunk, User, now
 from chatapi.db.paging import MAX_ID
 from chatapi.turns.measures import measuring
 from chatapi.turns.replay import joined
@@ -193,8 +194,30 @@ def users_message(turn: CTE) -> CTE:
     return (
         insert(Message)
         .from_select(list(columns), select(*columns.values()), include_defaults=False)
+        .returning(Message.id, Message.conversation_id)
         .cte("message")
     )
+
+
+def searchable(message: CTE) -> CTE:
+    """Insert the rows of the search index for a message that is inserted by the same statement."""
+    row = (
+        func.unnest(
+            bindparam("search_parts", None, type_=ARRAY(SmallInteger())),
+            bindparam("search_words", None, type_=ARRAY(Text())),
+        )
+        .table_valued("part", "words")
+        .render_derived("row")
+    )
+    columns = {
+        "user_id": USER_ID,
+        "conversation_id": message.c.conversation_id,
+        "message_id": message.c.id,
+        "part": row.c.part,
+        "words": row.c.words,
+    }
+    rows = select(*columns.values()).select_from(message).join(row, true())
+    return insert(SearchText).from_select(list(columns), rows, include_defaults=False).cte("searchable")
 
 
 def begin_first() -> Statement:
@@ -216,8 +239,9 @@ def begin_first() -> Statement:
         .from_select(list(columns), select(*columns.values()), include_defaults=False)
         .cte("conversation")
     )
+    message = users_message(turn)
     return Statement(
-        select(turn.c.id, turn.c.conversation_id).add_cte(user, conversation, users_message(turn))
+        select(turn.c.id, turn.c.conversation_id).add_cte(user, conversation, message, searchable(message))
     )
 
 
@@ -256,12 +280,13 @@ def begin_next(history_turns: int, *, keyed: bool) -> Statement:
         .cte("touched")
     )
     turn = claimed_turn(touched.c.id, touched)
+    message = users_message(turn)
     history = select_history(USER_ID, CONVERSATION_ID, turns=history_turns, before=MAX_ID).subquery("history")
     return Statement(
         select(turn.c.id, turn.c.conversation_id, *(c for c in history.c if c.name != "id"))
         .select_from(turn.outerjoin(history, true()))
         .order_by(history.c.id)
-        .add_cte(users_message(turn))
+        .add_cte(message, searchable(message))
     )
 
 
@@ -313,10 +338,10 @@ def finish_turn(*, was_shown: bool) -> Statement:
     answer = (
         insert(Message)
         .from_select(list(columns), select(*columns.values()), include_defaults=False)
-        .returning(Message.id)
+        .returning(Message.id, Message.conversation_id)
         .cte("answer")
     )
-    statement = select(answer.c.id)
+    statement = select(answer.c.id).add_cte(searchable(answer))
     if was_shown:
         forgotten = (
             delete(TurnChunk)

@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy import (
     BigInteger,
     Executable,
+    SmallInteger,
     Text,
     bindparam,
     delete,
@@ -24,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import sqlite
 
-from chatapi.db.models import RUNNING, Conversation, Message, Turn, TurnChunk, User, now
+from chatapi.db.models import RUNNING, Conversation, Message, SearchText, Turn, TurnChunk, User, now
 from chatapi.db.paging import MAX_ID
 from chatapi.db.sqlite import Statement, Transaction
 from chatapi.turns.measures import measuring
@@ -130,7 +131,8 @@ def begin(
         conversation_id = values["conversation_id"]
     values = {**values, "conversation_id": conversation_id}
     ((turn_id,),) = transaction.rows(NEW_TURN, values)
-    transaction.rows(QUESTION, {**values, "turn_id": turn_id})
+    ((message_id,),) = transaction.rows(QUESTION, {**values, "turn_id": turn_id})
+    index_text(transaction, {**values, "message_id": message_id})
     with measuring("history"):
         history = transaction.rows(select_before(history_turns), {**values, "turn_id": turn_id})
     return turn_id, conversation_id, history
@@ -144,7 +146,14 @@ def finish(transaction: Transaction, values: Values, *, was_shown: bool) -> int 
     if was_shown:
         transaction.rows(DROP_CHUNKS, values)
     ((message_id,),) = transaction.rows(ANSWER, values)
+    index_text(transaction, {**values, "message_id": message_id})
     return int(message_id)
+
+
+def index_text(transaction: Transaction, values: Values) -> None:
+    """Make a message searchable."""
+    for part, words in zip(values["search_parts"], values["search_words"], strict=True):
+        transaction.rows(SEARCHABLE, {**values, "part": part, "words": words})
 
 
 def moment() -> str:
@@ -219,8 +228,17 @@ NEW_CONVERSATION = Statement(
 )
 NEW_TURN = Statement(insert(Turn).values(NEW_ONE).returning(Turn.id))
 QUESTION = Statement(
-    insert(Message).values(
-        message(USER, tool_calls=literal_column("'[]'"), parts=null(), provider_state=null())
+    insert(Message)
+    .values(message(USER, tool_calls=literal_column("'[]'"), parts=null(), provider_state=null()))
+    .returning(Message.id)
+)
+SEARCHABLE = Statement(
+    insert(SearchText).values(
+        user_id=USER_ID,
+        conversation_id=CONVERSATION_ID,
+        message_id=bindparam("message_id", None, type_=BigInteger()),
+        part=bindparam("part", None, type_=SmallInteger()),
+        words=bindparam("words", None, type_=Text()),
     )
 )
 END = Statement(update(Turn).where(is_ours(TURN_ID, USER_ID, RUN_ID)).values(ENDED).returning(Turn.id))
