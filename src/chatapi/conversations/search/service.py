@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.conversations.schemas import Found
 from chatapi.conversations.search.folding import TITLE, WHOLE, NotSearchable, needles_of
-from chatapi.conversations.search.snippets import SEARCHED, snippet_of, spans_of
+from chatapi.conversations.search.snippets import snippet_of, spans_of
 from chatapi.db.failures import sqlstate_of
 from chatapi.db.models import Conversation, Message, SearchText
 from chatapi.db.paging import MAX_ID, Page, decode_cursor
@@ -150,7 +150,9 @@ class SearchService:
         found = {row.id: row for row in rows}
         items = []
         for row in (found[id_] for id_ in ids if id_ in found):
-            in_title = row.title is not None and not spans_of(row.content[:SEARCHED], needles)
+            shown, hits = row.content, spans_of(row.content, needles)
+            if not hits and row.title is not None:
+                shown, hits = row.title, spans_of(row.title, needles)
             items.append(
                 Found(
                     conversation_id=row.conversation_id,
@@ -158,7 +160,7 @@ class SearchService:
                     message_id=row.id,
                     turn_id=row.turn_id,
                     role=row.role,
-                    snippet=snippet_of(row.title if in_title else row.content, needles),
+                    snippet=snippet_of(shown, hits),
                     created_at=row.created_at,
                 )
             )

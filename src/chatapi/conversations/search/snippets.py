@@ -20,7 +20,7 @@ Span = tuple[int, int]
 
 def spans_of(text: str, needles: Sequence[str]) -> list[Span]:
     """The places of the needles in the text as it was written, in order; a prefix counts to its word's end."""
-    folded, origins = _folded_with_origins(text)
+    folded, origins = _folded_with_origins(text[:SEARCHED])
     found: list[Span] = []
     for needle in needles:
         place = folded.find(needle)
@@ -55,9 +55,8 @@ def _folded_with_origins(text: str) -> tuple[str, list[Span]]:
     return "".join(folded), origins
 
 
-def snippet_of(text: str, needles: Sequence[str]) -> str:
+def snippet_of(text: str, hits: Sequence[Span]) -> str:
     """A piece of the text around most of its hits, or its beginning if it has none."""
-    hits = spans_of(text[:SEARCHED], needles)
     start = _best_start(text, hits)
     end = min(start + WIDTH, len(text))
     pieces: list[str] = []
