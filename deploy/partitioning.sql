@@ -81,6 +81,7 @@ END $$;
 
 DROP TABLE search_text_before, feedback_before, turn_chunks_before, tool_calls_before, messages_before, turns_before, conversations_before, tasks_before;
 
+CREATE INDEX ix_conversations_title_due ON conversations (title_due) WHERE title_due IS NOT NULL;
 CREATE INDEX ix_conversations_list ON conversations (user_id, archived, pinned, updated_at, id);
 CREATE UNIQUE INDEX uq_turns_running ON turns (user_id, conversation_id) WHERE status = 'running';
 CREATE INDEX ix_turns_conversation ON turns (user_id, conversation_id, id);

@@ -14,6 +14,7 @@ branch_labels = None
 depends_on = None
 
 
+TITLE_DUE = sa.text("title_due IS NOT NULL")
 GUARDED = ["feedback", "search_text"]
 # The key's index holds the words: a search reads nothing else. They are compared by bytes and never compressed. A table
 # that is seldom changed is vacuumed late by default, and until then a search looks up each row in the table, too.
@@ -39,6 +40,15 @@ def upgrade() -> None:
         "conversations", sa.Column("pinned", sa.Boolean(), server_default=sa.false(), nullable=False)
     )
     op.add_column("conversations", sa.Column("metadata", sa.JSON(), server_default="{}", nullable=False))
+    op.add_column("conversations", sa.Column("titled_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("conversations", sa.Column("title_due", sa.DateTime(timezone=True), nullable=True))
+    op.create_index(
+        "ix_conversations_title_due",
+        "conversations",
+        ["title_due"],
+        postgresql_where=TITLE_DUE,
+        sqlite_where=TITLE_DUE,
+    )
     # It takes the place of an index that each turn writes twice. Until they are replaced, processes of the version before
     # sort their user's conversations.
     op.create_index(
@@ -110,6 +120,9 @@ def downgrade() -> None:
     op.drop_table("feedback")
     op.create_index("ix_conversations_activity", "conversations", ["user_id", "updated_at", "id"])
     op.drop_index("ix_conversations_list", "conversations")
+    op.drop_index("ix_conversations_title_due", "conversations")
+    op.drop_column("conversations", "title_due")
+    op.drop_column("conversations", "titled_at")
     op.drop_column("conversations", "metadata")
     op.drop_column("conversations", "pinned")
     op.drop_column("conversations", "archived")

@@ -30,6 +30,9 @@ class Patience(Struct, frozen=True, kw_only=True):
     expiry: float = 60.0  # how often turns that have waited for too long are looked for while turns run
     stream_heartbeat: float = 15.0  # proxies close a stream that is silent for long, most of them after 60 s
 
+    title: float = 20.0  # how long a model may take for a title
+    titles: float = 30.0  # between two looks for titles that other processes have left
+
     # The end of a process, for which an orchestrator gives 30 s.
     drain: float = 15.0  # for turns under way at SIGTERM
     grace: int = 20  # for requests under way at SIGTERM; Uvicorn takes whole seconds

@@ -32,6 +32,7 @@ from chatapi.turns.measures import Telemetry
 from chatapi.turns.service import ChatService
 from chatapi.turns.store import TurnStore, turn_store
 from chatapi.turns.supervisor import Supervisor
+from chatapi.turns.titles import Titles
 from chatapi.web.requests import MAX_BODY_BYTES
 from chatapi.web.shutdown import told_to_stop
 
@@ -55,6 +56,7 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
     lease: Lease
     supervisor: Supervisor
     expiry: Expiry
+    titles: Titles
     verifier: TokenVerifier
     external: "ExternalTools | None"
     chat: ChatService
@@ -69,18 +71,20 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> "Services":
-        """Make everything and start nothing. The agent comes from the settings unless given; raises `SettingsError`.
+        """Make everything and start nothing; raises `SettingsError`.
 
-        The windows of rate limits move by `clock`.
+        The agent comes from the settings unless given. The windows of rate limits move by `clock`.
         """
         telemetry = Telemetry(Metrics(__version__, settings.chatapi_build), tracing_from())
         agent = agent or load_agent(settings, patience)
         limiter = Limiter(settings, patience, telemetry.metrics, clock=clock)
         database = Database(settings, patience, telemetry.metrics, telemetry.tracing)
         schema = Schema(database, settings, patience)
-        store = turn_store(database)
+        titles = Titles(database, agent, telemetry.metrics, settings, patience)
+        store = turn_store(database, titles)
         lease = Lease(database, patience, turn_seconds=settings.chat_timeout + OVERTIME_SECONDS)
         supervisor = Supervisor(store, patience)
+        titles.tell = supervisor.tell_title
         expiry = Expiry(store, patience, telemetry.metrics)
         external = external_tools(settings, patience)
         tools = external or no_external_tools
@@ -98,6 +102,7 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
             store=store,
             lease=lease,
             supervisor=supervisor,
+            titles=titles,
             verifier=TokenVerifier(settings, patience, telemetry.metrics),
             external=external,
             expiry=expiry,
@@ -128,6 +133,7 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
             supervisor.flush,
             supervisor.live.run,
             services.expiry.run,
+            services.titles.run,
             backfill.run,
         ):
             closing.push_async_callback(stop, asyncio.create_task(loop()))
@@ -142,6 +148,7 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
         say_how_clients_sign_in(services.settings)
         if isinstance(services.agent, AbstractAsyncContextManager):
             await closing.enter_async_context(services.agent)
+        closing.push_async_callback(services.titles.close)
         closing.push_async_callback(supervisor.drain, 0)
         with told_to_stop(drain):
             yield

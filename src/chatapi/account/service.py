@@ -37,7 +37,10 @@ EXPORTED: tuple[tuple[str, FromClause, tuple[str, ...]], ...] = (
     ("task", Task.__table__, ("id",)),
 )
 # These are in the header, or are this service's own book-keeping.
-LEFT_OUT = {"user_id", "worker_id", "run_id", "request_hash", "keys", "state"}
+LEFT_OUT = {
+    *("user_id", "worker_id", "run_id", "request_hash", "keys", "state"),
+    *("titled_at", "title_due"),
+}
 SHOWN_STATUS = case(
     (and_(Turn.status == RUNNING, Turn.worker_id == WAITING), "waiting"), else_=Turn.status
 ).label("status")

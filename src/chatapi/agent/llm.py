@@ -20,6 +20,7 @@ from msgspec import Struct
 from chatapi.agent.functions import Function
 from chatapi.agent.ports import (
     AgentEvent,
+    Aside,
     Finish,
     HistoryMessage,
     Prompt,
@@ -154,14 +155,23 @@ class LLMAgent:
             yield usage
         yield turn.state
 
-    async def _ask(self, turn: "Turn", offered: Sequence[ToolSpec]) -> AsyncIterator[Said]:
+    async def ask(self, instructions: str, message: str) -> Aside:
+        """As `ports.Asks`, from the first model that answers."""
+        turn = Turn(Prompt(user_id="", conversation_id=0, message=message), self.candidates, self._patience)
+        async for _ in self._ask(turn, (), instructions):
+            pass
+        return Aside(text=turn.steps[-1].answer.text, model=turn.candidate.name, usage=turn.usage)
+
+    async def _ask(
+        self, turn: "Turn", offered: Sequence[ToolSpec], instructions: str | None = None
+    ) -> AsyncIterator[Said]:
         """One answer, from the first model that gives one."""
         while True:
             candidate = turn.candidate
             speech = Speech(is_opened=candidate.thinks_first)
             reader = candidate.format.reader(speech)
             turn.asked_at = monotonic()
-            question, ids = turn.question(self._instructions, offered, self._max_tokens)
+            question, ids = turn.question(instructions or self._instructions, offered, self._max_tokens)
             try:
                 async with asyncio.timeout(self._first_piece_seconds) as patience:
                     request = candidate.format.request(question)

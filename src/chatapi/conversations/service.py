@@ -80,8 +80,9 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
 
     async def change(self, user_id: str, conversation_id: int, changes: ConversationChanges) -> Conversation:
         """A change is not activity: the conversation keeps its place among those that are pinned, or that are not."""
-        values = {
-            models.Conversation.__table__.c[name]: value
+        columns = models.Conversation.__table__.c
+        values: dict[Any, Any] = {
+            columns[name]: value
             for name, value in msgspec.structs.asdict(changes).items()
             if value is not msgspec.UNSET
         }
@@ -89,10 +90,12 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
             return await self.read(user_id, conversation_id)
         if changes.metadata is not msgspec.UNSET:
             check_metadata(changes.metadata)
+        if changes.title is not msgspec.UNSET:  # no title takes the place of this one
+            values |= {columns.titled_at: models.now(), columns.title_due: None}
         conversation = await self.session.scalar(
             update(models.Conversation)
             .where(models.Conversation.id == conversation_id, models.Conversation.user_id == user_id)
-            .values({**values, "updated_at": models.Conversation.updated_at})
+            .values({**values, columns.updated_at: columns.updated_at})
             .returning(models.Conversation)
         )
         if conversation is None:

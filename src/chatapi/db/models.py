@@ -53,6 +53,11 @@ class User(DefaultBase):
 
 
 class Conversation(IdentityAuditBase):
+    """A conversation. `titled_at`: when its title was set or taken away; by whom does not matter.
+
+    `title_due`: from when on a process may ask a model for a title in place of the first words; see `turns.titles`.
+    """
+
     __tablename__ = "conversations"
 
     user_id: Mapped[OwnerId]
@@ -60,8 +65,16 @@ class Conversation(IdentityAuditBase):
     archived: Mapped[bool] = mapped_column(server_default=false())
     pinned: Mapped[bool] = mapped_column(server_default=false())
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", JSON, server_default="{}")
+    titled_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
+    title_due: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
 
     __table_args__ = (
+        Index(
+            "ix_conversations_title_due",
+            "title_due",
+            postgresql_where=text("title_due IS NOT NULL"),
+            sqlite_where=text("title_due IS NOT NULL"),
+        ),
         Index("ix_conversations_list", "user_id", "archived", "pinned", "updated_at", "id"),
         UniqueConstraint("user_id", "id", name="uq_conversations_owner"),  # for the turns' foreign key
         {"sqlite_autoincrement": True},

@@ -84,7 +84,7 @@ def fold(text: str) -> str:
     return f" {' '.join(PIECE.findall(fold_characters(text)))} "
 
 
-def parts_of(text: str) -> list[tuple[int, str]]:
+def folded_parts(text: str) -> list[tuple[int, str]]:
     """The rows of a text: it whole, or overlapping pieces, each with its number."""
     data = fold(text).encode()
     if len(data) <= PART_BYTES:

@@ -10,7 +10,7 @@ from sqlalchemy import delete, insert, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.conversations.search.folding import TITLE, fold, parts_of
+from chatapi.conversations.search.folding import TITLE, fold, folded_parts
 from chatapi.db.models import Message, SearchText
 from chatapi.db.paging import in_conversation
 
@@ -19,7 +19,7 @@ KEY = ("user_id", "conversation_id", "message_id", "part")
 
 def rows_of(user_id: str, conversation_id: int, message_id: int, text: str) -> list[dict[str, Any]]:
     key = {"user_id": user_id, "conversation_id": conversation_id, "message_id": message_id}
-    return [{**key, "part": part, "words": words} for part, words in parts_of(text)]
+    return [{**key, "part": part, "words": words} for part, words in folded_parts(text)]
 
 
 async def index_message(

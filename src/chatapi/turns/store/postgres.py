@@ -28,11 +28,13 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.expression import CTE
 
+from chatapi.conversations.search.folding import TITLE
 from chatapi.db.autocommit import Statement
 from chatapi.db.models import RUNNING, Conversation, Message, SearchText, Turn, TurnChunk, User, now
 from chatapi.db.paging import MAX_ID
@@ -59,6 +61,7 @@ from chatapi.turns.store.rows import (
     new_turn,
     to_answer,
 )
+from chatapi.turns.store.title import is_titled, title_values, titled
 
 USER_ID = bindparam("user_id", None, type_=User.id.type)
 # Sets the owner for row-level security until the statement ends, which is its own transaction. PostgreSQL evaluates a
@@ -75,6 +78,8 @@ KEY = bindparam("key", None, type_=Text())
 CONTENT = bindparam("content", None, type_=Text())
 MODEL = bindparam("model", None, type_=Text())
 NOW = bindparam("now", None, type_=Turn.created_at.type)
+TITLE_TEXT = bindparam("title", None, type_=Text())
+TITLE_DUE = bindparam("title_due", None, type_=Turn.created_at.type)
 CLAIM = Claim(
     run_id=RUN_ID,  # type: ignore[arg-type] # a parameter in the place of the value
     worker_id=bindparam("worker_id", None, type_=Text()),  # type: ignore[arg-type]
@@ -126,11 +131,16 @@ class PostgresTurnStore(TurnStore):
             shown == "being written" or run.wait is not None
         ):  # the statement might not see what it should delete
             return await super()._finish(run, said, shown, is_retry)
+        title = self._title_for(run)
         rows = await self._database.statement(
             FINISH if shown == "nothing" else FINISH_SHOWN,
-            finish_values(run, said, now()),
+            finish_values(run, said, now()) | title_values(title),
         )
-        return to_answer(run, rows[0][0], said) if rows else await super()._finish(run, said, shown, is_retry)
+        if not rows:
+            return await super()._finish(run, said, shown, is_retry)
+        message_id, is_titled = rows[0]
+        self._tell_title(run, title, is_titled=is_titled)
+        return to_answer(run, message_id, said)
 
     async def runs_to_stop(self, run_ids: Sequence[str]) -> set[str]:
         rows = await self._database.tried(
@@ -220,6 +230,32 @@ def searchable(message: CTE) -> CTE:
     return insert(SearchText).from_select(list(columns), rows, include_defaults=False).cte("searchable")
 
 
+def searchable_title(touched: CTE) -> CTE:
+    """Insert the row of the search index for the title that the conversation was given, beside its first message's."""
+    place = tuple_(Message.conversation_id, Message.id)  # as `in_conversation` says
+    first = (
+        select(Message.id)
+        .where(
+            OWNER_IS_SET,
+            Message.user_id == USER_ID,
+            place > tuple_(CONVERSATION_ID, literal_column("0")),
+            place < tuple_(CONVERSATION_ID, literal_column(str(MAX_ID))),
+        )
+        .order_by(Message.conversation_id, Message.id)
+        .limit(literal_column("1"))
+        .scalar_subquery()
+    )
+    columns = {
+        "user_id": USER_ID,
+        "conversation_id": touched.c.id,
+        "message_id": first,
+        "part": literal_column(str(TITLE)),
+        "words": bindparam("title_words", None, type_=Text()),
+    }
+    row = select(*columns.values()).where(touched.c.is_titled)
+    return insert(SearchText).from_select(list(columns), row, include_defaults=False).cte("searchable_title")
+
+
 def begin_first() -> Statement:
     """Begin a turn in a new conversation, which is inserted from the turn's row: no turn, no conversation.
 
@@ -304,8 +340,8 @@ def finish_turn(*, was_shown: bool) -> Statement:
             Conversation.user_id == USER_ID,
             exists().where(*ours),
         )
-        .values(updated_at=NOW)
-        .returning(Conversation.id)
+        .values(updated_at=NOW, **titled(TITLE_TEXT, TITLE_DUE, NOW))
+        .returning(Conversation.id, is_titled(NOW))
         .cte("touched")
     )
     ended = (
@@ -341,7 +377,8 @@ def finish_turn(*, was_shown: bool) -> Statement:
         .returning(Message.id, Message.conversation_id)
         .cte("answer")
     )
-    statement = select(answer.c.id).add_cte(searchable(answer))
+    statement = select(answer.c.id, touched.c.is_titled).join(touched, true())
+    statement = statement.add_cte(searchable(answer), searchable_title(touched))
     if was_shown:
         forgotten = (
             delete(TurnChunk)

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Text, and_, exists, false, func, literal, 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import FinishReason, HistoryMessage, ProviderState, ToolCall, Usage
-from chatapi.conversations.search.folding import parts_of
+from chatapi.conversations.search.folding import folded_parts
 from chatapi.db.clock import utc_now
 from chatapi.db.models import RUNNING, Message, Turn, Worker
 from chatapi.errors.turns import Interrupted
@@ -219,7 +219,7 @@ def begin_values(
 
 def search_values(text: str) -> dict[str, Any]:
     """The rows of a message in the search index, as parameters."""
-    parts, words = zip(*parts_of(text), strict=True)
+    parts, words = zip(*folded_parts(text), strict=True)
     return {"search_parts": parts, "search_words": words}
 
 
