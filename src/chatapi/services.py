@@ -14,6 +14,7 @@ from chatapi.agent.ports import Agent
 from chatapi.agent.tools import TASK_TOOLS, no_external_tools
 from chatapi.auth.tokens import TokenVerifier
 from chatapi.conversations.search.backfill import Backfill
+from chatapi.conversations.tools import SEARCH_CONVERSATIONS
 from chatapi.db.database import Database
 from chatapi.db.schema import Schema
 from chatapi.errors.database import DatabaseUnavailable
@@ -39,6 +40,7 @@ from chatapi.web.shutdown import told_to_stop
 if TYPE_CHECKING:
     from chatapi.mcp.client import ExternalTools
 
+OFFLINE = "offline"  # the model's name of the assistant that searches only by this tool
 OVERTIME_SECONDS = 60.0  # beyond CHAT_TIMEOUT, for a turn whose end waits for the database
 
 
@@ -88,8 +90,18 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
         expiry = Expiry(store, patience, telemetry.metrics)
         external = external_tools(settings, patience)
         tools = external or no_external_tools
+        own = (*TASK_TOOLS, SEARCH_CONVERSATIONS) if agent.model == OFFLINE else TASK_TOOLS
         launcher = Launcher(
-            store, supervisor, lease, expiry, agent, TASK_TOOLS, tools, settings, patience, telemetry
+            store,
+            supervisor,
+            lease,
+            expiry,
+            agent,
+            own,
+            tools,
+            settings,
+            patience,
+            telemetry,
         )
         return cls(
             settings=settings,
@@ -107,7 +119,7 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
             external=external,
             expiry=expiry,
             chat=ChatService(store, supervisor, launcher, expiry, MessageLimit(limiter), patience, telemetry),
-            mcp=MCPEndpoint(database, schema, TASK_TOOLS, settings, max_body_bytes=MAX_BODY_BYTES),
+            mcp=MCPEndpoint(database, schema, limiter, settings, max_body_bytes=MAX_BODY_BYTES),
         )
 
 

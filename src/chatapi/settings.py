@@ -91,6 +91,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
     cors_origins: Text | None = None
     hsts_max_age: Annotated[int, Meta(ge=0, le=63_072_000)] = 0
     mcp_servers: Text | None = None
+    mcp_conversations: Literal["on", "off"] = "on"
     mcp_allowed_hosts: Text = "localhost,127.0.0.1,[::1]"
     host: Text = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8000
