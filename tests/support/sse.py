@@ -158,11 +158,8 @@ class Checked:
                 assert self._in_step
                 assert not self._parts
                 self._in_step = False
-            case "data", "title":
-                assert not self._in_step
-                assert chunk["transient"]
             case _:
-                assert type_ in LAST | {"start", "message-metadata"}, type_
+                assert type_ in LAST | {"data-title"} | {"start", "message-metadata"}, type_
 
     def end(self) -> None:
         assert self._last in LAST
