@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 
-from benchmarks import footprint, model_turns, servers, streams
+from benchmarks import footprint, model_turns, search, servers, streams
 from benchmarks.load import Report
 from benchmarks.measuring import (
     CLIENTS,
@@ -275,6 +275,7 @@ SCENARIOS: dict[str, Callable[[Postgres], list[Row]]] = {
     "open": model_turns.open_streams,
     "sqlite": sqlite_turns,
     "beside": small_beside_large,
+    "search": search.scenario,
     "start": footprint.start,
     "memory": footprint.memory,
     "image": footprint.image,

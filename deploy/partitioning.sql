@@ -10,6 +10,8 @@ ALTER TABLE messages RENAME TO messages_before;
 ALTER TABLE tool_calls RENAME TO tool_calls_before;
 ALTER TABLE turn_chunks RENAME TO turn_chunks_before;
 ALTER TABLE tasks RENAME TO tasks_before;
+ALTER TABLE feedback RENAME TO feedback_before;
+ALTER TABLE search_text RENAME TO search_text_before;
 
 -- A key of a partitioned table has the partition's column in it.
 CREATE TABLE conversations (
@@ -44,6 +46,16 @@ CREATE TABLE tasks (
   PRIMARY KEY (user_id, id),
   FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE
 ) PARTITION BY HASH (user_id);
+CREATE TABLE feedback (
+  LIKE feedback_before INCLUDING DEFAULTS,
+  PRIMARY KEY (user_id, conversation_id, message_id),
+  FOREIGN KEY (user_id, conversation_id) REFERENCES conversations (user_id, id) ON DELETE CASCADE
+) PARTITION BY HASH (user_id);
+CREATE TABLE search_text (
+  LIKE search_text_before INCLUDING DEFAULTS INCLUDING STORAGE,
+  PRIMARY KEY (user_id, conversation_id, message_id, part) INCLUDE (words),
+  FOREIGN KEY (user_id, conversation_id) REFERENCES conversations (user_id, id) ON DELETE CASCADE
+) PARTITION BY HASH (user_id);
 
 DO $$
 DECLARE
@@ -51,21 +63,26 @@ DECLARE
 BEGIN
   -- Every row is to be copied, whosever it is.
   PERFORM set_config('chatapi.everyone', 'on', true);
-  FOREACH name IN ARRAY '{conversations,turns,messages,tool_calls,turn_chunks,tasks}'::text[] LOOP
+  FOREACH name IN ARRAY '{conversations,turns,messages,tool_calls,turn_chunks,tasks,feedback,search_text}'::text[] LOOP
     FOR remainder IN 0..15 LOOP
       EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES WITH (MODULUS 16, REMAINDER %s)',
                      name || '_' || remainder, name, remainder);
+      IF name = 'search_text' THEN
+        EXECUTE format('ALTER TABLE %I SET (autovacuum_vacuum_insert_scale_factor = 0.01, autovacuum_vacuum_scale_factor = 0.02)',
+                       name || '_' || remainder);
+      END IF;
     END LOOP;
     EXECUTE format('INSERT INTO %I OVERRIDING SYSTEM VALUE SELECT * FROM %I', name, name || '_before');
-    IF name NOT IN ('tool_calls', 'turn_chunks') THEN
+    IF name NOT IN ('tool_calls', 'turn_chunks', 'feedback', 'search_text') THEN
       PERFORM setval(pg_get_serial_sequence(name, 'id'), nextval(pg_get_serial_sequence(name || '_before', 'id')));
     END IF;
   END LOOP;
 END $$;
 
-DROP TABLE turn_chunks_before, tool_calls_before, messages_before, turns_before, conversations_before, tasks_before;
+DROP TABLE search_text_before, feedback_before, turn_chunks_before, tool_calls_before, messages_before, turns_before, conversations_before, tasks_before;
 
-CREATE INDEX ix_conversations_activity ON conversations (user_id, updated_at, id);
+CREATE INDEX ix_conversations_title_due ON conversations (title_due) WHERE title_due IS NOT NULL;
+CREATE INDEX ix_conversations_list ON conversations (user_id, archived, pinned, updated_at, id);
 CREATE UNIQUE INDEX uq_turns_running ON turns (user_id, conversation_id) WHERE status = 'running';
 CREATE INDEX ix_turns_conversation ON turns (user_id, conversation_id, id);
 CREATE INDEX ix_turns_alternatives ON turns (user_id, alternative_of) WHERE alternative_of IS NOT NULL;
@@ -77,7 +94,7 @@ DO $$
 DECLARE
   name text;
 BEGIN
-  FOREACH name IN ARRAY '{conversations,turns,messages,tool_calls,turn_chunks,tasks}'::text[] LOOP
+  FOREACH name IN ARRAY '{conversations,turns,messages,tool_calls,turn_chunks,tasks,feedback,search_text}'::text[] LOOP
     EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
     EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
     EXECUTE format('CREATE POLICY own_rows ON %I USING (user_id = current_setting(''chatapi.user_id'', true) '

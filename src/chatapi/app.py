@@ -13,7 +13,11 @@ from chatapi.account.controllers import AccountController
 from chatapi.agent.ports import Agent
 from chatapi.auth.guards import all_of, ids_can_exist, owns_path
 from chatapi.auth.middleware import BearerAuthentication
-from chatapi.conversations.controllers import ConversationController
+from chatapi.conversations.controllers import (
+    ConversationController,
+    FeedbackController,
+    SearchController,
+)
 from chatapi.leaving_out import left_out
 from chatapi.limits.middleware import RefusedTokens, within_limits
 from chatapi.logs import access_log, configure_logging
@@ -81,6 +85,8 @@ def app_of(services: Services) -> Litestar:
                     "database": services.database,
                     "schema": services.schema,
                     "limiter": services.limiter,
+                    "patience": services.patience,
+                    "metrics": services.telemetry.metrics,
                     "settings": settings,
                 }
             ),
@@ -106,6 +112,8 @@ def routes(services: Services) -> Sequence[ControllerRouterHandler]:
             ChatController,
             TurnController,
             ConversationController,
+            FeedbackController,
+            SearchController,
             TaskController,
             AccountController,
         ],

@@ -7,8 +7,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pkgutil import resolve_name
@@ -27,6 +27,7 @@ with left_out():
     from litestar import Litestar
 
     from chatapi.auth.tokens import TokenVerifier
+    from chatapi.conversations.search.backfill import Backfill
     from chatapi.db.database import Database
     from chatapi.db.engine import database_config
     from chatapi.db.failures import cause_of, is_transient
@@ -57,7 +58,7 @@ def main(app: str = APP) -> None:
     """The console script. `app` is the path of the function that makes the app, as Litestar wants it."""
     load_dotenv(".env")
     os.environ[APP_VARIABLE] = app
-    own = [run, token, check_config, retention, version]
+    own = [run, token, check_config, retention, index_search, version]
     try:
         if sys.argv[1:2] and sys.argv[1] in {command.name for command in own}:
             click.Group(commands=own)(prog_name="chatapi")
@@ -258,9 +259,35 @@ def retention(*, older_than: timedelta, dry_run: bool) -> None:
 
 
 async def expire_in(settings: Settings, before: datetime, *, dry_run: bool) -> int:
-    database = Database(settings, Patience(), Metrics(__version__, settings.chatapi_build), Tracing())
-    try:
-        await Schema(database, settings, Patience()).ensure_current()
+    async with current_database(settings) as (database, _):
         return await expire(database, before, dry_run=dry_run)
+
+
+@click.command(name="index-search")
+def index_search() -> None:
+    """Make messages searchable that a version without search has stored.
+
+    The service does that by itself, twice: after its first start, and an hour later for what processes of the version before
+    have written meanwhile. This command does it at once, and may be run at any time. Broken off, it goes on where it was.
+    """
+    settings = Settings.from_env()
+    configure_logging(settings.log_level, settings.log_format)
+    asyncio.run(index_in(settings))
+    click.echo("All messages are searchable.", err=True)
+
+
+async def index_in(settings: Settings) -> None:
+    async with current_database(settings) as (database, schema):
+        await Backfill(database, schema).finish()
+
+
+@asynccontextmanager
+async def current_database(settings: Settings) -> AsyncIterator[tuple[Database, Schema]]:
+    """The database for a command, if its schema is this version's; raises `SchemaOutdated`."""
+    database = Database(settings, Patience(), Metrics(__version__, settings.chatapi_build), Tracing())
+    schema = Schema(database, settings, Patience())
+    try:
+        await schema.ensure_current()
+        yield database, schema
     finally:
         await database.close()

@@ -64,6 +64,9 @@ class Metrics:
         self.wait_seconds = self._histogram(
             "turn_wait", "Waits of turns for answers, by what ended them", WAITS, "ended_by"
         )
+        self.feedback = self._counter(
+            "feedback", "Ratings of answers, without those that changed nothing", "rating"
+        )
         self.streams_active = self._gauge("streams_active", "Streams that a client is reading")
 
         self.pool_size = self._gauge("database_pool_size", "Connections that the pool may hold")
@@ -80,9 +83,14 @@ class Metrics:
         self._gauge("build_info", "What is running", "version", "build", mode="livemax").labels(
             version, build or ""
         ).set(1)
-        # These series exist from the start at 0, so that an alert sees the first event as an increase.
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Make series that an alert or a graph watches, so that the first event is an increase."""
         for outcome in ("success", "failure"):
             self.jwks_fetches.labels(outcome)
+        for rating in ("up", "down"):
+            self.feedback.labels(rating)
         for outcome in ("completed", "model-misconfigured"):
             self.turn_seconds.labels(outcome)
 

@@ -15,6 +15,7 @@ class Patience(Struct, frozen=True, kw_only=True):
     # The wait for a connection of the pool. A burst had better wait than be refused; the breaker sees a dead database.
     database_pool: int = 15
     database_locked: float = 5.0  # how long another process may write to a SQLite file
+    search: float = 2.0  # of a search, which reads all that its user has said
     database_probe: float = 5.0  # how long the breaker waits for an answer; Neon takes a few seconds to wake
     database_probe_pause: float = 0.25  # between two probes of a database that is away
 
@@ -30,6 +31,9 @@ class Patience(Struct, frozen=True, kw_only=True):
     lease_renewal: float = 6.0
     expiry: float = 60.0  # how often turns that have waited for too long are looked for while turns run
     stream_heartbeat: float = 15.0  # proxies close a stream that is silent for long, most of them after 60 s
+
+    title: float = 20.0  # how long a model may take for a title
+    titles: float = 30.0  # between two looks for titles that other processes have left
 
     # The end of a process, for which an orchestrator gives 30 s.
     drain: float = 15.0  # for turns under way at SIGTERM

@@ -13,6 +13,8 @@ from chatapi.agent.loading import load_agent
 from chatapi.agent.ports import Agent
 from chatapi.agent.tools import TASK_TOOLS, no_external_tools
 from chatapi.auth.tokens import TokenVerifier
+from chatapi.conversations.search.backfill import Backfill
+from chatapi.conversations.tools import SEARCH_CONVERSATIONS
 from chatapi.db.database import Database
 from chatapi.db.schema import Schema
 from chatapi.errors.database import DatabaseUnavailable
@@ -31,12 +33,14 @@ from chatapi.turns.measures import Telemetry
 from chatapi.turns.service import ChatService
 from chatapi.turns.store import TurnStore, turn_store
 from chatapi.turns.supervisor import Supervisor
+from chatapi.turns.titles import Titles
 from chatapi.web.requests import MAX_BODY_BYTES
 from chatapi.web.shutdown import told_to_stop
 
 if TYPE_CHECKING:
     from chatapi.mcp.client import ExternalTools
 
+OFFLINE = "offline"  # the model's name of the assistant that searches only by this tool
 OVERTIME_SECONDS = 60.0  # beyond CHAT_TIMEOUT, for a turn whose end waits for the database
 
 
@@ -54,6 +58,7 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
     lease: Lease
     supervisor: Supervisor
     expiry: Expiry
+    titles: Titles
     verifier: TokenVerifier
     external: "ExternalTools | None"
     chat: ChatService
@@ -68,23 +73,35 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> "Services":
-        """Make everything and start nothing. The agent comes from the settings unless given; raises `SettingsError`.
+        """Make everything and start nothing; raises `SettingsError`.
 
-        The windows of rate limits move by `clock`.
+        The agent comes from the settings unless given. The windows of rate limits move by `clock`.
         """
         telemetry = Telemetry(Metrics(__version__, settings.chatapi_build), tracing_from())
         agent = agent or load_agent(settings, patience)
         limiter = Limiter(settings, patience, telemetry.metrics, clock=clock)
         database = Database(settings, patience, telemetry.metrics, telemetry.tracing)
         schema = Schema(database, settings, patience)
-        store = turn_store(database)
+        titles = Titles(database, agent, telemetry.metrics, settings, patience)
+        store = turn_store(database, titles)
         lease = Lease(database, patience, turn_seconds=settings.chat_timeout + OVERTIME_SECONDS)
         supervisor = Supervisor(store, patience)
+        titles.tell = supervisor.tell_title
         expiry = Expiry(store, patience, telemetry.metrics)
         external = external_tools(settings, patience)
         tools = external or no_external_tools
+        own = (*TASK_TOOLS, SEARCH_CONVERSATIONS) if agent.model == OFFLINE else TASK_TOOLS
         launcher = Launcher(
-            store, supervisor, lease, expiry, agent, TASK_TOOLS, tools, settings, patience, telemetry
+            store,
+            supervisor,
+            lease,
+            expiry,
+            agent,
+            own,
+            tools,
+            settings,
+            patience,
+            telemetry,
         )
         return cls(
             settings=settings,
@@ -97,11 +114,12 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
             store=store,
             lease=lease,
             supervisor=supervisor,
+            titles=titles,
             verifier=TokenVerifier(settings, patience, telemetry.metrics),
             external=external,
             expiry=expiry,
             chat=ChatService(store, supervisor, launcher, expiry, MessageLimit(limiter), patience, telemetry),
-            mcp=MCPEndpoint(database, schema, TASK_TOOLS, settings, max_body_bytes=MAX_BODY_BYTES),
+            mcp=MCPEndpoint(database, schema, limiter, settings, max_body_bytes=MAX_BODY_BYTES),
         )
 
 
@@ -120,11 +138,14 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
             closing.push_async_callback(resource.close)
         closing.push_async_callback(release, services.lease)
         supervisor = services.supervisor
+        backfill = Backfill(services.database, services.schema)
         for loop in (
             services.lease.run,
             supervisor.watch,
             supervisor.live.run,
             services.expiry.run,
+            services.titles.run,
+            backfill.run,
         ):
             closing.push_async_callback(stop, asyncio.create_task(loop()))
         try:
@@ -138,6 +159,7 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
         say_how_clients_sign_in(services.settings)
         if isinstance(services.agent, AbstractAsyncContextManager):
             await closing.enter_async_context(services.agent)
+        closing.push_async_callback(services.titles.close)
         closing.push_async_callback(supervisor.drain, 0)
         with told_to_stop(drain):
             yield

@@ -83,12 +83,15 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
     chat_max_tokens: Annotated[int, Meta(ge=1)] | None = None  # of each answer of a model
     tool_approval: Text = "off"
     wait_timeout: Annotated[float, Meta(gt=0, le=31_536_000)] = 86_400.0
+    titles: Literal["auto", "off"] = "auto"
     rate_limit: Text = "600/minute"
     rate_limit_chat: Text = "60/minute"  # a turn costs a model's time and money, another request milliseconds
+    rate_limit_search: Text = "60/minute"  # a search reads all of a user's messages
     redis_url: Text | None = None
     cors_origins: Text | None = None
     hsts_max_age: Annotated[int, Meta(ge=0, le=63_072_000)] = 0
     mcp_servers: Text | None = None
+    mcp_conversations: Literal["on", "off"] = "on"
     mcp_allowed_hosts: Text = "localhost,127.0.0.1,[::1]"
     host: Text = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8000
@@ -171,9 +174,13 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
         return [origin.strip() for origin in (self.cors_origins or "").split(",") if origin.strip()]
 
     @cached_property
-    def limits(self) -> tuple[RateLimitItem | None, RateLimitItem | None]:
-        """The limit of all routes, and that of chat; None for no limit. Raises `SettingsError`."""
-        return rate_limit("RATE_LIMIT", self.rate_limit), rate_limit("RATE_LIMIT_CHAT", self.rate_limit_chat)
+    def limits(self) -> tuple[RateLimitItem | None, RateLimitItem | None, RateLimitItem | None]:
+        """The limits of all routes, of chat and of search; None for no limit. Raises `SettingsError`."""
+        return (
+            rate_limit("RATE_LIMIT", self.rate_limit),
+            rate_limit("RATE_LIMIT_CHAT", self.rate_limit_chat),
+            rate_limit("RATE_LIMIT_SEARCH", self.rate_limit_search),
+        )
 
     @cached_property
     def mcp_hosts(self) -> Sequence[str] | None:

@@ -23,7 +23,7 @@ CONFIGURATION = """
 "path.user_id" = "alice"
 
 [[operations]]
-include-operation-id = ["listConversations", "listMessages", "listTasks", "eraseAccount", "chat", "chatAsTokenUser", "regenerateTurn"]
+include-operation-id = ["listConversations", "listMessages", "listTasks", "eraseAccount", "deleteConversations", "search", "chat", "chatAsTokenUser", "regenerateTurn"]
 checks.positive_data_acceptance.enabled = false
 """
 
@@ -32,7 +32,9 @@ async def test_no_request_gets_an_answer_that_is_not_documented(
     empty_database_url: str, tmp_path: Path
 ) -> None:
     (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
-    settings = settings_for(empty_database_url, rate_limit="off", rate_limit_chat="off")
+    settings = settings_for(
+        empty_database_url, rate_limit="off", rate_limit_chat="off", rate_limit_search="off"
+    )
     async with serve(settings, OfflineAgent()) as url:
         options = ["--mode=all", "--max-examples=10", "--seed=1", "--workers=1", "--no-color"]
         # A slow machine is no finding, neither of the fuzzer's generator nor of the service.

@@ -25,8 +25,14 @@ BODIES: dict[str, Any] = {
     "addTask": {"title": "milk"},
     "replaceTask": {"title": "milk"},
     "changeTask": {"title": "milk"},
-    "renameConversation": {"title": "Shopping"},
     "answerTurn": {"answers": [{"id": "call_1_0", "approved": True}]},
+    "giveFeedback": {"rating": "up", "comment": "Thanks"},
+    "changeConversation": {"title": "Shopping"},
+}
+QUERIES = {
+    "/api/{user_id}": "?confirm={user_id}",
+    "/api/{user_id}/conversations": "?archived=true",
+    "/api/{user_id}/search": "?q=milk",
 }
 
 
@@ -40,9 +46,8 @@ async def document(service: str) -> dict[str, Any]:
 
 
 def url_of(path: str, user_id: str, ids: dict[str, int]) -> str:
-    """The path filled in; erasure confirmed, so that nothing but the owner stands in its way."""
-    query = f"?confirm={user_id}" if path == "/api/{user_id}" else ""
-    return path.format(user_id=user_id, **ids) + query
+    """The path filled in, with what it asks for, so that nothing but the owner stands in its way."""
+    return (path + QUERIES.get(path, "")).format(user_id=user_id, **ids)
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -63,6 +68,7 @@ async def ids(alice: Client) -> dict[str, int]:
     return {
         "conversation_id": answer["conversation_id"],
         "turn_id": answer["turn_id"],
+        "message_id": answer["message_id"],
         "task_id": answer["tool_calls"][0]["result"]["id"],
     }
 
@@ -76,10 +82,14 @@ class TestDocument:
             ("POST", "/api/{user_id}/chat"),
             ("GET", "/api/me"),
             ("GET", "/api/{user_id}/conversations"),
+            ("DELETE", "/api/{user_id}/conversations"),
             ("GET", "/api/{user_id}/conversations/{conversation_id}"),
             ("PATCH", "/api/{user_id}/conversations/{conversation_id}"),
             ("DELETE", "/api/{user_id}/conversations/{conversation_id}"),
             ("GET", "/api/{user_id}/conversations/{conversation_id}/messages"),
+            ("GET", "/api/{user_id}/search"),
+            ("PUT", "/api/{user_id}/messages/{message_id}/feedback"),
+            ("DELETE", "/api/{user_id}/messages/{message_id}/feedback"),
             ("GET", "/api/{user_id}/tasks"),
             ("POST", "/api/{user_id}/tasks"),
             ("GET", "/api/{user_id}/tasks/{task_id}"),
@@ -177,7 +187,8 @@ class TestWalk:
         self, alice: Client, document: dict[str, Any], ids: dict[str, int]
     ) -> None:
         # What is deleted is not there after, and what is erased least of all.
-        last = sorted(guarded(document), key=lambda each: (each[0] == "delete", each[1] == "/api/{user_id}"))
+        depths = {path: path.count("/") for _, path, _ in guarded(document)}
+        last = sorted(guarded(document), key=lambda each: (each[0] == "delete", -depths[each[1]]))
         for method, path, operation in last:
             response = await alice.request(
                 method, url_of(path, alice.user_id, ids), json=BODIES.get(operation["operationId"])

@@ -24,6 +24,7 @@ COLUMNS_TOLD = {
     "conversation": {"id", "title", "created_at", "updated_at"},
     "turn": {"id", "conversation_id", "status", "model", "usage", "error", "created_at", "finished_at"},
     "message": {"id", "conversation_id", "turn_id", "role", "content", "tool_calls", "status", "created_at"},
+    "feedback": {"conversation_id", "message_id", "rating", "comment", "updated_at"},
     "tool_call": {"turn_id", "position", "call_id", "name", "arguments", "result", "error", "created_at"},
     "task": {"id", "title", "description", "completed", "created_at", "updated_at"},
 }
@@ -70,7 +71,9 @@ async def fill(alice: Client) -> None:
     answer = await alice.said('call add_task {"title": "milk"}\ncall delete_task {"task_id": 999999999}')
     await alice.said("say Hello.", answer["conversation_id"])
     await alice.chat("crash", answer["conversation_id"])
-    await alice.said("say Again.")
+    again = await alice.said("say Again.")
+    rating = {"rating": "down", "comment": "Not again"}
+    await alice.put(alice.mine(f"/messages/{again['message_id']}/feedback"), json=rating)
     await alice.post(alice.mine("/tasks"), json={"title": "bread", "description": "rye"})
 
 
@@ -107,7 +110,7 @@ class TestExport:
         found = {name: [r for r in records if r["record"] == name] for name in COLUMNS_TOLD}
         there = await rows_of(database, alice.user_id)
         for name, columns in COLUMNS_TOLD.items():
-            assert len(found[name]) == there[f"{name}s"]
+            assert len(found[name]) == there[name if name == "feedback" else f"{name}s"]
             for record in found[name]:
                 assert columns <= record.keys()
                 assert not {"user_id", "worker_id", "run_id"} & record.keys()

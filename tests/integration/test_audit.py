@@ -50,8 +50,8 @@ async def test_has_what_was_done_over_rest(alice: Client) -> None:
         {"action": "task.completed", "outcome": "success", "status": 200, **of_task},
         {"action": "task.deleted", "outcome": "success", "status": 204, **of_task},
         {"action": "task.deleted", "outcome": "failure", "status": 404, **of_task},
-        {"action": "conversation.renamed", "outcome": "success", "status": 200, **of_conversation},
-        {"action": "conversation.renamed", "outcome": "failure", "status": 422, **of_conversation},
+        {"action": "conversation.changed", "outcome": "success", "status": 200, **of_conversation},
+        {"action": "conversation.changed", "outcome": "failure", "status": 422, **of_conversation},
         {"action": "conversation.deleted", "outcome": "success", "status": 204, **of_conversation},
     ]
 

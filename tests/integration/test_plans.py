@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import event, func, insert, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from chatapi.conversations.search.service import SearchService
 from chatapi.conversations.service import ConversationService
 from chatapi.db.autocommit import Statement
 from chatapi.db.engine import BITMAPS
@@ -135,6 +136,7 @@ async def pages(connection: asyncpg.Connection, statement: Statement, plan: str)
     values: dict[str, Any] = dict.fromkeys(("key", "request_hash"), None) | dict.fromkeys(
         ("worker_id", "run_id", "model", "content"), "x"
     )
+    values |= {"search_parts": "{0}", "search_words": '{" x "}'}
     values |= {"user_id": "large", "conversation_id": conversation_id, "now": now()}
     sql, names = statement.compiled
     return await pages_of(connection, sql, [values[name] for name in names], plan)
@@ -191,6 +193,86 @@ class TestOfAUserWhoHasSaidMuch:
         await database.close()
         assert len(page.items) == 20
         assert await pages_of(connection, *sent[-1], plan) < PAGES
+
+
+SPOKEN = """
+INSERT INTO search_text (user_id, conversation_id, message_id, part, words)
+SELECT c.user_id, c.id, n * 1000 + c.id, 0, ' something that was said about number ' || n || repeat(' and more', 20) || ' '
+FROM generate_series(1, 1500) n CROSS JOIN conversations c ORDER BY n, c.id
+"""
+
+
+async def search_pages(postgres: Postgres, role: str, others: int, query: str) -> int:
+    """How many pages a search reads for a user with so many others on each side, who all have said as much by turns."""
+    name = await asyncio.to_thread(postgres.new_database)
+    admin = await asyncpg.connect(postgres.url(name, role="postgres"))
+    for user_id in ["m", *(f"{side}{number}" for side in "az" for number in range(others))]:
+        await begin(admin, user_id)
+    await admin.execute(SPOKEN)
+    await admin.execute("VACUUM ANALYZE")
+    await admin.close()
+    connection = await asyncpg.connect(postgres.url(name, role=role))
+    await connection.execute(f"SET {BITMAPS} = off")
+    await connection.execute("SELECT set_config('chatapi.user_id', 'm', false)")
+    sent: list[tuple[str, Sequence[Any]]] = []
+    database = open_database(settings_for(url_of(connection)))
+    event.listen(
+        database.engine.sync_engine,
+        "before_cursor_execute",
+        lambda _, __, sql, parameters, *___: sent.append((sql, parameters)),
+    )
+    async with database.transaction("m") as session:
+        await SearchService(session).search("m", query, limit=20, seconds=60)
+    await database.close()
+    ((sql, parameters),) = [each for each in sent if "strpos" in each[0]]
+    pages = await pages_of(connection, sql, parameters, "generic")
+    await connection.close()
+    return pages
+
+
+@pytest.mark.parametrize("query", ["number", "number something sai"])
+async def test_a_search_costs_the_same_beside_many_others(postgres: Postgres, role: str, query: str) -> None:
+    """One scan of the owner's own rows in the index, under row-level security, too, and with a plan for all."""
+    alone = await search_pages(postgres, role, 1, query)
+    beside_others = await search_pages(postgres, role, 8, query)
+    assert beside_others <= 1.3 * alone
+    assert alone < 140  # half-full pages of eighteen rows
+
+
+@pytest.mark.parametrize("archived", ["false", "any"])
+async def test_a_page_of_conversations_is_read_in_the_order_of_its_index(
+    postgres: Postgres, role: str, archived: Literal["false", "any"]
+) -> None:
+    """Of thousands, most of them archived, with the latest activity last in the table."""
+    name = await asyncio.to_thread(postgres.new_database)
+    connection = await asyncpg.connect(postgres.url(name, role="postgres"))
+    await connection.execute("INSERT INTO users (id, created_at) VALUES ('large', now())")
+    await connection.execute(
+        "INSERT INTO conversations (user_id, created_at, updated_at, archived, pinned) "
+        "SELECT 'large', now(), now() + n * interval '1 s', n % 10 > 0, n % 100 = 0 FROM generate_series(1, 5000) n"
+    )
+    await connection.execute("ANALYZE")
+    await connection.close()
+    connection = await asyncpg.connect(postgres.url(name, role=role))
+    await connection.execute(f"SET {BITMAPS} = off")
+    await connection.execute("SELECT set_config('chatapi.user_id', 'large', false)")
+    sent: list[tuple[str, Sequence[Any]]] = []
+    database = open_database(settings_for(url_of(connection)))
+    event.listen(
+        database.engine.sync_engine,
+        "before_cursor_execute",
+        lambda _, __, sql, parameters, *___: sent.append((sql, parameters)),
+    )
+    async with database.transaction("large") as session:
+        page = await ConversationService(session).page("large", limit=20, cursor=None, archived=archived)
+        cursor = page.next_cursor
+        await ConversationService(session).page("large", limit=20, cursor=cursor, archived=archived)
+    await database.close()
+    for sql, parameters in sent:
+        if "FROM conversations" in sql:
+            assert await pages_of(connection, sql, parameters, "generic") < 60
+            await connection.execute("DEALLOCATE statement")
+    await connection.close()
 
 
 @pytest.mark.parametrize(("pooler", "left"), [("", "off"), ("?pgbouncer=true", "on")])

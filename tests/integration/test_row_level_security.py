@@ -31,7 +31,10 @@ async def name(postgres: Postgres) -> str:
     async with serve(settings) as url:
         for user_id in ("alice", "bob"):
             async with Client(url, user_id) as client:
-                await client.said(f'call add_task {{"title": "{user_id}"}}')
+                answer = await client.said(f'call add_task {{"title": "{user_id}"}}')
+                await client.put(
+                    client.mine(f"/messages/{answer['message_id']}/feedback"), json={"rating": "up"}
+                )
     opened = open_database(settings)
     async with opened.transaction(EVERYONE) as session:
         for turn in (await session.scalars(select(models.Turn))).all():
@@ -110,7 +113,7 @@ async def test_every_table_with_an_owner_is_guarded(database: Database) -> None:
         tables = set(
             await session.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
         )
-        assert tables - set(OWNERS) == {"alembic_versions", "workers"}
+        assert tables - set(OWNERS) == {"alembic_versions", "workers", "search_backfill"}
 
 
 async def test_a_role_that_bypasses_it_works_as_before(postgres: Postgres, name: str) -> None:

@@ -30,13 +30,13 @@ class Sends(NamedTuple):
 
 FIRST = {"Idempotency-Key": "first"}
 ROUTES: dict[str, tuple[str, str, dict[str, Any], Sends]] = {
-    "a turn": ("POST", "/chat", {"json": {"message": "say Hello.", "conversation_id": 1}}, Sends(12, 2, 2)),
-    "a first turn": ("POST", "/chat", {"json": {"message": "say Hello."}}, Sends(12, 2, 2)),
+    "a turn": ("POST", "/chat", {"json": {"message": "say Hello.", "conversation_id": 1}}, Sends(14, 2, 2)),
+    "a first turn": ("POST", "/chat", {"json": {"message": "say Hello."}}, Sends(14, 2, 2)),
     "a turn with a key": (
         "POST",
         "/chat",
         {"json": {"message": "say Hello."}, "headers": {"Idempotency-Key": "second"}},
-        Sends(13, 2, 2),
+        Sends(15, 2, 2),
     ),
     "a replay": ("POST", "/chat", {"json": {"message": "say 0"}, "headers": FIRST}, Sends(7, 5, 6)),
     "a turn with a tool call": (
@@ -61,8 +61,10 @@ ROUTES: dict[str, tuple[str, str, dict[str, Any], Sends]] = {
     "conversations": ("GET", "/conversations", {}, Sends(3, 3, 4)),
     "a conversation": ("GET", "/conversations/1", {}, Sends(3, 3, 4)),
     "messages": ("GET", "/conversations/1/messages", {}, Sends(4, 4, 5)),
-    "renaming": ("PATCH", "/conversations/1", {"json": {"title": "x"}}, Sends(3, 3, 4)),
+    "renaming": ("PATCH", "/conversations/1", {"json": {"title": "x"}}, Sends(4, 4, 5)),
     "deleting a conversation": ("DELETE", "/conversations/2", {}, Sends(3, 3, 4)),
+    "search": ("GET", "/search?q=hello", {}, Sends(4, 5, 6)),
+    "feedback": ("PUT", "/messages/2/feedback", {"json": {"rating": "up"}}, Sends(4, 4, 5)),
     "tasks": ("GET", "/tasks", {}, Sends(3, 3, 4)),
     "a task": ("GET", "/tasks/1", {}, Sends(3, 3, 4)),
     "adding a task": ("POST", "/tasks", {"json": {"title": "x"}}, Sends(4, 4, 5)),

@@ -49,6 +49,7 @@ def settings_for(database_url: str, **changes: Any) -> Settings:
             "better_auth_secret": SECRET,
             "migrate": "auto",
             "log_level": "WARNING",
+            "titles": "off",  # a first turn's stream and its provider would have more to say; test_titles.py turns them on
             **changes,
         }
     )

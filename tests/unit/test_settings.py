@@ -58,11 +58,11 @@ class TestFromEnv:
 
     @pytest.mark.parametrize("value", ["600/minute", "10 per 5 seconds", "1/day", "off", "OFF"])
     def test_a_limit_is_a_number_a_while_or_off(self, tmp_path: Path, value: str) -> None:
-        of_users, of_chat = Settings.from_env({"RATE_LIMIT": value}, directory=tmp_path).limits
+        of_users, of_chat, _ = Settings.from_env({"RATE_LIMIT": value}, directory=tmp_path).limits
         assert (of_users is None) == (value.lower() == "off")
         assert of_chat is not None
 
-    @pytest.mark.parametrize("name", ["RATE_LIMIT", "RATE_LIMIT_CHAT"])
+    @pytest.mark.parametrize("name", ["RATE_LIMIT", "RATE_LIMIT_CHAT", "RATE_LIMIT_SEARCH"])
     @pytest.mark.parametrize("value", ["600", "many/minute", "0/minute", "-1/minute", "600/fortnight", "0"])
     def test_any_other_limit_is_refused(self, tmp_path: Path, name: str, value: str) -> None:
         with pytest.raises(SettingsError, match=f"^{name}: "):

@@ -16,7 +16,7 @@ export interface paths {
         post?: never;
         /**
          * Erase all of my data
-         * @description Conversations, turns, messages, tool calls, tasks. Turns under way are cancelled and leave nothing.
+         * @description Conversations, turns, messages, feedback, tool calls, tasks. Turns under way are cancelled and leave nothing.
          */
         delete: operations["eraseAccount"];
         options?: never;
@@ -78,12 +78,16 @@ export interface paths {
         };
         /**
          * List conversations
-         * @description Newest activity first.
+         * @description Pinned ones first, then newest activity first.
          */
         get: operations["listConversations"];
         put?: never;
         post?: never;
-        delete?: never;
+        /**
+         * Delete many conversations
+         * @description With all their messages; turns under way are cancelled. If both are given, both must hold.
+         */
+        delete: operations["deleteConversations"];
         options?: never;
         head?: never;
         patch?: never;
@@ -107,8 +111,8 @@ export interface paths {
         delete: operations["deleteConversation"];
         options?: never;
         head?: never;
-        /** Rename a conversation */
-        patch: operations["renameConversation"];
+        /** Change a conversation's title, archive it, pin it, or replace its metadata */
+        patch: operations["changeConversation"];
         trace?: never;
     };
     "/api/{user_id}/conversations/{conversation_id}/messages": {
@@ -144,10 +148,54 @@ export interface paths {
          * Take out all of my data
          * @description Lines of JSON, each with its kind in `record`.
          *
-         *     First `export` (with `version` and `user_id`), then every `conversation`, `turn`, `message`, `tool_call` and
-         *     `task`, and last `end` (with their number in `records`): without that line the export was cut off.
+         *     First `export` (with `version` and `user_id`), then every `conversation`, `turn`, `message`, `feedback`,
+         *     `tool_call` and `task`, and last `end` (with their number in `records`): without that line the export was cut off.
          */
         get: operations["exportAccount"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/{user_id}/messages/{message_id}/feedback": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Rate an answer
+         * @description In the place of any earlier rating and comment.
+         */
+        put: operations["giveFeedback"];
+        post?: never;
+        /**
+         * Take a rating back
+         * @description Also where there is none.
+         */
+        delete: operations["takeFeedbackBack"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/{user_id}/search": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Search my messages
+         * @description Best first. Case and accents do not matter; titles count; archived conversations are searched, too.
+         */
+        get: operations["search"];
         put?: never;
         post?: never;
         delete?: never;
@@ -476,22 +524,56 @@ export interface components {
         };
         /** Conversation */
         Conversation: {
+            archived: boolean;
             /** Format: date-time */
             created_at: string;
             id: number;
+            metadata: {
+                [key: string]: unknown;
+            };
+            pinned: boolean;
             title: string | null;
             /** Format: date-time */
             updated_at: string;
         };
         /** ConversationChanges */
         ConversationChanges: {
+            archived?: boolean;
+            metadata?: {
+                [key: string]: unknown;
+            };
+            pinned?: boolean;
             /** @example Shopping */
-            title: string | null;
+            title?: string | null;
+        };
+        /** Deleted */
+        Deleted: {
+            deleted: number;
+        };
+        /** Feedback */
+        Feedback: {
+            comment: string | null;
+            /** @enum {string} */
+            rating: "up" | "down";
+            /** Format: date-time */
+            updated_at: string;
         };
         /** FieldError */
         FieldError: {
             message: string;
             path: string;
+        };
+        /** Found */
+        Found: {
+            conversation_id: number;
+            /** Format: date-time */
+            created_at: string;
+            message_id: number;
+            /** @enum {string} */
+            role: "user" | "assistant";
+            snippet: string;
+            title: string | null;
+            turn_id: number;
         };
         /** Health */
         Health: {
@@ -515,6 +597,7 @@ export interface components {
             content: string;
             /** Format: date-time */
             created_at: string;
+            feedback?: components["schemas"]["Feedback"];
             id: number;
             reasoning: string | null;
             /** @enum {string} */
@@ -532,6 +615,13 @@ export interface components {
             /** @example Add milk and bread to my list */
             message: string;
         };
+        /** NewFeedback */
+        NewFeedback: {
+            /** @example Just what I needed */
+            comment?: string | null;
+            /** @enum {string} */
+            rating: "up" | "down";
+        };
         /** NewTask */
         NewTask: {
             /** @default false */
@@ -544,6 +634,11 @@ export interface components {
         /** Page[Conversation] */
         "Page_chatapi.conversations.schemas.Conversation_": {
             items: components["schemas"]["Conversation"][];
+            next_cursor: string | null;
+        };
+        /** Page[Found] */
+        "Page_chatapi.conversations.schemas.Found_": {
+            items: components["schemas"]["Found"][];
             next_cursor: string | null;
         };
         /** Page[Message] */
@@ -795,6 +890,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -908,6 +1004,7 @@ export interface operations {
              *
              *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -1064,6 +1161,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -1191,6 +1289,7 @@ export interface operations {
              *
              *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -1259,6 +1358,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -1285,6 +1385,7 @@ export interface operations {
     listConversations: {
         parameters: {
             query?: {
+                archived?: "false" | "true" | "any";
                 /** @description `next_cursor` of the page before */
                 cursor?: string | null;
                 /** @description How many items at the most */
@@ -1400,6 +1501,149 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    deleteConversations: {
+        parameters: {
+            query?: {
+                /** @description `true`: those that are archived */
+                archived?: "true" | null;
+                /** @description Those that were last active before this moment, as in 2026-11-29T12:00:00Z (RFC 3339) */
+                before?: string | null;
+            };
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Deleted"];
+                };
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Unprocessable Entity. The last part of `type` is one of:
+             *
+             *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
+             */
+            422: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -1491,6 +1735,7 @@ export interface operations {
              *
              *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -1538,6 +1783,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -1627,6 +1873,7 @@ export interface operations {
              *
              *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -1674,6 +1921,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -1697,7 +1945,7 @@ export interface operations {
             };
         };
     };
-    renameConversation: {
+    changeConversation: {
         parameters: {
             query?: never;
             header?: never;
@@ -1769,6 +2017,7 @@ export interface operations {
              *
              *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -1875,6 +2124,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -1974,6 +2224,7 @@ export interface operations {
              *
              *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -2042,6 +2293,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -2157,6 +2409,538 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    giveFeedback: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                message_id: number;
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewFeedback"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Feedback"];
+                };
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not Found. The last part of `type` is one of:
+             *
+             *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
+             *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
+             *     - `task-not-found`: You have no task with this id
+             *     - `turn-not-found`: You have no turn with this id
+             */
+            404: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Request Entity Too Large. The last part of `type` is one of:
+             *
+             *     - `body-too-large`: The body is over 1 MiB
+             */
+            413: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Unsupported Media Type. The last part of `type` is one of:
+             *
+             *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             */
+            415: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Unprocessable Entity. The last part of `type` is one of:
+             *
+             *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
+             */
+            422: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    takeFeedbackBack: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                message_id: number;
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not Found. The last part of `type` is one of:
+             *
+             *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
+             *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
+             *     - `task-not-found`: You have no task with this id
+             *     - `turn-not-found`: You have no turn with this id
+             */
+            404: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Unprocessable Entity. The last part of `type` is one of:
+             *
+             *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
+             */
+            422: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    search: {
+        parameters: {
+            query: {
+                /** @description Only in this conversation */
+                conversation_id?: number | null;
+                /** @description `next_cursor` of the page before */
+                cursor?: string | null;
+                /** @description How many items at the most */
+                limit?: number;
+                /** @description Words in any order, the last one as the beginning of a word; "phrases" in quotation marks */
+                q: string;
+            };
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_chatapi.conversations.schemas.Found_"];
+                };
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not Found. The last part of `type` is one of:
+             *
+             *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
+             *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
+             *     - `task-not-found`: You have no task with this id
+             *     - `turn-not-found`: You have no turn with this id
+             */
+            404: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Unprocessable Entity. The last part of `type` is one of:
+             *
+             *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
+             */
+            422: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -2299,6 +3083,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -2479,6 +3264,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -2570,6 +3356,7 @@ export interface operations {
              *
              *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -2617,6 +3404,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -2712,6 +3500,7 @@ export interface operations {
              *
              *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -2818,6 +3607,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -2907,6 +3697,7 @@ export interface operations {
              *
              *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -2954,6 +3745,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -3049,6 +3841,7 @@ export interface operations {
              *
              *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -3155,6 +3948,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -3246,6 +4040,7 @@ export interface operations {
              *
              *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -3293,6 +4088,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -3435,6 +4231,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -3549,6 +4346,7 @@ export interface operations {
              *
              *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -3705,6 +4503,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -3814,6 +4613,7 @@ export interface operations {
              *
              *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -3887,6 +4687,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -4001,6 +4802,7 @@ export interface operations {
              *
              *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -4157,6 +4959,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -4288,6 +5091,7 @@ export interface operations {
              *
              *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -4444,6 +5248,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -4570,6 +5375,7 @@ export interface operations {
              *
              *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -4638,6 +5444,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -4751,6 +5558,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -4860,6 +5668,7 @@ export interface operations {
              *     - `database-full`: The database has no room left
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can

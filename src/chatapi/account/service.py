@@ -9,7 +9,18 @@ from sqlalchemy import FromClause, Select, and_, case, delete, select, tuple_, u
 from chatapi.audit import Outcome, audit
 from chatapi.db.clock import utc_now
 from chatapi.db.database import Database
-from chatapi.db.models import RUNNING, WAITING, Conversation, Message, Task, ToolCallEntry, Turn, User, Wait
+from chatapi.db.models import (
+    RUNNING,
+    WAITING,
+    Conversation,
+    Feedback,
+    Message,
+    Task,
+    ToolCallEntry,
+    Turn,
+    User,
+    Wait,
+)
 
 VERSION = 1
 PAGE = 200  # a page of the longest messages is 8 MB at the most
@@ -20,12 +31,16 @@ EXPORTED: tuple[tuple[str, FromClause, tuple[str, ...]], ...] = (
     ("conversation", Conversation.__table__, ("id",)),
     ("turn", Turn.__table__, ("conversation_id", "id")),
     ("message", Message.__table__, ("conversation_id", "id")),
+    ("feedback", Feedback.__table__, ("conversation_id", "message_id")),
     ("tool_call", ToolCallEntry.__table__, ("turn_id", "position")),
     ("wait", Wait.__table__, ("turn_id", "number")),
     ("task", Task.__table__, ("id",)),
 )
 # These are in the header, or are this service's own book-keeping.
-LEFT_OUT = {"user_id", "worker_id", "run_id", "request_hash", "keys", "state"}
+LEFT_OUT = {
+    *("user_id", "worker_id", "run_id", "request_hash", "keys", "state"),
+    *("titled_at", "title_due"),
+}
 SHOWN_STATUS = case(
     (and_(Turn.status == RUNNING, Turn.worker_id == WAITING), "waiting"), else_=Turn.status
 ).label("status")

@@ -20,6 +20,7 @@ from msgspec import Struct
 from chatapi.agent.functions import Function
 from chatapi.agent.ports import (
     AgentEvent,
+    Aside,
     Finish,
     HistoryMessage,
     Prompt,
@@ -155,7 +156,16 @@ class LLMAgent:
             yield usage
         yield turn.state
 
-    async def _ask(self, turn: "Turn", offered: Sequence[ToolSpec]) -> AsyncIterator[Said]:
+    async def ask(self, instructions: str, message: str) -> Aside:
+        """As `ports.Asks`, from the first model that answers."""
+        turn = Turn(Prompt(user_id="", conversation_id=0, message=message), self.candidates, self._patience)
+        async for _ in self._ask(turn, (), instructions):
+            pass
+        return Aside(text=turn.steps[-1].answer.text, model=turn.candidate.name, usage=turn.usage)
+
+    async def _ask(
+        self, turn: "Turn", offered: Sequence[ToolSpec], instructions: str | None = None
+    ) -> AsyncIterator[Said]:
         """One answer, from the first model that gives one."""
         while True:
             candidate = turn.candidate
@@ -164,7 +174,7 @@ class LLMAgent:
             turn.asked_at = monotonic()
             try:
                 async with asyncio.timeout(self._first_piece_seconds) as patience:
-                    answer, ids = self._answer(turn, offered, reader)
+                    answer, ids = self._answer(turn, instructions or self._instructions, offered, reader)
                     async for said in answer:
                         if patience.when() is not None:
                             patience.reschedule(None)
@@ -182,14 +192,14 @@ class LLMAgent:
                 return
 
     def _answer(
-        self, turn: "Turn", offered: Sequence[ToolSpec], reader: Reader
+        self, turn: "Turn", instructions: str, offered: Sequence[ToolSpec], reader: Reader
     ) -> tuple[AsyncIterator[Said], CallIds]:
         """The answer to the next question, with the ids of the calls in that.
 
         Nothing here holds on to the question: it has the whole history, and an answer may take minutes.
         """
         candidate = turn.candidate
-        question, ids = turn.question(self._instructions, offered, self._max_tokens)
+        question, ids = turn.question(instructions, offered, self._max_tokens)
         request = candidate.format.request(question)
         return self.client.ask(candidate.base_url, request, candidate.format, reader), ids
 

@@ -179,6 +179,26 @@ AgentEvent: TypeAlias = (
 )
 
 
+class Aside(Struct, frozen=True, kw_only=True):
+    """An answer to a question beside a conversation, the model that gave it, and what it has cost."""
+
+    text: str
+    model: str
+    usage: Usage | None = None
+
+
+@runtime_checkable
+class Asks(Protocol):
+    """An agent whose model can be asked something beside a conversation: without tools and history.
+
+    Optional: if an agent has it, its model makes the titles of conversations.
+    """
+
+    async def ask(self, instructions: str, message: str) -> Aside:
+        """Answer one question. Raises `chatapi.errors.Model…`."""
+        ...
+
+
 @runtime_checkable
 class Agent(Protocol):
     """An assistant. One object serves all turns at the same time, so it keeps no state of a turn.

@@ -19,6 +19,7 @@ from chatapi.audit import HasSubject, audit
 from chatapi.db.database import Work
 from chatapi.db.paging import MAX_ID, Page
 from chatapi.errors.base import AppError
+from chatapi.limits.limiter import Kind
 from chatapi.tasks.schemas import NewTask, Task, TaskChanges, TaskContent, TaskStatus
 from chatapi.tasks.service import TaskService
 from chatapi.text import path_and_message
@@ -34,6 +35,7 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
     arguments changes nothing more. Clients use these to decide whether to ask their user first.
     `act` is its name in the audit trail; a tool that only reads has none. The trail takes the `subject` of the result,
     or of the arguments if there is no result (`audit.HasSubject`).
+    `limit` is the rate limit of its own that a call of a user's MCP client counts for.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
     destructive: bool = False
     idempotent: bool = False
     act: str | None = None
+    limit: Kind | None = None
 
     @property
     def spec(self) -> ToolSpec:

@@ -1,16 +1,37 @@
 """Conversations and their messages over REST."""
 
+from datetime import datetime
 from typing import Annotated, Literal
 
-from litestar import Controller, delete, get, patch
+import msgspec
+from litestar import Controller, delete, get, patch, put
+from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from msgspec import Meta
 
-from chatapi.conversations.schemas import Conversation, ConversationChanges, Message, UIMessage
+from chatapi.audit import name_subject
+from chatapi.conversations.deletion import delete_many
+from chatapi.conversations.feedback import FeedbackService
+from chatapi.conversations.schemas import (
+    Archived,
+    Conversation,
+    ConversationChanges,
+    Deleted,
+    Feedback,
+    Found,
+    Message,
+    NewFeedback,
+    UIMessage,
+)
+from chatapi.conversations.search.service import SearchService
 from chatapi.conversations.service import ConversationService
 from chatapi.db.dependencies import service_dependency
 from chatapi.db.paging import Page
+from chatapi.errors.requests import Invalid
+from chatapi.metrics import Metrics
 from chatapi.openapi import PageCursor, PageSize, problems
+from chatapi.patience import Patience
 
 MessageForm = Annotated[Literal["plain", "ui"], QueryParameter(name="format")]
 
@@ -27,9 +48,41 @@ class ConversationController(Controller):
         conversations: NamedDependency[ConversationService],
         limit: PageSize = 20,
         cursor: PageCursor = None,
+        archived: FromQuery[Archived] = "false",
     ) -> Page[Conversation]:
-        """Newest activity first."""
-        return await conversations.page(user_id, limit=limit, cursor=cursor)
+        """Pinned ones first, then newest activity first."""
+        return await conversations.page(user_id, limit=limit, cursor=cursor, archived=archived)
+
+    @delete(
+        operation_id="deleteConversations",
+        summary="Delete many conversations",
+        status_code=200,
+        responses=problems(422),
+        act="conversations.deleted",
+    )
+    async def delete_conversations(
+        self,
+        user_id: FromPath[str],
+        state: State,
+        archived: Annotated[
+            Literal["true"] | None, QueryParameter(description="`true`: those that are archived")
+        ] = None,
+        before: Annotated[
+            str | None,
+            QueryParameter(
+                description="Those that were last active before this moment, as in 2026-11-29T12:00:00Z (RFC 3339)"
+            ),
+        ] = None,
+    ) -> Deleted:
+        """With all their messages; turns under way are cancelled. If both are given, both must hold."""
+        if archived is None and before is None:
+            raise Invalid(("archived", "archived=true, before or both say which conversations are deleted"))
+        moment = None if before is None else moment_of(before)
+        deleted = Deleted(
+            deleted=await delete_many(state.database, user_id, archived=archived is not None, before=moment)
+        )
+        name_subject(deleted)
+        return deleted
 
     @get(
         "/{conversation_id:int}",
@@ -47,19 +100,19 @@ class ConversationController(Controller):
 
     @patch(
         "/{conversation_id:int}",
-        operation_id="renameConversation",
-        summary="Rename a conversation",
+        operation_id="changeConversation",
+        summary="Change a conversation's title, archive it, pin it, or replace its metadata",
         responses=problems(404, 413, 415, 422),
-        act="conversation.renamed",
+        act="conversation.changed",
     )
-    async def rename_conversation(
+    async def change_conversation(
         self,
         user_id: FromPath[str],
         conversation_id: FromPath[int],
         conversations: NamedDependency[ConversationService],
         data: JSONBody[ConversationChanges],
     ) -> Conversation:
-        return await conversations.rename(user_id, conversation_id, data)
+        return await conversations.change(user_id, conversation_id, data)
 
     @delete(
         "/{conversation_id:int}",
@@ -102,3 +155,89 @@ class ConversationController(Controller):
         return await read(
             user_id, conversation_id, limit=limit, cursor=cursor, order=order, alternatives=alternatives
         )
+
+
+class SearchController(Controller):
+    path = "/search"
+    tags = ("Conversations",)
+    dependencies = service_dependency(SearchService, "searching")
+
+    @get(operation_id="search", summary="Search my messages", responses=problems(404, 422), limit="search")
+    async def search(
+        self,
+        user_id: FromPath[str],
+        searching: NamedDependency[SearchService],
+        state: State,
+        q: Annotated[
+            str,
+            QueryParameter(
+                description='Words in any order, the last one as the beginning of a word; "phrases" in quotation marks'
+            ),
+        ],
+        conversation_id: Annotated[
+            int | None, QueryParameter(description="Only in this conversation")
+        ] = None,
+        limit: PageSize = 20,
+        cursor: PageCursor = None,
+    ) -> Page[Found]:
+        """Best first. Case and accents do not matter; titles count; archived conversations are searched, too."""
+        patience: Patience = state.patience
+        return await searching.search(
+            user_id,
+            q,
+            limit=limit,
+            seconds=patience.search,
+            cursor=cursor,
+            conversation_id=conversation_id,
+        )
+
+
+class FeedbackController(Controller):
+    path = "/messages/{message_id:int}/feedback"
+    tags = ("Conversations",)
+    dependencies = service_dependency(FeedbackService, "feedback")
+
+    @put(
+        operation_id="giveFeedback",
+        summary="Rate an answer",
+        responses=problems(404, 413, 415, 422),
+        act="feedback.given",
+    )
+    async def give_feedback(
+        self,
+        user_id: FromPath[str],
+        message_id: FromPath[int],
+        feedback: NamedDependency[FeedbackService],
+        data: JSONBody[NewFeedback],
+        state: State,
+    ) -> Feedback:
+        """In the place of any earlier rating and comment."""
+        given, is_news = await feedback.give(user_id, message_id, data)
+        if is_news:
+            metrics: Metrics = state.metrics
+            metrics.feedback.labels(given.rating).inc()
+        return given
+
+    @delete(
+        operation_id="takeFeedbackBack",
+        summary="Take a rating back",
+        responses=problems(404, 422),
+        act="feedback.taken_back",
+    )
+    async def take_feedback_back(
+        self,
+        user_id: FromPath[str],
+        message_id: FromPath[int],
+        feedback: NamedDependency[FeedbackService],
+    ) -> None:
+        """Also where there is none."""
+        await feedback.take_back(user_id, message_id)
+
+
+def moment_of(text: str) -> datetime:
+    """The moment in a parameter. Litestar would take 2026 for the seconds since 1970."""
+    try:
+        moment: datetime = msgspec.convert(text, Annotated[datetime, Meta(tz=True)])
+    except msgspec.ValidationError:
+        raise Invalid(("before", "is not a moment such as 2026-11-29T12:00:00Z")) from None
+    return moment

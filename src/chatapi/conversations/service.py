@@ -1,4 +1,4 @@
-"""Reads, renames and deletes conversations; `turns` adds to them."""
+"""Lists, reads, changes and deletes conversations; `turns` adds to them."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,7 +9,17 @@ from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from sqlalchemy import asc, delete, desc, or_, select, tuple_, update
 
 from chatapi.agent.ports import ToolCall
-from chatapi.conversations.schemas import Conversation, ConversationChanges, Message, UIMessage
+from chatapi.conversations.feedback import of_message
+from chatapi.conversations.metadata import check_metadata
+from chatapi.conversations.schemas import (
+    Archived,
+    Conversation,
+    ConversationChanges,
+    Feedback,
+    Message,
+    UIMessage,
+)
+from chatapi.conversations.search.index import index_title
 from chatapi.db import models
 from chatapi.db.alternatives import is_answered_or_under_way, superseded
 from chatapi.db.paging import Page, decode_cursor, in_conversation, page_of
@@ -17,7 +27,7 @@ from chatapi.db.services import Service
 from chatapi.errors.domains import ConversationNotFound
 from chatapi.parts import Part, has_waited, reasoning_of, shown
 
-Row: TypeAlias = tuple[models.Message, models.Turn]
+Row: TypeAlias = tuple[models.Message, models.Turn, models.Feedback | None]
 
 
 class ConversationService(Service[models.Conversation, "ConversationService.Repository"]):
@@ -28,20 +38,36 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
 
     repository_type = Repository
 
-    async def page(self, user_id: str, *, limit: int, cursor: str | None) -> Page[Conversation]:
-        """Newest activity first."""
-        statement = self.repository.statement.limit(limit + 1)
-        if (before := decode_cursor(cursor, tuple[datetime, int])) is not None:
-            statement = statement.where(
-                tuple_(models.Conversation.updated_at, models.Conversation.id) < before
-            )
-        rows = await self.get_many(
+    async def page(
+        self, user_id: str, *, limit: int, cursor: str | None, archived: Archived = "false"
+    ) -> Page[Conversation]:
+        """Pinned ones first, then newest activity first.
+
+        If both kinds are asked for, each is read along the index, and the two are merged here: one statement for both
+        would sort all of the user's conversations.
+        """
+        before = decode_cursor(cursor, tuple[bool, datetime, int])
+        kinds = (False, True) if archived == "any" else (archived == "true",)
+        rows = [row for kind in kinds for row in await self._listed(user_id, kind, before, limit + 1)]
+        rows.sort(key=place_in_list, reverse=True)
+        return page_of(rows[: limit + 1], limit, to_schema, place_in_list)
+
+    async def _listed(
+        self,
+        user_id: str,
+        archived: bool,  # noqa: FBT001 - the value of a column
+        before: tuple[bool, datetime, int] | None,
+        limit: int,
+    ) -> Sequence[models.Conversation]:
+        statement = self.repository.statement.limit(limit)
+        if before is not None:
+            place = tuple_(models.Conversation.pinned, models.Conversation.updated_at, models.Conversation.id)
+            statement = statement.where(place < before)
+        return await self.get_many(
             models.Conversation.user_id == user_id,
-            order_by=[("updated_at", True), ("id", True)],
+            models.Conversation.archived == archived,
+            order_by=[("pinned", True), ("updated_at", True), ("id", True)],
             statement=statement,
-        )
-        return page_of(
-            rows, limit, to_schema, lambda conversation: (conversation.updated_at, conversation.id)
         )
 
     async def read(self, user_id: str, conversation_id: int) -> Conversation:
@@ -52,16 +78,30 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
             raise ConversationNotFound(conversation_id)
         return to_schema(conversation)
 
-    async def rename(self, user_id: str, conversation_id: int, changes: ConversationChanges) -> Conversation:
-        """A rename is not activity: the conversation keeps its place in the list."""
+    async def change(self, user_id: str, conversation_id: int, changes: ConversationChanges) -> Conversation:
+        """A change is not activity: the conversation keeps its place among those that are pinned, or that are not."""
+        columns = models.Conversation.__table__.c
+        values: dict[Any, Any] = {
+            columns[name]: value
+            for name, value in msgspec.structs.asdict(changes).items()
+            if value is not msgspec.UNSET
+        }
+        if not values:
+            return await self.read(user_id, conversation_id)
+        if changes.metadata is not msgspec.UNSET:
+            check_metadata(changes.metadata)
+        if changes.title is not msgspec.UNSET:  # no title takes the place of this one
+            values |= {columns.titled_at: models.now(), columns.title_due: None}
         conversation = await self.session.scalar(
             update(models.Conversation)
             .where(models.Conversation.id == conversation_id, models.Conversation.user_id == user_id)
-            .values(title=changes.title, updated_at=models.Conversation.updated_at)
+            .values({**values, columns.updated_at: columns.updated_at})
             .returning(models.Conversation)
         )
         if conversation is None:
             raise ConversationNotFound(conversation_id)
+        if changes.title is not msgspec.UNSET:
+            await index_title(self.session, user_id, conversation_id, changes.title)
         return to_schema(conversation)
 
     async def remove(self, user_id: str, conversation_id: int) -> None:
@@ -124,8 +164,9 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         ids = {} if edge is None else {"before" if order == "desc" else "after": edge}
         turned = desc if order == "desc" else asc
         statement = (
-            select(message, models.Turn)
+            select(message, models.Turn, models.Feedback)
             .join(models.Turn, models.Turn.id == message.turn_id)
+            .outerjoin(models.Feedback, of_message())
             .where(message.user_id == user_id, in_conversation(self.session, message, conversation_id, **ids))
             .order_by(turned(message.conversation_id), turned(message.id))
             .limit(limit + 1)
@@ -135,14 +176,28 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
                 ~superseded(is_answered_or_under_way),
                 or_(models.Turn.alternative_of.is_(None), is_answered_or_under_way(models.Turn)),
             )
-        return [(message, turn) for message, turn in await self.session.execute(statement)]
+        return [
+            (message, turn, feedback) for message, turn, feedback in await self.session.execute(statement)
+        ]
+
+
+def place_in_list(conversation: models.Conversation) -> tuple[bool, datetime, int]:
+    return conversation.pinned, conversation.updated_at, conversation.id
 
 
 def to_schema(conversation: models.Conversation) -> Conversation:
-    return msgspec.convert(conversation, Conversation, from_attributes=True)
+    return Conversation(
+        id=conversation.id,
+        title=conversation.title,
+        created_at=conversation.created_at,
+        updated_at=conversation.updated_at,
+        archived=conversation.archived,
+        pinned=conversation.pinned,
+        metadata=conversation.metadata_,
+    )
 
 
-def to_message(message: models.Message, turn: models.Turn) -> Message:
+def to_message(message: models.Message, turn: models.Turn, feedback: models.Feedback | None) -> Message:
     return msgspec.convert(
         {
             "id": message.id,
@@ -154,12 +209,15 @@ def to_message(message: models.Message, turn: models.Turn) -> Message:
             "status": turn.shown_status,
             "created_at": message.created_at,
             **({} if turn.alternative_of is None else {"alternative_of": turn.alternative_of}),
+            **({} if feedback is None else {"feedback": feedback}),
         },
         Message,
+        from_attributes=True,
     )
 
 
-def to_ui_message(message: models.Message, turn: models.Turn) -> UIMessage:
+def to_ui_message(message: models.Message, turn: models.Turn, feedback: models.Feedback | None) -> UIMessage:
+    """The message as its stream made it; once it was rated, its metadata has the rating, too."""
     if message.role == "user":
         parts = [{"type": "text", "text": message.content}]
         status = {} if turn.status == "completed" else {"status": turn.shown_status}
@@ -170,13 +228,17 @@ def to_ui_message(message: models.Message, turn: models.Turn) -> UIMessage:
         id=f"turn_{turn.id}",
         role="assistant",
         parts=shown(outline_of(message), message.content, calls),
-        metadata=metadata_of(message, turn),
+        metadata=metadata_of(message, turn, feedback),
     )
 
 
-def metadata_of(message: models.Message, turn: models.Turn) -> dict[str, Any]:
+def metadata_of(
+    message: models.Message, turn: models.Turn, feedback: models.Feedback | None
+) -> dict[str, Any]:
     """The metadata that the stream gave piece by piece."""
-    metadata = ids_of(turn)
+    metadata: dict[str, Any] = ids_of(turn)
+    if feedback is not None:
+        metadata["feedback"] = msgspec.convert(feedback, Feedback, from_attributes=True)
     if turn.waits:
         return {**metadata, "waiting": True}
     if has_waited(outline_of(message)):

@@ -16,8 +16,10 @@ from sqlalchemy import (
     ForeignKey,
     ForeignKeyConstraint,
     Index,
+    SmallInteger,
     Text,
     UniqueConstraint,
+    false,
     literal_column,
     text,
 )
@@ -51,13 +53,29 @@ class User(DefaultBase):
 
 
 class Conversation(IdentityAuditBase):
+    """A conversation. `titled_at`: when its title was set or taken away; by whom does not matter.
+
+    `title_due`: from when on a process may ask a model for a title in place of the first words; see `turns.titles`.
+    """
+
     __tablename__ = "conversations"
 
     user_id: Mapped[OwnerId]
     title: Mapped[str | None] = mapped_column(Text)
+    archived: Mapped[bool] = mapped_column(server_default=false())
+    pinned: Mapped[bool] = mapped_column(server_default=false())
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", JSON, server_default="{}")
+    titled_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
+    title_due: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
 
     __table_args__ = (
-        Index("ix_conversations_activity", "user_id", "updated_at", "id"),
+        Index(
+            "ix_conversations_title_due",
+            "title_due",
+            postgresql_where=text("title_due IS NOT NULL"),
+            sqlite_where=text("title_due IS NOT NULL"),
+        ),
+        Index("ix_conversations_list", "user_id", "archived", "pinned", "updated_at", "id"),
         UniqueConstraint("user_id", "id", name="uq_conversations_owner"),  # for the turns' foreign key
         {"sqlite_autoincrement": True},
     )
@@ -147,6 +165,62 @@ class Message(IdentityBase):
         Index("ix_messages_turn", "turn_id", "user_id"),
         {"sqlite_autoincrement": True},
     )
+
+
+class Feedback(DefaultBase):
+    """A user's rating of an answer. It goes with the conversation, and with an answer that a retry takes the place of."""
+
+    __tablename__ = "feedback"
+
+    user_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    conversation_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    message_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    rating: Mapped[str] = mapped_column(Text)
+    comment: Mapped[str | None] = mapped_column(Text)
+    updated_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), default=now)
+
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["user_id", "conversation_id"], ["conversations.user_id", "conversations.id"], ondelete="CASCADE"
+        ),
+    )
+
+
+class SearchText(DefaultBase):
+    """What is searched of a message: its text, folded (`conversations.search.folding`), in one row or several.
+
+    It is written with the message and goes with the conversation. On PostgreSQL the key's index holds `words`, too, so that
+    a search reads nothing else; on SQLite the table is that index.
+    """
+
+    __tablename__ = "search_text"
+
+    user_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    conversation_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    message_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    part: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    words: Mapped[str] = mapped_column(Text)
+
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["user_id", "conversation_id"], ["conversations.user_id", "conversations.id"], ondelete="CASCADE"
+        ),
+        {"sqlite_with_rowid": False},
+    )
+
+
+class SearchBackfill(DefaultBase):
+    """How far the messages from before `SearchText` have been made searchable: one row, with `id` 1.
+
+    `place` is the last message looked at in this pass over all of them. The next batch is due at `due_at`.
+    """
+
+    __tablename__ = "search_backfill"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    passes_left: Mapped[int] = mapped_column(SmallInteger)
+    place: Mapped[int] = mapped_column(BigInteger)
+    due_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True))
 
 
 class TurnChunk(DefaultBase):

@@ -18,7 +18,7 @@ from chatapi.metrics import Metrics
 from chatapi.patience import Patience
 from chatapi.settings import Settings
 
-Kind = Literal["default", "chat", "address"]
+Kind = Literal["default", "chat", "search", "address"]
 HEADERS = ("RateLimit-Policy", "RateLimit")
 
 
@@ -34,10 +34,15 @@ class Limiter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._metrics = metrics
-        of_users, of_chat = settings.limits
+        of_users, of_chat, of_search = settings.limits
         self._limits = {
             kind: limit
-            for kind, limit in (("default", of_users), ("chat", of_chat), ("address", of_users))
+            for kind, limit in (
+                ("default", of_users),
+                ("chat", of_chat),
+                ("search", of_search),
+                ("address", of_users),
+            )
             if limit is not None
         }
         self._own = {kind: OwnWindows(limit, clock) for kind, limit in self._limits.items()}

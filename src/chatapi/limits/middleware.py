@@ -39,7 +39,10 @@ class RefusedTokens(ASGIMiddleware):
 
 
 async def within_limits(connection: ASGIConnection, handler: BaseRouteHandler) -> None:  # type: ignore[type-arg]
-    """A guard that counts every request of a user, except on routes that count themselves (`limits_itself`)."""
+    """A guard that counts every request of a user, except on routes that count themselves (`limits_itself`).
+
+    A route with a limit of its own names it (`limit="search"`).
+    """
     if not handler.opt.get("limits_itself"):
         limiter: Limiter = connection.app.state.limiter
-        await limiter.hit("default", connection.user.user_id)
+        await limiter.hit(handler.opt.get("limit", "default"), connection.user.user_id)

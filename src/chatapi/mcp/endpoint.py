@@ -12,11 +12,11 @@ from litestar.exceptions import MethodNotAllowedException
 from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
 from litestar.types import Guard, Middleware, Receive, Scope, Send
 
-from chatapi.agent.tools import Tool
 from chatapi.db.database import Database
 from chatapi.db.schema import Schema
 from chatapi.errors.auth import Unauthenticated
 from chatapi.errors.requests import NotFound
+from chatapi.limits.limiter import Limiter
 from chatapi.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,14 +39,15 @@ class MCPEndpoint:
         self,
         database: Database,
         schema: Schema,
-        tools: Sequence[Tool[Any]],
+        limiter: Limiter,
         settings: Settings,
         *,
         max_body_bytes: int,
     ) -> None:
         self._database = database
         self._schema = schema
-        self._tools = tools
+        self._limiter = limiter
+        self._shows_conversations = settings.mcp_conversations == "on"
         self._hosts = settings.mcp_hosts
         self._max_body_bytes = max_body_bytes
         self._manager: StreamableHTTPSessionManager | None = None
@@ -74,7 +75,12 @@ class MCPEndpoint:
             if self._manager is None:
                 server = await asyncio.to_thread(importlib.import_module, "chatapi.mcp.server")
                 manager: StreamableHTTPSessionManager = server.session_manager(
-                    server.Offer(self._database, self._schema, self._tools),
+                    server.Offer(
+                        self._database,
+                        self._schema,
+                        self._limiter,
+                        shows_conversations=self._shows_conversations,
+                    ),
                     hosts=self._hosts,
                     max_body_bytes=self._max_body_bytes,
                 )

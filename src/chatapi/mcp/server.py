@@ -8,7 +8,7 @@ holds its user. Importing this module imports the SDK, which takes more than a s
 import logging
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -19,15 +19,15 @@ from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
-from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import ClientDisconnect, Request
 
 from chatapi import __version__
-from chatapi.agent.tools import Tool, call_tool, object_schema
+from chatapi.agent.tools import TASK_TOOLS, Tool, call_tool, object_schema
 from chatapi.auth.tokens import Identity
-from chatapi.conversations.schemas import Conversation, Message
+from chatapi.conversations.schemas import Conversation
 from chatapi.conversations.service import ConversationService
+from chatapi.conversations.tools import CONVERSATION_TOOLS, Read, read
 from chatapi.db.database import Database, Work
 from chatapi.db.failures import is_transient, unavailable
 from chatapi.db.paging import MAX_ID
@@ -35,14 +35,15 @@ from chatapi.db.schema import Schema
 from chatapi.errors.base import AppError, Defect
 from chatapi.errors.database import DatabaseUnavailable
 from chatapi.errors.domains import ConversationNotFound
-from chatapi.errors.requests import Invalid
+from chatapi.errors.requests import Invalid, RateLimited
+from chatapi.limits.limiter import Limiter
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Context = ServerRequestContext[Any, Request]
 
-PAGE = 100  # conversations in a list, messages in a resource; the bound of a REST page
+PAGE = 100  # conversations in a list; the bound of a REST page
 # Tools change only with a roll-out; a client that learns of it five minutes later misses little.
 TOOLS_TTL_MS = 300_000
 CONVERSATION = re.compile(
@@ -53,23 +54,17 @@ TEMPLATE = "chatapi://conversations/{conversation_id}{?cursor}"
 RESOURCE_NOT_FOUND = -32002
 
 
-class ConversationContents(Struct, frozen=True, kw_only=True):
-    """`messages` are the newest, oldest first; `next_cursor` in the URI as `?cursor=…` gives those before them."""
-
-    id: int
-    title: str | None
-    created_at: datetime
-    updated_at: datetime
-    messages: Sequence[Message]
-    next_cursor: str | None
-
-
 class Offer:
-    """The handlers of the protocol's requests."""
+    """The handlers of the protocol's requests. Without `shows_conversations` only the tasks are offered."""
 
-    def __init__(self, database: Database, schema: Schema, tools: Sequence[Tool[Any]]) -> None:
+    def __init__(
+        self, database: Database, schema: Schema, limiter: Limiter, *, shows_conversations: bool
+    ) -> None:
         self._database = database
         self._schema = schema
+        self._limiter = limiter
+        self._shows_conversations = shows_conversations
+        tools = (*TASK_TOOLS, *CONVERSATION_TOOLS) if shows_conversations else TASK_TOOLS
         self._tools = {tool.name: tool for tool in tools}
         self._listed = [described(tool) for tool in tools]
 
@@ -84,9 +79,13 @@ class Offer:
         if (tool := self._tools.get(params.name)) is None:
             raise MCPError(types.INVALID_PARAMS, "There is no tool of this name.")
         user_id = user_of(context)
+        await self._count(tool, user_id)
         recover = None if tool.read_only else unknown_outcome
         outcome = await call_tool(
-            tool, user_id, params.arguments or {}, lambda work: self._run(user_id, work, recover)
+            tool,
+            user_id,
+            params.arguments or {},
+            lambda work: self._run(user_id, work, recover, reads_only=tool.read_only),
         )
         if isinstance(outcome.error, str):
             return types.CallToolResult(content=[types.TextContent(text=outcome.error)], is_error=True)
@@ -96,11 +95,15 @@ class Offer:
     async def list_resources(
         self, context: Context, params: types.PaginatedRequestParams | None
     ) -> types.ListResourcesResult:
-        """The user's conversations, newest activity first."""
+        """The user's conversations, pinned ones first, then newest activity first."""
+        if not self._shows_conversations:
+            return types.ListResourcesResult(resources=[])
         user_id = user_of(context)
         cursor = params.cursor if params else None
         page = await self._run(
-            user_id, lambda session: ConversationService(session).page(user_id, limit=PAGE, cursor=cursor)
+            user_id,
+            lambda session: ConversationService(session).page(user_id, limit=PAGE, cursor=cursor),
+            reads_only=True,
         )
         return types.ListResourcesResult(
             resources=[resource(each) for each in page.items], next_cursor=page.next_cursor
@@ -109,6 +112,8 @@ class Offer:
     async def list_templates(
         self, _: Context, __: types.PaginatedRequestParams | None
     ) -> types.ListResourceTemplatesResult:
+        if not self._shows_conversations:
+            return types.ListResourceTemplatesResult(resource_templates=[])
         template = types.ResourceTemplate(
             name="conversation",
             title="A conversation",
@@ -123,24 +128,12 @@ class Offer:
         self, context: Context, params: types.ReadResourceRequestParams
     ) -> types.ReadResourceResult:
         match = CONVERSATION.fullmatch(params.uri)
-        if match is None or not 0 < int(match["id"]) <= MAX_ID:
+        if match is None or not 0 < int(match["id"]) <= MAX_ID or not self._shows_conversations:
             raise not_found(context, params.uri)
-        user_id, conversation_id, cursor = user_of(context), int(match["id"]), match["cursor"]
-
-        async def read(session: AsyncSession) -> ConversationContents:
-            conversations = ConversationService(session)
-            conversation = await conversations.read(user_id, conversation_id)
-            page = await conversations.messages(
-                user_id, conversation_id, limit=PAGE, cursor=cursor, order="desc"
-            )
-            return ConversationContents(
-                **msgspec.structs.asdict(conversation),
-                messages=page.items[::-1],
-                next_cursor=page.next_cursor,
-            )
-
+        user_id, wanted = user_of(context), Read(conversation_id=int(match["id"]), cursor=match["cursor"])
+        work = partial(read, user_id=user_id, call=wanted)
         try:
-            contents = msgspec.json.encode(await self._run(user_id, read)).decode()
+            contents = msgspec.json.encode(await self._run(user_id, work, reads_only=True)).decode()
         except ConversationNotFound:
             raise not_found(context, params.uri) from None
         return types.ReadResourceResult(
@@ -156,14 +149,29 @@ class Offer:
     async def get_prompt(self, _: Context, __: types.GetPromptRequestParams) -> types.GetPromptResult:
         raise MCPError(types.INVALID_PARAMS, "There is no prompt of this name.")
 
-    async def _run(self, user_id: str, work: Work[T], recover: Work[T | None] | None = None) -> T:
+    async def _count(self, tool: Tool[Any], user_id: str) -> None:
+        """Count a call of a tool with a limit of its own; raises `MCPError` for one too many."""
+        if tool.limit is not None:
+            try:
+                await self._limiter.hit(tool.limit, user_id)
+            except RateLimited as error:
+                raise service_error(error) from error
+
+    async def _run(
+        self,
+        user_id: str,
+        work: Work[T],
+        recover: Work[T | None] | None = None,
+        *,
+        reads_only: bool = False,
+    ) -> T:
         """Run a short transaction. Raises `MCPError`, without reasons, for failures that the caller cannot correct.
 
         (Older clients would get the text of an error that the SDK does not know.)
         """
         try:
             await self._schema.ensure_current()
-            return await self._database.run(user_id, work, recover)
+            return await self._database.run(user_id, work, recover, reads_only=reads_only)
         except ConversationNotFound:
             raise
         except Invalid as error:

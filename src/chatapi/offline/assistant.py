@@ -24,6 +24,7 @@ from chatapi.offline.intents import (
     RecallAll,
     RecallName,
     RecallTouched,
+    SearchSaid,
     ShowTask,
     Suppose,
     Talk,
@@ -35,6 +36,7 @@ from chatapi.offline.known import touched_by
 from chatapi.offline.questions import Action, ask_to_add, last_question
 from chatapi.offline.recollection import Recollection
 from chatapi.offline.remembering import Remembering
+from chatapi.offline.searching import Searching
 from chatapi.offline.showing import Showing
 from chatapi.offline.small_talk import ANSWERS, HOW_TO, NOT_ANSWERED, NOT_UNDERSTOOD, SUPPOSED
 from chatapi.offline.targets import parse_targets
@@ -126,6 +128,8 @@ class Turn:
                 return await self._shown(intent)
             case Recall() | RecallAll() | RecallTouched() | RecallName():
                 return self._recalled(intent)
+            case SearchSaid():
+                return await Searching(self._desk).answer(intent)
         return _talked(intent)
 
     async def _changed(self, intent: Add | Change | Did | NotDone | Undo | Correct) -> str:

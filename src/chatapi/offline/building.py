@@ -16,6 +16,7 @@ from chatapi.offline.intents import (
     NotDone,
     Offer,
     Recall,
+    SearchSaid,
     ShowTask,
     Suppose,
     Unknown,
@@ -124,6 +125,16 @@ def to_not_done_errand(found: Found) -> Intent | None:
 
 def to_show(found: Found) -> Intent:
     return ShowTask(parse_targets(found["what"]))
+
+
+def to_search(found: Found) -> Intent | None:
+    """None for "it" and the like, which are not words to look for."""
+    text = _ARTICLE.sub("", tidy(found["what"]))
+    return None if _STANDS_FOR.fullmatch(text) else SearchSaid(text)
+
+
+_ARTICLE = re.compile(r"^(?:the|a|an|my|our|your) (?=.)", re.I)
+_STANDS_FOR = re.compile(r"it|that|this|them|these|those|something|anything", re.I)
 
 
 def to_find(found: Found) -> Intent:

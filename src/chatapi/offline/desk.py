@@ -51,6 +51,9 @@ class Desk:
             arguments = {"status": status, "cursor": cursor}
         return found, False
 
+    async def search(self, query: str) -> ToolCall:
+        return await self._call("search_conversations", {"query": query})
+
     async def add(self, title: str, description: str | None = None) -> Outcome:
         arguments = {"title": title} if description is None else {"title": title, "description": description}
         return _outcome(await self._call("add_task", arguments), "add", title)

@@ -134,6 +134,12 @@ class RecallTouched(Struct, frozen=True):
     tool: str
 
 
+class SearchSaid(Struct, frozen=True):
+    """Find what was said about something, in any conversation."""
+
+    text: str
+
+
 class RecallName(Struct, frozen=True):
     """Quote the name that the user gave."""
 
@@ -184,6 +190,7 @@ Intent: TypeAlias = (
     | RecallAll
     | RecallTouched
     | RecallName
+    | SearchSaid
     | Yes
     | No
     | LeaveAlone

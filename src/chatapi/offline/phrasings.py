@@ -26,6 +26,7 @@ from chatapi.offline.building import (
     to_offer_errand,
     to_recall_nth,
     to_remind_later,
+    to_search,
     to_show,
 )
 from chatapi.offline.intents import (
@@ -74,7 +75,18 @@ _SAY = (r"(?:say|said|ask|asked|write|wrote|tell|told|type|typed|want|request|me
         r"(?: (?:to )?you)?(?: to do)?")
 _SAID = r"(?:thing|message|question|sentence|request|words?)"
 _NTH = r"(?P<nth>first|second|third|fourth|fifth|last|previous|latest)"
+_TALKED = r"(?:say|said|talk(?:ed)?|speak|spoken?|discuss(?:ed)?|mention(?:ed)?|tell|told|write|written|wrote)"
+_ABOUT = r"(?:about|of|on|regarding|concerning)"
+_EVER = r"(?: ever| already| just| once| previously)*"
 RECALLING: Rows = (
+    ((rf"(?:remind me )?what (?:(?:did|have) (?:we|i|you)|(?:we|i|you)(?:'ve| have)?){_EVER} {_TALKED}(?: to)?(?: you| me| each other)? "
+     rf"{_ABOUT} (?P<what>.+?)(?: before| earlier| last time| back then| so far)?"), to_search),
+    (rf"(?:when|where) did (?:we|i|you){_EVER} {_TALKED}(?: {_ABOUT})? (?P<what>.+)", to_search),
+    (rf"(?:did|have) (?:we|i|you){_EVER} {_TALKED}(?: anything| something)?(?: {_ABOUT}) (?P<what>.+)", to_search),
+    ((r"(?:search|look|find)(?: through| in| for)? (?:all )?(?:(?:of )?(?:my|our|the|your) )?(?:past |old |earlier )?"
+     r"(?:conversations?|chats?|messages?|history)(?: for| about| that mention| with)? (?P<what>.+)"), to_search),
+    (r"search(?: for)? (?P<what>.+) in (?:all )?(?:my|our|the) (?:past |old |earlier )?(?:conversations?|chats?|messages?|history)",
+     to_search),
     (rf"what (?:did i|was it i|have i|i) {_SAY} (?P<nth>first|last)(?: of all)?", to_recall_nth("user")),
     (rf"what(?: was|'s| is|'re| were)? (?:the |my )(?:very )?{_NTH} {_SAID}(?: (?:that )?i(?: have|'ve)?(?: ever)? {_SAY}.*)?",
      to_recall_nth("user")),

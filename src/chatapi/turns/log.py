@@ -78,6 +78,9 @@ class TurnLog:
         self.events: list[TurnEvent] = []
         self.outcome: Outcome | None = None
         self.readers = 0
+        self.title: str | None = (
+            None  # that the conversation was given meanwhile; a stream tells it before its end
+        )
         self._step_begins = False
         self._parting: AppError | None = None
         self._news = asyncio.Event()

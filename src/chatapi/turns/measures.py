@@ -172,6 +172,11 @@ class MeasuredAgent:
                 yield event
 
 
+def count_tokens(metrics: Metrics, model: str, usage: Usage) -> None:
+    metrics.tokens.labels(model, "input").inc(usage.input_tokens)
+    metrics.tokens.labels(model, "output").inc(usage.output_tokens)
+
+
 class ModelCall:
     """The span and the tokens of one reply; a context manager."""
 
@@ -196,9 +201,7 @@ class ModelCall:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if self.usage is not None:
-            tokens = self._metrics.tokens
-            tokens.labels(self.answered_by, "input").inc(self.usage.input_tokens)
-            tokens.labels(self.answered_by, "output").inc(self.usage.output_tokens)
+            count_tokens(self._metrics, self.answered_by, self.usage)
         if self._span is None:
             return
         if error is not None:

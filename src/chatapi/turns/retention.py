@@ -9,10 +9,11 @@ from datetime import datetime
 from functools import partial
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, and_, delete, exists, func, select, tuple_
+from sqlalchemy import ColumnElement, and_, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.audit import audit
+from chatapi.conversations.deletion import Place, delete_in_pieces
 from chatapi.db.database import Database
 from chatapi.db.models import RUNNING, Conversation, Turn
 from chatapi.db.owner import EVERYONE
@@ -28,13 +29,6 @@ class Pieces(Struct, frozen=True, kw_only=True):
 
 
 PIECES = Pieces()
-
-
-class Idle(Struct, frozen=True):
-    """A conversation that may be deleted."""
-
-    id: int
-    user_id: str
 
 
 async def expire(
@@ -89,24 +83,16 @@ async def expire_some(database: Database, ids: Sequence[int], before: datetime, 
 
 async def delete_idle(
     session: AsyncSession, ids: Sequence[int], before: datetime, pieces: Pieces
-) -> list[Idle]:
+) -> list[Place]:
     """Delete the conversations that are still idle; skip those that are locked, because they are in use."""
     rows = await session.execute(
         select(Conversation.id, Conversation.user_id)
         .where(Conversation.id.in_(ids), idle_since(before))
         .with_for_update(skip_locked=True)
     )
-    idle = [Idle(id=id_, user_id=user_id) for id_, user_id in rows]
-    if not idle:
-        return []
-    theirs = tuple_(Turn.user_id, Turn.conversation_id).in_([(each.user_id, each.id) for each in idle])
-    some = select(Turn.id).where(theirs).limit(pieces.turns)
-    while (
-        len((await session.scalars(delete(Turn).where(Turn.id.in_(some)).returning(Turn.id))).all())
-        == pieces.turns
-    ):
-        pass
-    await session.execute(delete(Conversation).where(Conversation.id.in_([each.id for each in idle])))
+    idle = [Place(id=id_, user_id=user_id) for id_, user_id in rows]
+    if idle:
+        await delete_in_pieces(session, idle, pieces.turns)
     return idle
 
 

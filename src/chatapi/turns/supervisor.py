@@ -70,6 +70,12 @@ class Supervisor:
         runner = self._runners.get(run_id)
         return None if runner is None else runner.log
 
+    def tell_title(self, user_id: str, conversation_id: int, title: str) -> None:
+        """Let the streams of the conversation's turn under way, if it runs here, tell its new title."""
+        for runner in self._runners.values():
+            if (runner.run.user_id, runner.run.conversation_id) == (user_id, conversation_id):
+                runner.log.title = title
+
     async def watch(self) -> None:
         """Look after the turns here, until cancelled.
 

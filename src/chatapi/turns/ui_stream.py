@@ -70,7 +70,7 @@ async def ui_message_stream(
                 yield sse(told)
         if skips:
             chunks.skip_step()
-        yield sse(chunks.at_end(log.ended, turn_ended=log.outcome is not None)) + DONE
+        yield sse(chunks.at_end(log.ended, turn_ended=log.outcome is not None, title=log.title)) + DONE
 
 
 def sse(chunks: Iterator[Chunk] | Sequence[Chunk]) -> bytes:
@@ -108,9 +108,13 @@ class UIMessageChunks:
                 self._step_acted = True
                 yield outcome_of(ended, is_denied=ended.id in self._denied)
 
-    def at_end(self, outcome: Outcome | None, *, turn_ended: bool) -> Iterator[Chunk]:
+    def at_end(
+        self, outcome: Outcome | None, *, turn_ended: bool, title: str | None = None
+    ) -> Iterator[Chunk]:
         """The end of a stream; with `turn_ended` also the turn's, and not only this stream's."""
         yield from self._end_step()
+        if title is not None:
+            yield {"type": "data-title", "data": {"title": title}, "transient": True}
         if turn_ended and (status := status_of(outcome)) is not None:
             yield {"type": "message-metadata", "messageMetadata": {"status": status}}
         match outcome:

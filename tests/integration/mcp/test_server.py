@@ -19,12 +19,14 @@ from mcp.shared.exceptions import MCPError
 
 from chatapi.agent.tools import TASK_TOOLS, object_schema
 from chatapi.app import create_app
+from chatapi.conversations.tools import CONVERSATION_TOOLS
 from chatapi.tasks.service import TaskService
 from tests.integration.test_database_trouble import behind_proxy
 from tests.support.mcp_clients import connected, headers_for, message
 from tests.support.postgres import Postgres
 from tests.support.serving import REPOSITORY, Client, anybody, serve, settings_for, token_for
 
+ALL_TOOLS = (*TASK_TOOLS, *CONVERSATION_TOOLS)
 MODES = ["legacy", "2026-07-28", "auto"]
 
 
@@ -68,7 +70,7 @@ class TestTools:
             for tool in listed
         ] == [
             (tool.name, tool.title, tool.spec.description, tool.spec.parameters, object_schema(tool.result))
-            for tool in TASK_TOOLS
+            for tool in ALL_TOOLS
         ]
         hints = {tool.name: tool.annotations for tool in listed}
         assert {
@@ -81,11 +83,13 @@ class TestTools:
             "complete_task": (False, False, True, False),
             "delete_task": (False, True, True, False),
             "update_task": (False, True, True, False),
+            "search_conversations": (True, False, True, False),
+            "read_conversation": (True, False, True, False),
         }
 
     def test_are_named_in_the_document(self) -> None:
         (row,) = re.findall(r"^\| tools \| (.+?):", (REPOSITORY / "docs/mcp.md").read_text(), re.M)
-        assert re.findall(r"`(\w+)`", row) == [tool.name for tool in TASK_TOOLS]
+        assert re.findall(r"`(\w+)`", row) == [tool.name for tool in ALL_TOOLS]
 
     async def test_take_no_user(self, mcp: MCPClient) -> None:
         for tool in (await mcp.list_tools()).tools:
@@ -113,6 +117,27 @@ class TestTools:
             ] is None
         assert (await called(mcp, "delete_task", task_id=milk["id"]))["title"] == "milk"
         assert (await alice.get(alice.mine(f"/tasks/{milk['id']}"))).status_code == 404
+
+    async def test_find_and_read_what_was_said(self, mcp: MCPClient, alice: Client, bob: Client) -> None:
+        answer = await alice.said("say The kumquats are ripe.")
+        of_bob = await bob.said("say More kumquats.")
+        found = await called(mcp, "search_conversations", query="KUMQUATS ripe")
+        assert [(each["role"], each["snippet"]) for each in found["items"]] == [
+            ("assistant", "The kumquats are ripe."),
+            ("user", "say The kumquats are ripe."),
+        ]
+        conversation_id = found["items"][0]["conversation_id"]
+        read = await called(mcp, "read_conversation", conversation_id=conversation_id)
+        assert [each["content"] for each in read["messages"]][-1] == "The kumquats are ripe."
+        assert (read["id"], read["archived"], read["next_cursor"]) == (answer["conversation_id"], False, None)
+        for name, arguments, error in (
+            ("search_conversations", {"query": "%"}, "q: has no letter and no digit"),
+            ("search_conversations", {"query": "a", "cursor": "x"}, "cursor: is not a cursor of this list"),
+            ("read_conversation", {"conversation_id": of_bob["conversation_id"]}, "There is no conversation"),
+        ):
+            result = await mcp.call_tool(name, arguments)
+            assert result.is_error
+            assert error in text_of(result)
 
     @pytest.mark.parametrize(
         ("name", "arguments", "error"),
@@ -232,7 +257,7 @@ class TestProtocol:
             json={"jsonrpc": "2.0", "id": 2, "method": "tools/list"},
             headers={**accept, "MCP-Protocol-Version": version},
         )
-        assert len(listed.json()["result"]["tools"]) == 5
+        assert len(listed.json()["result"]["tools"]) == len(ALL_TOOLS)
 
     async def test_the_official_client_chooses_the_newest(self, service: str) -> None:
         async with connected(service, "alice") as client:
@@ -462,7 +487,7 @@ class TestTroubleOfTheService:
         async with behind_proxy(postgres, migrate="off") as (between, alice):
             between.cut()
             async with connected(str(alice.base_url).rstrip("/"), "alice") as client:
-                assert len((await client.list_tools()).tools) == 5
+                assert len((await client.list_tools()).tools) == len(ALL_TOOLS)
                 with pytest.raises(MCPError, match="The database does not answer"):
                     await client.list_resources()
             between.heal()
@@ -502,3 +527,26 @@ class TestTroubleOfTheService:
         assert "secret" not in f"{raised.value.error}"
         assert raised.value.data["type"] == "urn:chatapi:problem:internal-error"
         assert "a-secret-of-the-service" in caplog.text
+
+
+async def test_conversations_can_be_kept_from_clients(database_url: str) -> None:
+    """And a search counts for its own limit."""
+    settings = settings_for(database_url, mcp_conversations="off")
+    async with serve(settings) as url, Client(url, f"kept-{uuid4().hex}") as client:
+        answer = await client.said("say A secret.")
+        async with connected(url, client.user_id) as mcp:
+            assert [tool.name for tool in (await mcp.list_tools()).tools] == [
+                tool.name for tool in TASK_TOOLS
+            ]
+            assert (await mcp.list_resources()).resources == []
+            assert (await mcp.list_resource_templates()).resource_templates == []
+            with pytest.raises(MCPError):
+                await mcp.read_resource(f"chatapi://conversations/{answer['conversation_id']}")
+            with pytest.raises(MCPError):
+                await mcp.call_tool("search_conversations", {"query": "secret"})
+    settings = settings_for(database_url, rate_limit_search="1/minute")
+    async with serve(settings) as url, connected(url, f"kept-{uuid4().hex}") as mcp:
+        await called(mcp, "search_conversations", query="secret")
+        with pytest.raises(MCPError, match="The limit is 1 requests"):
+            await mcp.call_tool("search_conversations", {"query": "secret"})
+        await called(mcp, "list_tasks")

@@ -23,6 +23,7 @@ from pydantic_ai.models import Model
 from chatapi.agent.llm import MODEL_REQUESTS
 from chatapi.agent.ports import (
     AgentEvent,
+    Aside,
     Finish,
     Prompt,
     ProviderState,
@@ -95,6 +96,18 @@ class PydanticAgent:
                     yield event
         except (AgentRunError, FallbackExceptionGroup) as error:
             raise failure_of(error, self.model, began=turn.began) from error
+
+    async def ask(self, instructions: str, message: str) -> Aside:
+        """As `ports.Asks`: the agent's model alone, without the agent's instructions and tools."""
+        try:
+            answered = await Agent(self._agent.model, instructions=instructions).run(
+                message, infer_name=False
+            )
+        except (AgentRunError, FallbackExceptionGroup) as error:
+            raise failure_of(error, self.model, began=False) from error
+        used = answered.usage
+        usage = Usage(input_tokens=used.input_tokens, output_tokens=used.output_tokens)
+        return Aside(text=answered.output, model=self.model, usage=usage)
 
     @property
     def _provider(self) -> str | None:

@@ -3,16 +3,29 @@
 from chatapi.db.database import Database
 from chatapi.turns.store.base import TurnStore
 from chatapi.turns.store.rows import Claim, Key, Run, Said, Shown, Stored, Waited
+from chatapi.turns.store.title import Title, Titler
 
-__all__ = ["Claim", "Key", "Run", "Said", "Shown", "Stored", "TurnStore", "Waited", "turn_store"]
+__all__ = [
+    "Claim",
+    "Key",
+    "Run",
+    "Said",
+    "Shown",
+    "Stored",
+    "Title",
+    "Titler",
+    "TurnStore",
+    "Waited",
+    "turn_store",
+]
 
 
-def turn_store(database: Database) -> TurnStore:
+def turn_store(database: Database, titler: Titler | None = None) -> TurnStore:
     """The store for a database; of the modules with their statements, that of the other is not imported."""
     if database.is_postgresql:
         from chatapi.turns.store.postgres import PostgresTurnStore
 
-        return PostgresTurnStore(database)
+        return PostgresTurnStore(database, titler)
     from chatapi.turns.store.sqlite import SqliteTurnStore
 
-    return SqliteTurnStore(database)
+    return SqliteTurnStore(database, titler)

@@ -21,6 +21,7 @@ from chatapi.turns.store import answers, begin, end, journal, live, waits
 from chatapi.turns.store.answers import Given, Waiting
 from chatapi.turns.store.live import Chunk, Ending, Place, Watched
 from chatapi.turns.store.rows import Claim, Ended, Key, Run, Said, Shown, Stored, Waited
+from chatapi.turns.store.title import Title, Titler, give_title
 from chatapi.turns.store.waits import Due, Look
 
 
@@ -30,8 +31,9 @@ class TurnStore:
     A COMMIT that was cut off may have happened, so a second try looks for what the first one wrote.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, titler: Titler | None = None) -> None:
         self._database = database
+        self._titler = titler
 
     async def begin(
         self, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None, claim: Claim
@@ -81,13 +83,23 @@ class TurnStore:
         shown: Shown,
         is_retry: bool,  # noqa: FBT001 - as above
     ) -> ChatAnswer:
+        title = self._title_for(run)
         async with self._database.transaction(run.user_id) as session:
             if is_retry and (answer := await end.finished(session, run)) is not None:
                 return answer
             answer = await end.finish(session, run, said)
             if shown != "nothing":
                 await live.drop(session, run.user_id, run.turn_id)
-            return answer
+            is_titled = await give_title(session, run, title)
+        self._tell_title(run, title, is_titled=is_titled)
+        return answer
+
+    def _title_for(self, run: Run) -> Title | None:
+        return None if self._titler is None else self._titler.title_for(run)
+
+    def _tell_title(self, run: Run, title: Title | None, *, is_titled: bool) -> None:
+        if is_titled and title is not None and self._titler is not None:
+            self._titler.given(run, title)
 
     async def fail(self, run: Run, said: Said, error: dict[str, Any]) -> None:
         """End the turn as failed; keep and show what it had said and done, but never to a model."""

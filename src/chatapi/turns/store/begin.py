@@ -10,6 +10,8 @@ from datetime import timedelta
 from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from chatapi.conversations.deletion import forget_messages
+from chatapi.conversations.search.index import index_message
 from chatapi.db.models import RUNNING, WAITING, Conversation, Message, Turn, now
 from chatapi.db.services import insert_unless_there, remember_user
 from chatapi.errors.turns import (
@@ -76,7 +78,7 @@ async def begin_new(
         conversation_id = await _new_conversation(session, user_id)
     else:
         conversation_id = request.conversation_id
-        await touch_conversation(session, user_id, conversation_id)
+        await touch_conversation(session, user_id, conversation_id, archived=False)
         ended = await make_way(session, user_id, conversation_id)
 
     columns = new_turn(
@@ -102,7 +104,8 @@ async def begin_new(
         provider_state=None,
         at=now(),
     )
-    await session.execute(insert(Message).values(question))
+    message_id = (await session.execute(insert(Message).values(question).returning(Message.id))).scalar_one()
+    await index_message(session, user_id, conversation_id, message_id, request.message)
     return Run(
         turn_id=turn_id,
         run_id=claim.run_id,
@@ -224,11 +227,12 @@ async def _again(
         raise _key_in_progress(turn)
     await live.drop(session, turn.user_id, turn.id)
     # The new run's answer takes the place of what the failed run had said.
-    await session.execute(
-        delete(Message).where(
-            Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "assistant"
-        )
+    gone = await session.scalars(
+        delete(Message)
+        .where(Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "assistant")
+        .returning(Message.id)
     )
+    await forget_messages(session, turn.user_id, turn.conversation_id, gone.all())
     return await run_of(session, turn, claim, request.offered)
 
 

@@ -10,6 +10,8 @@ import msgspec
 from sqlalchemy import ColumnElement, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from chatapi.conversations.deletion import forget_messages
+from chatapi.conversations.search.index import index_message
 from chatapi.db.models import RUNNING, WAITING, Conversation, Message, Turn, now
 from chatapi.db.paging import MAX_ID
 from chatapi.errors.domains import ConversationNotFound
@@ -106,14 +108,16 @@ async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> E
     return None
 
 
-async def touch_conversation(session: AsyncSession, user_id: str, conversation_id: int) -> None:
-    """Move `updated_at`; the row's lock also makes turns of one conversation begin one after the other."""
+async def touch_conversation(
+    session: AsyncSession, user_id: str, conversation_id: int, **columns: Any
+) -> None:
+    """Move `updated_at`, and set these columns; the row's lock also makes turns of one conversation begin one by one."""
     if conversation_id > MAX_ID:  # no such id exists, and the database would refuse it
         raise ConversationNotFound(conversation_id)
     touched = await session.scalar(
         update(Conversation)
         .where(Conversation.id == conversation_id, Conversation.user_id == user_id)
-        .values(updated_at=now())
+        .values(updated_at=now(), **columns)
         .returning(Conversation.id)
     )
     if touched is None:
@@ -255,16 +259,20 @@ async def store_answer(
         provider_state=None if said.state is None else said.state.data,
         at=now(),
     )
-    return (await session.execute(insert(Message).values(columns).returning(Message.id))).scalar_one()
+    stored = await session.execute(insert(Message).values(columns).returning(Message.id))
+    message_id = stored.scalar_one()
+    await index_message(session, user_id, conversation_id, message_id, said.response)
+    return message_id
 
 
 async def replace_answer(
     session: AsyncSession, user_id: str, conversation_id: int, turn_id: int, said: Said
 ) -> int:
     """As `store_answer`, in the place of what was stored when the turn began to wait."""
-    await session.execute(
-        delete(Message).where(
-            Message.turn_id == turn_id, Message.user_id == user_id, Message.role == "assistant"
-        )
+    gone = await session.scalars(
+        delete(Message)
+        .where(Message.turn_id == turn_id, Message.user_id == user_id, Message.role == "assistant")
+        .returning(Message.id)
     )
+    await forget_messages(session, user_id, conversation_id, gone.all())
     return await store_answer(session, user_id, conversation_id, turn_id, said)

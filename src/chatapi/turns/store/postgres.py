@@ -14,27 +14,41 @@ from sqlalchemy import (
     JSON,
     ColumnElement,
     Integer,
+    SmallInteger,
     Text,
     any_,
     bindparam,
     column,
     delete,
     exists,
+    false,
     func,
     literal_column,
     null,
     or_,
     select,
     true,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.expression import CTE
 
 from chatapi.agent.ports import ToolCall
+from chatapi.conversations.search.folding import TITLE
 from chatapi.db.autocommit import Statement
 from chatapi.db.database import Database, Work
-from chatapi.db.models import RUNNING, Conversation, Message, ToolCallEntry, Turn, TurnChunk, User, now
+from chatapi.db.models import (
+    RUNNING,
+    Conversation,
+    Message,
+    SearchText,
+    ToolCallEntry,
+    Turn,
+    TurnChunk,
+    User,
+    now,
+)
 from chatapi.db.paging import MAX_ID
 from chatapi.errors.turns import TurnCancelled
 from chatapi.turns.measures import measuring
@@ -63,6 +77,7 @@ from chatapi.turns.store.rows import (
     to_answer,
     to_json,
 )
+from chatapi.turns.store.title import Titler, is_titled, title_values, titled
 
 USER_ID = bindparam("user_id", None, type_=User.id.type)
 # Sets the owner for row-level security until the statement ends, which is its own transaction. PostgreSQL evaluates a
@@ -79,6 +94,8 @@ KEY = bindparam("key", None, type_=Text())
 CONTENT = bindparam("content", None, type_=Text())
 MODEL = bindparam("model", None, type_=Text())
 NOW = bindparam("now", None, type_=Turn.created_at.type)
+TITLE_TEXT = bindparam("title", None, type_=Text())
+TITLE_DUE = bindparam("title_due", None, type_=Turn.created_at.type)
 CLAIM = Claim(
     run_id=RUN_ID,  # type: ignore[arg-type] # a parameter in the place of the value
     worker_id=bindparam("worker_id", None, type_=Text()),  # type: ignore[arg-type]
@@ -90,8 +107,8 @@ CLAIM = Claim(
 class PostgresTurnStore(TurnStore):
     """Falls back to the plain form of each method."""
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database)
+    def __init__(self, database: Database, titler: Titler | None = None) -> None:
+        super().__init__(database, titler)
         self._watching = asyncio.Lock()
         self._unheard: set[str] = set()  # runs with a chunk of which nobody knows whether it was written
 
@@ -133,11 +150,16 @@ class PostgresTurnStore(TurnStore):
     ) -> ChatAnswer:
         if run.wait is not None or (shown == "being written" and not await self._is_written(run)):
             return await super()._finish(run, said, shown, is_retry)
+        title = self._title_for(run)
         rows = await self._database.statement(
             FINISH if shown == "nothing" else FINISH_SHOWN,
-            finish_values(run, said, now()),
+            finish_values(run, said, now()) | title_values(title),
         )
-        return to_answer(run, rows[0][0], said) if rows else await super()._finish(run, said, shown, is_retry)
+        if not rows:
+            return await super()._finish(run, said, shown, is_retry)
+        message_id, is_titled = rows[0]
+        self._tell_title(run, title, is_titled=is_titled)
+        return to_answer(run, message_id, said)
 
     async def hold(self, run: Run) -> None:
         rows = await self._database.tried(
@@ -237,8 +259,56 @@ def users_message(turn: CTE) -> CTE:
     return (
         insert(Message)
         .from_select(list(columns), select(*columns.values()), include_defaults=False)
+        .returning(Message.id, Message.conversation_id)
         .cte("message")
     )
+
+
+def searchable(message: CTE) -> CTE:
+    """Insert the rows of the search index for a message that is inserted by the same statement."""
+    row = (
+        func.unnest(
+            bindparam("search_parts", None, type_=ARRAY(SmallInteger())),
+            bindparam("search_words", None, type_=ARRAY(Text())),
+        )
+        .table_valued("part", "words")
+        .render_derived("row")
+    )
+    columns = {
+        "user_id": USER_ID,
+        "conversation_id": message.c.conversation_id,
+        "message_id": message.c.id,
+        "part": row.c.part,
+        "words": row.c.words,
+    }
+    rows = select(*columns.values()).select_from(message).join(row, true())
+    return insert(SearchText).from_select(list(columns), rows, include_defaults=False).cte("searchable")
+
+
+def searchable_title(touched: CTE) -> CTE:
+    """Insert the row of the search index for the title that the conversation was given, beside its first message's."""
+    place = tuple_(Message.conversation_id, Message.id)  # as `in_conversation` says
+    first = (
+        select(Message.id)
+        .where(
+            OWNER_IS_SET,
+            Message.user_id == USER_ID,
+            place > tuple_(CONVERSATION_ID, literal_column("0")),
+            place < tuple_(CONVERSATION_ID, literal_column(str(MAX_ID))),
+        )
+        .order_by(Message.conversation_id, Message.id)
+        .limit(literal_column("1"))
+        .scalar_subquery()
+    )
+    columns = {
+        "user_id": USER_ID,
+        "conversation_id": touched.c.id,
+        "message_id": first,
+        "part": literal_column(str(TITLE)),
+        "words": bindparam("title_words", None, type_=Text()),
+    }
+    row = select(*columns.values()).where(touched.c.is_titled)
+    return insert(SearchText).from_select(list(columns), row, include_defaults=False).cte("searchable_title")
 
 
 def begin_first() -> Statement:
@@ -260,8 +330,9 @@ def begin_first() -> Statement:
         .from_select(list(columns), select(*columns.values()), include_defaults=False)
         .cte("conversation")
     )
+    message = users_message(turn)
     return Statement(
-        select(turn.c.id, turn.c.conversation_id).add_cte(user, conversation, users_message(turn))
+        select(turn.c.id, turn.c.conversation_id).add_cte(user, conversation, message, searchable(message))
     )
 
 
@@ -295,17 +366,18 @@ def begin_next(history_turns: int, *, keyed: bool) -> Statement:
             Conversation.updated_at == before.c.updated_at,
             ~in_the_way,
         )
-        .values(updated_at=NOW)
+        .values(updated_at=NOW, archived=false())
         .returning(Conversation.id)
         .cte("touched")
     )
     turn = claimed_turn(touched.c.id, touched)
+    message = users_message(turn)
     history = select_history(USER_ID, CONVERSATION_ID, turns=history_turns, before=MAX_ID).subquery("history")
     return Statement(
         select(turn.c.id, turn.c.conversation_id, *(c for c in history.c if c.name != "id"))
         .select_from(turn.outerjoin(history, true()))
         .order_by(history.c.id)
-        .add_cte(users_message(turn))
+        .add_cte(message, searchable(message))
     )
 
 
@@ -323,8 +395,8 @@ def finish_turn(*, was_shown: bool) -> Statement:
             Conversation.user_id == USER_ID,
             exists().where(*ours),
         )
-        .values(updated_at=NOW)
-        .returning(Conversation.id)
+        .values(updated_at=NOW, **titled(TITLE_TEXT, TITLE_DUE, NOW))
+        .returning(Conversation.id, is_titled(NOW))
         .cte("touched")
     )
     ended = (
@@ -357,10 +429,11 @@ def finish_turn(*, was_shown: bool) -> Statement:
     answer = (
         insert(Message)
         .from_select(list(columns), select(*columns.values()), include_defaults=False)
-        .returning(Message.id)
+        .returning(Message.id, Message.conversation_id)
         .cte("answer")
     )
-    statement = select(answer.c.id)
+    statement = select(answer.c.id, touched.c.is_titled).join(touched, true())
+    statement = statement.add_cte(searchable(answer), searchable_title(touched))
     if was_shown:
         forgotten = (
             delete(TurnChunk)

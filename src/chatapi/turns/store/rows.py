@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Text, and_, exists, false, func, literal, 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import FinishReason, HistoryMessage, ProviderState, ToolCall, Usage
+from chatapi.conversations.search.folding import folded_parts
 from chatapi.db.clock import utc_now
 from chatapi.db.models import RUNNING, Message, Turn, Worker
 from chatapi.errors.turns import Interrupted
@@ -212,7 +213,14 @@ def begin_values(
         "model": claim.model,
         "content": request.message,
         "now": at,
+        **search_values(request.message),
     }
+
+
+def search_values(text: str) -> dict[str, Any]:
+    """The rows of a message in the search index, as parameters."""
+    parts, words = zip(*folded_parts(text), strict=True)
+    return {"search_parts": parts, "search_words": words}
 
 
 def finish_values(run: Run, said: Said, at: Any) -> dict[str, Any]:
@@ -231,6 +239,7 @@ def finish_values(run: Run, said: Said, at: Any) -> dict[str, Any]:
         "parts": to_json(outline_of(said, response)),
         "provider_state": None if said.state is None else to_json(said.state.data),
         "now": at,
+        **search_values(said.response),
     }
 
 

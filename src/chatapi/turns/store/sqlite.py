@@ -5,15 +5,19 @@ write lock is taken before the first statement, so nothing changes between two.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import cache
 from typing import Any, TypeAlias
 
 import msgspec
 from sqlalchemy import (
     BigInteger,
+    SmallInteger,
     Text,
     bindparam,
     delete,
+    false,
+    func,
     insert,
     literal_column,
     null,
@@ -21,8 +25,10 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.sql.dml import ReturningUpdate
 
-from chatapi.db.models import RUNNING, Conversation, Message, Turn, TurnChunk, User, now
+from chatapi.conversations.search.folding import TITLE
+from chatapi.db.models import RUNNING, Conversation, Message, SearchText, Turn, TurnChunk, User, now
 from chatapi.db.paging import MAX_ID
 from chatapi.db.sqlite import Statement, Transaction
 from chatapi.turns.measures import measuring
@@ -46,6 +52,7 @@ from chatapi.turns.store.rows import (
     new_turn,
     to_answer,
 )
+from chatapi.turns.store.title import is_titled, title_values, titled
 
 Values: TypeAlias = Mapping[str, Any]
 
@@ -101,12 +108,17 @@ class SqliteTurnStore(TurnStore):
     ) -> ChatAnswer:
         if run.wait is not None:
             return await super()._finish(run, said, shown, is_retry)
-        values = finish_values(run, said, moment())
-        message_id = await self._database.at_once(
+        title = self._title_for(run)
+        values = finish_values(run, said, moment()) | title_values(title)
+        if title is not None and title.due_at is not None:
+            values["title_due"] = moment(title.due_at)
+        found = await self._database.at_once(
             lambda transaction: finish(transaction, values, was_shown=shown != "nothing")
         )
-        if message_id is None:
+        if found is None:
             return await super()._finish(run, said, shown, is_retry)
+        message_id, is_titled = found
+        self._tell_title(run, title, is_titled=is_titled)
         return to_answer(run, message_id, said)
 
 
@@ -122,32 +134,45 @@ def begin(
     if values["conversation_id"] is None:
         transaction.rows(REMEMBER_USER, values)
         ((conversation_id,),) = transaction.rows(NEW_CONVERSATION, values)
-    elif transaction.rows(IN_THE_WAY, values) or not transaction.rows(TOUCH, values):
+    elif transaction.rows(IN_THE_WAY, values) or not transaction.rows(REOPEN, values):
         return None
     else:
         conversation_id = values["conversation_id"]
     values = {**values, "conversation_id": conversation_id}
     ((turn_id,),) = transaction.rows(NEW_TURN, values)
-    transaction.rows(QUESTION, {**values, "turn_id": turn_id})
+    ((message_id,),) = transaction.rows(QUESTION, {**values, "turn_id": turn_id})
+    index_text(transaction, {**values, "message_id": message_id})
     with measuring("history"):
         history = transaction.rows(select_before(history_turns), {**values, "turn_id": turn_id})
     return turn_id, conversation_id, history
 
 
-def finish(transaction: Transaction, values: Values, *, was_shown: bool) -> int | None:
-    """Finish a turn; returns the id of the answer's message, or None if the turn is no longer the run's."""
+def finish(transaction: Transaction, values: Values, *, was_shown: bool) -> tuple[int, bool] | None:
+    """Finish a turn; returns the id of the answer's message, and whether the conversation was given its title.
+
+    Returns None if the turn is no longer the run's.
+    """
     if not transaction.rows(END, values):
         return None
-    transaction.rows(TOUCH, values)
+    ((_, is_titled),) = transaction.rows(TOUCH, values)
+    if is_titled:
+        transaction.rows(SEARCHABLE_TITLE, values)
     if was_shown:
         transaction.rows(DROP_CHUNKS, values)
     ((message_id,),) = transaction.rows(ANSWER, values)
-    return int(message_id)
+    index_text(transaction, {**values, "message_id": message_id})
+    return int(message_id), bool(is_titled)
 
 
-def moment() -> str:
-    """Now, as columns of `DateTimeUTC` store it."""
-    return now().strftime("%Y-%m-%d %H:%M:%S.%f")
+def index_text(transaction: Transaction, values: Values) -> None:
+    """Make a message searchable."""
+    for part, words in zip(values["search_parts"], values["search_words"], strict=True):
+        transaction.rows(SEARCHABLE, {**values, "part": part, "words": words})
+
+
+def moment(at: datetime | None = None) -> str:
+    """The moment, or now, as columns of `DateTimeUTC` store it."""
+    return (at or now()).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 @cache
@@ -167,6 +192,16 @@ def message(role: Any, *, tool_calls: Any, parts: Any, provider_state: Any) -> d
         parts=parts,
         provider_state=provider_state,
         at=NOW,
+    )
+
+
+def touched(**columns: Any) -> ReturningUpdate[tuple[int]]:
+    """The conversation with its new activity, and with these columns."""
+    return (
+        update(Conversation)
+        .where(Conversation.id == CONVERSATION_ID, Conversation.user_id == USER_ID)
+        .values(updated_at=NOW, **columns)
+        .returning(Conversation.id)
     )
 
 
@@ -200,19 +235,45 @@ IN_THE_WAY = Statement(
     )
 )
 TOUCH = Statement(
-    update(Conversation)
-    .where(Conversation.id == CONVERSATION_ID, Conversation.user_id == USER_ID)
-    .values(updated_at=NOW)
-    .returning(Conversation.id)
+    touched(
+        **titled(
+            bindparam("title", None, type_=Text()),
+            bindparam("title_due", None, type_=Text()),
+            NOW,
+        )
+    ).returning(is_titled(NOW))
 )
+REOPEN = Statement(touched(archived=false()))
 REMEMBER_USER = Statement(sqlite.insert(User).values(id=USER_ID, created_at=NOW).on_conflict_do_nothing())
 NEW_CONVERSATION = Statement(
     insert(Conversation).values(user_id=USER_ID, created_at=NOW, updated_at=NOW).returning(Conversation.id)
 )
 NEW_TURN = Statement(insert(Turn).values(NEW_ONE).returning(Turn.id))
 QUESTION = Statement(
-    insert(Message).values(
-        message(USER, tool_calls=literal_column("'[]'"), parts=null(), provider_state=null())
+    insert(Message)
+    .values(message(USER, tool_calls=literal_column("'[]'"), parts=null(), provider_state=null()))
+    .returning(Message.id)
+)
+SEARCHABLE = Statement(
+    insert(SearchText).values(
+        user_id=USER_ID,
+        conversation_id=CONVERSATION_ID,
+        message_id=bindparam("message_id", None, type_=BigInteger()),
+        part=bindparam("part", None, type_=SmallInteger()),
+        words=bindparam("words", None, type_=Text()),
+    )
+)
+SEARCHABLE_TITLE = Statement(
+    insert(SearchText).from_select(
+        ["user_id", "conversation_id", "message_id", "part", "words"],
+        select(
+            USER_ID,
+            CONVERSATION_ID,
+            func.min(Message.id),
+            literal_column(str(TITLE)),
+            bindparam("title_words", None, type_=Text()),
+        ).where(Message.user_id == USER_ID, Message.conversation_id == CONVERSATION_ID),
+        include_defaults=False,
     )
 )
 END = Statement(update(Turn).where(is_ours(TURN_ID, USER_ID, RUN_ID)).values(ENDED).returning(Turn.id))
