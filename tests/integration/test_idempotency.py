@@ -114,7 +114,8 @@ class TestKey:
                     await other.execute(
                         "INSERT INTO turns (user_id, conversation_id, status, worker_id, run_id, cancel_requested, "
                         "model, created_at, idempotency_key, request_hash) "
-                        "SELECT 'alice', $1, 'running', id, 'other', false, 'm', now(), 'k', 'other' FROM workers",
+                        "SELECT 'alice', $1, 'running', id, 'other', false, 'm', now(), 'k', 'other' FROM workers "
+                        "WHERE id <> 'waiting'",
                         first["conversation_id"],
                     )
                     asking = asyncio.create_task(
