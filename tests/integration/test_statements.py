@@ -43,21 +43,21 @@ ROUTES: dict[str, tuple[str, str, dict[str, Any], Sends]] = {
         "POST",
         "/chat",
         {"json": {"message": "call list_tasks {}"}},
-        Sends(16, 4, 4),
+        Sends(18, 4, 4),
     ),
     "a turn with a call that writes": (
         "POST",
         "/chat",
         {"json": {"message": 'call complete_task {"task_id": 1}'}},
-        Sends(16, 6, 7),
+        Sends(18, 6, 7),
     ),
     "a turn with a call of no tool": (
         "POST",
         "/chat",
         {"json": {"message": "call none {}"}},
-        Sends(15, 3, 3),
+        Sends(17, 3, 3),
     ),
-    "a turn with a call outside": ("POST", "/chat", {"json": {"message": "outside"}}, Sends(18, 4, 4)),
+    "a turn with a call outside": ("POST", "/chat", {"json": {"message": "outside"}}, Sends(20, 4, 4)),
     "conversations": ("GET", "/conversations", {}, Sends(3, 3, 4)),
     "a conversation": ("GET", "/conversations/1", {}, Sends(3, 3, 4)),
     "messages": ("GET", "/conversations/1/messages", {}, Sends(4, 4, 5)),
@@ -173,4 +173,6 @@ async def test_behind_a_pooler_no_statement_is_alone(postgres: Postgres) -> None
             await alice.said("say 0")
             sent.clear()
             await alice.said("say Hello.")
-    assert [statement.split()[0] for statement in sent] == ["BEGIN;", "WITH", "COMMIT"] * 2
+    # asyncpg looks types up once on each connection, with the just-in-time compiler off.
+    ours = [statement for statement in sent if "'jit'" not in statement and "typeinfo" not in statement]
+    assert [statement.split()[0] for statement in ours] == ["BEGIN;", "WITH", "COMMIT"] * 2, sent
