@@ -110,6 +110,28 @@ def costs(postgres: Postgres, what: str, *, streamed: bool, manner: str = "") ->
     return rows
 
 
+def budgets(postgres: Postgres) -> list[Row]:
+    """CPU of a turn with a short answer that has a price, with two budgets and without; 32 callers."""
+    prices = {"MODEL_PRICES": '{"openai:benchmark": {"input": 1, "cached_input": 0.1, "output": 4}}'}
+    both = {"BUDGET_TOKENS": "1000000000000/day,1000000000000/month", "BUDGET_COST": "1000000/month"}
+    with running(servers.the_model()) as (model,):
+        sides = [
+            Side(servers.chatapi(postgres, model=model, settings=prices)),
+            Side(servers.chatapi(postgres, model=model, settings=prices | both, name="chatapi, budgets")),
+        ]
+        with running(*(side.server for side in sides)):
+            without, with_ = interleaved(
+                [
+                    (side.server, [side.turn(f"user-{number}", begun=True) for number in range(CLIENTS)])
+                    for side in sides
+                ]
+            )
+    ratio = cost(with_, without)
+    return [
+        Row("a short answer: CPU with budgets, of that without", f"{ratio:.3f} x", "≤ 1.03", ratio <= 1.03)
+    ]
+
+
 def round_trips(postgres: Postgres) -> list[Row]:
     """Round trips to PostgreSQL of a turn, counted on the wire: without a tool and with one call, as JSON and streamed."""
     rows = []

@@ -270,6 +270,7 @@ def sqlite_turns(_: Postgres) -> list[Row]:
 SCENARIOS: dict[str, Callable[[Postgres], list[Row]]] = {
     "short": model_turns.short_answers,
     "streamed": model_turns.streamed_answers,
+    "budgets": model_turns.budgets,
     "trips": model_turns.round_trips,
     "thousand": model_turns.thousand_at_once,
     "open": model_turns.open_streams,

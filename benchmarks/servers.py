@@ -127,10 +127,11 @@ def chatapi(
     port: int | None = None,
     before: bool = False,
     timeout: int = 60,
+    settings: Mapping[str, str] | None = None,
 ) -> Server:
     """Without `postgres` on SQLite. `model` is asked in the place of an assistant; `port` leads to PostgreSQL, too.
 
-    With `before` the version before.
+    With `before` the version before. `settings` are further variables.
     """
     variables = {
         "BETTER_AUTH_SECRET": SECRET,
@@ -149,6 +150,7 @@ def chatapi(
             "OPENAI_BASE_URL": f"http://127.0.0.1:{model.port}/v1",
             "OPENAI_API_KEY": "none",
         }
+    variables |= settings or {}
     python = Path(sys.executable)
     if before:
         name = "the version before"

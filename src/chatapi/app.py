@@ -29,6 +29,7 @@ from chatapi.settings import Settings
 from chatapi.tasks.controllers import TaskController
 from chatapi.turns.controllers import ChatController, TurnController
 from chatapi.turns.service import ChatService
+from chatapi.usage.controllers import UsageController
 from chatapi.web.auditing import audit_act
 from chatapi.web.browsers import cors_config, protect
 from chatapi.web.dependencies import provide_session
@@ -116,6 +117,7 @@ def routes(services: Services) -> Sequence[ControllerRouterHandler]:
             SearchController,
             TaskController,
             AccountController,
+            UsageController,
         ],
     )
     api = Router(

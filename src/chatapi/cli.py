@@ -58,7 +58,7 @@ def main(app: str = APP) -> None:
     """The console script. `app` is the path of the function that makes the app, as Litestar wants it."""
     load_dotenv(".env")
     os.environ[APP_VARIABLE] = app
-    own = [run, token, check_config, retention, index_search, version]
+    own = [run, token, check_config, retention, index_search, usage, version]
     try:
         if sys.argv[1:2] and sys.argv[1] in {command.name for command in own}:
             click.Group(commands=own)(prog_name="chatapi")
@@ -207,12 +207,16 @@ def version() -> None:
 )
 def check_config(*, connect: bool) -> None:
     """Say what is configured; without secrets. What is wrong is said, and ends with status 1."""
+    from chatapi.agent.loading import load_agent, models_of
     from chatapi.agent.reports import report_on_models
+    from chatapi.usage.prices import Prices
     from chatapi.web.checks import ask_all
 
     settings = Settings.from_env()
     for name, value in settings.public().items():
         click.echo(f"{name}={value}")
+    if settings.budgets or settings.prices:
+        Prices.of(settings, models_of(load_agent(settings, Patience())))
     if not connect:
         return
     wrong = [
@@ -256,6 +260,27 @@ def retention(*, older_than: timedelta, dry_run: bool) -> None:
     count = asyncio.run(expire_in(settings, before, dry_run=dry_run))
     said = "would be deleted" if dry_run else "deleted"
     click.echo(f"Conversations last active before {before:%Y-%m-%d %H:%M} UTC {said}: {count}", err=True)
+
+
+@click.command()
+@click.option("--user", help="Of this user alone.")
+@click.option("--from", "first", type=click.DateTime(["%Y-%m-%d"]), help="The first day, by UTC.")
+@click.option("--to", "last", type=click.DateTime(["%Y-%m-%d"]), help="The last day; today if left out.")
+@click.option(
+    "--by",
+    type=click.Choice(["user", "day", "model", "conversation"]),
+    help="A line for each. If left out: user, or with --user day.",
+)
+def usage(user: str | None, first: datetime | None, last: datetime | None, by: Any) -> None:
+    """Show what users have used: turns, tokens and cost in USD (- where a price is unknown).
+
+    The last 30 days if no range is given, and a year at the most. Columns are separated by tabs.
+    """
+    from chatapi.usage.operators import table_of
+
+    days = (first and first.date(), last and last.date())
+    for line in asyncio.run(table_of(Settings.from_env(), user, days, by)):
+        click.echo(line)
 
 
 async def expire_in(settings: Settings, before: datetime, *, dry_run: bool) -> int:

@@ -57,6 +57,8 @@ class Metrics:
         self.tokens = self._counter(
             "tokens", "Tokens used, as the model's provider counts them", "model", "kind"
         )
+        self.cost = self._counter("cost_dollars", "Cost of the answers that have a price, in USD", "model")
+        self.budgets_refused = self._counter("budgets_refused", "Turns refused by a budget", "policy")
         self.tool_calls = self._counter("tool_calls", "Calls of tools by the assistant", "tool", "outcome")
         self.turns_waiting = self._gauge(
             "turns_waiting", "Turns that wait for answers, by the last look", mode="livemax"

@@ -34,6 +34,7 @@ from chatapi.turns.service import ChatService
 from chatapi.turns.store import TurnStore, turn_store
 from chatapi.turns.supervisor import Supervisor
 from chatapi.turns.titles import Titles
+from chatapi.usage.meter import Meter
 from chatapi.web.requests import MAX_BODY_BYTES
 from chatapi.web.shutdown import told_to_stop
 
@@ -56,6 +57,7 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
     schema: Schema
     store: TurnStore
     lease: Lease
+    meter: Meter
     supervisor: Supervisor
     expiry: Expiry
     titles: Titles
@@ -82,7 +84,8 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
         limiter = Limiter(settings, patience, telemetry.metrics, clock=clock)
         database = Database(settings, patience, telemetry.metrics, telemetry.tracing)
         schema = Schema(database, settings, patience)
-        titles = Titles(database, agent, telemetry.metrics, settings, patience)
+        meter = Meter.of(settings, agent, database, telemetry.metrics)
+        titles = Titles(database, agent, meter, settings, patience)
         store = turn_store(database, titles)
         lease = Lease(database, patience, turn_seconds=settings.chat_timeout + OVERTIME_SECONDS)
         supervisor = Supervisor(store, patience)
@@ -92,16 +95,7 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
         tools = external or no_external_tools
         own = (*TASK_TOOLS, SEARCH_CONVERSATIONS) if agent.model == OFFLINE else TASK_TOOLS
         launcher = Launcher(
-            store,
-            supervisor,
-            lease,
-            expiry,
-            agent,
-            own,
-            tools,
-            settings,
-            patience,
-            telemetry,
+            store, supervisor, lease, expiry, agent, own, tools, meter, settings, patience, telemetry
         )
         return cls(
             settings=settings,
@@ -113,6 +107,7 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
             schema=schema,
             store=store,
             lease=lease,
+            meter=meter,
             supervisor=supervisor,
             titles=titles,
             verifier=TokenVerifier(settings, patience, telemetry.metrics),

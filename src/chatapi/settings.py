@@ -6,18 +6,21 @@ Each field of `Settings` is the environment variable of the same name in capital
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, ParamSpec, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 from limits import RateLimitItem, parse
 from msgspec import Meta, Struct
 
+from chatapi.budgets import Budget, Prices, parse_budgets, parse_prices
 from chatapi.text import path_and_message
 
+P = ParamSpec("P")
+T = TypeVar("T")
 # The embedded default keeps its database and secret here, below the working directory.
 DATA_DIRECTORY = Path(".chatapi")
 REDIS_SCHEMES = {"redis", "rediss", "valkey", "valkeys"}
@@ -87,6 +90,9 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
     rate_limit: Text = "600/minute"
     rate_limit_chat: Text = "60/minute"  # a turn costs a model's time and money, another request milliseconds
     rate_limit_search: Text = "60/minute"  # a search reads all of a user's messages
+    budget_tokens: Text | None = None
+    budget_cost: Text | None = None
+    model_prices: Text | None = None
     redis_url: Text | None = None
     cors_origins: Text | None = None
     hsts_max_age: Annotated[int, Meta(ge=0, le=63_072_000)] = 0
@@ -152,7 +158,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
             for url in listed(name, getattr(self, name.lower())):
                 check_url(name, url)
         _ = self.issuers, self.jwt_issuers, self.jwt_audiences
-        _ = self.limits
+        _ = self.limits, self.budgets, self.prices
         for origin in self.origins:
             if origin != "*" and not ORIGIN.fullmatch(origin):
                 raise SettingsError(
@@ -181,6 +187,19 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
             rate_limit("RATE_LIMIT_CHAT", self.rate_limit_chat),
             rate_limit("RATE_LIMIT_SEARCH", self.rate_limit_search),
         )
+
+    @cached_property
+    def budgets(self) -> Sequence[Budget]:
+        """What each user may use. Raises `SettingsError`."""
+        return [
+            *named("BUDGET_TOKENS", parse_budgets, "tokens", self.budget_tokens),
+            *named("BUDGET_COST", parse_budgets, "cost", self.budget_cost),
+        ]
+
+    @cached_property
+    def prices(self) -> Prices:
+        """The operator's own prices, by model. Raises `SettingsError`."""
+        return named("MODEL_PRICES", parse_prices, self.model_prices)
 
     @cached_property
     def mcp_hosts(self) -> Sequence[str] | None:
@@ -288,6 +307,14 @@ class EmbeddedDefault(Settings, frozen=True, kw_only=True, rename="upper", dict=
     """The settings where neither a database nor a way to check tokens is configured."""
 
     embedded: ClassVar[bool] = True
+
+
+def named(name: str, parse: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The result of `parse`, whose `ValueError` names the variable."""
+    try:
+        return parse(*args, **kwargs)
+    except ValueError as error:
+        raise SettingsError(f"{name}: {error}") from None
 
 
 def listed(name: str, value: str | None) -> list[str]:

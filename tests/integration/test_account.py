@@ -27,6 +27,8 @@ COLUMNS_TOLD = {
     "feedback": {"conversation_id", "message_id", "rating", "comment", "updated_at"},
     "tool_call": {"turn_id", "position", "call_id", "name", "arguments", "result", "error", "created_at"},
     "task": {"id", "title", "description", "completed", "created_at", "updated_at"},
+    "usage_day": {"day", "model", "turns", "input_tokens", "output_tokens", "cost_picodollars", "unpriced"},
+    "usage_conversation": {"day", "conversation_id", "turns", "input_tokens", "output_tokens"},
 }
 
 

@@ -34,6 +34,8 @@ TABLES = {
     "search_backfill",
     "tool_calls",
     "tasks",
+    "usage_conversations",
+    "usage_days",
     "workers",
     "alembic_versions",
 }

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import event, func, insert, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from chatapi.budgets import parse_budgets
 from chatapi.conversations.search.service import SearchService
 from chatapi.conversations.service import ConversationService
 from chatapi.db.autocommit import Statement
@@ -23,6 +24,7 @@ from chatapi.db.schema import upgrade
 from chatapi.patience import Patience
 from chatapi.turns.store.history import select_history
 from chatapi.turns.store.postgres import CONVERSATION_ID, USER_ID, begin_next
+from chatapi.usage.budgets import NO_BUDGETS, Budgets
 from tests.support.databases import open_database
 from tests.support.postgres import ROLE, Postgres
 from tests.support.serving import settings_for
@@ -41,6 +43,12 @@ INSERT INTO messages (user_id, conversation_id, turn_id, role, content, tool_cal
 SELECT $1, $2, id, role, 'Something that was said.', '[]', now()
 FROM turn CROSS JOIN (VALUES ('user'), ('assistant')) AS side (role)
 """
+# Four hundred days of everybody's with three models.
+USED = """
+INSERT INTO usage_days SELECT users.id, current_date - n, model, 1, 1, 1, 1, 1, 1
+FROM users, generate_series(0, 399) n, (VALUES ('a'), ('b'), ('c')) AS models (model)
+"""
+BUDGETS = Budgets([*parse_budgets("tokens", "1000000/day,1000000/month"), *parse_budgets("cost", "1/month")])
 # A turn of everybody, and then the next of everybody.
 FILL_BY_TURNS = """
 WITH turn AS (
@@ -92,6 +100,7 @@ async def populated(request: pytest.FixtureRequest, postgres: Postgres) -> str:
         await fill(admin, "large", TURNS)
         if request.param == "known":
             await admin.execute("ANALYZE")
+    await admin.execute(USED)
     await admin.close()
     return name
 
@@ -137,7 +146,7 @@ async def pages(connection: asyncpg.Connection, statement: Statement, plan: str)
         ("worker_id", "run_id", "model", "content"), "x"
     )
     values |= {"search_parts": "{0}", "search_words": '{" x "}'}
-    values |= {"user_id": "large", "conversation_id": conversation_id, "now": now()}
+    values |= {"user_id": "large", "conversation_id": conversation_id, "now": now(), **BUDGETS.values(now())}
     sql, names = statement.compiled
     return await pages_of(connection, sql, [values[name] for name in names], plan)
 
@@ -170,8 +179,9 @@ class TestOfAUserWhoHasSaidMuch:
     async def test_a_turn_begins_without_reading_all_that_was_said(
         self, connection: asyncpg.Connection, plan: str, keyed: bool
     ) -> None:
-        """Nor before its owner is set, whatever the plan: row-level security would hide it all."""
-        assert await pages(connection, begin_next(10, keyed=keyed), plan) < PAGES
+        """Nor before its owner is set, whatever the plan: row-level security would hide it all. Nor all that was used."""
+        budgets = NO_BUDGETS if keyed else BUDGETS
+        assert await pages(connection, begin_next(10, budgets, keyed=keyed), plan) < PAGES
 
     @pytest.mark.usefixtures("own")
     @pytest.mark.parametrize("order", ["asc", "desc"])

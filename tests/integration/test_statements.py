@@ -30,34 +30,40 @@ class Sends(NamedTuple):
 
 FIRST = {"Idempotency-Key": "first"}
 ROUTES: dict[str, tuple[str, str, dict[str, Any], Sends]] = {
-    "a turn": ("POST", "/chat", {"json": {"message": "say Hello.", "conversation_id": 1}}, Sends(14, 2, 2)),
-    "a first turn": ("POST", "/chat", {"json": {"message": "say Hello."}}, Sends(14, 2, 2)),
+    "a turn": ("POST", "/chat", {"json": {"message": "say Hello.", "conversation_id": 1}}, Sends(16, 2, 2)),
+    "a first turn": ("POST", "/chat", {"json": {"message": "say Hello."}}, Sends(16, 2, 2)),
     "a turn with a key": (
         "POST",
         "/chat",
         {"json": {"message": "say Hello."}, "headers": {"Idempotency-Key": "second"}},
-        Sends(15, 2, 2),
+        Sends(17, 2, 2),
+    ),
+    "a turn whose model says what it used before a call, too": (
+        "POST",
+        "/chat",
+        {"json": {"message": 'use {"input_tokens": 3}\ncall list_tasks {}'}},
+        Sends(22, 4, 4),
     ),
     "a replay": ("POST", "/chat", {"json": {"message": "say 0"}, "headers": FIRST}, Sends(7, 5, 6)),
     "a turn with a tool call": (
         "POST",
         "/chat",
         {"json": {"message": "call list_tasks {}"}},
-        Sends(18, 4, 4),
+        Sends(20, 4, 4),
     ),
     "a turn with a call that writes": (
         "POST",
         "/chat",
         {"json": {"message": 'call complete_task {"task_id": 1}'}},
-        Sends(18, 6, 7),
+        Sends(20, 6, 7),
     ),
     "a turn with a call of no tool": (
         "POST",
         "/chat",
         {"json": {"message": "call none {}"}},
-        Sends(17, 3, 3),
+        Sends(19, 3, 3),
     ),
-    "a turn with a call outside": ("POST", "/chat", {"json": {"message": "outside"}}, Sends(20, 4, 4)),
+    "a turn with a call outside": ("POST", "/chat", {"json": {"message": "outside"}}, Sends(22, 4, 4)),
     "conversations": ("GET", "/conversations", {}, Sends(3, 3, 4)),
     "a conversation": ("GET", "/conversations/1", {}, Sends(3, 3, 4)),
     "messages": ("GET", "/conversations/1/messages", {}, Sends(4, 4, 5)),
@@ -162,6 +168,25 @@ async def test_streams_of_two_seconds_from_a_provider_send_one_statement_each_ha
     watched = [each for each in sent if "turn_chunks" in each and "'completed'" not in each]
     assert 1 <= len(watched) <= round(elapsed / Patience().watch)
     assert len(sent) == 3 * 2 + len(watched), "\n".join(sent)
+
+
+@pytest.mark.parametrize("role", ["postgres", ROLE])
+async def test_budgets_cost_no_round_trip(postgres: Postgres, role: str) -> None:
+    name = await asyncio.to_thread(postgres.new_database)
+    settings = settings_for(
+        postgres.url(name, role=role), budget_tokens="1000000/day,20000000/month", rate_limit_chat="off"
+    )
+    with sent_for_requests() as sent:
+        async with serve(settings) as base_url, Client(base_url, "alice") as alice:
+            answer = await alice.said("say 0")
+            sent.clear()
+            await alice.said("say Hello.", answer["conversation_id"])
+            await alice.said("say Hello.")
+            response = await alice.chat("say Hello.")
+    assert [statement.split()[0] for statement in sent] == ["WITH"] * 6
+    assert response.headers["RateLimit"].startswith(
+        '"tokens-day";r=999995;t='
+    )  # the history, and one word each
 
 
 async def test_behind_a_pooler_no_statement_is_alone(postgres: Postgres) -> None:

@@ -1,24 +1,27 @@
 """The quick forms of a turn's transactions against the plain ones: the same results, errors and rows."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, date, datetime
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import HistoryMessage, ProviderState, ToolCall, Usage
+from chatapi.budgets import parse_budgets
 from chatapi.db.database import Database
-from chatapi.db.models import Task, Worker
+from chatapi.db.models import Task, Worker, now
 from chatapi.db.owner import EVERYONE
 from chatapi.db.reading import OnlyReads
 from chatapi.db.schema import upgrade
 from chatapi.db.services import remember_user
 from chatapi.errors.base import AppError
+from chatapi.errors.requests import BudgetExceeded
 from chatapi.patience import Patience
 from chatapi.turns.log import TextAdded, TurnEvent
 from chatapi.turns.schemas import ChatAnswer, ChatRequest
@@ -34,6 +37,8 @@ from chatapi.turns.store import (
 from chatapi.turns.store.live import Chunk, Watched
 from chatapi.turns.store.postgres import PostgresTurnStore
 from chatapi.turns.store.sqlite import SqliteTurnStore
+from chatapi.usage.budgets import NO_BUDGETS, Budgets
+from chatapi.usage.counting import COUNTED, Spent
 from tests.support.databases import open_database
 from tests.support.postgres import ROLE, WAITING, Postgres
 from tests.support.serving import settings_for
@@ -63,6 +68,11 @@ PICTURE = {
         "SELECT position, call_id, name, CAST(arguments AS text), CAST(result AS text), error "
         "FROM tool_calls WHERE user_id = :user ORDER BY turn_id, position"
     ),
+    "days": f"SELECT model, {', '.join(COUNTED)} FROM usage_days WHERE user_id = :user ORDER BY day, model",
+    "conversations of days": (
+        f"SELECT conversation_id = (SELECT min(id) FROM conversations WHERE user_id = :user), {', '.join(COUNTED)} "
+        "FROM usage_conversations WHERE user_id = :user ORDER BY day, conversation_id"
+    ),
     "chunks": "SELECT position, CAST(events AS text) FROM turn_chunks WHERE user_id = :user ORDER BY turn_id, position",
 }
 
@@ -90,6 +100,7 @@ class Turns:
     def __init__(self, database: Database, *, one: bool) -> None:
         self.user_id = f"{'one' if one else 'many'}-{uuid4().hex}"
         self.alone = 0
+        self.budgets = NO_BUDGETS
         self._database = database
         of_database = OnPostgres if database.is_postgresql else OnSqlite
         self._store = of_database(database, self) if one else TurnStore(database)
@@ -98,7 +109,7 @@ class Turns:
         self, message: str, conversation_id: int | None = None, key: str | None = None, worker: str = "alive"
     ) -> Run | ChatAnswer:
         request = ChatRequest(message=message, conversation_id=conversation_id)
-        claim = Claim(run_id=uuid4().hex, worker_id=worker, model="m", history=2)
+        claim = Claim(run_id=uuid4().hex, worker_id=worker, model="m", history=2, budgets=self.budgets)
         its_key = None if key is None else Key(value=key, request_hash=message)
         begun = await self._store.begin(self.user_id, request, its_key, claim)
         if isinstance(begun, Run):
@@ -127,7 +138,9 @@ class Turns:
         # Written again, as after a lost answer.
         assert await self._store.watch([run.run_id], [chunk]) == shown
 
-    async def call(self, run: Run | ChatAnswer, position: int, call: ToolCall) -> ToolCall:
+    async def call(
+        self, run: Run | ChatAnswer, position: int, call: ToolCall, spent: Sequence[Spent] = ()
+    ) -> ToolCall:
         """A call that writes nothing to the database itself."""
         assert isinstance(run, Run)
 
@@ -135,18 +148,18 @@ class Turns:
             return call
 
         await self._store.hold(run)
-        return await self._store.call(run, position, effect, writes=False)
+        return await self._store.call(run, position, effect, spent, writes=False)
 
-    async def fail(self, run: Run | ChatAnswer, response: str) -> None:
+    async def fail(self, run: Run | ChatAnswer, response: str, spent: Sequence[Spent] = ()) -> None:
         """Has only the plain form, as `cancel`."""
         assert isinstance(run, Run)
         error = {"type": "model-failed", "detail": "It failed."}
-        await self._store.fail(run, Said(events=said_as(response), tool_calls=[]), error)
+        await self._store.fail(run, Said(events=said_as(response), tool_calls=[], spent=spent), error)
 
-    async def cancel(self, run: Run | ChatAnswer, response: str) -> None:
+    async def cancel(self, run: Run | ChatAnswer, response: str, spent: Sequence[Spent] = ()) -> None:
         """Has only the plain form."""
         assert isinstance(run, Run)
-        await self._store.cancel(run, Said(events=said_as(response), tool_calls=[]))
+        await self._store.cancel(run, Said(events=said_as(response), tool_calls=[], spent=spent))
 
     async def picture(self) -> dict[str, list[tuple[Any, ...]]]:
         async with self._database.transaction(self.user_id) as session:
@@ -226,6 +239,52 @@ async def first_and_next(turns: Turns) -> Any:
     return fourth.history
 
 
+def spent(model: str, cost: int | None, day: int = 1, *, turns: int = 0, tokens: int = 10) -> Spent:
+    return Spent(
+        day=date(2026, 11, day),
+        model=model,
+        turns=turns,
+        input_tokens=tokens,
+        cached_input_tokens=4,
+        output_tokens=3,
+        cost_picodollars=cost,
+    )
+
+
+async def models_were_used(turns: Turns) -> Any:
+    """Costs are exact whichever database adds them, and a price that is unknown is remembered."""
+    first = await turns.begin("one")
+    await turns.finish(
+        first, spent=[spent("b", 150_000, turns=1), spent("a", 10**17 + 1, 2), spent("a", 10**17 + 1)]
+    )
+    second = await turns.begin("two", first.conversation_id)
+    await turns.finish(second, spent=[spent("a", 1, 2, turns=1), spent("a", 2, 2), spent("c", None)])
+    third = await turns.begin("three", first.conversation_id)
+    await turns.fail(third, "half", [spent("a", 1, 2, turns=1)])
+    fourth = await turns.begin("four", first.conversation_id)
+    await turns.cancel(fourth, "half", [spent("a", 1, 2, turns=1)])
+    return [row[:7] for row in (await turns.picture())["days"]]
+
+
+async def a_budget_is_used_up(turns: Turns) -> Any:
+    """A key's answer is still given again, and its failed turn does not run again."""
+    today = now().date()
+    turns.budgets = Budgets(
+        [*parse_budgets("tokens", "20/day,1000/month"), *parse_budgets("cost", "1/month")]
+    )
+    used = replace(spent("a", 1, turns=1), day=today)
+    first = await turns.begin("one", key="k")
+    await turns.finish(first, spent=[used])
+    second = await turns.begin("two", first.conversation_id, key="f")
+    await turns.fail(second, "half", [used])
+    assert isinstance(await turns.begin("one", key="k"), ChatAnswer)
+    with pytest.raises(BudgetExceeded, match="20 tokens a day"):
+        await turns.begin("two", first.conversation_id, key="f")
+    with pytest.raises(BudgetExceeded):
+        await turns.begin("new")
+    await turns.begin("three", first.conversation_id)
+
+
 async def a_turn_failed(turns: Turns) -> Any:
     first = await turns.begin("one")
     await turns.finish(first, "answ", finish_reason="length")
@@ -250,7 +309,10 @@ async def an_answer_that_was_shown(turns: Turns) -> Any:
 
 async def calls_are_journaled(turns: Turns) -> Any:
     run = await turns.begin("one")
-    return [await turns.call(run, position, call) for position, call in enumerate(CALLS)]
+    return [
+        await turns.call(run, position, call, [spent("a", 1), spent("b", None)])
+        for position, call in enumerate(CALLS)
+    ]
 
 
 async def a_call_of_a_turn_that_was_taken_over(turns: Turns) -> Any:
@@ -322,6 +384,8 @@ async def deleted(turns: Turns) -> Any:
 # How many of its transactions the quick form handles: the rest are no common cases.
 SITUATIONS = {
     first_and_next: 6,
+    models_were_used: 6,
+    a_budget_is_used_up: 3,
     a_turn_failed: 4,
     an_answer_that_was_shown: 4,
     calls_are_journaled: 1,
@@ -355,6 +419,13 @@ async def test_both_forms_do_the_same(
     found = await outcome_of(situation, one)
     assert found == await outcome_of(situation, many)
     assert one.alone == SITUATIONS[situation]  # type: ignore[index]
+    if situation is models_were_used:
+        assert found[0] == [
+            ("a", 0, 10, 4, 3, 10**17 + 1, 0),
+            ("b", 1, 10, 4, 3, 150_000, 0),
+            ("c", 0, 10, 4, 3, 0, 1),
+            ("a", 3, 50, 20, 15, 10**17 + 6, 0),
+        ]
     if situation is first_and_next:
         assert found[0][1] == HistoryMessage(
             role="assistant", content="", tool_calls=CALLS, provider_state={"signature": "é"}
@@ -450,6 +521,8 @@ async def test_requests_with_one_key_at_once_begin_one_turn_and_leave_no_empty_c
         "turns": 1,
         "messages": 1,
         "journal": 0,
+        "days": 0,
+        "conversations of days": 0,
         "chunks": 0,
     }
 
@@ -494,8 +567,10 @@ async def test_an_entry_whose_answer_was_lost_is_not_written_again(database: Dat
     turns = Turns(database, one=True)
     run = await turns.begin("one")
     for _ in range(2):
-        assert await turns.call(run, 0, CALLS[0]) == CALLS[0]
-    assert len((await turns.picture())["journal"]) == 1
+        assert await turns.call(run, 0, CALLS[0], [spent("a", 1)]) == CALLS[0]
+    picture = await turns.picture()
+    assert len(picture["journal"]) == 1
+    assert [row[2] for row in picture["days"]] == [10]  # tokens, counted once
 
 
 @ON_POSTGRES

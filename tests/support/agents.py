@@ -13,6 +13,7 @@ from chatapi.agent.ports import (
     AgentEvent,
     Finish,
     FinishReason,
+    ModelUsage,
     Prompt,
     ReasoningDelta,
     StepStart,
@@ -39,7 +40,7 @@ class CommandedAgent:
 
     `say TEXT`, `think TEXT`, `words N` (says so many), `flood N` (five kilobytes each), `sleep SECONDS`, `gate NAME` (waits there), `call TOOL {JSON}`,
     `mute TOOL {JSON}` (calls it without a word), `outside` (a tool of its own), `ask TOOL {JSON}` (calls it, and the answer may come later), `wait` (for
-    those answers, in whatever process), `step` (an answer of the model begins), `finish REASON`,
+    those answers, in whatever process), `use {JSON}` (of a `ModelUsage`), `step` (an answer of the model begins), `finish REASON`,
     `history` (says the history as JSON), `pid`, `fail`, `crash`, `silence`.
     Any other line is echoed. A command after `once` is carried out only the first time that this user sends it.
     """
@@ -109,6 +110,10 @@ class CommandedAgent:
                     return
                 case "wait":
                     pass
+                case "use":
+                    yield msgspec.convert(
+                        {"input_tokens": 0, "output_tokens": 0, **json.loads(rest)}, ModelUsage
+                    )
                 case "step":
                     yield StepStart()
                 case "finish":

@@ -34,7 +34,8 @@ class AccountController(Controller):
         """Lines of JSON, each with its kind in `record`.
 
         First `export` (with `version` and `user_id`), then every `conversation`, `turn`, `message`, `feedback`,
-        `tool_call` and `task`, and last `end` (with their number in `records`): without that line the export was cut off.
+        `tool_call`, `task`, `usage_day` and `usage_conversation`, and last `end` (with their number in `records`):
+        without that line the export was cut off.
         """
         database: Database = state.database
         await database.ping()  # so that an absent database is a 503, not a stream without an end
@@ -57,7 +58,10 @@ class AccountController(Controller):
         state: State,
         confirm: Annotated[str, QueryParameter(description="The user id again: erasure cannot be undone")],
     ) -> None:
-        """Conversations, turns, messages, feedback, tool calls, tasks. Turns under way are cancelled and leave nothing."""
+        """Conversations, turns, messages, feedback, tool calls, tasks, usage.
+
+        Turns under way are cancelled and leave nothing.
+        """
         if confirm != user_id:
             raise Invalid(("confirm", "must be the user id; erasure cannot be undone"))
         await erase(state.database, user_id)

@@ -18,6 +18,8 @@ from chatapi.db.models import (
     Task,
     ToolCallEntry,
     Turn,
+    UsageConversation,
+    UsageDay,
     User,
     Wait,
 )
@@ -35,6 +37,8 @@ EXPORTED: tuple[tuple[str, FromClause, tuple[str, ...]], ...] = (
     ("tool_call", ToolCallEntry.__table__, ("turn_id", "position")),
     ("wait", Wait.__table__, ("turn_id", "number")),
     ("task", Task.__table__, ("id",)),
+    ("usage_day", UsageDay.__table__, ("day", "model")),
+    ("usage_conversation", UsageConversation.__table__, ("day", "conversation_id")),
 )
 # These are in the header, or are this service's own book-keeping.
 LEFT_OUT = {
@@ -44,7 +48,8 @@ LEFT_OUT = {
 SHOWN_STATUS = case(
     (and_(Turn.status == RUNNING, Turn.worker_id == WAITING), "waiting"), else_=Turn.status
 ).label("status")
-ERASED = (Turn, Conversation, Task)  # the rest, and rows that came meanwhile, go with the user's row
+# The rest, and rows that came meanwhile, go with the user's row.
+ERASED = (Turn, Conversation, Task, UsageConversation)
 
 
 async def export(database: Database, user_id: str, *, page_size: int = PAGE) -> AsyncIterator[bytes]:
@@ -71,7 +76,7 @@ async def pages(
 ) -> AsyncIterator[Sequence[dict[str, Any]]]:
     columns = tuple_(*(table.c[name] for name in key))
     statement = rows_of(user_id, table).order_by(*(table.c[name] for name in key)).limit(size)
-    after: tuple[int, ...] | None = None
+    after: tuple[Any, ...] | None = None
     while True:
         async with database.transaction(user_id, reads_only=True) as session:
             page = statement if after is None else statement.where(columns > after)
@@ -118,9 +123,13 @@ async def erase(database: Database, user_id: str, *, batch: int = BATCH) -> None
 
 
 async def erase_some(
-    database: Database, user_id: str, model: type[Turn | Conversation | Task], batch: int
+    database: Database,
+    user_id: str,
+    model: type[Turn | Conversation | Task | UsageConversation],
+    batch: int,
 ) -> int:
-    some = select(model.id).where(model.user_id == user_id).order_by(model.id).limit(batch)
+    key = model.__mapper__.primary_key
+    some = select(*key).where(model.user_id == user_id).order_by(*key).limit(batch)
     async with database.transaction(user_id) as session:
-        gone = await session.scalars(delete(model).where(model.id.in_(some)).returning(model.id))
+        gone = await session.scalars(delete(model).where(tuple_(*key).in_(some)).returning(*key))
         return len(gone.all())

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, Self
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chatapi.agent.functions import Function
 from chatapi.agent.ports import (
@@ -23,6 +24,7 @@ from chatapi.agent.ports import (
     Aside,
     Finish,
     HistoryMessage,
+    ModelAddress,
     Prompt,
     ProviderState,
     StepStart,
@@ -43,7 +45,6 @@ from chatapi.agent.wire.formats import (
     JSONObject,
     Question,
     Reader,
-    added,
     clean,
     plain,
 )
@@ -108,6 +109,10 @@ class LLMAgent:
     def model(self) -> str:
         return ",".join(candidate.name for candidate in self.candidates)
 
+    @property
+    def models(self) -> Sequence[ModelAddress]:
+        return [ModelAddress(candidate.name, candidate.base_url) for candidate in self.candidates]
+
     async def __aenter__(self) -> Self:
         await self.client.__aenter__()
         return self
@@ -152,34 +157,36 @@ class LLMAgent:
                 raise ModelLooped("The model kept calling tools and never answered; what these did is done.")
         if (reason := turn.steps[-1].answer.reason) != "stop":
             yield Finish(reason)
-        if (usage := turn.usage) is not None:
-            yield usage
         yield turn.state
 
     async def ask(self, instructions: str, message: str) -> Aside:
         """As `ports.Asks`, from the first model that answers."""
         turn = Turn(Prompt(user_id="", conversation_id=0, message=message), self.candidates, self._patience)
-        async for _ in self._ask(turn, (), instructions):
-            pass
-        return Aside(text=turn.steps[-1].answer.text, model=turn.candidate.name, usage=turn.usage)
+        used = [
+            said
+            for said in [each async for each in self._ask(turn, (), instructions)]
+            if isinstance(said, Usage)
+        ]
+        usage = replace(
+            turn.candidate.used(None),
+            input_tokens=sum(each.input_tokens for each in used),
+            output_tokens=sum(each.output_tokens for each in used),
+            cached_input_tokens=sum(each.cached_input_tokens for each in used),
+        )
+        return Aside(text=turn.steps[-1].answer.text, model=turn.candidate.name, usage=usage)
 
     async def _ask(
         self, turn: "Turn", offered: Sequence[ToolSpec], instructions: str | None = None
-    ) -> AsyncIterator[Said]:
-        """One answer, from the first model that gives one."""
+    ) -> AsyncIterator[Said | Usage]:
+        """One answer, from the first model that gives one, and the tokens of each answer that was begun."""
         while True:
             candidate = turn.candidate
             speech = Speech(is_opened=candidate.thinks_first)
             reader = candidate.format.reader(speech)
             turn.asked_at = monotonic()
             try:
-                async with asyncio.timeout(self._first_piece_seconds) as patience:
-                    answer, ids = self._answer(turn, instructions or self._instructions, offered, reader)
-                    async for said in answer:
-                        if patience.when() is not None:
-                            patience.reschedule(None)
-                        yield said
-                for said in speech.end():
+                answer, ids = self._answer(turn, instructions or self._instructions, offered, reader, speech)
+                async for said in answer:
                     yield said
                 turn.take(whole(reader.answer(ids)))
             except (TimeoutError, Trouble) as error:
@@ -192,8 +199,8 @@ class LLMAgent:
                 return
 
     def _answer(
-        self, turn: "Turn", instructions: str, offered: Sequence[ToolSpec], reader: Reader
-    ) -> tuple[AsyncIterator[Said], CallIds]:
+        self, turn: "Turn", instructions: str, offered: Sequence[ToolSpec], reader: Reader, speech: Speech
+    ) -> tuple[AsyncIterator[Said | Usage], CallIds]:
         """The answer to the next question, with the ids of the calls in that.
 
         Nothing here holds on to the question: it has the whole history, and an answer may take minutes.
@@ -201,7 +208,26 @@ class LLMAgent:
         candidate = turn.candidate
         question, ids = turn.question(instructions, offered, self._max_tokens)
         request = candidate.format.request(question)
-        return self.client.ask(candidate.base_url, request, candidate.format, reader), ids
+        answer = self.client.ask(candidate.base_url, request, candidate.format, reader)
+        return self._read(candidate, answer, reader, speech), ids
+
+    async def _read(
+        self, candidate: Candidate, answer: AsyncIterator[Said], reader: Reader, speech: Speech
+    ) -> AsyncIterator[Said | Usage]:
+        """Read an answer; at its end, however that comes, yield the tokens that it used."""
+        try:
+            async with asyncio.timeout(self._first_piece_seconds) as patience:
+                async for said in answer:
+                    if patience.when() is not None:
+                        patience.reschedule(None)
+                    yield said
+            for said in speech.end():
+                yield said
+        except (TimeoutError, Trouble, asyncio.CancelledError):
+            if reader.usage is not None:
+                yield candidate.used(reader.usage)
+            raise
+        yield candidate.used(reader.usage)
 
     async def _call(self, prompt: Prompt, tools: Tools, call: Call, call_id: str | None = None) -> ToolCall:
         if call.arguments is None:
@@ -246,10 +272,6 @@ class Turn:
     def candidate(self) -> Candidate:
         """The model that is asked. A turn that had to switch to another model stays with it."""
         return self._choices[self._place]
-
-    @property
-    def usage(self) -> Usage | None:
-        return added(step.answer.usage for step in self.steps)
 
     @property
     def state(self) -> ProviderState:

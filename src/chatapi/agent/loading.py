@@ -2,10 +2,11 @@
 
 import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from chatapi.agent.ports import Agent, Prompt
+from chatapi.agent.ports import Agent, ModelAddress, Prompt
 from chatapi.agent.providers import PROVIDERS
 from chatapi.patience import Patience
 from chatapi.settings import Settings, SettingsError
@@ -33,6 +34,12 @@ def load_agent(settings: Settings, patience: Patience) -> Agent:
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     return own(chat_model)
+
+
+def models_of(agent: Agent) -> Sequence[ModelAddress]:
+    """The models that an agent may ask; see `ports.Agent`."""
+    models: Sequence[ModelAddress] | None = getattr(agent, "models", None)
+    return [ModelAddress(agent.model, None)] if models is None else models
 
 
 def other(chat_model: str, name: str, settings: Settings) -> Agent:

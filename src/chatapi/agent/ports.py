@@ -156,11 +156,33 @@ class Finish(Struct, frozen=True):
 
 
 class Usage(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Tokens of the whole turn, all model calls added up. Cached input is part of the input."""
+    """Tokens that were used. Cached input is part of the input.
+
+    An agent yields one for the whole turn, or a `ModelUsage` for each answer of a model; a turn's are added up.
+    """
 
     input_tokens: int
     output_tokens: int
     cached_input_tokens: int = 0
+
+
+class ModelUsage(Usage, frozen=True, kw_only=True):
+    """Tokens of one answer of a model, as its price needs them; 0 and 0 if the server does not count.
+
+    `model` is in the form of `CHAT_MODEL`; None is the agent's own `model`. `base_url` is the address of the API that
+    answered. Writing `cache_write_tokens`, which are part of the input, costs more with some providers.
+    """
+
+    model: str | None = None
+    base_url: str | None = None
+    cache_write_tokens: int = 0
+
+
+class ModelAddress(Struct, frozen=True):
+    """A model that an agent may ask, named as in `ModelUsage`."""
+
+    model: str
+    base_url: str | None
 
 
 class ProviderState(Struct, frozen=True, kw_only=True):
@@ -204,6 +226,7 @@ class Agent(Protocol):
     """An assistant. One object serves all turns at the same time, so it keeps no state of a turn.
 
     An agent that is also an asynchronous context manager is entered when the service starts and left when it stops.
+    An agent with `models`, a sequence of `ModelAddress`, may ask these; one without is taken to ask its `model`.
     """
 
     @property

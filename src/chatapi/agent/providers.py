@@ -3,7 +3,9 @@
 from collections.abc import Callable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from chatapi.agent.ports import ModelUsage
 from chatapi.agent.wire.anthropic import Messages
 from chatapi.agent.wire.chat_completions import ChatCompletions
 from chatapi.agent.wire.formats import Format
@@ -92,6 +94,11 @@ class Candidate:
         self.origin = f"wire {provider.prefix} {self.base_url}"
         self.secrets = [key] if key else []
         self.thinks_first = False
+
+    def used(self, usage: ModelUsage | None) -> ModelUsage:
+        """The tokens of one of its answers; None is a server that did not tell them."""
+        usage = usage or ModelUsage(input_tokens=0, output_tokens=0)
+        return replace(usage, model=self.name, base_url=self.base_url)
 
 
 def candidates(names: str, settings: Settings) -> list[Candidate]:

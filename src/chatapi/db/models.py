@@ -4,7 +4,7 @@ Ids are identities and never reused; rows of `messages` and `tool_calls` are nev
 run again, what its earlier run had said is deleted.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
 from advanced_alchemy.base import DefaultBase, IdentityAuditBase, IdentityBase
@@ -13,6 +13,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     ColumnElement,
+    Date,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -298,6 +299,44 @@ class Task(IdentityAuditBase):
     completed: Mapped[bool] = mapped_column(default=False)
 
     __table_args__ = (Index("ix_tasks_owner", "user_id", "id"), {"sqlite_autoincrement": True})
+
+
+class Used:
+    """Columns of what answers of models used. `turns` that began before are not counted again.
+
+    `cost_picodollars` adds the answers that have a price (`chatapi.budgets`), and `unpriced` counts the others.
+    """
+
+    turns: Mapped[int] = mapped_column(BigInteger)
+    input_tokens: Mapped[int] = mapped_column(BigInteger)
+    cached_input_tokens: Mapped[int] = mapped_column(BigInteger)
+    output_tokens: Mapped[int] = mapped_column(BigInteger)
+    cost_picodollars: Mapped[int] = mapped_column(BigInteger)
+    unpriced: Mapped[int] = mapped_column(BigInteger)
+
+
+class UsageDay(Used, DefaultBase):
+    """What a user used of a model on a day, by UTC. Budgets add these rows: there are few, however many turns there are."""
+
+    __tablename__ = "usage_days"
+
+    user_id: Mapped[str] = mapped_column(
+        Text, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, sort_order=-3
+    )
+    day: Mapped[date] = mapped_column(Date, primary_key=True, sort_order=-2)
+    model: Mapped[str] = mapped_column(Text, primary_key=True, sort_order=-1)
+
+
+class UsageConversation(Used, DefaultBase):
+    """What a conversation used on a day. It stays when the conversation is deleted."""
+
+    __tablename__ = "usage_conversations"
+
+    user_id: Mapped[str] = mapped_column(
+        Text, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, sort_order=-3
+    )
+    day: Mapped[date] = mapped_column(Date, primary_key=True, sort_order=-2)
+    conversation_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, sort_order=-1)
 
 
 class Worker(DefaultBase):

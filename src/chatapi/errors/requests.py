@@ -83,6 +83,20 @@ class RateLimited(AppError):
         super().__init__(detail, retry_after=retry_after, policy=policy)
 
 
+class BudgetExceeded(AppError):
+    """`policy` names the budget, as the header `RateLimit-Policy` does."""
+
+    status = 429
+    type = "budget-exceeded"
+    title = "The budget is used up"
+    when = "What you may use in this window is used up; `policy` says which budget it was"
+    remedy = "Wait for `Retry-After`, when the next window begins; turns under way go on"
+    act = "budget.exceeded"
+
+    def __init__(self, detail: str, *, retry_after: int, policy: str) -> None:
+        super().__init__(detail, retry_after=retry_after, policy=policy)
+
+
 class HeadTooLarge(AppError):
     status = 431
     type = "head-too-large"

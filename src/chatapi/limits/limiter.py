@@ -81,6 +81,17 @@ class Limiter:
             await self._shared.close()
 
 
+def announce(policy: str, quota: int, unit: str, remaining: int, window: int, seconds: int) -> None:
+    """Add a policy of another kind to the headers of the request under way; a policy is announced only once."""
+    if (request := current_request.get()) is None:
+        return
+    announced = (f'"{policy}";q={quota};qu="{unit}";w={window}', f'"{policy}";r={remaining};t={seconds}')
+    for name, item in zip(HEADERS, announced, strict=True):
+        before = [each for each in request.headers.get(name, "").split(", ") if each]
+        others = [each for each in before if not each.startswith(f'"{policy}"')]
+        request.headers[name] = ", ".join([*others, item])
+
+
 def rate_limit_headers(kind: Kind, limit: RateLimitItem, remaining: int, seconds: int) -> dict[str, str]:
     """Structured fields (RFC 9651) as in draft-ietf-httpapi-ratelimit-headers-10, sections 3 and 4."""
     policy, left = HEADERS

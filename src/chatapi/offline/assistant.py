@@ -1,9 +1,9 @@
 """The offline assistant: understands each turn, carries it out, and reports the outcome."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
-from chatapi.agent.ports import HistoryMessage, Prompt, TextDelta, Tools
+from chatapi.agent.ports import HistoryMessage, ModelAddress, Prompt, TextDelta, Tools
 from chatapi.offline.changes import Changes
 from chatapi.offline.desk import CannotRead, Desk
 from chatapi.offline.intents import (
@@ -49,6 +49,8 @@ NOTHING_DONE = "OK, I changed nothing."
 
 class OfflineAgent:
     """Answers when no model is configured: simple English about tasks, by rules, without network or memory."""
+
+    models: Sequence[ModelAddress] = ()  # it asks none
 
     @property
     def model(self) -> str:

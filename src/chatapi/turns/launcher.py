@@ -18,6 +18,8 @@ from chatapi.turns.measures import MeasuredAgent, Telemetry, measuring
 from chatapi.turns.runner import Runner
 from chatapi.turns.store import Claim, Run, TurnStore
 from chatapi.turns.supervisor import Supervisor
+from chatapi.usage.budgets import Budgets
+from chatapi.usage.meter import Meter
 
 T = TypeVar("T")
 
@@ -34,6 +36,7 @@ class Launcher:
         agent: Agent,
         tools: Sequence[Tool[Any]],
         external: ExternalToolSource,
+        meter: Meter,
         settings: Settings,
         patience: Patience,
         telemetry: Telemetry,
@@ -42,10 +45,11 @@ class Launcher:
         self._supervisor = supervisor
         self._lease = lease
         self._expiry = expiry
-        self._agent = MeasuredAgent(agent, telemetry)
+        self._agent = MeasuredAgent(agent, telemetry, meter)
         self._own_tools = {tool.name: tool for tool in tools}
         self._external = external
         self._settings = settings
+        self._budgets = Budgets(settings.budgets, telemetry.metrics)
         self._approval = ApprovalPolicy.of(settings.tool_approval)
         self._patience = patience
         self._telemetry = telemetry
@@ -95,6 +99,7 @@ class Launcher:
                 worker_id=self._lease.id,
                 model=self._agent.model,
                 history=self._settings.chat_history_limit // 2,  # a question and its answer
+                budgets=self._budgets,
             )
             try:
                 return await begin(claim)

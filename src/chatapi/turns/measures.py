@@ -29,6 +29,7 @@ from chatapi.context import current_request
 from chatapi.metrics import Metrics
 from chatapi.text import storable
 from chatapi.tracing import Tracing, fail
+from chatapi.usage.meter import Meter
 
 P = ParamSpec("P")
 Part: TypeAlias = Literal["history", "store", "model", "tools"]
@@ -143,11 +144,15 @@ def measured_as(outcome: str) -> None:
 
 
 class MeasuredAgent:
-    """Implements `agent.ports.Agent` around another agent, and measures that for the turn under way."""
+    """Implements `agent.ports.Agent` around another agent, and measures that for the turn under way.
 
-    def __init__(self, agent: Agent, telemetry: Telemetry) -> None:
+    It yields each `Usage` as `Spent`, with its cost.
+    """
+
+    def __init__(self, agent: Agent, telemetry: Telemetry, meter: Meter) -> None:
         self._agent = agent
         self._metrics, self._tracing = telemetry
+        self._meter = meter
 
     @property
     def model(self) -> str:
@@ -155,8 +160,9 @@ class MeasuredAgent:
 
     async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:
         turn = current_turn.get()
-        call = ModelCall(self._agent.model, prompt.conversation_id, self._metrics, self._tracing)
-        silent = True
+        call = ModelCall(self._agent.model, prompt.conversation_id, self._tracing)
+        silent, turns = True, 1 if prompt.resumed is None else 0
+        self._meter.begin()
         with turn.part("model"), call:
             async for event in self._agent.reply(
                 prompt, MeasuredTools(tools, turn, self._metrics, self._tracing)
@@ -166,24 +172,21 @@ class MeasuredAgent:
                         silent = False
                         turn.said_first()
                     case Usage():
-                        call.usage = event
+                        spent, turns = self._meter.spent(event, turns=turns), 0
+                        call.add(spent)
+                        yield spent
+                        continue
                     case ProviderState():
                         call.answered_by = event.model
                 yield event
 
 
-def count_tokens(metrics: Metrics, model: str, usage: Usage) -> None:
-    metrics.tokens.labels(model, "input").inc(usage.input_tokens)
-    metrics.tokens.labels(model, "output").inc(usage.output_tokens)
-
-
 class ModelCall:
-    """The span and the tokens of one reply; a context manager."""
+    """The span of one reply, with its tokens; a context manager."""
 
-    def __init__(self, model: str, conversation_id: int, metrics: Metrics, tracing: Tracing) -> None:
-        self.usage: Usage | None = None
+    def __init__(self, model: str, conversation_id: int, tracing: Tracing) -> None:
         self.answered_by = model
-        self._metrics = metrics
+        self._input = self._output = 0
         prefix, _, name = model.partition(",")[0].partition(":")
         provider = PROVIDERS[prefix].telemetry if prefix in PROVIDERS else prefix
         self._span = tracing.begin(
@@ -196,20 +199,22 @@ class ModelCall:
             },
         )
 
+    def add(self, usage: Usage) -> None:
+        self._input += usage.input_tokens
+        self._output += usage.output_tokens
+
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if self.usage is not None:
-            count_tokens(self._metrics, self.answered_by, self.usage)
         if self._span is None:
             return
         if error is not None:
             fail(self._span, error)
         self._span.set_attribute("gen_ai.response.model", self.answered_by.rpartition(":")[2])
-        if self.usage is not None:
-            self._span.set_attribute("gen_ai.usage.input_tokens", self.usage.input_tokens)
-            self._span.set_attribute("gen_ai.usage.output_tokens", self.usage.output_tokens)
+        if self._input or self._output:
+            self._span.set_attribute("gen_ai.usage.input_tokens", self._input)
+            self._span.set_attribute("gen_ai.usage.output_tokens", self._output)
         self._span.end()
 
 

@@ -26,6 +26,7 @@ from chatapi.agent.ports import (
 )
 from chatapi.agent.tools import ExternalTool, Tool
 from chatapi.audit import audit
+from chatapi.db.models import now
 from chatapi.errors.base import AppError
 from chatapi.errors.database import DatabaseUnavailable
 from chatapi.errors.models import ModelEmpty, ModelFailed, ModelTooSlow
@@ -40,6 +41,7 @@ from chatapi.turns.store import Run, Said, Shown, TurnStore
 from chatapi.turns.store.answers import Waiting
 from chatapi.turns.store.live import Chunk
 from chatapi.turns.tools import TurnTools
+from chatapi.usage.counting import Spending
 
 log = logging.getLogger(__name__)
 
@@ -85,13 +87,16 @@ class Runner:
         self._store = store
         self._agent = agent
         self._patience = patience
-        self._tools = TurnTools(store, run, tools, self.log.add, self._stopping_clock, approval)
+        self._spending = Spending(run.used)
+        self._tools = TurnTools(
+            store, run, tools, self.log.add, self._stopping_clock, approval, self._spending
+        )
         self._seconds = settings.chat_timeout
         self._wait_seconds = settings.wait_timeout
         self._wait: Any = None  # what the agent wants back when the turn goes on
+        self._began = now()
         self._written = len(self.log.events)  # events that readers elsewhere can read
         self._writing: Chunk | None = None  # a chunk that they perhaps can read
-        self._usage: Usage | None = None
         self._finish_reason: FinishReason | None = None  # None is `stop`
         self._state: ProviderState | None = None
         self._stopped: Literal["cancelled", "interrupted"] | None = None
@@ -220,7 +225,7 @@ class Runner:
             case Finish(reason=reason):
                 self._finish_reason = None if reason == "stop" else reason
             case Usage():
-                self._usage = event
+                self._spending.add(event)
             case ProviderState():
                 self._state = event
             case Wait(state=state):
@@ -248,6 +253,7 @@ class Runner:
                 self.log.end(trouble)
                 await asyncio.sleep(self._patience.settle)
             except TurnCancelled as gone:
+                await self._count_lost(said)
                 raise (outcome.error if isinstance(outcome, Failed) else gone) from None
             except Exception as defect:
                 if not isinstance(outcome, Completed | Waits):
@@ -256,12 +262,21 @@ class Runner:
                 outcome = Failed(self._failure(defect))
         raise outcome.error if isinstance(outcome, Failed) else TurnCancelled()
 
+    async def _count_lost(self, said: Said) -> None:
+        """Count what was used although the turn is somebody else's now, or gone with its conversation."""
+        if said.spent:
+            try:
+                await self._store.count_lost(self.run, said, self._began)
+            except DatabaseUnavailable:
+                log.warning("What turn %s used is not counted: the database is away", self.run.turn_id)
+
     @property
     def _said(self) -> Said:
         return Said(
             events=self.log.events,
             tool_calls=self._tools.calls,
-            usage=self._usage,
+            usage=self._spending.usage,
+            spent=self._spending.uncounted,
             finish_reason=self._finish_reason,
             state=self._state,
         )

@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
+import msgspec
 from msgspec import Struct
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import Agent, Aside, Asks
+from chatapi.agent.ports import Agent, Asks, ModelUsage
 from chatapi.conversations.search.index import index_title
 from chatapi.conversations.titles import first_words, proposed
 from chatapi.db.database import Database
@@ -26,12 +27,11 @@ from chatapi.db.owner import EVERYONE
 from chatapi.db.paging import in_conversation
 from chatapi.errors.base import AppError
 from chatapi.errors.database import DatabaseUnavailable
-from chatapi.metrics import Metrics
 from chatapi.patience import Patience
 from chatapi.settings import Settings
 from chatapi.turns.loops import every
-from chatapi.turns.measures import count_tokens
 from chatapi.turns.store import Run, Title
+from chatapi.usage.meter import Meter
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Titles:
         self,
         database: Database,
         agent: Agent,
-        metrics: Metrics,
+        meter: Meter,
         settings: Settings,
         patience: Patience,
     ) -> None:
@@ -71,7 +71,7 @@ class Titles:
         self._database = database
         self._are_on = settings.titles == "auto"
         self._model = agent if self._are_on and isinstance(agent, Asks) else None
-        self._metrics = metrics
+        self._meter = meter
         self._patience = patience
         self._room = asyncio.Semaphore(AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -119,7 +119,7 @@ class Titles:
                 said = await self._database.run(due.user_id, partial(take, due=due, claim=claim))
                 if not said:
                     return
-                title = await self._ask(said)
+                title = await self._ask(due, said)
                 if await self._database.run(due.user_id, partial(settle, claim=claim, title=title)) and title:
                     self.tell(due.user_id, due.conversation_id, title)
         except DatabaseUnavailable:
@@ -127,7 +127,7 @@ class Titles:
         except Exception:
             log.exception("A defect in the title of conversation %s", due.conversation_id)
 
-    async def _ask(self, said: Sequence[str]) -> str | None:
+    async def _ask(self, due: Due, said: Sequence[str]) -> str | None:
         """The model's title; None if it gives none, and the first words stay."""
         assert self._model is not None  # noqa: S101 - or there would be no `due_at`
         question, *answer = said
@@ -138,13 +138,12 @@ class Titles:
         except (AppError, TimeoutError) as error:
             log.warning("The model gave no title: %s", getattr(error, "detail", "it took too long"))
             return None
-        self._count(aside)
-        return proposed(aside.text)
-
-    def _count(self, aside: Aside) -> None:
-        """Count what a title has cost."""
         if aside.usage is not None:
-            count_tokens(self._metrics, aside.model, aside.usage)
+            usage = aside.usage
+            if not isinstance(usage, ModelUsage):
+                usage = ModelUsage(model=aside.model, **msgspec.structs.asdict(usage))
+            await self._meter.count(due.user_id, due.conversation_id, usage)
+        return proposed(aside.text)
 
 
 async def find_due(session: AsyncSession) -> list[Due]:

@@ -21,6 +21,7 @@ from chatapi.text import storable
 from chatapi.turns.log import ToolEnded, ToolStarted
 from chatapi.turns.schemas import Answer, ClientTool, Pending
 from chatapi.turns.store import Run, TurnStore
+from chatapi.usage.counting import Spending
 
 AnyTool: TypeAlias = Tool[Any] | ExternalTool | ClientTool
 Own: TypeAlias = Callable[[], Awaitable[Any]]
@@ -49,6 +50,7 @@ class TurnTools:
         tell: Callable[[ToolStarted | ToolEnded], None],
         stopping_clock: Callable[[], AbstractContextManager[None]] = nullcontext,
         approval: ApprovalPolicy = NO_APPROVAL,
+        spending: Spending | None = None,
     ) -> None:
         told = () if run.wait is None else run.wait.events
         told_calls = {event.call.id for event in told if isinstance(event, ToolEnded)}
@@ -68,6 +70,7 @@ class TurnTools:
         self._tell = tell
         self._stopping_clock = stopping_clock  # the assistant's time does not include waits for the database
         self._approval = approval
+        self._spending = spending or Spending()
         self._one_at_a_time = asyncio.Lock()  # a model may ask for several at once; the journal has an order
 
     @property
@@ -181,9 +184,7 @@ class TurnTools:
     async def _make_once(self, call: ToolCall, own: Own, wait: int) -> ToolCall:
         """Make an approved call outside our database: journaled as begun before, so that no other run repeats it."""
         position = len(self.calls)
-        with self._stopping_clock():
-            begun = effect_of(call, already(ToolOutcome(error=UNKNOWN)))
-            await self._store.call(self._run, position, begun, writes=False)
+        await self._record(position, effect_of(call, already(ToolOutcome(error=UNKNOWN))), writes=False)
         self.calls.append(replace(call, error=UNKNOWN))
         try:
             outcome = ToolOutcome(result=encodable(await own()))
@@ -203,10 +204,17 @@ class TurnTools:
 
         `writes`: the work writes to our database.
         """
-        with self._stopping_clock():
-            done = await self._store.call(self._run, len(self.calls), effect_of(call, work), writes=writes)
+        done = await self._record(len(self.calls), effect_of(call, work), writes=writes)
         self.calls.append(bounded(done))
         self._tell(ToolEnded(self.calls[-1], wait))
+        return done
+
+    async def _record(self, position: int, effect: Work[ToolCall], *, writes: bool) -> ToolCall:
+        """Write an entry in the transaction of the call's work, which counts what was spent until then, too."""
+        spent = self._spending.uncounted
+        with self._stopping_clock():
+            done = await self._store.call(self._run, position, effect, spent, writes=writes)
+        self._spending.counted(spent)
         return done
 
     def _tell_start(

@@ -75,7 +75,7 @@ def field_errors(error: HTTPException) -> Iterator[tuple[str, str]]:
         if each.get("key") == "data":  # Litestar's name for the body as a whole
             yield "", "A JSON body is needed."
             continue
-        path = str(each.get("key", ""))
+        path = str(each.get("key", "")).removesuffix("_")  # `from_`, since Python has taken `from`
         if each.get("source") == "header":  # its key is the name of the Python parameter
             path = path.replace("_", "-").title()
         yield path, str(each.get("message", "is not valid"))

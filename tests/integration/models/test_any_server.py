@@ -15,6 +15,7 @@ from chatapi.agent.ports import (
     AgentEvent,
     Finish,
     HistoryMessage,
+    ModelUsage,
     Prompt,
     ProviderState,
     ReasoningDelta,
@@ -269,7 +270,13 @@ class TestLength:
         async with serve_scripted(refused(400, error), whole(answer)) as server:
             answered = await ask(agent_on(server, model="anthropic:a"))
         assert [body["max_tokens"] for body in server.bodies] == [64_000, 8192]
-        assert answered.usage == Usage(input_tokens=8, output_tokens=2, cached_input_tokens=5)
+        assert answered.usage == ModelUsage(
+            model="anthropic:a",
+            base_url=server.base_url,
+            input_tokens=8,
+            output_tokens=2,
+            cached_input_tokens=5,
+        )
 
 
 class TestStreamedCalls:

@@ -82,6 +82,7 @@ async def test_a_model_with_tools_of_ones_own(talk_to: Named, providers: Provide
 
 async def test_a_pydantic_ai_agent(talk_to: Named, providers: Providers) -> None:
     async with talk_to("concierge:agent") as alice:
+        turns, tokens = await used_of(alice)
         answer = await alice.said('call room_of\ncall add_task {"title": "towels"}\nsay Of course.')
         room, added = answer["tool_calls"]
         assert (room["result"], added["result"]["title"]) == ("room of alice", "towels")
@@ -90,6 +91,15 @@ async def test_a_pydantic_ai_agent(talk_to: Named, providers: Providers) -> None
         assert providers.requests[-1].body["input"][: len(before)] == before
         assert (await alice.chat("status 401")).json()["type"].endswith("model-misconfigured")
         assert (await alice.chat("say Half an\nend cut")).json()["type"].endswith("model-truncated")
+        assert await used_of(alice) == (turns + 2, tokens + 3 * 15)
+
+
+async def used_of(alice: Client) -> tuple[int, int]:
+    items = (await alice.get(alice.mine("/usage"), params={"by": "model"})).json()["items"]
+    used = [item for item in items if item["model"] == "openai:gpt-5-mini"]
+    return sum(item["turns"] for item in used), sum(
+        item["input_tokens"] + item["output_tokens"] for item in used
+    )
 
 
 async def test_a_pydantic_ai_agent_with_dependencies_of_its_own(talk_to: Named, providers: Providers) -> None:

@@ -90,6 +90,6 @@ async def test_an_answer_may_come_whole(wire: str, providers: Providers) -> None
     answer = reader.answer(CallIds())
     (call,) = answer.calls
     assert (answer.text, call.name, call.arguments) == ("One moment.", "f", {"a": 1})
-    assert answer.usage is not None
-    assert (answer.usage.input_tokens, answer.usage.output_tokens) == (10, 5)
+    assert reader.usage is not None
+    assert (reader.usage.input_tokens, reader.usage.output_tokens) == (10, 5)
     assert providers.requests[-1].body.get("stream") is None

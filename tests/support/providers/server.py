@@ -47,6 +47,7 @@ class Providers:
 
     base_url: str = ""
     requests: list[Request] = field(default_factory=list)
+    given: int = 0  # whole answers, each with its usage
     hung_up_on: set[str] = field(default_factory=set)  # messages whose answer's stream the client closed
     brain: Brain = field(default_factory=Brain)
     formats: dict[str, Format] = field(
@@ -114,8 +115,10 @@ class Providers:
             self.hung_up_on.add(asked.message)
         elif streaming:
             await stream(send, api.stream(asked, reply), drop=reply.finish == "drop")
+            self.given += reply.finish in openai_chat.FINISH
         else:
             await respond(send, 200, json.dumps(api.whole(asked, reply)), {})
+            self.given += 1
 
 
 async def respond(send: Any, status: int, content: str, headers: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """Runs a pydantic-ai agent for each turn."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -25,17 +26,17 @@ from chatapi.agent.ports import (
     AgentEvent,
     Aside,
     Finish,
+    ModelAddress,
     Prompt,
     ProviderState,
     ReasoningDelta,
     StepStart,
     TextDelta,
     Tools,
-    Usage,
 )
 from chatapi.agent.pydantic_ai.failures import failure_of
 from chatapi.agent.pydantic_ai.history import dumped, messages_of, provider_of
-from chatapi.agent.pydantic_ai.turn import Turn
+from chatapi.agent.pydantic_ai.turn import Turn, addresses_of, used_by
 from chatapi.settings import SettingsError
 
 
@@ -70,6 +71,11 @@ class PydanticAgent:
         model = self._agent.model
         return model.model_id if isinstance(model, Model) else str(model)
 
+    @property
+    def models(self) -> Sequence[ModelAddress]:
+        model = self._agent.model
+        return addresses_of(model) if isinstance(model, Model) else [ModelAddress(str(model), None)]
+
     async def __aenter__(self) -> Self:
         await self._open.enter_async_context(self._agent)
         return self
@@ -94,8 +100,12 @@ class PydanticAgent:
                     yield delta
                 for event in self._told_at_the_end(run, turn):
                     yield event
-        except (AgentRunError, FallbackExceptionGroup) as error:
-            raise failure_of(error, self.model, began=turn.began) from error
+        except (Exception, asyncio.CancelledError) as error:
+            for used in turn.take_used():
+                yield used
+            if isinstance(error, AgentRunError | FallbackExceptionGroup):
+                raise failure_of(error, self.model, began=turn.began) from error
+            raise
 
     async def ask(self, instructions: str, message: str) -> Aside:
         """As `ports.Asks`: the agent's model alone, without the agent's instructions and tools."""
@@ -105,8 +115,8 @@ class PydanticAgent:
             )
         except (AgentRunError, FallbackExceptionGroup) as error:
             raise failure_of(error, self.model, began=False) from error
-        used = answered.usage
-        usage = Usage(input_tokens=used.input_tokens, output_tokens=used.output_tokens)
+        model = self._agent.model
+        usage = used_by(model, answered.response) if isinstance(model, Model) else None
         return Aside(text=answered.output, model=self.model, usage=usage)
 
     @property
@@ -115,22 +125,13 @@ class PydanticAgent:
 
     def _told_at_the_end(self, run: AgentRun[Any, Any], turn: Turn) -> Sequence[AgentEvent]:
         _, *messages = run.new_messages()  # the first is the user's message, which is stored already
-        used = run.usage
         state = ProviderState(model=self.model, data=dumped(messages, provider_of(run.ctx.deps.model)))
         told: list[AgentEvent] = [Finish("length")] if turn.was_cut else []
-        if used.has_values() and used.total_tokens:  # some compatible servers do not count tokens
-            told.append(
-                Usage(
-                    input_tokens=used.input_tokens,
-                    output_tokens=used.output_tokens,
-                    cached_input_tokens=used.cache_read_tokens,
-                )
-            )
         return [*told, state]
 
 
-async def _said(run: AgentRun[Any, Any], turn: Turn) -> AsyncIterator[TextDelta | ReasoningDelta | StepStart]:
-    """The answer piece by piece; texts before and after tool calls are its paragraphs."""
+async def _said(run: AgentRun[Any, Any], turn: Turn) -> AsyncIterator[AgentEvent]:
+    """The answer piece by piece, with its tokens; texts before and after tool calls are its paragraphs."""
     parting = ""
     async for node in run:
         if not Agent.is_model_request_node(node):
@@ -146,6 +147,10 @@ async def _said(run: AgentRun[Any, Any], turn: Turn) -> AsyncIterator[TextDelta 
                     said = True
                 if delta is not None:
                     yield delta
+        for (
+            used
+        ) in turn.take_used():  # before the tools run: what is told by then is counted with their calls
+            yield used
         parting = "\n\n" if said or parting else ""
 
 

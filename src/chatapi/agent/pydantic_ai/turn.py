@@ -1,16 +1,18 @@
 """One turn in a run of pydantic-ai: its tools, its second tries, and what counts as an answer."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic_ai import ModelResponse, RunContext, ToolDefinition
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.exceptions import ToolFailed, ToolFailedError, ToolRetryError
 from pydantic_ai.messages import ToolCallPart
-from pydantic_ai.models import ModelRequestContext
+from pydantic_ai.models import Model, ModelRequestContext
+from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 from pydantic_core import SchemaValidator, core_schema, to_jsonable_python
 
-from chatapi.agent.ports import ToolCall, ToolError, Tools
+from chatapi.agent.ports import ModelAddress, ModelUsage, ToolCall, ToolError, Tools
 from chatapi.agent.pydantic_ai.failures import FILTERED, TRUNCATED
 from chatapi.agent.pydantic_ai.history import without_silence
 from chatapi.errors.models import ModelFailed, ModelFiltered, ModelTruncated
@@ -56,6 +58,26 @@ class TurnToolset(AbstractToolset[Any]):
         return result_of(await self._tools.call(name, tool_args, call_id=ctx.tool_call_id))
 
 
+def addresses_of(model: Model) -> Sequence[ModelAddress]:
+    """The models that may be asked where this one is."""
+    if isinstance(model, FallbackModel):
+        return [address for each in model.models for address in addresses_of(each)]
+    return [ModelAddress(model.model_id, model.base_url)]
+
+
+def used_by(model: Model, response: ModelResponse) -> ModelUsage:
+    """The tokens of an answer, by the model that was asked, or by the answer's own name if that was one of several."""
+    used, name = response.usage, f"{response.provider_name}:{response.model_name}"
+    return ModelUsage(
+        model=name if isinstance(model, FallbackModel) else model.model_id,
+        base_url=response.provider_url,
+        input_tokens=used.input_tokens,
+        output_tokens=used.output_tokens,
+        cached_input_tokens=used.cache_read_tokens,
+        cache_write_tokens=used.cache_write_tokens,
+    )
+
+
 def result_of(call: ToolCall) -> Any:
     """The result that the model gets for a call; raises `ToolFailed`, which tells it the error."""
     if isinstance(call.error, str):
@@ -71,6 +93,12 @@ class Turn(AbstractCapability[Any]):
         self._toolset = TurnToolset(tools) if task_tools else None
         self.began = False
         self.was_cut = False  # by the model's limit of length
+        self._used: list[ModelUsage] = []
+
+    def take_used(self) -> Sequence[ModelUsage]:
+        """The tokens of the answers since the last time."""
+        used, self._used = self._used, []
+        return used
 
     def get_toolset(self) -> AbstractToolset[Any] | None:
         return self._toolset
@@ -91,6 +119,8 @@ class Turn(AbstractCapability[Any]):
         self, ctx: RunContext[Any], *, request_context: ModelRequestContext, response: ModelResponse
     ) -> ModelResponse:
         """Refuse an answer that has not come to its end: it must not count, and its calls must not run."""
+        if response.finish_reason is not None or response.usage.total_tokens:
+            self._used.append(used_by(request_context.model, response))
         match response.finish_reason:
             case "length" if response.tool_calls or not (response.text or "").strip():
                 raise ModelTruncated(TRUNCATED)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct
 
-from chatapi.agent.ports import FinishReason, ToolCall, Usage
+from chatapi.agent.ports import FinishReason, ModelUsage, ToolCall
 from chatapi.agent.wire.formats import (
     Answer,
     Call,
@@ -167,7 +167,7 @@ class MessageReader:
         self._blocks: dict[int, Block] = {}
         self._arguments: dict[int, str] = {}
         self._stop: str | None = None
-        self._input = self._cached = self._output = 0
+        self._input = self._cached = self._written = self._output = 0
         self._has_usage = False
 
     @property
@@ -234,8 +234,20 @@ class MessageReader:
         self._has_usage = True
         if tokens.input_tokens is not None:
             self._cached = tokens.cache_read_input_tokens or 0
-            self._input = tokens.input_tokens + self._cached + (tokens.cache_creation_input_tokens or 0)
+            self._written = tokens.cache_creation_input_tokens or 0
+            self._input = tokens.input_tokens + self._cached + self._written
         self._output = tokens.output_tokens or self._output
+
+    @property
+    def usage(self) -> ModelUsage | None:
+        if not self._has_usage:
+            return None
+        return ModelUsage(
+            input_tokens=self._input,
+            output_tokens=self._output,
+            cached_input_tokens=self._cached,
+            cache_write_tokens=self._written,
+        )
 
     def answer(self, ids: CallIds) -> Answer:
         if not self.is_whole:
@@ -263,11 +275,6 @@ class MessageReader:
             calls=calls,
             reason="tool-calls" if calls and reason in {"stop", "other"} else reason,
             messages=[{"role": "assistant", "content": content}],
-            usage=Usage(
-                input_tokens=self._input, output_tokens=self._output, cached_input_tokens=self._cached
-            )
-            if self._has_usage
-            else None,
         )
 
     def _call(self, index: int, block: Block, ids: CallIds) -> Call:

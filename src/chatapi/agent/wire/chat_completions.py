@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from chatapi.agent.ports import FinishReason, ToolCall, Usage
+from chatapi.agent.ports import FinishReason, ModelUsage, ToolCall
 from chatapi.agent.wire.formats import (
     Answer,
     Call,
@@ -272,7 +272,6 @@ class ChatCompletionReader:
             calls=calls,
             reason="tool-calls" if calls and reason in {"stop", "other"} else reason,
             messages=[self._message(calls)],
-            usage=self._used(),
         )
 
     def _message(self, calls: Sequence[Call]) -> JSONObject:
@@ -286,11 +285,12 @@ class ChatCompletionReader:
                 message[self._thoughts_member] = "".join(self._thoughts)
         return message
 
-    def _used(self) -> Usage | None:
+    @property
+    def usage(self) -> ModelUsage | None:
         if self._usage is None:
             return None
         details = self._usage.prompt_tokens_details
-        return Usage(
+        return ModelUsage(
             input_tokens=self._usage.prompt_tokens or 0,
             output_tokens=self._usage.completion_tokens or 0,
             cached_input_tokens=(details and details.cached_tokens) or 0,

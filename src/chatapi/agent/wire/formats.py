@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import msgspec
 from msgspec import UNSET, Struct
 
-from chatapi.agent.ports import FinishReason, ToolCall, ToolSpec, Usage
+from chatapi.agent.ports import FinishReason, ModelUsage, ToolCall, ToolSpec
 from chatapi.agent.wire.speech import Said, Speech, mended
 from chatapi.agent.wire.trouble import Trouble
 
@@ -45,7 +45,6 @@ class Answer(Struct, frozen=True, kw_only=True):
     calls: Sequence[Call]
     reason: FinishReason
     messages: Sequence[JSONObject]
-    usage: Usage | None
 
 
 class Question(Struct, frozen=True, kw_only=True):
@@ -82,6 +81,11 @@ class Reader(Protocol):
 
     @property
     def is_over(self) -> bool: ...
+
+    @property
+    def usage(self) -> ModelUsage | None:
+        """The tokens that the server has told of so far, also of an answer that breaks off."""
+        ...
 
     def event(self, data: bytes) -> Iterator[Said]:
         """The `data` of one event of the stream; raises `Trouble`."""
@@ -267,15 +271,3 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         except (KeyError, ValueError):
             continue
     return None
-
-
-def added(usages: Iterable[Usage | None]) -> Usage | None:
-    """The tokens of several answers; None if none has a count, as with some compatible servers."""
-    told = [usage for usage in usages if usage is not None]
-    if not any(usage.input_tokens or usage.output_tokens for usage in told):
-        return None
-    return Usage(
-        input_tokens=sum(usage.input_tokens for usage in told),
-        output_tokens=sum(usage.output_tokens for usage in told),
-        cached_input_tokens=sum(usage.cached_input_tokens for usage in told),
-    )

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct
 
-from chatapi.agent.ports import FinishReason, ToolCall, Usage
+from chatapi.agent.ports import FinishReason, ModelUsage, ToolCall
 from chatapi.agent.wire.formats import (
     Answer,
     Call,
@@ -245,13 +245,13 @@ class ContentReader:
             calls=calls,
             reason="tool-calls" if calls and reason in {"stop", "other"} else reason,
             messages=[{"role": "model", "parts": self._parts}],
-            usage=self._used(),
         )
 
-    def _used(self) -> Usage | None:
+    @property
+    def usage(self) -> ModelUsage | None:
         if (tokens := self._usage) is None:
             return None
-        return Usage(
+        return ModelUsage(
             input_tokens=(tokens.prompt_token_count or 0) + (tokens.tool_use_prompt_token_count or 0),
             output_tokens=(tokens.candidates_token_count or 0) + (tokens.thoughts_token_count or 0),
             cached_input_tokens=tokens.cached_content_token_count or 0,

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from chatapi.agent.ports import FinishReason, ToolCall, Usage
+from chatapi.agent.ports import FinishReason, ModelUsage, ToolCall
 from chatapi.agent.wire.formats import (
     Answer,
     Call,
@@ -199,6 +199,18 @@ class ResponseReader:
             codes, sentence = words_of_error({"error": response.error})
             raise told_in_stream(codes, sentence, began=self.began)
 
+    @property
+    def usage(self) -> ModelUsage | None:
+        tokens = None if self._response is None else self._response.usage
+        if tokens is None:
+            return None
+        details = tokens.input_tokens_details
+        return ModelUsage(
+            input_tokens=tokens.input_tokens or 0,
+            output_tokens=tokens.output_tokens or 0,
+            cached_input_tokens=(details and details.cached_tokens) or 0,
+        )
+
     def answer(self, ids: CallIds) -> Answer:
         if self._response is None:
             raise Trouble("broken", "no response.completed")
@@ -220,7 +232,6 @@ class ResponseReader:
             calls=calls,
             reason="tool-calls" if calls and reason == "stop" else reason,
             messages=messages,
-            usage=used(self._response.usage),
         )
 
 
@@ -247,14 +258,3 @@ def reason_of(response: Response) -> FinishReason:
         case "content_filter":
             return "content-filter"
     return "other"
-
-
-def used(tokens: Tokens | None) -> Usage | None:
-    if tokens is None:
-        return None
-    details = tokens.input_tokens_details
-    return Usage(
-        input_tokens=tokens.input_tokens or 0,
-        output_tokens=tokens.output_tokens or 0,
-        cached_input_tokens=(details and details.cached_tokens) or 0,
-    )

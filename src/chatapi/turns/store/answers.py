@@ -45,7 +45,13 @@ async def wait(session: AsyncSession, run: Run, said: Said, waiting: Waiting) ->
     """Let the turn wait; raises `TurnCancelled` when it is no longer this run's."""
     await end.touch_conversation(session, run.user_id, run.conversation_id)
     ours = is_ours(run.turn_id, run.user_id, run.run_id)
-    if await session.scalar(update(Turn).where(ours).values(worker_id=WAITING).returning(Turn.id)) is None:
+    used = None if said.usage is None else msgspec.to_builtins(said.usage)
+    if (
+        await session.scalar(
+            update(Turn).where(ours).values(worker_id=WAITING, usage=used).returning(Turn.id)
+        )
+        is None
+    ):
         raise TurnCancelled
     before = select(func.max(Wait.number)).where(Wait.turn_id == run.turn_id, Wait.user_id == run.user_id)
     began = now()

@@ -1,6 +1,7 @@
 """The store of turns: each method is one short transaction, tried again while the database's trouble passes."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -23,6 +24,7 @@ from chatapi.turns.store.live import Chunk, Ending, Place, Watched
 from chatapi.turns.store.rows import Claim, Ended, Key, Run, Said, Shown, Stored, Waited
 from chatapi.turns.store.title import Title, Titler, give_title
 from chatapi.turns.store.waits import Due, Look
+from chatapi.usage.counting import Spent, count, count_alone
 
 
 class TurnStore:
@@ -43,7 +45,7 @@ class TurnStore:
         A key that was seen before runs its turn again if that failed or was abandoned, and returns its answer if it
         has one. Raises `ConversationNotFound`, `TurnInProgress`; for keys `KeyReused`, `KeyInProgress`,
         `TurnSuperseded` and `TurnCancelled`; for an `AnswerAnew` `TurnNotFound`, and `TurnSuperseded` when the
-        conversation has gone on.
+        conversation has gone on. Raises `BudgetExceeded` where a turn would begin or run again.
         """
         return await self._database.tried(
             lambda is_retry: self._begin(user_id, request, key, claim, is_retry)
@@ -91,6 +93,7 @@ class TurnStore:
             if shown != "nothing":
                 await live.drop(session, run.user_id, run.turn_id)
             is_titled = await give_title(session, run, title)
+            await count(session, run.user_id, run.conversation_id, said.spent)
         self._tell_title(run, title, is_titled=is_titled)
         return answer
 
@@ -107,16 +110,19 @@ class TurnStore:
         async def work(session: AsyncSession) -> None:
             await end.fail(session, run, said, error)
             await live.drop(session, run.user_id, run.turn_id)
+            await count(session, run.user_id, run.conversation_id, said.spent)
 
         await self._database.run(run.user_id, work)
 
     async def wait(self, run: Run, said: Said, waiting: Waiting) -> WaitingAnswer:
         """Let the turn wait for answers; raises `TurnCancelled` as `finish` does."""
-        return await self._database.run(
-            run.user_id,
-            lambda session: answers.wait(session, run, said, waiting),
-            lambda session: answers.waited(session, run),
-        )
+
+        async def work(session: AsyncSession) -> WaitingAnswer:
+            answer = await answers.wait(session, run, said, waiting)
+            await count(session, run.user_id, run.conversation_id, said.spent)
+            return answer
+
+        return await self._database.run(run.user_id, work, lambda session: answers.waited(session, run))
 
     async def answer(
         self, user_id: str, turn_id: int, given: Sequence[Answer], key: Key | None, claim: Claim
@@ -154,6 +160,19 @@ class TurnStore:
         async def work(session: AsyncSession) -> None:
             await end.finish_cancelled(session, run, said)
             await live.drop(session, run.user_id, run.turn_id)
+            await count(session, run.user_id, run.conversation_id, said.spent)
+
+        await self._database.run(run.user_id, work)
+
+    async def count_lost(self, run: Run, said: Said, since: datetime) -> None:
+        """Count what a run has used whose turn is no longer its own, if that was not counted with the turn's end.
+
+        `since` is when the run began: what a user who was erased meanwhile has used is not counted.
+        """
+
+        async def work(session: AsyncSession) -> None:
+            if not await end.has_counted(session, run, said.usage):
+                await count_alone(session, run.user_id, run.conversation_id, said.spent, since)
 
         await self._database.run(run.user_id, work)
 
@@ -187,17 +206,18 @@ class TurnStore:
         run: Run,
         position: int,
         effect: Work[ToolCall],
+        spent: Sequence[Spent] = (),
         *,
         writes: bool,  # noqa: ARG002 - it makes a difference on PostgreSQL alone
     ) -> ToolCall:
-        """Carry out a call of a tool and journal it, in one transaction; raises `TurnCancelled` as `hold` does.
+        """Carry out a call of a tool, journal it and count what was spent, in one transaction.
 
-        `writes`: the effect writes to this database.
+        `writes`: the effect writes to this database. Raises `TurnCancelled` as `hold` does.
         """
 
         async def work(session: AsyncSession) -> ToolCall:
             call = await effect(session)
-            await journal.record_call(session, run, position, call)
+            await journal.record_call(session, run, position, call, spent)
             return call
 
         return await self._database.run(

@@ -7,9 +7,11 @@ order, conversation before turn, so that no two transactions wait for each other
 from collections.abc import Sequence
 from datetime import timedelta
 
+import msgspec
 from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from chatapi.agent.ports import Usage
 from chatapi.conversations.deletion import forget_messages
 from chatapi.conversations.search.index import index_message
 from chatapi.db.models import RUNNING, WAITING, Conversation, Message, Turn, now
@@ -72,7 +74,8 @@ async def begin_new(
     claim: Claim,
     alternative_of: int | None = None,
 ) -> Run:
-    """As `begin`, for a key that was not seen before."""
+    """As `begin`, for a key that was not seen before; raises `BudgetExceeded`."""
+    await claim.budgets.check(session, user_id)
     ended: Sequence[Ended] = ()
     if request.conversation_id is None:
         conversation_id = await _new_conversation(session, user_id)
@@ -204,6 +207,7 @@ async def _again(
         raise TurnSuperseded(
             "The turn of this key failed and the conversation has gone on since; send the message anew."
         ).with_turn(turn.id, turn.conversation_id)
+    await claim.budgets.check(session, turn.user_id)
     taken = await session.scalar(
         update(Turn)
         .where(
@@ -271,6 +275,7 @@ async def run_of(session: AsyncSession, turn: Turn, claim: Claim, offered: Seque
         journal=await read_journal(session, turn.user_id, turn.id),
         client_tools=offered if wait is None else wait.client_tools,
         wait=wait,
+        used=None if wait is None or turn.usage is None else msgspec.convert(turn.usage, Usage),
     )
 
 

@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import ColumnElement, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from chatapi.agent.ports import Usage
 from chatapi.conversations.deletion import forget_messages
 from chatapi.conversations.search.index import index_message
 from chatapi.db.models import RUNNING, WAITING, Conversation, Message, Turn, now
@@ -69,6 +70,16 @@ async def finished(session: AsyncSession, run: Run) -> ChatAnswer | None:
     )
     stored = None if turn is None else await answer_of(session, turn)
     return stored.answer if stored is not None and isinstance(stored.answer, ChatAnswer) else None
+
+
+async def has_counted(session: AsyncSession, run: Run, usage: Usage | None) -> bool:
+    """Whether the end of this run is stored, and so what it used."""
+    stored = await session.scalar(
+        select(Turn.usage).where(
+            Turn.id == run.turn_id, Turn.user_id == run.user_id, Turn.run_id == run.run_id
+        )
+    )
+    return usage is not None and stored == msgspec.to_builtins(usage)
 
 
 async def fail_runs(session: AsyncSession, run_ids: Sequence[str]) -> set[str]:

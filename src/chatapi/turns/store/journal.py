@@ -1,5 +1,7 @@
 """The journal: a call of a tool and its effect are one transaction."""
 
+from collections.abc import Sequence
+
 from msgspec import UNSET
 from sqlalchemy import insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -8,6 +10,7 @@ from chatapi.agent.ports import ToolCall
 from chatapi.db.models import ToolCallEntry, Turn, now
 from chatapi.errors.turns import TurnCancelled
 from chatapi.turns.store.rows import Run, is_ours
+from chatapi.usage.counting import Spent, count, counted_with
 
 
 async def hold(session: AsyncSession, run: Run) -> None:
@@ -19,8 +22,12 @@ async def hold(session: AsyncSession, run: Run) -> None:
         raise TurnCancelled
 
 
-async def record_call(session: AsyncSession, run: Run, position: int, call: ToolCall) -> None:
+async def record_call(
+    session: AsyncSession, run: Run, position: int, call: ToolCall, spent: Sequence[Spent] = ()
+) -> None:
     """Journal a call in the transaction of its effect; keeps the turn ours until that ends, as `hold` does.
+
+    Also counts what was spent until then, on PostgreSQL by the same statement: a process that dies later loses none of it.
 
     Raises `TurnCancelled` when the turn is no longer ours, which takes the effect back.
     """
@@ -40,13 +47,15 @@ async def record_call(session: AsyncSession, run: Run, position: int, call: Tool
         .where(is_ours(run.turn_id, run.user_id, run.run_id))
         .with_for_update(read=True)
     )
-    recorded = await session.scalar(
+    entry = (
         insert(ToolCallEntry)
         .from_select(["turn_id", *values], held, include_defaults=False)
         .returning(ToolCallEntry.turn_id)
     )
-    if recorded is None:
+    together, rest = counted_with(session, run.user_id, run.conversation_id, spent)
+    if await session.scalar(entry.add_cte(*together)) is None:
         raise TurnCancelled
+    await count(session, run.user_id, run.conversation_id, rest)
 
 
 async def settle(session: AsyncSession, run: Run, position: int, call: ToolCall) -> None:

@@ -78,6 +78,8 @@ from chatapi.turns.store.rows import (
     to_json,
 )
 from chatapi.turns.store.title import Titler, is_titled, title_values, titled
+from chatapi.usage.budgets import Budgets
+from chatapi.usage.counting import SPENT, Spent, counted_by, values_of
 
 USER_ID = bindparam("user_id", None, type_=User.id.type)
 # Sets the owner for row-level security until the statement ends, which is its own transaction. PostgreSQL evaluates a
@@ -123,13 +125,19 @@ class PostgresTurnStore(TurnStore):
         if isinstance(request, AnswerAnew) or (request.conversation_id or 0) > MAX_ID:
             return await super()._begin(user_id, request, key, claim, is_retry)
         is_first = request.conversation_id is None
+        budgets, at = claim.budgets, now()
         with measuring("history"):  # which takes most of the statement's time
             rows = await self._database.statement(
-                BEGIN_FIRST if is_first else begin_next(claim.history, keyed=key is not None),
-                begin_values(user_id, request, key, claim, now()),
+                begin_first(budgets)
+                if is_first
+                else begin_next(claim.history, budgets, keyed=key is not None),
+                begin_values(user_id, request, key, claim, at) | budgets.values(at),
             )
         if not rows:
             return await super()._begin(user_id, request, key, claim, is_retry)
+        if budgets:
+            budgets.announce(rows[0][-len(budgets) :], at)
+            rows = [row[: -len(budgets)] for row in rows]
         turn_id, conversation_id, *first = rows[0]
         return Run(
             turn_id=turn_id,
@@ -152,8 +160,8 @@ class PostgresTurnStore(TurnStore):
             return await super()._finish(run, said, shown, is_retry)
         title = self._title_for(run)
         rows = await self._database.statement(
-            FINISH if shown == "nothing" else FINISH_SHOWN,
-            finish_values(run, said, now()) | title_values(title),
+            finish_turn(was_shown=shown != "nothing", counts=bool(said.spent)),
+            finish_values(run, said, now()) | title_values(title) | values_of(said.spent),
         )
         if not rows:
             return await super()._finish(run, said, shown, is_retry)
@@ -170,13 +178,23 @@ class PostgresTurnStore(TurnStore):
         if not rows:
             raise TurnCancelled
 
-    async def call(self, run: Run, position: int, effect: Work[ToolCall], *, writes: bool) -> ToolCall:
+    async def call(
+        self,
+        run: Run,
+        position: int,
+        effect: Work[ToolCall],
+        spent: Sequence[Spent] = (),
+        *,
+        writes: bool,
+    ) -> ToolCall:
         """An effect that writes nothing here is carried out before, and its entry is one statement."""
         if writes:
-            return await super().call(run, position, effect, writes=writes)
+            return await super().call(run, position, effect, spent, writes=writes)
         call = await self._database.read(run.user_id, effect)
-        values = entry_values(run, position, call, now())
-        if not await self._database.tried(lambda _: self._database.statement(RECORD, values)):
+        values = entry_values(run, position, call, now()) | values_of(spent)
+        values["conversation_id"] = run.conversation_id
+        statement = record(counts=bool(spent))
+        if not await self._database.tried(lambda _: self._database.statement(statement, values)):
             # The turn is no longer ours, or a try whose answer was lost has written the entry.
             written = await self._database.run(
                 run.user_id, lambda session: journal.written(session, run, position)
@@ -219,8 +237,18 @@ class PostgresTurnStore(TurnStore):
         )
 
 
-def claimed_turn(conversation_id: ColumnElement[int], source: CTE | None) -> CTE:
-    """Insert the turn; returns nothing if another request was first."""
+def used_of(budgets: Budgets) -> tuple[Sequence[CTE], Sequence[ColumnElement[bool]]]:
+    """What the user has used of the budgets, as a part of a statement, and the condition that a turn may begin."""
+    if not budgets:
+        return (), ()
+    used = budgets.used(USER_ID).where(OWNER_IS_SET).cte("used")
+    return (used,), (exists(select(literal_column("1")).select_from(used).where(*budgets.left(used.c))),)
+
+
+def claimed_turn(
+    conversation_id: ColumnElement[int], source: CTE | None, *conditions: ColumnElement[bool]
+) -> CTE:
+    """Insert the turn; returns nothing if another request was first, or a condition does not hold."""
     columns = new_turn(
         user_id=USER_ID,
         conversation_id=conversation_id,
@@ -235,7 +263,7 @@ def claimed_turn(conversation_id: ColumnElement[int], source: CTE | None) -> CTE
         insert(Turn)
         .from_select(
             list(columns),
-            values.where(OWNER_IS_SET) if source is None else values.select_from(source),
+            (values.where(OWNER_IS_SET) if source is None else values.select_from(source)).where(*conditions),
             include_defaults=False,
         )
         .on_conflict_do_nothing()
@@ -311,7 +339,8 @@ def searchable_title(touched: CTE) -> CTE:
     return insert(SearchText).from_select(list(columns), row, include_defaults=False).cte("searchable_title")
 
 
-def begin_first() -> Statement:
+@cache
+def begin_first(budgets: Budgets) -> Statement:
     """Begin a turn in a new conversation, which is inserted from the turn's row: no turn, no conversation.
 
     Foreign keys are checked when the statement ends, so the order of the rows is free.
@@ -323,7 +352,8 @@ def begin_first() -> Statement:
         .cte("user")
     )
     conversation_id = func.nextval(func.pg_get_serial_sequence("conversations", "id"))
-    turn = claimed_turn(conversation_id, None)
+    used, allowed = used_of(budgets)
+    turn = claimed_turn(conversation_id, None, *allowed)
     columns = {"id": turn.c.conversation_id, "user_id": USER_ID, "created_at": NOW, "updated_at": NOW}
     conversation = (
         insert(Conversation)
@@ -332,12 +362,14 @@ def begin_first() -> Statement:
     )
     message = users_message(turn)
     return Statement(
-        select(turn.c.id, turn.c.conversation_id).add_cte(user, conversation, message, searchable(message))
+        select(turn.c.id, turn.c.conversation_id, *(c for each in used for c in each.c))
+        .select_from(turn, *used)
+        .add_cte(user, conversation, message, searchable(message))
     )
 
 
 @cache
-def begin_next(history_turns: int, *, keyed: bool) -> Statement:
+def begin_next(history_turns: int, budgets: Budgets, *, keyed: bool) -> Statement:
     """Begin a turn in an existing conversation.
 
     A statement reads what was there when it began, also when it then waited for the conversation's row. So it does
@@ -357,6 +389,7 @@ def begin_next(history_turns: int, *, keyed: bool) -> Statement:
     )
     known = exists().where(OWNER_IS_SET, Turn.user_id == USER_ID, Turn.idempotency_key == KEY)
     in_the_way = or_(running, known) if keyed else running
+    used, allowed = used_of(budgets)
     touched = (
         update(Conversation)
         .where(
@@ -365,6 +398,7 @@ def begin_next(history_turns: int, *, keyed: bool) -> Statement:
             Conversation.user_id == USER_ID,
             Conversation.updated_at == before.c.updated_at,
             ~in_the_way,
+            *allowed,
         )
         .values(updated_at=NOW, archived=false())
         .returning(Conversation.id)
@@ -374,17 +408,23 @@ def begin_next(history_turns: int, *, keyed: bool) -> Statement:
     message = users_message(turn)
     history = select_history(USER_ID, CONVERSATION_ID, turns=history_turns, before=MAX_ID).subquery("history")
     return Statement(
-        select(turn.c.id, turn.c.conversation_id, *(c for c in history.c if c.name != "id"))
-        .select_from(turn.outerjoin(history, true()))
+        select(
+            turn.c.id,
+            turn.c.conversation_id,
+            *(c for c in history.c if c.name != "id"),
+            *(c for each in used for c in each.c),
+        )
+        .select_from(turn.outerjoin(history, true()), *used)
         .order_by(history.c.id)
         .add_cte(message, searchable(message))
     )
 
 
-def finish_turn(*, was_shown: bool) -> Statement:
-    """Finish a turn, with the locks of the plain form in the same order: the conversation's, then the turn's.
+@cache
+def finish_turn(*, was_shown: bool, counts: bool) -> Statement:
+    """Finish a turn, with the locks of the plain form in the same order: the conversation's, the turn's, the day's.
 
-    `was_shown`: chunks were written for readers elsewhere, and are deleted with the end.
+    `was_shown`: chunks were written for readers elsewhere, and are deleted with the end. `counts`: models were used.
     """
     ours = (OWNER_IS_SET, is_ours(TURN_ID, USER_ID, RUN_ID))
     touched = (
@@ -441,6 +481,8 @@ def finish_turn(*, was_shown: bool) -> Statement:
             .cte("forgotten")
         )
         statement = statement.add_cte(forgotten)
+    if counts:
+        statement = statement.add_cte(*counted_by(USER_ID, CONVERSATION_ID, SPENT, source=ended))
     return Statement(statement)
 
 
@@ -449,8 +491,9 @@ def hold() -> Statement:
     return Statement(select(Turn.id).where(OWNER_IS_SET, is_ours(TURN_ID, USER_ID, RUN_ID)))
 
 
-def record() -> Statement:
-    """As `journal.record_call`, but an entry that is there already stays."""
+@cache
+def record(*, counts: bool) -> Statement:
+    """As `journal.record_call`, but an entry that is there already stays, and is not counted again."""
     columns = {
         "turn_id": Turn.id,
         "position": bindparam("position", None, type_=Integer()),
@@ -474,7 +517,10 @@ def record() -> Statement:
         .returning(ToolCallEntry.turn_id)
         .cte("entry")
     )
-    return Statement(select(entry.c.turn_id))
+    statement = select(entry.c.turn_id)
+    if counts:
+        statement = statement.add_cte(*counted_by(USER_ID, CONVERSATION_ID, SPENT, source=entry))
+    return Statement(statement)
 
 
 def watch() -> Statement:
@@ -517,9 +563,5 @@ def watch() -> Statement:
     )
 
 
-BEGIN_FIRST = begin_first()
-FINISH = finish_turn(was_shown=False)
-FINISH_SHOWN = finish_turn(was_shown=True)
 HOLD = hold()
-RECORD = record()
 WATCH = watch()

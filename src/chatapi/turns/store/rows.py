@@ -28,6 +28,8 @@ from chatapi.turns.schemas import (
     WaitingAnswer,
 )
 from chatapi.turns.ui_stream import parts_of
+from chatapi.usage.budgets import NO_BUDGETS, Budgets
+from chatapi.usage.counting import Spent
 
 turn_is_alive = exists().where(Worker.id == Turn.worker_id, Worker.lease_until > utc_now())
 ABANDONED = Interrupted("The process that ran this turn ended.").stored
@@ -42,6 +44,7 @@ class Claim(Struct, frozen=True, kw_only=True):
     worker_id: str
     model: str
     history: int
+    budgets: Budgets = NO_BUDGETS
 
 
 WaitEnd: TypeAlias = Literal["answered", "superseded", "expired", "cancelled"]
@@ -74,7 +77,7 @@ class Run(Struct, frozen=True, kw_only=True):
     """One run of a turn, by one process. `journal` has the calls of the turn's earlier runs.
 
     `wait` is there when the turn has waited for answers, and goes on with them. `ended` are the waits that ended when
-    the run began.
+    the run began. `used` is what the turn had used until it waited.
     """
 
     turn_id: int
@@ -87,6 +90,7 @@ class Run(Struct, frozen=True, kw_only=True):
     client_tools: Sequence[ClientTool] = ()
     wait: Waited | None = None
     ended: Sequence[Ended] = ()
+    used: Usage | None = None
 
 
 class Key(Struct, frozen=True, kw_only=True):
@@ -102,11 +106,15 @@ class Key(Struct, frozen=True, kw_only=True):
 
 
 class Said(Struct, frozen=True, kw_only=True):
-    """The result of a run. `finish_reason` is None for `stop`; `state` is the provider's, for a whole answer only."""
+    """The result of a run. `finish_reason` is None for `stop`; `state` is the provider's, for a whole answer only.
+
+    `spent` is what is not counted yet of `usage`.
+    """
 
     events: Sequence[TurnEvent]
     tool_calls: Sequence[ToolCall]
     usage: Usage | None = None
+    spent: Sequence[Spent] = ()
     finish_reason: FinishReason | None = None
     state: ProviderState | None = None
 

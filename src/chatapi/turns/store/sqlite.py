@@ -28,7 +28,18 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from chatapi.conversations.search.folding import TITLE
-from chatapi.db.models import RUNNING, Conversation, Message, SearchText, Turn, TurnChunk, User, now
+from chatapi.db.models import (
+    RUNNING,
+    Conversation,
+    Message,
+    SearchText,
+    Turn,
+    TurnChunk,
+    UsageConversation,
+    UsageDay,
+    User,
+    now,
+)
 from chatapi.db.paging import MAX_ID
 from chatapi.db.sqlite import Statement, Transaction
 from chatapi.turns.measures import measuring
@@ -53,6 +64,8 @@ from chatapi.turns.store.rows import (
     to_answer,
 )
 from chatapi.turns.store.title import is_titled, title_values, titled
+from chatapi.usage.budgets import Budgets
+from chatapi.usage.counting import Spent, added_to, rows_of
 
 Values: TypeAlias = Mapping[str, Any]
 
@@ -81,7 +94,12 @@ class SqliteTurnStore(TurnStore):
             return await super()._begin(user_id, request, key, claim, is_retry)
         values = begin_values(user_id, request, key, claim, moment())
         found = await self._database.at_once(
-            lambda transaction: begin(transaction, values, history_turns=claim.history), is_last=False
+            lambda transaction: (
+                begin(transaction, values, history_turns=claim.history)
+                if is_within(transaction, user_id, claim.budgets)
+                else None
+            ),
+            is_last=False,
         )
         if found is None:
             return await super()._begin(user_id, request, key, claim, is_retry)
@@ -113,7 +131,7 @@ class SqliteTurnStore(TurnStore):
         if title is not None and title.due_at is not None:
             values["title_due"] = moment(title.due_at)
         found = await self._database.at_once(
-            lambda transaction: finish(transaction, values, was_shown=shown != "nothing")
+            lambda transaction: finish(transaction, values, said.spent, was_shown=shown != "nothing")
         )
         if found is None:
             return await super()._finish(run, said, shown, is_retry)
@@ -147,7 +165,22 @@ def begin(
     return turn_id, conversation_id, history
 
 
-def finish(transaction: Transaction, values: Values, *, was_shown: bool) -> tuple[int, bool] | None:
+def is_within(transaction: Transaction, user_id: str, budgets: Budgets) -> bool:
+    """Whether a turn may begin; if so, announce what is left."""
+    if not budgets:
+        return True
+    at = now()
+    since = {name: day.isoformat() for name, day in budgets.values(at).items()}
+    (used,) = transaction.rows(select_used(budgets), {"user_id": user_id, **since})
+    if not budgets.allow(used):
+        return False
+    budgets.announce(used, at)
+    return True
+
+
+def finish(
+    transaction: Transaction, values: Values, spent: Sequence[Spent], *, was_shown: bool
+) -> tuple[int, bool] | None:
     """Finish a turn; returns the id of the answer's message, and whether the conversation was given its title.
 
     Returns None if the turn is no longer the run's.
@@ -161,6 +194,10 @@ def finish(transaction: Transaction, values: Values, *, was_shown: bool) -> tupl
         transaction.rows(DROP_CHUNKS, values)
     ((message_id,),) = transaction.rows(ANSWER, values)
     index_text(transaction, {**values, "message_id": message_id})
+    if spent:
+        for table, rows in rows_of(values["user_id"], values["conversation_id"], spent):
+            for row in rows:
+                transaction.rows(COUNT[table], {**row, "day": row["day"].isoformat()})
     return int(message_id), bool(is_titled)
 
 
@@ -173,6 +210,11 @@ def index_text(transaction: Transaction, values: Values) -> None:
 def moment(at: datetime | None = None) -> str:
     """The moment, or now, as columns of `DateTimeUTC` store it."""
     return (at or now()).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+@cache
+def select_used(budgets: Budgets) -> Statement:
+    return Statement(budgets.used(USER_ID))
 
 
 @cache
@@ -228,6 +270,17 @@ ENDED = ended_turn(
     at=NOW,
 )
 
+COUNT = {
+    table: Statement(
+        added_to(
+            table,
+            sqlite.insert(table).values(
+                {column.name: bindparam(column.name, None, type_=column.type) for column in table.__table__.c}
+            ),
+        )
+    )
+    for table in (UsageDay, UsageConversation)
+}
 KNOWN = Statement(select(Turn.id).where(Turn.user_id == USER_ID, Turn.idempotency_key == KEY))
 IN_THE_WAY = Statement(
     select(Turn.id).where(

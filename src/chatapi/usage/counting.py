@@ -1,0 +1,193 @@
+"""Counts what answers of models used into the user's days: in the transaction that ends a turn, or in one by itself.
+
+Rows of a user's day are locked last in a transaction, and in one order, so that a user's turns that end at the same time
+wait for each other for no longer than a COMMIT, and never in a circle.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from typing import Any, TypeAlias
+
+import msgspec
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ColumnClause,
+    ColumnElement,
+    Date,
+    FromClause,
+    Select,
+    Text,
+    bindparam,
+    cast,
+    column,
+    func,
+    literal,
+    select,
+    true,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.expression import CTE
+
+from chatapi.agent.ports import Usage
+from chatapi.db.models import UsageConversation, UsageDay, User
+
+Upsert: TypeAlias = postgresql.Insert | sqlite.Insert
+Table: TypeAlias = type[UsageDay] | type[UsageConversation]
+
+# No answer has as many. Counts that a server makes up must not be more than a column takes.
+MOST_TOKENS = 10**8
+COUNTED = ("turns", "input_tokens", "cached_input_tokens", "output_tokens", "cost_picodollars", "unpriced")
+COLUMNS: Sequence[ColumnClause[Any]] = [
+    column("day", Date()),
+    column("model", Text()),
+    *(column(name, BigInteger()) for name in COUNTED),
+]
+
+
+class Spent(Usage, frozen=True, kw_only=True):
+    """What one answer used, with its cost in picodollars, if it has a price. `turns` is 1 for the first of a turn, so one that is run again counts again."""
+
+    day: date
+    model: str
+    cost_picodollars: int | None
+    turns: int = 0
+
+
+class Spending:
+    """What a turn has used: `before` until it waited for answers, and since then in this run."""
+
+    def __init__(self, before: Usage | None = None) -> None:
+        self._before = before
+        self._all: list[Spent] = []
+        self._counted = 0
+
+    def add(self, usage: Usage) -> None:
+        """Add an answer, if it was metered: `MeasuredAgent` makes `Spent` of all."""
+        if isinstance(usage, Spent):
+            self._all.append(usage)
+
+    @property
+    def usage(self) -> Usage | None:
+        """All tokens; None if no server has counted any."""
+        told = [*self._all, *([] if self._before is None else [self._before])]
+        if not any(used.input_tokens or used.output_tokens for used in told):
+            return None
+        return Usage(
+            input_tokens=sum(used.input_tokens for used in told),
+            output_tokens=sum(used.output_tokens for used in told),
+            cached_input_tokens=sum(used.cached_input_tokens for used in told),
+        )
+
+    @property
+    def uncounted(self) -> Sequence[Spent]:
+        return self._all[self._counted :]
+
+    def counted(self, spent: Sequence[Spent]) -> None:
+        """These, the oldest that were not, are counted."""
+        self._counted += len(spent)
+
+
+def summed(spent: Iterable[Spent], key: str | None = None) -> list[dict[str, Any]]:
+    """Rows of the columns of `COUNTED`, one for each day (and `key`), in the order in which all transactions lock them."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for each in spent:
+        keys = {"day": each.day} if key is None else {"day": each.day, key: getattr(each, key)}
+        row = rows.setdefault(tuple(keys.values()), keys | dict.fromkeys(COUNTED, 0))
+        for name in COUNTED[:4]:
+            row[name] += getattr(each, name)
+        row["cost_picodollars"] += each.cost_picodollars or 0
+        row["unpriced"] += each.cost_picodollars is None
+    return [rows[place] for place in sorted(rows)]
+
+
+async def count(session: AsyncSession, user_id: str, conversation_id: int, spent: Sequence[Spent]) -> None:
+    """Count answers in a transaction that is under way, as the last thing in it."""
+    if not spent:
+        return
+    together, rest = counted_with(session, user_id, conversation_id, spent)
+    if together:
+        await session.execute(select(literal(1)).add_cte(*together))
+    for table, rows in rows_of(user_id, conversation_id, rest) if rest else ():
+        await session.execute(added_to(table, sqlite.insert(table).values(rows)))
+
+
+def counted_with(
+    session: AsyncSession, user_id: str, conversation_id: int, spent: Sequence[Spent]
+) -> tuple[Sequence[CTE], Sequence[Spent]]:
+    """Parts of a statement that count answers with it, and those that have to be counted by themselves (on SQLite, all)."""
+    if not spent or session.get_bind().dialect.name != "postgresql":
+        return (), spent
+    return counted_by(user_id, conversation_id, literal(values_of(spent)["spent"], Text())), ()
+
+
+async def count_alone(
+    session: AsyncSession, user_id: str, conversation_id: int, spent: Sequence[Spent], since: datetime
+) -> None:
+    """As `count`, for answers outside a turn's own transactions; not for a user who was erased since that moment."""
+    user = select(User.id).where(User.id == user_id, User.created_at <= since)
+    if spent and await session.scalar(user.with_for_update(read=True, key_share=True)) is not None:
+        await count(session, user_id, conversation_id, spent)
+
+
+def rows_of(
+    user_id: Any, conversation_id: Any, spent: Sequence[Spent]
+) -> Sequence[tuple[Table, list[dict[str, Any]]]]:
+    """The rows to add, by table."""
+    return (
+        (UsageDay, [row | {"user_id": user_id} for row in summed(spent, "model")]),
+        (
+            UsageConversation,
+            [row | {"user_id": user_id, "conversation_id": conversation_id} for row in summed(spent)],
+        ),
+    )
+
+
+def values_of(spent: Sequence[Spent]) -> dict[str, str]:
+    """The value of `SPENT`."""
+    return {"spent": msgspec.json.encode(summed(spent, "model")).decode()}
+
+
+# JSON and not arrays, whose types asyncpg would look up on each connection.
+SPENT = bindparam("spent", None, type_=Text())
+
+
+def counted_by(
+    user_id: Any, conversation_id: Any, spent: ColumnElement[str], source: CTE | None = None
+) -> tuple[CTE, CTE]:
+    """The inserts into the two tables, on PostgreSQL; with a source, only if that has a row."""
+    rows = func.json_to_recordset(cast(spent, JSON()))
+    used = rows.table_valued(*COLUMNS).render_derived("used", with_types=True)
+    found: FromClause = used if source is None else used.join(source, true())
+    owner = bound(user_id, Text())
+    of_day = select(owner, used.c.day, used.c.model, *(used.c[name] for name in COUNTED))
+    of_conversation = select(
+        owner, used.c.day, bound(conversation_id, BigInteger()), *(func.sum(used.c[name]) for name in COUNTED)
+    )
+    return (
+        inserted(UsageDay, "model", of_day.select_from(found)),
+        inserted(
+            UsageConversation, "conversation_id", of_conversation.select_from(found).group_by(used.c.day)
+        ),
+    )
+
+
+def bound(value: Any, type_: Any) -> ColumnElement[Any]:
+    return value if isinstance(value, ColumnElement) else literal(value, type_)
+
+
+def inserted(table: Table, key: str, rows: Select[Any]) -> CTE:
+    insert = postgresql.insert(table).from_select(
+        ["user_id", "day", key, *COUNTED], rows, include_defaults=False
+    )
+    return added_to(table, insert).cte(f"counted_{table.__tablename__}")
+
+
+def added_to(table: Table, insert: Upsert) -> Upsert:
+    """The insert, which adds to a row that is there."""
+    columns = table.__table__.c
+    return insert.on_conflict_do_update(
+        index_elements=[column.name for column in table.__table__.primary_key],
+        set_={name: columns[name] + insert.excluded[name] for name in COUNTED},
+    )
