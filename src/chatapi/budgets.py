@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -63,11 +64,15 @@ decode_price = msgspec.json.Decoder(Price | str).decode
 
 
 def window_of(span: Span, at: datetime) -> tuple[date, datetime]:
-    """The first day of the window that `at` is in, and the moment when the next one begins."""
-    day = at.date()
+    """The first day of the window that a moment in UTC is in, and the moment when the next one begins."""
+    return window_of_day(span, at.date())
+
+
+@lru_cache(maxsize=8)
+def window_of_day(span: Span, day: date) -> tuple[date, datetime]:
     first = day if span == "day" else day.replace(day=1)
     next_ = day + timedelta(days=1) if span == "day" else (first + timedelta(days=31)).replace(day=1)
-    return first, datetime.combine(next_, time(), at.tzinfo)
+    return first, datetime.combine(next_, time(), UTC)
 
 
 def parse_budgets(kind: Kind, value: str | None) -> Sequence[Budget]:

@@ -81,15 +81,13 @@ class Limiter:
             await self._shared.close()
 
 
-def announce(policy: str, quota: int, unit: str, remaining: int, window: int, seconds: int) -> None:
-    """Add a policy of another kind to the headers of the request under way; a policy is announced only once."""
+def announce(first: str, policies: str, left: str) -> None:
+    """Put policies of another kind behind those of the request's headers; again, from `first` on, in their place."""
     if (request := current_request.get()) is None:
         return
-    announced = (f'"{policy}";q={quota};qu="{unit}";w={window}', f'"{policy}";r={remaining};t={seconds}')
-    for name, item in zip(HEADERS, announced, strict=True):
-        before = [each for each in request.headers.get(name, "").split(", ") if each]
-        others = [each for each in before if not each.startswith(f'"{policy}"')]
-        request.headers[name] = ", ".join([*others, item])
+    for name, items in zip(HEADERS, (policies, left), strict=True):
+        before = request.headers.get(name, "").partition(f'"{first}"')[0].rstrip(", ")
+        request.headers[name] = f"{before}, {items}" if before else items
 
 
 def rate_limit_headers(kind: Kind, limit: RateLimitItem, remaining: int, seconds: int) -> dict[str, str]:

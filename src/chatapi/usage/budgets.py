@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, ColumnElement, Date, Select, bindparam, case, cast, func, literal, select
@@ -28,6 +28,11 @@ class Budgets:
         self._budgets = budgets
         self._metrics = metrics
         self._spans: Sequence[Span] = sorted({budget.span for budget in budgets})
+        self._units = [
+            (budget, budget.policy, 1 if budget.kind == "tokens" else PICODOLLARS // MICRODOLLARS)
+            for budget in budgets
+        ]
+        self._told: tuple[date, str] | None = None
 
     def __len__(self) -> int:
         return len(self._budgets)
@@ -67,19 +72,25 @@ class Budgets:
 
     def announce(self, used: Sequence[int], at: datetime) -> None:
         """Tell in the response's headers how much is left, as policies beside the rate limit's."""
-        for budget, amount in zip(self._budgets, used, strict=True):
-            first, end = window_of(budget.span, at)
-            unit, divisor = (
-                ("tokens", 1) if budget.kind == "tokens" else ("microdollars", PICODOLLARS // MICRODOLLARS)
-            )
-            announce(
-                budget.policy,
-                budget.amount // divisor,
-                unit,
-                remaining=max(0, budget.amount - amount) // divisor,
-                window=(end.date() - first).days * 86_400,
-                seconds=seconds_until(end, at),
-            )
+        seconds = {span: seconds_until(window_of(span, at)[1], at) for span in self._spans}
+        left = ", ".join(
+            f'"{policy}";r={max(0, budget.amount - amount) // unit};t={seconds[budget.span]}'
+            for (budget, policy, unit), amount in zip(self._units, used, strict=True)
+        )
+        announce(self._units[0][1], self._policies(at.date()), left)
+
+    def _policies(self, day: date) -> str:
+        """The value of `RateLimit-Policy`, which is the same all day."""
+        if self._told is None or self._told[0] != day:
+            at = datetime.combine(day, time(), UTC)
+            items = []
+            for budget, policy, unit in self._units:
+                first, end = window_of(budget.span, at)
+                name = "tokens" if budget.kind == "tokens" else "microdollars"
+                seconds = (end.date() - first).days * 86_400
+                items.append(f'"{policy}";q={budget.amount // unit};qu="{name}";w={seconds}')
+            self._told = day, ", ".join(items)
+        return self._told[1]
 
     async def check(self, session: AsyncSession, user_id: str) -> None:
         """Announce what is left; raises `BudgetExceeded` if that is nothing."""
