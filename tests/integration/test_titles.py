@@ -166,6 +166,9 @@ class TestTitleOfAModel:
             assert (await found(client, "about"), await found(client, "about say")) == ([first], [])
             samples = await scrape(url)
             assert samples.get("tokens_total", model="titler", kind="input") == 7
+            used = (await client.get(client.mine("/usage"), params={"by": "model"})).json()["items"]
+            titler = {item["model"]: item for item in used}["titler"]
+            assert (titler["turns"], titler["input_tokens"], titler["output_tokens"]) == (0, 7, 3)
             assert len(agent.asked) == 1
             assert agent.asked[0] == "User: say Rome\n\nAssistant: Rome"
 
