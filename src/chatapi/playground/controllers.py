@@ -8,7 +8,7 @@ from litestar.params import FromPath
 from litestar.types import ControllerRouterHandler
 from msgspec import Struct
 
-from chatapi.auth.tokens import TokenVerifier
+from chatapi.auth.tokens import LOCAL_USER, TokenVerifier
 from chatapi.conversations.schemas import ConversationChanges
 from chatapi.errors.requests import NotFound
 from chatapi.playground.built import assets, page
@@ -16,7 +16,6 @@ from chatapi.playground.sign_in import came_directly
 from chatapi.settings import Settings
 from chatapi.turns.schemas import MessageRequest
 
-USER = "local"  # who somebody is that the page signs in by itself; `chatapi chat` takes the same
 TOKEN_LASTS = timedelta(hours=1)
 A_YEAR = 31_536_000
 # Scripts and styles only from our own files, nothing in the page's text; pictures are files that the page has fetched.
@@ -72,7 +71,7 @@ def playground_routes(settings: Settings, verifier: TokenVerifier) -> list[Contr
         """Signs in by itself with the embedded default, and nowhere else."""
         signs_in = settings.embedded and came_directly(request)
         return Opening(
-            token=verifier.mint(USER, TOKEN_LASTS) if signs_in else None,
+            token=verifier.mint(LOCAL_USER, TOKEN_LASTS) if signs_in else None,
             expires_at=datetime.now(UTC) + TOKEN_LASTS if signs_in else None,
             issuer=next(iter(settings.issuer_addresses), None),
             features=features_of({route.path_format for route in request.app.routes}),
