@@ -56,7 +56,11 @@ def relinked(document: Path, page: Path, known: dict[Path, Path], stage: Path) -
 
 
 def along(file: Path, stage: Path) -> Path:
-    """A file that is no page goes along under its own name, as text: a browser shows it."""
+    """A file that is no page goes along under its own name: a picture as it is, another as text, which a browser shows."""
+    if file.suffix == ".png":
+        stage.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, stage / file.name)
+        return Path(file.name)
     path = Path("files") / f"{file.relative_to(REPOSITORY)}.txt"
     put(stage / path, file.read_text())
     return path

@@ -109,6 +109,7 @@ async def test_the_first_minute_of_a_newcomer(chromium: Browser, directory: Path
         await say(page, "I finished the second one")
         await expect(answers(page).last).to_contain_text('Completed "bread".')
         await expect(tasks.get_by_text("Done (1)")).to_be_visible()
+        await shot(page, "playground")  # the README's picture
         await answers(page).last.get_by_text("complete task").click()
         await expect(answers(page).last.get_by_text('"title": "bread"')).to_be_visible()
         await tasks.get_by_label("Add a task").fill("Water the plants")
