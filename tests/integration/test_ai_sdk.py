@@ -700,6 +700,33 @@ async def test_the_component_does_what_its_buttons_say(
         assert len((await alice.get(alice.mine("/tasks"))).json()["items"]) == 1
 
 
+async def test_assistant_ui_works_with_the_transport(tmp_path: Path) -> None:
+    settings = settings_for(f"sqlite:///{tmp_path}/chatapi.db", cors_origins="http://localhost")
+    await asyncio.to_thread(ai_sdk.files_of_page, tmp_path)
+    (tmp_path / "assistant.mjs").write_text((ai_sdk.PROJECT / "assistant.mjs").read_text())
+    name = f"alice-{uuid4().hex}"
+    async with serve(settings) as url, Client(url, name) as alice:
+        page = json.dumps({"url": url, "user": name, "token": token_for(name)})
+        process = await ai_sdk.node(
+            tmp_path, "assistant.mjs", page, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        printed, _ = await process.communicate()
+        assert process.returncode == 0, printed.decode()
+        steps = json.loads(printed.splitlines()[-1])
+        assert steps["sent"][0] == ADD
+        assert '"title":"milk"' in steps["sent"][1]
+        assert steps["second"][2:] == steps["anew"][2:] == ["say Hello.", "Hello."]
+        assert steps["edited"][2:] == ["say Goodbye.", "Goodbye."]
+        assert steps["stopped"][:4] == steps["edited"]
+        (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
+        assert conversation["title"] == ADD
+        stored = await alice.messages(conversation["id"], alternatives=True)
+        assert [message["content"] for message in stored if message["role"] == "user"] == [
+            *(ADD, "say Hello.", "say Hello.", "say Goodbye.", f"say Once\ngate {name}"),
+        ]
+        assert stored[-1]["status"] == "cancelled"
+
+
 def page_with(directory: Path, node: str, sdk: str) -> Path:
     """A folder with the page's files, from which its packages are found."""
     ai_sdk.files_of_page(directory)
