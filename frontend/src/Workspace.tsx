@@ -143,7 +143,7 @@ function OpenConversation({ session, conversationId, ...rest }: ConversationProp
         userId: session.userId,
         token: session.token,
         conversationId,
-        clientTools: session.features.has("client-tools") ? OWN_TOOLS : [],
+        clientTools: OWN_TOOLS,
       }),
     [session],
   );

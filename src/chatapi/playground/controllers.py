@@ -31,7 +31,6 @@ FEATURES_BY_PATH = {
 }
 FEATURES_BY_MEMBER = {
     "organise": (ConversationChanges, "pinned"),
-    "client-tools": (MessageRequest, "client_tools"),
     "busy": (MessageRequest, "when_busy"),
 }
 
