@@ -59,7 +59,7 @@ class Watch:
         page.on("pageerror", lambda error: self.troubles.append(str(error)))
 
     def _asked(self, request: Request) -> None:
-        if not request.url.startswith(("blob:", "data:")):
+        if not request.url.startswith(("about:", "blob:", "data:")):
             self.hosts.add(urlsplit(request.url).netloc)
 
     def _said(self, message: ConsoleMessage) -> None:
