@@ -36,8 +36,9 @@ FEATURES_BY_MEMBER = {
 
 
 class Opening(Struct, frozen=True, kw_only=True):
-    """What a page learns that is opened: a token if it is signed in by itself, or who issues tokens."""
+    """What a page learns that is opened: a token and its user if it is signed in by itself, or who issues tokens."""
 
+    user_id: str | None
     token: str | None
     expires_at: datetime | None
     issuer: str | None
@@ -70,6 +71,7 @@ def playground_routes(settings: Settings, verifier: TokenVerifier) -> list[Contr
         """Signs in by itself with the embedded default, and nowhere else."""
         signs_in = settings.embedded and came_directly(request)
         return Opening(
+            user_id=LOCAL_USER if signs_in else None,
             token=verifier.mint(LOCAL_USER, TOKEN_LASTS) if signs_in else None,
             expires_at=datetime.now(UTC) + TOKEN_LASTS if signs_in else None,
             issuer=next(iter(settings.issuer_addresses), None),
