@@ -16,6 +16,8 @@ interface Open {
   conversationId: number | undefined;
 }
 
+const TITLE_LOOKS = [1_000, 4_000, 10_000]; // milliseconds after a conversation without a title is seen
+
 function opened(conversationId: number | undefined): Open {
   return { key: conversationId === undefined ? `new ${Math.random()}` : String(conversationId), conversationId };
 }
@@ -70,6 +72,15 @@ export function Workspace({ session, onLeave }: { session: Session; onLeave: () 
   }
 
   const current = list.items?.find((each) => each.id === open.conversationId);
+  const untitled = current?.title === null;
+
+  /** A title is made beside the answer, and may come later. */
+  useEffect(() => {
+    if (!untitled) return;
+    const timers = TITLE_LOOKS.map((wait) => setTimeout(changed, wait));
+    return () => timers.forEach(clearTimeout);
+  }, [untitled, changed]);
+
   const title = current ? nameOf(current) : open.conversationId === undefined ? "New conversation" : "Conversation";
   useEffect(() => {
     document.title = current ? `${nameOf(current)} · chatapi` : "chatapi";

@@ -254,6 +254,7 @@ class TestApproval:
     async def test_is_not_needed_for_what_the_page_does_itself(self, page: Page, alice: Client) -> None:
         await say(page, "ask browser_time_zone {}\nwait\nsay Thanks.")
         await expect(answers(page)).to_contain_text("browser_time_zone: done. Thanks.")
+        await expect(page.get_by_role("button", name="Send")).to_be_visible()
         stored = await alice.messages(int(page.url.partition("#")[2]))
         assert stored[1]["tool_calls"][0]["result"]["time_zone"]
 
@@ -342,6 +343,42 @@ class TestConversations:
         await page.goto("about:blank")
         while (await alice.get(alice.mine("/conversations"))).json()["items"]:
             pass  # the request outlives the page, which cannot tell when it has arrived
+
+    async def test_are_found_pinned_and_put_away(self, page: Page, alice: Client) -> None:
+        for said in ("say The Äpfel are ripe.", "say Pears.", "say Plums."):
+            await alice.said(said)
+        await page.reload()
+        links = page.get_by_role("navigation").get_by_role("link")
+        await expect(links).to_have_count(3)
+        await page.get_by_label("Search conversations").fill("apfel ri")
+        await expect(links.first.locator("mark").first).to_have_text("Äpfel")
+        await links.first.click()
+        await expect(answers(page)).to_contain_text("The Äpfel are ripe.")
+        await page.get_by_label("Search conversations").fill("")
+        for choice in ("Pin", "Archive"):
+            await links.last.hover()
+            await page.get_by_role("button", name="More for").last.click()
+            await page.get_by_role("menuitem", name=choice, exact=True).click()
+            if choice == "Pin":
+                await expect(page.get_by_role("heading", name="Pinned")).to_be_visible()
+        await expect(links).to_have_count(2)
+        await page.get_by_role("button", name="Archived").click()
+        await expect(links).to_have_count(1)
+        stored = (await alice.get(alice.mine("/conversations"), params={"archived": "any"})).json()["items"]
+        assert sorted((each["pinned"], each["archived"]) for each in stored) == [
+            *((False, False), (False, True), (True, False)),
+        ]
+
+    async def test_have_answers_that_are_rated(self, page: Page, alice: Client) -> None:
+        await say(page, "say Hello.")
+        await page.get_by_role("button", name="Good answer").click()
+        await expect(page.get_by_role("button", name="Good answer", pressed=True)).to_be_visible()
+        await page.reload()
+        await page.get_by_role("button", name="Bad answer").click()
+        await page.reload()
+        await expect(page.get_by_role("button", name="Bad answer", pressed=True)).to_be_visible()
+        await page.get_by_role("button", name="Bad answer").click()
+        await expect(page.get_by_role("button", name="Bad answer", pressed=False)).to_be_visible()
 
 
 class TestEverybody:

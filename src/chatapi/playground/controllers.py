@@ -9,7 +9,6 @@ from litestar.types import ControllerRouterHandler
 from msgspec import Struct
 
 from chatapi.auth.tokens import LOCAL_USER, TokenVerifier
-from chatapi.conversations.schemas import ConversationChanges
 from chatapi.errors.requests import NotFound
 from chatapi.playground.built import assets, page
 from chatapi.playground.sign_in import came_directly
@@ -26,11 +25,8 @@ POLICY = (
 # What the page offers only where the service has a route or a member for it.
 FEATURES_BY_PATH = {
     "files": "/api/{user_id}/files",
-    "search": "/api/{user_id}/search",
-    "feedback": "/api/{user_id}/messages/{message_id}/feedback",
 }
 FEATURES_BY_MEMBER = {
-    "organise": (ConversationChanges, "pinned"),
     "busy": (MessageRequest, "when_busy"),
 }
 
