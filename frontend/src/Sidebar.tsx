@@ -5,6 +5,7 @@ import { type Conversation, nameOf, type useConversations } from "./conversation
 import { Archive, Cross, Dots, Moon, Out, Pencil, Pin, Plus, Search, Sun, Trash } from "./icons.tsx";
 import { type Choice, IconButton, Menu, useSession } from "./parts.tsx";
 import { type Theme, useTheme } from "./theme.ts";
+import { Used } from "./Used.tsx";
 
 interface Props {
   list: ReturnType<typeof useConversations>;
@@ -82,7 +83,7 @@ export function Sidebar({ list, open, archived, onArchived, onOpen, onDelete, on
       </div>
       <footer>
         <button type="button" className="quiet" aria-pressed={archived} onClick={() => onArchived(!archived)}><Archive />Archived</button>
-        <span className="user" title={session.userId}>{session.demo ? "Demo" : session.userId}</span>
+        <Used />
         <IconButton label={theme === "dark" ? "Light" : "Dark"} onClick={() => setTheme(NEXT[theme])}>{theme === "dark" ? <Sun /> : <Moon />}</IconButton>
         {session.canSignOut && <IconButton label="Sign out" onClick={onLeave}><Out /></IconButton>}
       </footer>

@@ -66,6 +66,11 @@ export function Workspace({ session, onLeave }: { session: Session; onLeave: () 
   const changed = useCallback(() => void read().catch(() => {}), [read]);
   const toolUsed = useCallback(() => setChanges((count) => count + 1), []);
 
+  function showChat() {
+    setListShown(false);
+    setTasksShown(false);
+  }
+
   function remove(conversation: Conversation) {
     list.remove(conversation);
     if (conversation.id === open.conversationId) go(undefined);
@@ -121,6 +126,7 @@ export function Workspace({ session, onLeave }: { session: Session; onLeave: () 
             onSignedOut={onLeave}
           />
         </main>
+        {narrow && (listShown || tasksShown) && <div className="scrim" onClick={showChat} />}
         {tasksShown && <TaskList changes={changes} onClose={() => setTasksShown(false)} />}
         <div className="toast" role="status">
           {list.deleted && (

@@ -135,7 +135,7 @@ class TestSignIn:
             await page.get_by_role("button", name="Sign in").click()
             await expect(field(page)).to_be_visible()
             await page.reload()
-            await expect(page.get_by_text("carol")).to_be_visible()
+            await expect(page.get_by_role("button", name="carol")).to_be_visible()
             await page.get_by_role("button", name="Sign out").click()
             await expect(page.get_by_label("Token", exact=True)).to_be_visible()
 
@@ -369,6 +369,12 @@ class TestConversations:
             *((False, False), (False, True), (True, False)),
         ]
 
+    async def test_add_up_to_what_is_told(self, page: Page, user: str) -> None:
+        await say(page, "say Hello.")
+        await expect(answers(page).get_by_text("0 in · 1 out")).to_be_visible()
+        await page.get_by_role("button", name=user).click()
+        await expect(page.get_by_text("0 tokens read, 1 written")).to_be_visible()
+
     async def test_have_answers_that_are_rated(self, page: Page, alice: Client) -> None:
         await say(page, "say Hello.")
         await page.get_by_role("button", name="Good answer").click()
@@ -394,6 +400,8 @@ class TestEverybody:
             await page.get_by_role("button", name="Show tasks").tap()
             await expect(page.get_by_role("checkbox", name="milk")).to_be_visible()
             await shot(page, "phone")
+            await page.touchscreen.tap(20, 400)
+            await expect(page.get_by_role("complementary")).to_be_hidden()
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     async def test_finds_what_is_on_it(self, chromium: Browser, url: str, user: str, scheme: str) -> None:

@@ -13,7 +13,7 @@ export interface ChatapiMetadata {
   /** The turn waits for approvals, or for results of the page's own tools. */
   waiting?: boolean;
   feedback?: { rating: "up" | "down"; comment: string | null };
-  usage?: { input_tokens?: number; output_tokens?: number; cached_input_tokens?: number; cost?: number | null };
+  usage?: { input_tokens?: number; output_tokens?: number; cached_input_tokens?: number };
 }
 
 export type ChatapiMessage = UIMessage<ChatapiMetadata>;
