@@ -37,6 +37,7 @@ def pages() -> dict[Path, Path]:
 
 def gather(stage: Path) -> None:
     shutil.rmtree(stage, ignore_errors=True)
+    stage.mkdir(parents=True)
     known = pages()
     for document, page in known.items():
         put(stage / page, relinked(document, page, known, stage))
@@ -56,7 +57,10 @@ def relinked(document: Path, page: Path, known: dict[Path, Path], stage: Path) -
 
 
 def along(file: Path, stage: Path) -> Path:
-    """A file that is no page goes along under its own name, as text: a browser shows it."""
+    """A file that is no page goes along under its own name: a picture as it is, another as text, which a browser shows."""
+    if file.suffix == ".png":
+        shutil.copy(file, stage / file.name)
+        return Path(file.name)
     path = Path("files") / f"{file.relative_to(REPOSITORY)}.txt"
     put(stage / path, file.read_text())
     return path

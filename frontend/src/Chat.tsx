@@ -56,14 +56,16 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
       onError: restore,
       onFinish: ({ message, isAbort, isError }) => {
         if (isError) return;
-        setSaid(isAbort ? "The answer was stopped." : textOf(message));
+        setSaid(isAbort ? "The answer was stopped." : message.metadata?.waiting ? "Your approval is asked for." : textOf(message));
         onChanged();
+        void lookAtEarlierQuestions();
         void lookForAlternatives();
       },
     });
   const busy = status === "submitted" || status === "streaming";
   const last = messages.at(-1);
   const conversationId = last?.metadata?.conversation_id;
+  const waits = last?.metadata?.waiting === true;
   const lost = error !== undefined && transport.lost(error);
 
   useEffect(() => {
@@ -81,6 +83,13 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
     setAlternatives(await alternativesOf(session, transport.conversationId).catch(() => []));
   }, [session, transport]);
   useEffect(() => void lookForAlternatives(), [lookForAlternatives]);
+
+  /** A new message takes the place of what an earlier turn has asked for: show how that has ended. */
+  async function lookAtEarlierQuestions() {
+    if (!messages.slice(0, -1).some((message) => message.parts.some(asks))) return;
+    const read = await transport.history().catch(() => undefined);
+    if (read) setMessages(read);
+  }
 
   /** What was refused has changed nothing: show the messages as they were, and give back what was written. */
   async function restore(failure: Error) {
@@ -151,9 +160,9 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
               live={busy && message === last}
               ended={messages[index + 1]?.role !== "assistant" ? message.metadata?.status : undefined}
               alternatives={message === last && !busy ? alternatives : NONE}
-              onEdit={!busy && message.id === lastQuestion ? () => setEditing(true) : undefined}
+              onEdit={!busy && !waits && message.id === lastQuestion ? () => setEditing(true) : undefined}
               editing={editing && message.id === lastQuestion ? { save: edit, leave: () => setEditing(false) } : undefined}
-              onAgain={!busy && message === last && message.role === "assistant" ? anotherAnswer : undefined}
+              onAgain={!busy && !waits && message === last && message.role === "assistant" ? anotherAnswer : undefined}
               onApproval={(id, approved, reason) =>
                 void addToolApprovalResponse(reason === undefined ? { id, approved } : { id, approved, reason })
               }
@@ -182,13 +191,17 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
         onDraft={setDraft}
         onSend={send}
         onStop={() => void transport.cancel().catch(() => {})}
-        onEditLast={lastQuestion !== undefined && !busy ? () => setEditing(true) : undefined}
+        onEditLast={lastQuestion !== undefined && !busy && !waits ? () => setEditing(true) : undefined}
       />
     </div>
   );
 }
 
 const NONE: Alternative[] = [];
+
+function asks(part: ChatapiMessage["parts"][number]): boolean {
+  return part.type === "dynamic-tool" && part.state === "approval-requested";
+}
 
 function runs(messages: ChatapiMessage[]): boolean {
   return messages.at(-1)?.metadata?.status === "running";

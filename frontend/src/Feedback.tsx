@@ -6,10 +6,9 @@ import { IconButton, useSession } from "./parts.tsx";
 type Rating = "up" | "down";
 
 /** A thumb up or down; pressed again, it is taken back. */
-export function Feedback({ messageId }: { messageId: number }) {
+export function Feedback({ messageId, given }: { messageId: number; given: Rating | undefined }) {
   const session = useSession();
-  const [rating, setRating] = useState<Rating>();
-  if (!session.features.has("feedback")) return null;
+  const [rating, setRating] = useState(given);
 
   async function rate(pressed: Rating) {
     const next = pressed === rating ? undefined : pressed;

@@ -63,7 +63,9 @@ export const MessageView = memo(
             <CopyButton text={shown?.text ?? textOf(message)} />
             {onEdit && mine && <IconButton label="Edit" onClick={onEdit}><Pencil /></IconButton>}
             {onAgain && <IconButton label="Another answer" onClick={onAgain}><Again /></IconButton>}
-            {!mine && message.metadata?.message_id !== undefined && <Feedback messageId={message.metadata.message_id} />}
+            {!mine && message.metadata?.message_id !== undefined && (
+              <Feedback messageId={message.metadata.message_id} given={message.metadata.feedback?.rating} />
+            )}
             {!mine && <Usage usage={message.metadata?.usage} />}
           </footer>
         )}
@@ -142,7 +144,6 @@ function CopyButton({ text }: { text: string }) {
 
 function Usage({ usage }: { usage: ChatapiMetadata["usage"] }) {
   if (!usage) return null;
-  const { input_tokens: read = 0, output_tokens: written = 0, cost } = usage;
-  const price = cost ? ` · $${cost < 0.01 ? cost.toPrecision(2) : cost.toFixed(2)}` : "";
-  return <small className="usage" title="Tokens read and written">{`${read.toLocaleString("en")} in · ${written.toLocaleString("en")} out${price}`}</small>;
+  const { input_tokens: read = 0, output_tokens: written = 0 } = usage;
+  return <small className="usage" title="Tokens read and written">{`${read.toLocaleString("en")} in · ${written.toLocaleString("en")} out`}</small>;
 }

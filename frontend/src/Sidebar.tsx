@@ -1,9 +1,11 @@
+import type { Schemas } from "@chatapi/ai-sdk";
 import { useEffect, useId, useRef, useState } from "react";
 
 import { type Conversation, nameOf, type useConversations } from "./conversations.ts";
 import { Archive, Cross, Dots, Moon, Out, Pencil, Pin, Plus, Search, Sun, Trash } from "./icons.tsx";
 import { type Choice, IconButton, Menu, useSession } from "./parts.tsx";
 import { type Theme, useTheme } from "./theme.ts";
+import { Used } from "./Used.tsx";
 
 interface Props {
   list: ReturnType<typeof useConversations>;
@@ -21,10 +23,8 @@ export function Sidebar({ list, open, archived, onArchived, onOpen, onDelete, on
   const [query, setQuery] = useState("");
   const [renamed, setRenamed] = useState<number>();
   const [theme, setTheme] = useTheme();
-  const organises = session.features.has("organise");
-  const shown = list.items?.filter((each) => nameOf(each).toLocaleLowerCase().includes(query.trim().toLocaleLowerCase()));
-  const pinned = shown?.filter((each) => each.pinned) ?? [];
-  const others = shown?.filter((each) => !each.pinned) ?? [];
+  const pinned = list.items?.filter((each) => each.pinned) ?? [];
+  const others = list.items?.filter((each) => !each.pinned) ?? [];
 
   function row(conversation: Conversation) {
     const name = nameOf(conversation);
@@ -37,12 +37,8 @@ export function Sidebar({ list, open, archived, onArchived, onOpen, onDelete, on
     }
     const choices: Choice[] = [
       { label: "Rename", icon: <Pencil />, act: () => setRenamed(conversation.id) },
-      ...(organises
-        ? [
-            { label: conversation.pinned ? "Unpin" : "Pin", icon: <Pin />, act: () => void list.change(conversation, { pinned: !conversation.pinned }) },
-            { label: conversation.archived ? "Unarchive" : "Archive", icon: <Archive />, act: () => void list.change(conversation, { archived: !conversation.archived }) },
-          ]
-        : []),
+      { label: conversation.pinned ? "Unpin" : "Pin", icon: <Pin />, act: () => void list.change(conversation, { pinned: !conversation.pinned }) },
+      { label: conversation.archived ? "Unarchive" : "Archive", icon: <Archive />, act: () => void list.change(conversation, { archived: !conversation.archived }) },
       { label: "Delete", icon: <Trash />, act: () => onDelete(conversation), danger: true },
     ];
     return (
@@ -74,22 +70,20 @@ export function Sidebar({ list, open, archived, onArchived, onOpen, onDelete, on
         <input type="search" value={query} onChange={(event) => setQuery(event.target.value)} placeholder="Search" aria-label="Search conversations" />
       </label>
       <div className="lists">
-        {session.features.has("search") && query.trim() ? (
+        {query.trim() ? (
           <Found query={query} onOpen={onOpen} />
         ) : (
           <>
             {pinned.length > 0 && <Group name="Pinned">{pinned.map(row)}</Group>}
             {others.length > 0 && <Group name={archived ? "Archived" : pinned.length > 0 ? "Others" : undefined}>{others.map(row)}</Group>}
-            {shown?.length === 0 && <p className="hint">{query ? "Nothing found." : archived ? "Nothing is archived." : "No conversations yet."}</p>}
-            {list.more && !query && <button type="button" className="quiet" onClick={() => void list.more?.()}>Older ones</button>}
+            {list.items?.length === 0 && <p className="hint">{archived ? "Nothing is archived." : "No conversations yet."}</p>}
+            {list.more && <button type="button" className="quiet" onClick={() => void list.more?.()}>Older ones</button>}
           </>
         )}
       </div>
       <footer>
-        {organises && (
-          <button type="button" className="quiet" aria-pressed={archived} onClick={() => onArchived(!archived)}><Archive />Archived</button>
-        )}
-        <span className="user" title={session.userId}>{session.demo ? "Demo" : session.userId}</span>
+        <button type="button" className="quiet" aria-pressed={archived} onClick={() => onArchived(!archived)}><Archive />Archived</button>
+        <Used />
         <IconButton label={theme === "dark" ? "Light" : "Dark"} onClick={() => setTheme(NEXT[theme])}>{theme === "dark" ? <Sun /> : <Moon />}</IconButton>
         {session.canSignOut && <IconButton label="Sign out" onClick={onLeave}><Out /></IconButton>}
       </footer>
@@ -132,12 +126,7 @@ function Rename({ title, onDone, onLeave }: { title: string; onDone: (title: str
   );
 }
 
-interface Hit {
-  conversation_id: number;
-  title: string | null;
-  message_id: number | null;
-  snippet: string;
-}
+type Hit = Schemas["Found"];
 
 const PAUSE = 200; // milliseconds without a key before a search is made
 

@@ -16,6 +16,8 @@ interface Open {
   conversationId: number | undefined;
 }
 
+const TITLE_LOOKS = [1_000, 4_000, 10_000]; // milliseconds after a conversation without a title is seen
+
 function opened(conversationId: number | undefined): Open {
   return { key: conversationId === undefined ? `new ${Math.random()}` : String(conversationId), conversationId };
 }
@@ -64,12 +66,26 @@ export function Workspace({ session, onLeave }: { session: Session; onLeave: () 
   const changed = useCallback(() => void read().catch(() => {}), [read]);
   const toolUsed = useCallback(() => setChanges((count) => count + 1), []);
 
+  function showChat() {
+    setListShown(false);
+    setTasksShown(false);
+  }
+
   function remove(conversation: Conversation) {
     list.remove(conversation);
     if (conversation.id === open.conversationId) go(undefined);
   }
 
   const current = list.items?.find((each) => each.id === open.conversationId);
+  const untitled = current?.title === null;
+
+  /** A title is made beside the answer, and may come later. */
+  useEffect(() => {
+    if (!untitled) return;
+    const timers = TITLE_LOOKS.map((wait) => setTimeout(changed, wait));
+    return () => timers.forEach(clearTimeout);
+  }, [untitled, changed]);
+
   const title = current ? nameOf(current) : open.conversationId === undefined ? "New conversation" : "Conversation";
   useEffect(() => {
     document.title = current ? `${nameOf(current)} · chatapi` : "chatapi";
@@ -110,6 +126,7 @@ export function Workspace({ session, onLeave }: { session: Session; onLeave: () 
             onSignedOut={onLeave}
           />
         </main>
+        {narrow && (listShown || tasksShown) && <div className="scrim" onClick={showChat} />}
         {tasksShown && <TaskList changes={changes} onClose={() => setTasksShown(false)} />}
         <div className="toast" role="status">
           {list.deleted && (
@@ -143,7 +160,7 @@ function OpenConversation({ session, conversationId, ...rest }: ConversationProp
         userId: session.userId,
         token: session.token,
         conversationId,
-        clientTools: session.features.has("client-tools") ? OWN_TOOLS : [],
+        clientTools: OWN_TOOLS,
       }),
     [session],
   );

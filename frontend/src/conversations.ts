@@ -3,7 +3,7 @@ import { useCallback, useEffect, useRef, useState } from "react";
 
 import type { Session } from "./session.ts";
 
-export type Conversation = Schemas["Conversation"] & { archived?: boolean; pinned?: boolean };
+export type Conversation = Schemas["Conversation"];
 export type Changes = Partial<Pick<Conversation, "title" | "archived" | "pinned">>;
 
 interface Page {
@@ -24,7 +24,7 @@ export function useConversations(session: Session, archived: boolean) {
   const [deleted, setDeleted] = useState<Conversation>();
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
   const doomed = useRef<Conversation>(undefined);
-  const filter = session.features.has("organise") ? `&archived=${archived}` : "";
+  const filter = `&archived=${archived}`;
 
   const read = useCallback(async () => {
     const page = await session.request<Page>("GET", `/conversations?limit=30${filter}`);

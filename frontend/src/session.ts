@@ -5,6 +5,7 @@ const EARLY = 60_000; // ask for a new token so many milliseconds before the old
 
 /** What the service says to a page that is opened: a token if it signs in by itself, and what else it can do. */
 interface Opening {
+  user_id: string | null;
   token: string | null;
   expires_at: string | null;
   issuer: string | null;
@@ -20,7 +21,7 @@ export class Session {
   #ends: number;
   readonly #givenByHand: boolean;
 
-  constructor(me: Schemas["Me"], opening: Opening, token: string | undefined, givenByHand: boolean) {
+  constructor(me: Pick<Schemas["Me"], "user_id" | "demo">, opening: Opening, token: string | undefined, givenByHand: boolean) {
     this.userId = me.user_id;
     this.demo = me.demo;
     this.features = new Set(opening.features);
@@ -76,12 +77,14 @@ async function opening(): Promise<Opening> {
 /** Sign in with the token of this tab, with the service's own, or as its demo user. */
 export async function signIn(given = sessionStorage.getItem(TOKEN) ?? undefined): Promise<Session | SignedOut> {
   const opened = await opening();
-  const token = given ?? opened.token ?? undefined;
-  const headers: Record<string, string> = token === undefined ? {} : { Authorization: `Bearer ${token}` };
+  if (given === undefined && opened.user_id !== null) {
+    return new Session({ user_id: opened.user_id, demo: false }, opened, opened.token!, false);
+  }
+  const headers: Record<string, string> = given === undefined ? {} : { Authorization: `Bearer ${given}` };
   const response = await fetch("/api/me", { headers });
   if (response.ok) {
     if (given !== undefined) sessionStorage.setItem(TOKEN, given);
-    return new Session(await response.json(), opened, token, given !== undefined);
+    return new Session(await response.json(), opened, given, given !== undefined);
   }
   const error = await errorOf(response);
   if (!(error instanceof ProblemError) || error.problem.status !== 401) throw error;

@@ -26,7 +26,7 @@ with left_out():
     import uvicorn
     from litestar import Litestar
 
-    from chatapi.auth.tokens import TokenVerifier
+    from chatapi.auth.tokens import LOCAL_USER, TokenVerifier
     from chatapi.conversations.search.backfill import Backfill
     from chatapi.db.database import Database
     from chatapi.db.engine import database_config
@@ -58,7 +58,7 @@ def main(app: str = APP) -> None:
     """The console script. `app` is the path of the function that makes the app, as Litestar wants it."""
     load_dotenv(".env")
     os.environ[APP_VARIABLE] = app
-    own = [run, token, check_config, retention, index_search, usage, version]
+    own = [run, token, chat, check_config, retention, index_search, usage, version]
     try:
         if sys.argv[1:2] and sys.argv[1] in {command.name for command in own}:
             click.Group(commands=own)(prog_name="chatapi")
@@ -186,6 +186,32 @@ def token(user_id: str, expires: timedelta) -> None:
     settings = Settings.from_env()
     verifier = TokenVerifier(settings, Patience(), Metrics(__version__, settings.chatapi_build))
     click.echo(verifier.mint(user_id, expires))
+
+
+@click.command()
+@click.option(
+    "--user", default=LOCAL_USER, show_default=True, help="Who you are, where the token is made here."
+)
+@click.option(
+    "--url", help="The service to talk to. Without it one runs in this process, with your settings."
+)
+@click.option("--token", envvar="CHATAPI_TOKEN", help="Your token, if the service's secret is not here.")
+@click.option("--conversation", type=click.IntRange(1), help="The conversation to go on with.")
+@click.option("--message", help="Send this, print the answer and leave. Standard input does the same.")
+@click.option("--json", "as_json", is_flag=True, help="Print the service's whole answer to the message.")
+def chat(
+    user: str,
+    url: str | None,
+    token: str | None,
+    conversation: int | None,
+    message: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Talk to the assistant in the terminal."""
+    from chatapi.terminal.command import talk
+
+    sys.exit(talk(user, url, token, conversation, message, as_json=as_json))
 
 
 @click.group(name="database")

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from logging.config import dictConfig
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TextIO, TypeAlias
 
 import msgspec
 import stamina.instrumentation
@@ -33,8 +33,8 @@ OURS = ("chatapi", "uvicorn", "alembic")  # LOG_LEVEL is for the lines of these
 TELLING = (AppError, OSError, ImportError, AttributeError, NameError, TypeError)
 
 
-def configure_logging(level: str, log_format: LogFormat | None) -> None:
-    """Set up the process's logging: as JSON, or for reading if standard output is a terminal.
+def configure_logging(level: str, log_format: LogFormat | None, to: TextIO | None = None) -> None:
+    """Set up the process's logging: as JSON, or for reading if standard output is a terminal, to which it goes by default.
 
     Libraries log from WARNING on. At DEBUG, which is for developing, exceptions are logged with their texts.
     """
@@ -47,7 +47,7 @@ def configure_logging(level: str, log_format: LogFormat | None) -> None:
                 "as_is": {"format": "%(message)s"},
             },
             "handlers": {
-                name: {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": name}
+                name: {"class": "logging.StreamHandler", "stream": to or sys.stdout, "formatter": name}
                 for name in ("line", "as_is")
             },
             "root": {"level": "ERROR" if level == "ERROR" else "WARNING", "handlers": ["line"]},

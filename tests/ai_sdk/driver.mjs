@@ -3,18 +3,20 @@
 import { createInterface } from "node:readline";
 
 import { Chat } from "@ai-sdk/react";
-import { ChatapiTransport } from "@chatapi/ai-sdk";
+import { answersAreReady, ChatapiTransport } from "@chatapi/ai-sdk";
 import { parseJsonEventStream, readUIMessageStream, uiMessageChunkSchema } from "ai";
 
 const chats = {};
 
 class Conversation {
-  constructor({ url, user, token, conversation_id: conversationId, silence }) {
+  constructor({ url, user, token, conversation_id: conversationId, silence, client_tools: clientTools }) {
     this.errors = [];
     this.watchers = new Set();
-    this.transport = new ChatapiTransport({ url, userId: user, token: async () => token, conversationId, silence });
+    const options = { url, userId: user, token: async () => token, conversationId, silence, clientTools };
+    this.transport = new ChatapiTransport(options);
     this.chat = new Chat({
       transport: this.transport,
+      sendAutomaticallyWhen: answersAreReady,
       onError: (error) => this.errors.push({ message: error.message, problem: error.problem ?? null }),
     });
     this.chat["~registerMessagesCallback"](() => this.watchers.forEach((look) => look()));
@@ -24,6 +26,12 @@ class Conversation {
     const { messages, status } = this.chat;
     const { conversationId = null, turnId = null } = this.transport;
     return { messages, status, errors: this.errors, conversation_id: conversationId, turn_id: turnId };
+  }
+
+  /** Answers are sent by the SDK itself, which does not let anybody wait for that. */
+  async idle() {
+    do await new Promise(setImmediate);
+    while (["submitted", "streaming"].includes(this.chat.status));
   }
 
   /** When the answer says that much. */
@@ -69,8 +77,15 @@ const calls = {
   resume({ chat }) {
     chats[chat].doing = chats[chat].chat.resumeStream();
   },
+  approve({ chat, ...answer }) {
+    chats[chat].doing = chats[chat].chat.addToolApprovalResponse(answer);
+  },
+  output({ chat, ...result }) {
+    chats[chat].doing = chats[chat].chat.addToolOutput(result);
+  },
   async settled({ chat }) {
     await chats[chat].doing;
+    await chats[chat].idle();
   },
   shows: ({ chat, text }) => chats[chat].shows(text),
   stop: ({ chat }) => chats[chat].chat.stop(),

@@ -50,6 +50,11 @@ def test_is_small_and_loads_nothing_from_elsewhere() -> None:
     assert not re.search(r"<script(?![^>]* src=)|<style|style=|\son\w+=", text)
 
 
+def test_has_a_small_picture_for_the_readme() -> None:
+    assert "docs/playground.png" in (REPOSITORY / "README.md").read_text()
+    assert (REPOSITORY / "docs/playground.png").stat().st_size < 100 * 1024
+
+
 @pytest.mark.slow
 def test_built_again_is_the_same_to_the_byte(tmp_path: Path) -> None:
     if why := npm.missing("the page's build"):

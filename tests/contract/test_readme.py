@@ -103,7 +103,7 @@ class TestCommands:
         programs = [block.text for block in blocks_of(FRONTEND) if block.language in {"js", "jsx"}]
         names = [match[1] for text in programs if (match := re.match(r"// (\w+\.jsx?)\n", text))]
         assert len(names) == len(programs)
-        assert names == ["app.js", "Chat.jsx", "read.js"]
+        assert names == ["app.js", "Chat.jsx", "Assistant.jsx", "read.js"]
 
 
 def run(directory: Path, commands: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ import io
 import json
 import subprocess
 import tarfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -395,6 +395,84 @@ class TestAnsweringAnew:
         assert text_of(state["messages"][-1]) == "1"
 
 
+@pytest.fixture(scope="module")
+async def asking(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """A service whose deletions need approval."""
+    path = tmp_path_factory.mktemp("asking") / "chatapi.db"
+    async with serve(settings_for(f"sqlite:///{path}", tool_approval="destructive")) as url:
+        yield url
+
+
+@pytest.fixture
+async def bob(asking: str) -> AsyncIterator[Client]:
+    async with Client(asking, f"bob-{uuid4().hex}") as client:
+        yield client
+
+
+async def deletion(client: Client) -> str:
+    """A message whose turn adds a task and asks whether it may delete another."""
+    task = (await client.post(client.mine("/tasks"), json={"title": "bread"})).json()
+    return f'{ADD}\nask delete_task {{"task_id": {task["id"]}}}\nwait\nsay So it is.'
+
+
+class TestAnswers:
+    """A turn that waits, answered from the page: one request goes out, and no other."""
+
+    @pytest.mark.parametrize("reload", [False, True], ids=["at once", "after a reload"])
+    @pytest.mark.parametrize("approved", [True, False], ids=["yes", "no"])
+    async def test_go_on_with_the_turn(
+        self, driver: Driver, asking: str, bob: Client, *, approved: bool, reload: bool
+    ) -> None:
+        chat = await driver.open(bob.user_id, asking)
+        asked = await chat.done("send", text=await deletion(bob))
+        assert (asked["status"], asked["messages"][1]["metadata"]["waiting"]) == ("ready", True)
+        if reload:
+            chat = await driver.open(bob.user_id, asking, asked["conversation_id"])
+            assert (await chat("history"))["messages"][1:] == asked["messages"][1:]
+        _, call = tools_of(asked["messages"][1])
+        reason = {} if approved else {"reason": "I need it."}
+        state = await chat.done("approve", id=call["approval"]["id"], approved=approved, **reason)
+        assert (state["status"], state["errors"]) == ("ready", [])
+        answer = state["messages"][1]
+        assert text_of(answer).endswith("So it is.")
+        assert tools_of(answer)[1]["state"] == ("output-available" if approved else "output-denied")
+        assert (answer["metadata"]["waiting"], state["turn_id"]) == (False, asked["turn_id"])
+        stored = await bob.messages(asked["conversation_id"], format="ui")
+        assert stored[1] == answer
+        assert len((await bob.get(bob.mine("/tasks"))).json()["items"]) == (1 if approved else 2)
+
+    async def test_of_the_pages_own_tools_are_what_it_made_of_them(
+        self, driver: Driver, asking: str, bob: Client
+    ) -> None:
+        clock = {"name": "time_zone", "description": "", "parameters": {"type": "object"}}
+        chat = await driver.open(bob.user_id, asking, client_tools=[clock])
+        asked = await chat.done("send", text=f"{ADD}\nask time_zone {{}}\nwait\nsay Thanks.")
+        call = tools_of(asked["messages"][1])[1]
+        state = await chat.done(
+            "output", tool="time_zone", toolCallId=call["toolCallId"], output={"zone": "UTC"}
+        )
+        assert (state["status"], state["errors"]) == ("ready", [])
+        assert text_of(state["messages"][1]).endswith("Thanks.")
+        (_, stored) = await bob.messages(asked["conversation_id"])
+        assert [each["result"] for each in stored["tool_calls"]][1:] == [{"zone": "UTC"}]
+        again = await chat.done("regenerate")
+        assert again["messages"][1]["metadata"]["waiting"] is True
+
+    async def test_that_come_too_late_are_an_error_and_are_not_sent_for_ever(
+        self, driver: Driver, asking: str, bob: Client
+    ) -> None:
+        chat = await driver.open(bob.user_id, asking)
+        asked = await chat.done("send", text=await deletion(bob))
+        await bob.post(bob.mine(f"/turns/{asked['turn_id']}/cancel"))
+        call = tools_of(asked["messages"][1])[1]
+        state = await chat.done("approve", id=call["approval"]["id"], approved=True)
+        assert [kind(error) for error in state["errors"]] == ["not-waiting"]
+        messages = (await chat("history"))["messages"]
+        assert tools_of(messages[1])[1]["state"] == "output-denied"
+        state = await chat.done("send", text="say Next.")
+        assert text_of(state["messages"][-1]) == "Next."
+
+
 class TestHistory:
     @pytest.mark.parametrize(
         "said",
@@ -409,18 +487,13 @@ class TestHistory:
     async def test_gives_back_what_was_streamed(
         self, chat: ChatOf, driver: Driver, alice: Client, said: str
     ) -> None:
-        """As a stream of what is stored: usage and the order of calls and words are not."""
+        """To the letter, the ids of the page's own questions apart."""
         live = await chat.done("send", text=said)
         conversation_id, turn_id = live["conversation_id"], live["turn_id"]
-        url = alice.mine(f"/chat/{conversation_id}/stream?turn_id={turn_id}")
-        streamed = (await driver("parse", text=(await alice.get(url)).text))["message"]
-        del streamed["metadata"]["usage"]
         reloaded = await driver.open(alice.user_id, str(alice.base_url).rstrip("/"), str(conversation_id))
         question, answer = (await reloaded("history"))["messages"]
-        assert answer.pop("metadata") == {**streamed.pop("metadata"), "status": "completed"}
-        assert answer == streamed
+        assert answer == live["messages"][1]
         assert (question["id"], text_of(question)) == (f"question_{turn_id}", said)
-        assert tools_of(answer) == tools_of(live["messages"][1])
         state = await reloaded.done("send", text="history")
         assert len(state["messages"]) == 4
 
@@ -655,10 +728,10 @@ class TestParser:
     ],
     ids=["newest Node", "Node 22, installed by the page's command", "Node 20", "Node 20 and AI SDK 6"],
 )
-async def test_the_component_does_what_its_buttons_say(
-    tmp_path: Path, new_database: Callable[[], str], node: str, sdk: str
-) -> None:
-    settings = settings_for(await asyncio.to_thread(new_database), cors_origins="http://localhost")
+async def test_the_component_does_what_its_buttons_say(tmp_path: Path, node: str, sdk: str) -> None:
+    settings = settings_for(
+        f"sqlite:///{tmp_path}/chatapi.db", cors_origins="http://localhost", tool_approval="destructive"
+    )
     page = await asyncio.to_thread(page_with, tmp_path, node, sdk)
     (page / "page.mjs").write_text((ai_sdk.PROJECT / "page.mjs").read_text())
     name = f"alice-{uuid4().hex}"
@@ -680,7 +753,7 @@ async def test_the_component_does_what_its_buttons_say(
         edited = [*first, "say Goodbye.", "Goodbye."]
         assert steps["edited"] == edited
         assert steps["stopped"][:4] == edited
-        assert steps["stopped"][5] == "Once"
+        assert steps["stopped"][5] == "OnceThe answer was stopped."
         assert steps["alert"] == ["The model is having a bad day."]
         assert steps["again"][7] == "Better."
         # Nothing else: a stream that is resumed beside the one that is read shows its answer twice.
@@ -691,13 +764,41 @@ async def test_the_component_does_what_its_buttons_say(
         alert, *shown = steps["refused"]
         assert alert == "The conversation has gone on since; only its last turn can be answered anew."
         assert steps["followed"][:10] == steps["news"]
-        assert steps["followed"][11] == "Far away"
+        assert steps["followed"][11] == "Far awayThe answer was stopped."
         assert shown[:10] == steps["news"]
         assert shown[11:] == ["Far awayThe answer was stopped.", "say Elsewhere again.", "Elsewhere again."]
         assert steps["unauthenticated"] == shown
         assert steps["draft"] == ["say Mine."]
         assert steps["reloaded"] == [*shown, "say And again.", "And again."]
+        assert steps["denied"][1].startswith("delete_task: output-denied")
         assert len((await alice.get(alice.mine("/tasks"))).json()["items"]) == 1
+
+
+async def test_assistant_ui_works_with_the_transport(tmp_path: Path) -> None:
+    settings = settings_for(f"sqlite:///{tmp_path}/chatapi.db", cors_origins="http://localhost")
+    await asyncio.to_thread(ai_sdk.files_of_page, tmp_path)
+    (tmp_path / "assistant.mjs").write_text((ai_sdk.PROJECT / "assistant.mjs").read_text())
+    name = f"alice-{uuid4().hex}"
+    async with serve(settings) as url, Client(url, name) as alice:
+        page = json.dumps({"url": url, "user": name, "token": token_for(name)})
+        process = await ai_sdk.node(
+            tmp_path, "assistant.mjs", page, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        printed, _ = await process.communicate()
+        assert process.returncode == 0, printed.decode()
+        steps = json.loads(printed.splitlines()[-1])
+        assert steps["sent"][0] == ADD
+        assert '"title":"milk"' in steps["sent"][1]
+        assert steps["second"][2:] == steps["anew"][2:] == ["say Hello.", "Hello."]
+        assert steps["edited"][2:] == ["say Goodbye.", "Goodbye."]
+        assert steps["stopped"][:4] == steps["edited"]
+        (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
+        assert conversation["title"] == ADD
+        stored = await alice.messages(conversation["id"], alternatives=True)
+        assert [message["content"] for message in stored if message["role"] == "user"] == [
+            *(ADD, "say Hello.", "say Hello.", "say Goodbye.", f"say Once\ngate {name}"),
+        ]
+        assert stored[-1]["status"] == "cancelled"
 
 
 def page_with(directory: Path, node: str, sdk: str) -> Path:

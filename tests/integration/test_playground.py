@@ -77,7 +77,7 @@ class TestSignIn:
         origin = str(page.base_url).rstrip("/")
         session = (await page.post("/playground/session", headers={"Origin": origin})).json()
         me = await page.get("/api/me", headers={"Authorization": f"Bearer {session['token']}"})
-        assert me.json()["user_id"] == "local"
+        assert me.json()["user_id"] == session["user_id"] == "local"
         assert session["expires_at"][:16] == me.json()["expires_at"][:16]
 
     @pytest.mark.parametrize(

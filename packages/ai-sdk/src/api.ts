@@ -16,7 +16,9 @@ export interface paths {
         post?: never;
         /**
          * Erase all of my data
-         * @description Conversations, turns, messages, feedback, tool calls, tasks. Turns under way are cancelled and leave nothing.
+         * @description Conversations, turns, messages, feedback, tool calls, tasks, usage.
+         *
+         *     Turns under way are cancelled and leave nothing.
          */
         delete: operations["eraseAccount"];
         options?: never;
@@ -149,7 +151,8 @@ export interface paths {
          * @description Lines of JSON, each with its kind in `record`.
          *
          *     First `export` (with `version` and `user_id`), then every `conversation`, `turn`, `message`, `feedback`,
-         *     `tool_call` and `task`, and last `end` (with their number in `records`): without that line the export was cut off.
+         *     `tool_call`, `task`, `usage_day` and `usage_conversation`, and last `end` (with their number in `records`):
+         *     without that line the export was cut off.
          */
         get: operations["exportAccount"];
         put?: never;
@@ -356,6 +359,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/{user_id}/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What have my turns used?
+         * @description Tokens and cost, by day, model or conversation; a year at the most.
+         *
+         *     What is not there yet are the turns under way. Deleting a conversation changes nothing here.
+         */
+        get: operations["readUsage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/chat": {
         parameters: {
             query?: never;
@@ -488,6 +513,14 @@ export interface components {
         Alive: {
             /** @enum {string} */
             status: "alive" | "ready";
+        };
+        /** Amounts */
+        Amounts: {
+            cached_input_tokens: number;
+            cost: number | null;
+            input_tokens: number;
+            output_tokens: number;
+            turns: number;
         };
         /** Answer */
         Answer: {
@@ -741,6 +774,23 @@ export interface components {
             input_tokens: number;
             output_tokens: number;
         };
+        /** UsageItem */
+        UsageItem: {
+            cached_input_tokens: number;
+            conversation_id?: number;
+            cost: number | null;
+            /** @example 2026-11-29 */
+            day?: string;
+            input_tokens: number;
+            model?: string;
+            output_tokens: number;
+            turns: number;
+        };
+        /** UsageReport */
+        UsageReport: {
+            items: components["schemas"]["UsageItem"][];
+            total: components["schemas"]["Amounts"];
+        };
         /** WaitingAnswer */
         WaitingAnswer: {
             conversation_id: number;
@@ -864,6 +914,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -1111,6 +1162,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -1332,6 +1384,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -1475,6 +1528,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -1617,6 +1671,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -1757,6 +1812,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -1895,6 +1951,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -2098,6 +2155,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -2267,6 +2325,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -2383,6 +2442,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -2586,6 +2646,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -2745,6 +2806,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -2914,6 +2976,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -3057,6 +3120,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -3238,6 +3302,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -3378,6 +3443,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -3581,6 +3647,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -3719,6 +3786,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -3922,6 +3990,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -4062,6 +4131,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -4205,6 +4275,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -4453,6 +4524,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -4661,6 +4733,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -4909,6 +4982,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -4993,6 +5067,150 @@ export interface operations {
                     RateLimit?: string;
                     /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
                     "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    readUsage: {
+        parameters: {
+            query?: {
+                by?: "day" | "model" | "conversation";
+                /** @description The first day, by UTC; 29 days before the last */
+                from?: string | null;
+                /** @description The last day; today */
+                to?: string | null;
+            };
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsageReport"];
+                };
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Unprocessable Entity. The last part of `type` is one of:
+             *
+             *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
+             */
+            422: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
                     /** @description The request's id: the caller's, if it is sane. */
                     "X-Request-ID": string;
                     [name: string]: unknown;
@@ -5198,6 +5416,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -5418,6 +5637,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -5532,6 +5752,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {

@@ -12,7 +12,8 @@ export interface ChatapiMetadata {
   status?: string;
   /** The turn waits for approvals, or for results of the page's own tools. */
   waiting?: boolean;
-  usage?: { input_tokens?: number; output_tokens?: number; cached_input_tokens?: number; cost?: number | null };
+  feedback?: { rating: "up" | "down"; comment: string | null };
+  usage?: { input_tokens?: number; output_tokens?: number; cached_input_tokens?: number };
 }
 
 export type ChatapiMessage = UIMessage<ChatapiMetadata>;

@@ -231,7 +231,7 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     const anew = own ?? next;
     if (anew === undefined) return { ...sent, body: await this.#chatBody(last, whenBusy) };
     const edited = own !== undefined && asksAgain ? {} : await this.#content(last);
-    return { ...sent, path: `/turns/${anew}/regenerate`, anew, body: edited };
+    return { ...sent, path: `/turns/${anew}/regenerate`, anew, body: { ...edited, client_tools: this.#offered } };
   }
 
   async #chatBody(question: ChatapiMessage, whenBusy: WhenBusy | undefined): Promise<object> {
@@ -239,8 +239,12 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
       ...(await this.#content(question)),
       conversation_id: this.conversationId,
       when_busy: whenBusy,
-      client_tools: this.clientTools.length > 0 ? this.clientTools : undefined,
+      client_tools: this.#offered,
     };
+  }
+
+  get #offered(): ClientTool[] | undefined {
+    return this.clientTools.length > 0 ? this.clientTools : undefined;
   }
 
   /** A message's text, or its parts where it has files. A file that is not the service's yet is uploaded. */

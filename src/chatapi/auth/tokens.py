@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 MAX_TOKEN_BYTES = 16 * 1024  # Better Auth puts names of any length into a token; a header is limited
 MAX_USER_ID = 255
+LOCAL_USER = (
+    "local"  # somebody at this machine who has not said who they are: in the playground, and in the terminal
+)
 MAX_VERIFIED = 4096  # remembered good tokens, about 1 kB each
 USER_CLAIMS = ("sub", "userId", "id")
 TIME_CLAIMS = ("exp", "nbf", "iat")

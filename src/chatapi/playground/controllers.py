@@ -8,15 +8,13 @@ from litestar.params import FromPath
 from litestar.types import ControllerRouterHandler
 from msgspec import Struct
 
-from chatapi.auth.tokens import TokenVerifier
-from chatapi.conversations.schemas import ConversationChanges
+from chatapi.auth.tokens import LOCAL_USER, TokenVerifier
 from chatapi.errors.requests import NotFound
 from chatapi.playground.built import assets, page
 from chatapi.playground.sign_in import came_directly
 from chatapi.settings import Settings
 from chatapi.turns.schemas import MessageRequest
 
-USER = "local"  # who somebody is that the page signs in by itself; `chatapi chat` takes the same
 TOKEN_LASTS = timedelta(hours=1)
 A_YEAR = 31_536_000
 # Scripts and styles only from our own files, nothing in the page's text; pictures are files that the page has fetched.
@@ -27,19 +25,16 @@ POLICY = (
 # What the page offers only where the service has a route or a member for it.
 FEATURES_BY_PATH = {
     "files": "/api/{user_id}/files",
-    "search": "/api/{user_id}/search",
-    "feedback": "/api/{user_id}/messages/{message_id}/feedback",
 }
 FEATURES_BY_MEMBER = {
-    "organise": (ConversationChanges, "pinned"),
-    "client-tools": (MessageRequest, "client_tools"),
     "busy": (MessageRequest, "when_busy"),
 }
 
 
 class Opening(Struct, frozen=True, kw_only=True):
-    """What a page learns that is opened: a token if it is signed in by itself, or who issues tokens."""
+    """What a page learns that is opened: a token and its user if it is signed in by itself, or who issues tokens."""
 
+    user_id: str | None
     token: str | None
     expires_at: datetime | None
     issuer: str | None
@@ -72,7 +67,8 @@ def playground_routes(settings: Settings, verifier: TokenVerifier) -> list[Contr
         """Signs in by itself with the embedded default, and nowhere else."""
         signs_in = settings.embedded and came_directly(request)
         return Opening(
-            token=verifier.mint(USER, TOKEN_LASTS) if signs_in else None,
+            user_id=LOCAL_USER if signs_in else None,
+            token=verifier.mint(LOCAL_USER, TOKEN_LASTS) if signs_in else None,
             expires_at=datetime.now(UTC) + TOKEN_LASTS if signs_in else None,
             issuer=next(iter(settings.issuer_addresses), None),
             features=features_of({route.path_format for route in request.app.routes}),

@@ -1,0 +1,420 @@
+"""The page at `/`, used as people do, in a real Chromium."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from playwright.async_api import Browser, Locator, Page, expect
+
+from chatapi.app import app_of
+from chatapi.services import Services
+from chatapi.settings import EmbeddedDefault, Settings
+from tests.support import browser as browsers
+from tests.support import npm
+from tests.support.agents import CommandedAgent, Gate
+from tests.support.browser import PHONE, opened, shot
+from tests.support.proxy import proxy
+from tests.support.serving import (
+    GATED,
+    REPOSITORY,
+    SECRET,
+    SLOW_MACHINE,
+    Client,
+    Process,
+    serve,
+    serving,
+    settings_for,
+    token_for,
+)
+
+pytestmark = pytest.mark.slow
+
+if why := browsers.missing():
+    pytest.skip(why, allow_module_level=True)
+
+AXE = REPOSITORY / "tests/browser/node_modules/axe-core/axe.min.js"
+ADD = 'call add_task {"title": "milk"}'
+BAD_MARKDOWN = """say <img src=x onerror="alert(1)"> <script>alert(1)</script>
+say [run](javascript:alert(1)) [data](data:text/html,hi) [out](https://example.com/)
+say ![told](https://example.com/secret.png) ![told](//example.com/secret.png) ![told](/api/me)"""
+
+
+@pytest.fixture(scope="module")
+async def chromium() -> AsyncIterator[Browser]:
+    async with browsers.chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    async with serve(embedded(tmp_path_factory.mktemp("page"))) as url:
+        yield url
+
+
+def embedded(directory: Path, **changes: Any) -> Settings:
+    return EmbeddedDefault(
+        database_url=f"sqlite:///{directory}/chatapi.db",
+        better_auth_secret=SECRET,
+        log_level="WARNING",
+        **changes,
+    )
+
+
+@pytest.fixture
+def user() -> str:
+    return f"alice-{uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def gate(user: str) -> Gate:
+    return CommandedAgent.gates[user]
+
+
+@pytest.fixture
+async def page(chromium: Browser, url: str, user: str) -> AsyncIterator[Page]:
+    async with opened(chromium, url, user) as page:
+        yield page
+
+
+@pytest.fixture
+async def alice(url: str, user: str) -> AsyncIterator[Client]:
+    async with Client(url, user) as client:
+        yield client
+
+
+def field(page: Page) -> Locator:
+    return page.get_by_label("Message", exact=True)
+
+
+async def say(page: Page, text: str) -> None:
+    await field(page).fill(text)
+    await field(page).press("Enter")
+
+
+def answers(page: Page) -> Locator:
+    return page.get_by_role("article", name="Assistant")
+
+
+async def test_the_first_minute_of_a_newcomer(chromium: Browser, directory: Path) -> None:
+    """As after `make run`: nothing is configured, and the page signs in by itself."""
+    async with Process(directory) as service, opened(chromium, await service.ready()) as page:
+        await expect(page.get_by_role("heading", name="What can I do for you?")).to_be_visible()
+        await shot(page, "welcome")
+        await page.get_by_role("button", name="Add milk and bread to my list").click()
+        await expect(answers(page)).to_contain_text('Added "milk" and "bread".')
+        tasks = page.get_by_role("complementary", name="Tasks")
+        await expect(tasks.get_by_role("checkbox")).to_have_count(2)
+        await say(page, "I finished the second one")
+        await expect(answers(page).last).to_contain_text('Completed "bread".')
+        await expect(tasks.get_by_text("Done (1)")).to_be_visible()
+        await shot(page, "playground")  # the README's picture
+        await answers(page).last.get_by_text("complete task").click()
+        await expect(answers(page).last.get_by_text('"title": "bread"')).to_be_visible()
+        await tasks.get_by_label("Add a task").fill("Water the plants")
+        await tasks.get_by_label("Add a task").press("Enter")
+        await tasks.get_by_role("checkbox", name="Water the plants").click()
+        await expect(tasks.get_by_text("Done (2)")).to_be_visible()
+        await shot(page, "first-minute")
+
+
+class TestSignIn:
+    async def test_by_a_token_where_the_service_does_not_do_it(
+        self, chromium: Browser, directory: Path
+    ) -> None:
+        settings = settings_for(f"sqlite:///{directory}/chatapi.db", playground="on")
+        async with serve(settings) as url, opened(chromium, url) as page:
+            await expect(page.get_by_text("chatapi token YOUR_NAME")).to_be_visible()
+            await shot(page, "sign-in")
+            await page.get_by_label("Token", exact=True).fill("nonsense")
+            await page.get_by_role("button", name="Sign in").click()
+            await expect(page.get_by_role("alert")).to_contain_text("token")
+            await page.get_by_label("Token", exact=True).fill(f"Bearer {token_for('carol')}")
+            await page.get_by_role("button", name="Sign in").click()
+            await expect(field(page)).to_be_visible()
+            await page.reload()
+            await expect(page.get_by_role("button", name="carol")).to_be_visible()
+            await page.get_by_role("button", name="Sign out").click()
+            await expect(page.get_by_label("Token", exact=True)).to_be_visible()
+
+    async def test_as_the_demo_user(self, chromium: Browser, directory: Path) -> None:
+        settings = settings_for(f"sqlite:///{directory}/chatapi.db", demo_mode=True)
+        async with serve(settings) as url, opened(chromium, url) as page:
+            await say(page, "say Hello.")
+            await expect(answers(page)).to_contain_text("Hello.")
+
+
+class TestAnswer:
+    async def test_goes_on_after_a_reload_in_its_middle(self, page: Page, user: str, gate: Gate) -> None:
+        await say(page, f"{ADD}\nsay Once upon a time\ngate {user}\nsay  there was.")
+        await expect(answers(page)).to_contain_text("Once upon a time")
+        await page.reload()
+        await expect(answers(page)).to_contain_text("Once upon a time")
+        await expect(page.get_by_role("button", name="Stop")).to_be_visible()
+        gate.opened.set()
+        await expect(answers(page)).to_contain_text("Once upon a time there was.")
+        await expect(page.get_by_role("button", name="Send")).to_be_visible()
+        await expect(answers(page)).to_have_count(1)
+
+    async def test_is_seen_in_two_tabs(self, page: Page, user: str, gate: Gate) -> None:
+        await say(page, f"say Once\ngate {user}\nsay  and for all.")
+        await expect(answers(page)).to_contain_text("Once")
+        other = await page.context.new_page()
+        await other.goto(page.url)
+        await expect(answers(other)).to_contain_text("Once")
+        gate.opened.set()
+        for tab in (page, other):
+            await expect(answers(tab)).to_contain_text("Once and for all.")
+        await say(other, "say Next.")
+        await expect(answers(other)).to_have_count(2)
+        await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        await expect(answers(page).last).to_contain_text("Next.")
+
+    async def test_is_stopped(self, page: Page, user: str, alice: Client) -> None:
+        await say(page, f"say Once\ngate {user}")
+        await expect(answers(page)).to_contain_text("Once")
+        await page.get_by_role("button", name="Stop").click()
+        await expect(page.get_by_role("button", name="Send")).to_be_visible()
+        stored = await alice.messages(int(page.url.partition("#")[2]))
+        assert {message["status"] for message in stored} == {"cancelled"}
+        await say(page, "say Next.")
+        await expect(answers(page).last).to_contain_text("Next.")
+
+    async def test_is_edited_and_given_again(self, page: Page) -> None:
+        await say(page, "say Helo.")
+        await expect(answers(page)).to_contain_text("Helo.")
+        await field(page).press("ArrowUp")
+        editor = page.get_by_label("Edit the message")
+        await editor.fill("say Hello.")
+        await editor.press("Enter")
+        await expect(answers(page)).to_contain_text(["Hello."])
+        await page.get_by_role("button", name="Another answer").click()
+        pager = page.get_by_role("group", name="Answers")
+        await expect(pager).to_contain_text("2 / 2")
+        await pager.get_by_label("Answer before").click()
+        await expect(pager).to_contain_text("1 / 2")
+        await page.reload()
+        await expect(pager).to_contain_text("2 / 2")
+
+    async def test_can_neither_run_nor_call_out(self, page: Page) -> None:
+        await say(page, BAD_MARKDOWN)
+        await expect(answers(page)).to_contain_text('onerror="alert(1)"')
+        links = answers(page).get_by_role("link")
+        assert [await link.get_attribute("href") for link in await links.all()] == ["https://example.com/"]
+        assert "noopener" in str(await links.first.get_attribute("rel"))
+        assert await answers(page).locator("img, script").count() == 0
+
+    async def test_is_laid_out_as_it_is_written(self, page: Page) -> None:
+        code = "```python\nsay print('hi')\nsay ```\nsay "
+        await say(page, "say # Title\nsay \nsay - one\n" + f"think Hm.\nsay {code}".replace("\n", "\n"))
+        await expect(answers(page).get_by_text("Thoughts")).to_be_visible()
+        await say(page, "שלום עולם")
+        assert await page.get_by_text("שלום עולם", exact=True).last.evaluate(
+            "each => each.matches(':dir(rtl)')"
+        )
+
+
+class TestApproval:
+    async def test_is_given_after_a_restart_of_the_service(self, chromium: Browser, directory: Path) -> None:
+        environ = {"CHAT_MODEL": f"{GATED}:GatedAgent", "TOOL_APPROVAL": "destructive"}
+        async with Process(directory, environ, program=GATED) as service:
+            url = await service.ready()
+            async with opened(chromium, url) as page:
+                await say(page, f'{ADD}\nask delete_task {{"task_id": 1}}\nwait\nsay So it is.')
+                await expect(page.get_by_role("button", name="Approve")).to_be_visible()
+                await shot(page, "approval")
+                service.kill()
+                await service.wait()
+                port = int(url.rsplit(":", 1)[1])
+                async with Process(directory, environ, program=GATED, port=port) as again:
+                    await again.ready()
+                    await page.reload()
+                    await page.get_by_role("button", name="Approve").click()
+                    await expect(answers(page)).to_contain_text("delete_task: done. So it is.")
+                    await expect(page.get_by_text("Nothing to do.")).to_be_visible()
+
+    async def test_is_refused_with_a_reason(self, chromium: Browser, directory: Path, user: str) -> None:
+        async with (
+            serve(embedded(directory, tool_approval="all")) as url,
+            opened(chromium, url, user) as page,
+        ):
+            await say(page, 'ask add_task {"title": "milk"}\nwait\nsay Well.')
+            await page.get_by_label("Reason").fill("I have some.")
+            await page.get_by_role("button", name="Deny").click()
+            await expect(answers(page)).to_contain_text("I have some.. Well.")
+            await expect(answers(page).get_by_text("denied", exact=True)).to_be_visible()
+            await say(page, 'ask add_task {"title": "milk"}\nwait\nsay Well.')
+            await expect(page.get_by_role("button", name="Deny")).to_be_visible()
+            await say(page, "say Never mind.")
+            await expect(answers(page).last).to_contain_text("Never mind.")
+            await expect(page.get_by_role("button", name="Deny")).to_have_count(0)
+
+    async def test_is_not_needed_for_what_the_page_does_itself(self, page: Page, alice: Client) -> None:
+        await say(page, "ask browser_time_zone {}\nwait\nsay Thanks.")
+        await expect(answers(page)).to_contain_text("browser_time_zone: done. Thanks.")
+        await expect(page.get_by_role("button", name="Send")).to_be_visible()
+        stored = await alice.messages(int(page.url.partition("#")[2]))
+        assert stored[1]["tool_calls"][0]["result"]["time_zone"]
+
+
+class TestTrouble:
+    async def test_of_a_limit_counts_down(self, chromium: Browser, directory: Path, user: str) -> None:
+        now = 0.0
+        settings = embedded(directory, rate_limit_chat="1/minute")
+        services = Services.of(settings, SLOW_MACHINE, CommandedAgent(), clock=lambda: now)
+        async with serving(app_of(services)) as url, opened(chromium, url, user) as page:
+            await page.clock.install()
+            await page.reload()
+            await say(page, "say One.")
+            await expect(answers(page)).to_contain_text("One.")
+            await say(page, "say Two.")
+            again = page.get_by_role("button", name="Try again in")
+            await expect(again).to_be_disabled()
+            await shot(page, "limited")
+            now = 61.0
+            await page.clock.run_for(61_000)
+            await page.get_by_role("button", name="Try again", exact=True).click()
+            await expect(answers(page).last).to_contain_text("Two.")
+
+    async def test_of_the_network_mends_itself(
+        self, chromium: Browser, url: str, user: str, gate: Gate
+    ) -> None:
+        async with (
+            proxy(int(url.rsplit(":", 1)[1])) as between,
+            opened(chromium, f"http://127.0.0.1:{between.port}", user) as page,
+        ):
+            await say(page, f"say Once\ngate {user}\nsay  and for all.")
+            await expect(answers(page)).to_contain_text("Once")
+            between.cut()
+            await expect(page.get_by_text("The connection was lost. Reading on…")).to_be_visible()
+            between.heal()
+            gate.opened.set()
+            await expect(answers(page)).to_contain_text("Once and for all.")
+            await page.context.set_offline(True)
+            await say(page, "say Next.")
+            await expect(page.get_by_text("You are offline.")).to_be_visible()
+            await page.context.set_offline(False)
+            await expect(answers(page).last).to_contain_text("Next.")
+            await expect(answers(page)).to_have_count(2)
+
+    async def test_of_a_turn_is_told_and_tried_again(self, page: Page) -> None:
+        await say(page, "once fail\nsay Better.")
+        await expect(page.get_by_role("alert")).to_contain_text("The model is having a bad day.")
+        await page.get_by_role("button", name="Try again").click()
+        await expect(answers(page)).to_contain_text("Better.")
+
+
+class TestConversations:
+    async def test_are_used_by_keys_alone(self, page: Page, alice: Client) -> None:
+        await expect(field(page)).to_be_focused()
+        await page.keyboard.type("say Hello.")
+        await page.keyboard.press("Enter")
+        await expect(answers(page)).to_contain_text("Hello.")
+        await expect(page.get_by_role("navigation").get_by_role("link")).to_have_count(1)
+        await page.get_by_role("navigation").get_by_role("link").focus()
+        await page.keyboard.press("Tab")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("menuitem", name="Rename")).to_be_focused()
+        await page.keyboard.press("Enter")
+        await page.keyboard.type("Greetings")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Greetings")
+        await page.get_by_role("button", name="More for Greetings").focus()
+        await page.keyboard.press("Enter")
+        await page.keyboard.press("ArrowUp")
+        await expect(page.get_by_role("menuitem", name="Delete")).to_be_focused()
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_text("Deleted “Greetings”.")).to_be_visible()
+        await expect(page.get_by_role("navigation").get_by_role("link")).to_have_count(0)
+        await page.get_by_role("button", name="Undo").press("Enter")
+        await page.get_by_role("link", name="Greetings").press("Enter")
+        await expect(answers(page)).to_contain_text("Hello.")
+        assert [
+            each["title"] for each in (await alice.get(alice.mine("/conversations"))).json()["items"]
+        ] == ["Greetings"]
+
+    async def test_are_deleted_for_good_when_the_page_goes(self, page: Page, alice: Client) -> None:
+        await alice.said("say Hello.")
+        await page.reload()
+        await page.get_by_role("button", name="More for").click()
+        await page.get_by_role("menuitem", name="Delete").click()
+        await page.goto("about:blank")
+        while (await alice.get(alice.mine("/conversations"))).json()["items"]:
+            pass  # the request outlives the page, which cannot tell when it has arrived
+
+    async def test_are_found_pinned_and_put_away(self, page: Page, alice: Client) -> None:
+        for said in ("say The Äpfel are ripe.", "say Pears.", "say Plums."):
+            await alice.said(said)
+        await page.reload()
+        links = page.get_by_role("navigation").get_by_role("link")
+        await expect(links).to_have_count(3)
+        await page.get_by_label("Search conversations").fill("apfel ri")
+        await expect(links.first.locator("mark").first).to_have_text("Äpfel")
+        await links.first.click()
+        await expect(answers(page)).to_contain_text("The Äpfel are ripe.")
+        await page.get_by_label("Search conversations").fill("")
+        for choice in ("Pin", "Archive"):
+            await links.last.hover()
+            await page.get_by_role("button", name="More for").last.click()
+            await page.get_by_role("menuitem", name=choice, exact=True).click()
+            if choice == "Pin":
+                await expect(page.get_by_role("heading", name="Pinned")).to_be_visible()
+        await expect(links).to_have_count(2)
+        await page.get_by_role("button", name="Archived").click()
+        await expect(links).to_have_count(1)
+        stored = (await alice.get(alice.mine("/conversations"), params={"archived": "any"})).json()["items"]
+        assert sorted((each["pinned"], each["archived"]) for each in stored) == [
+            *((False, False), (False, True), (True, False)),
+        ]
+
+    async def test_add_up_to_what_is_told(self, page: Page, user: str) -> None:
+        await say(page, "say Hello.")
+        await expect(answers(page).get_by_text("0 in · 1 out")).to_be_visible()
+        await page.get_by_role("button", name=user).click()
+        await expect(page.get_by_text("0 tokens read, 1 written")).to_be_visible()
+
+    async def test_have_answers_that_are_rated(self, page: Page, alice: Client) -> None:
+        await say(page, "say Hello.")
+        await page.get_by_role("button", name="Good answer").click()
+        await expect(page.get_by_role("button", name="Good answer", pressed=True)).to_be_visible()
+        await page.reload()
+        await page.get_by_role("button", name="Bad answer").click()
+        await page.reload()
+        await expect(page.get_by_role("button", name="Bad answer", pressed=True)).to_be_visible()
+        await page.get_by_role("button", name="Bad answer").click()
+        await expect(page.get_by_role("button", name="Bad answer", pressed=False)).to_be_visible()
+
+
+class TestEverybody:
+    async def test_uses_it_on_a_phone(self, chromium: Browser, url: str, user: str) -> None:
+        async with opened(chromium, url, user, viewport=PHONE, has_touch=True, is_mobile=True) as page:
+            await field(page).fill(f"{ADD}\nsay {'wide ' * 30}{'x' * 300}")
+            await page.get_by_role("button", name="Send").tap()
+            await expect(answers(page)).to_contain_text("wide")
+            assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            await page.get_by_role("button", name="Show conversations").tap()
+            await page.get_by_role("button", name="New conversation").tap()
+            await expect(page.get_by_role("navigation")).to_be_hidden()
+            await page.get_by_role("button", name="Show tasks").tap()
+            await expect(page.get_by_role("checkbox", name="milk")).to_be_visible()
+            await shot(page, "phone")
+            await page.touchscreen.tap(20, 400)
+            await expect(page.get_by_role("complementary")).to_be_hidden()
+
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    async def test_finds_what_is_on_it(self, chromium: Browser, url: str, user: str, scheme: str) -> None:
+        """By axe: contrast, names, roles, and the order of headings."""
+        if npm.missing("axe"):
+            pytest.skip("axe left out: it needs npm on PATH")
+        npm.install(REPOSITORY / "tests/browser")
+        async with opened(chromium, url, user, color_scheme=scheme, bypass_csp=True) as page:
+            await say(page, f"think Hm.\n{ADD}\nsay Here: `code`, [a link](https://example.com/).")
+            await expect(answers(page)).to_contain_text("a link")
+            await expect(page.get_by_role("navigation").get_by_role("link")).to_have_count(1)
+            await page.get_by_role("button", name="More for").click()
+            await page.add_script_tag(path=str(AXE))
+            found = await page.evaluate("axe.run().then(({ violations }) => violations)")
+            serious = [each for each in found if each["impact"] in {"serious", "critical"}]
+            assert serious == [], json.dumps(serious, indent=1)
