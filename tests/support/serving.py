@@ -27,6 +27,7 @@ from chatapi.db.owner import EVERYONE
 from chatapi.patience import Patience
 from chatapi.settings import Settings
 from chatapi.web.server import BoundedHttp
+from tests.support import run
 from tests.support.agents import CommandedAgent
 from tests.support.databases import open_database, unread_metrics
 
@@ -48,6 +49,7 @@ def settings_for(database_url: str, **changes: Any) -> Settings:
             "database_url": database_url,
             "better_auth_secret": SECRET,
             "migrate": "auto",
+            "files_url": str(run.of_run() / "files"),
             "log_level": "WARNING",
             "titles": "off",  # a first turn's stream and its provider would have more to say; test_titles.py turns them on
             **changes,
