@@ -29,6 +29,7 @@ from chatapi.metrics import Metrics
 from chatapi.patience import Patience
 from chatapi.settings import Settings
 from chatapi.tracing import tracing_from
+from chatapi.turns.attachments import AgentWithFiles
 from chatapi.turns.expiry import Expiry
 from chatapi.turns.launcher import Launcher
 from chatapi.turns.lease import Lease
@@ -99,10 +100,11 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
         external = external_tools(settings, patience)
         tools = external or no_external_tools
         own = (*TASK_TOOLS, SEARCH_CONVERSATIONS) if agent.model == OFFLINE else TASK_TOOLS
-        launcher = Launcher(
-            store, supervisor, lease, expiry, agent, own, tools, meter, settings, patience, telemetry
-        )
         files = FileService(database, Storage(settings.files_url), settings)
+        attachments = AgentWithFiles(agent, files, settings)
+        launcher = Launcher(
+            store, supervisor, lease, expiry, attachments, own, tools, meter, settings, patience, telemetry
+        )
         return cls(
             settings=settings,
             patience=patience,
@@ -120,7 +122,9 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
             external=external,
             files=files,
             expiry=expiry,
-            chat=ChatService(store, supervisor, launcher, expiry, MessageLimit(limiter), patience, telemetry),
+            chat=ChatService(
+                store, supervisor, launcher, expiry, attachments, MessageLimit(limiter), patience, telemetry
+            ),
             mcp=MCPEndpoint(database, schema, limiter, settings, max_body_bytes=MAX_BODY_BYTES),
         )
 

@@ -25,6 +25,7 @@ T = TypeVar("T")
 DATA_DIRECTORY = Path(".chatapi")
 REDIS_SCHEMES = {"redis", "rediss", "valkey", "valkeys"}
 REDIS_PORT = 6379
+INPUTS = frozenset({"text", "image", "pdf"})
 BUCKETS = ("s3", "gs", "az")  # of what obstore speaks, what keeps what is written
 ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:\d{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:]+\](:\d{1,5})?"
@@ -75,6 +76,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
     jwt_audience: Text | None = None
     demo_mode: bool = False
     chat_model: Text = "offline"
+    chat_model_input: Text | None = None
     chat_instructions: Text | None = None
     openai_api_key: Text | None = None
     openai_base_url: HttpUrl | None = None
@@ -98,6 +100,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
     cors_origins: Text | None = None
     hsts_max_age: Annotated[int, Meta(ge=0, le=63_072_000)] = 0
     files_url: Text = str(DATA_DIRECTORY / "files")
+    files_per_message: Annotated[int, Meta(ge=0, le=64)] = 8
     file_max_bytes: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 10 * 1024 * 1024
     mcp_servers: Text | None = None
     mcp_conversations: Literal["on", "off"] = "on"
@@ -175,6 +178,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
                     f"TOOL_APPROVAL: {name} is not off, destructive, all or a tool's name, in which * is any text"
                 )
         check_files_url(self.files_url)
+        _ = self.input_kinds
         for host in self.mcp_hosts or []:
             if not HOST.fullmatch(host):
                 raise SettingsError(f"MCP_ALLOWED_HOSTS: {host} is not a host such as chat.example.com")
@@ -205,6 +209,16 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
     def prices(self) -> Prices:
         """The operator's own prices, by model. Raises `SettingsError`."""
         return named("MODEL_PRICES", parse_prices, self.model_prices)
+
+    @cached_property
+    def input_kinds(self) -> frozenset[str] | None:
+        """What models take beside text, `image` and `pdf`; None: what a table says of each. Raises `SettingsError`."""
+        if self.chat_model_input is None:
+            return None
+        kinds = frozenset(listed("CHAT_MODEL_INPUT", self.chat_model_input))
+        if not kinds <= INPUTS:
+            raise SettingsError(f"CHAT_MODEL_INPUT: is not a list of {', '.join(sorted(INPUTS))}")
+        return kinds
 
     @cached_property
     def mcp_hosts(self) -> Sequence[str] | None:

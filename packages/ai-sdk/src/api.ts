@@ -16,7 +16,9 @@ export interface paths {
         post?: never;
         /**
          * Erase all of my data
-         * @description Conversations, turns, messages, feedback, tool calls, tasks. Turns under way are cancelled and leave nothing.
+         * @description Conversations, turns, messages, feedback, tool calls, files, tasks, usage.
+         *
+         *     Turns under way are cancelled and leave nothing.
          */
         delete: operations["eraseAccount"];
         options?: never;
@@ -146,15 +148,63 @@ export interface paths {
         };
         /**
          * Take out all of my data
-         * @description Lines of JSON, each with its kind in `record`.
+         * @description Lines of JSON, each with its kind in `record`; with `format=tar` an archive of them and of all files' bytes.
          *
          *     First `export` (with `version` and `user_id`), then every `conversation`, `turn`, `message`, `feedback`,
-         *     `tool_call` and `task`, and last `end` (with their number in `records`): without that line the export was cut off.
+         *     `tool_call`, `file`, `task`, `usage_day` and `usage_conversation`, and last `end` (with their number in `records`):
+         *     without that line the export was cut off.
          */
         get: operations["exportAccount"];
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/{user_id}/files": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Upload a file
+         * @description Takes a form with one part, `file`. What it is, is found out from its bytes.
+         *
+         *     PNG, JPEG, WebP, GIF, PDF, JSON, and text in UTF-8, of which the name's ending says whether it is Markdown or CSV.
+         *     A file that no message is sent with is deleted after a day.
+         */
+        post: operations["addFile"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/{user_id}/files/{file_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a file
+         * @description The bytes, or the range of them that `Range` asks for.
+         */
+        get: operations["readFile"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete a file
+         * @description With its bytes. Messages that it was sent with keep its name.
+         */
+        delete: operations["deleteFile"];
         options?: never;
         head?: never;
         patch?: never;
@@ -356,6 +406,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/{user_id}/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What have my turns used?
+         * @description Tokens and cost, by day, model or conversation; a year at the most.
+         *
+         *     What is not there yet are the turns under way. Deleting a conversation changes nothing here.
+         */
+        get: operations["readUsage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/chat": {
         parameters: {
             query?: never;
@@ -489,6 +561,14 @@ export interface components {
             /** @enum {string} */
             status: "alive" | "ready";
         };
+        /** Amounts */
+        Amounts: {
+            cached_input_tokens: number;
+            cost: number | null;
+            input_tokens: number;
+            output_tokens: number;
+            turns: number;
+        };
         /** Answer */
         Answer: {
             approved?: boolean;
@@ -563,6 +643,33 @@ export interface components {
             message: string;
             path: string;
         };
+        /** File */
+        File: {
+            /** Format: date-time */
+            created_at: string;
+            id: number;
+            /** @example text/markdown */
+            media_type: string;
+            /** @example shopping.md */
+            name: string;
+            sha256: string;
+            size: number;
+        };
+        /** FilePart */
+        FilePart: {
+            file_id: number;
+            /** @constant */
+            type: "file";
+        };
+        /** FileRef */
+        FileRef: {
+            id: number;
+            /** @example text/markdown */
+            media_type: string;
+            /** @example shopping.md */
+            name: string;
+            size: number;
+        };
         /** Found */
         Found: {
             conversation_id: number;
@@ -598,6 +705,7 @@ export interface components {
             /** Format: date-time */
             created_at: string;
             feedback?: components["schemas"]["Feedback"];
+            files: components["schemas"]["FileRef"][];
             id: number;
             reasoning: string | null;
             /** @enum {string} */
@@ -613,7 +721,8 @@ export interface components {
             /** @example 1 */
             conversation_id?: number | string | null;
             /** @example Add milk and bread to my list */
-            message: string;
+            message?: string;
+            parts?: (components["schemas"]["TextPart"] | components["schemas"]["FilePart"])[];
         };
         /** NewFeedback */
         NewFeedback: {
@@ -692,6 +801,7 @@ export interface components {
             client_tools?: components["schemas"]["ClientTool"][];
             /** @example Add milk and bread to my list */
             message?: string | null;
+            parts?: (components["schemas"]["TextPart"] | components["schemas"]["FilePart"])[];
         };
         /** Task */
         Task: {
@@ -711,6 +821,13 @@ export interface components {
             description?: string | null;
             /** @example Buy milk */
             title?: string;
+        };
+        /** TextPart */
+        TextPart: {
+            /** @example Add milk and bread to my list */
+            text: string;
+            /** @constant */
+            type: "text";
         };
         /** ToolCall */
         ToolCall: {
@@ -740,6 +857,23 @@ export interface components {
             cached_input_tokens: number;
             input_tokens: number;
             output_tokens: number;
+        };
+        /** UsageItem */
+        UsageItem: {
+            cached_input_tokens: number;
+            conversation_id?: number;
+            cost: number | null;
+            /** @example 2026-11-29 */
+            day?: string;
+            input_tokens: number;
+            model?: string;
+            output_tokens: number;
+            turns: number;
+        };
+        /** UsageReport */
+        UsageReport: {
+            items: components["schemas"]["UsageItem"][];
+            total: components["schemas"]["Amounts"];
         };
         /** WaitingAnswer */
         WaitingAnswer: {
@@ -843,6 +977,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -864,6 +999,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -891,6 +1027,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -1006,6 +1143,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -1052,6 +1190,7 @@ export interface operations {
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
              *     - `body-too-large`: The body is over 1 MiB
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
                 headers: {
@@ -1071,6 +1210,7 @@ export interface operations {
              * @description Unsupported Media Type. The last part of `type` is one of:
              *
              *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
              */
             415: {
                 headers: {
@@ -1090,6 +1230,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -1111,6 +1252,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -1162,6 +1304,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -1291,6 +1434,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -1311,6 +1455,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -1332,6 +1477,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -1359,6 +1505,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -1454,6 +1601,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -1475,6 +1623,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -1502,6 +1651,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -1596,6 +1746,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -1617,6 +1768,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -1644,6 +1796,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -1737,6 +1890,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -1757,6 +1911,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -1784,6 +1939,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -1875,6 +2031,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -1895,6 +2052,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -1922,6 +2080,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -2019,6 +2178,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -2039,6 +2199,7 @@ export interface operations {
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
              *     - `body-too-large`: The body is over 1 MiB
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
                 headers: {
@@ -2058,6 +2219,7 @@ export interface operations {
              * @description Unsupported Media Type. The last part of `type` is one of:
              *
              *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
              */
             415: {
                 headers: {
@@ -2077,6 +2239,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -2098,6 +2261,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -2125,6 +2289,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -2226,6 +2391,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -2246,6 +2412,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -2267,6 +2434,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -2294,6 +2462,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -2319,7 +2488,9 @@ export interface operations {
     };
     exportAccount: {
         parameters: {
-            query?: never;
+            query?: {
+                format?: "ndjson" | "tar";
+            };
             header?: never;
             path: {
                 user_id: string;
@@ -2380,9 +2551,32 @@ export interface operations {
                 };
             };
             /**
+             * @description Unprocessable Entity. The last part of `type` is one of:
+             *
+             *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
+             *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
+             */
+            422: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -2410,6 +2604,548 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    addFile: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "multipart/form-data": {
+                    file: string;
+                };
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    /** @description The file's path */
+                    Location?: unknown;
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["File"];
+                };
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not Found. The last part of `type` is one of:
+             *
+             *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
+             *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
+             *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
+             *     - `turn-not-found`: You have no turn with this id
+             */
+            404: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Request Entity Too Large. The last part of `type` is one of:
+             *
+             *     - `body-too-large`: The body is over 1 MiB
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
+             */
+            413: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Unsupported Media Type. The last part of `type` is one of:
+             *
+             *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
+             */
+            415: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Unprocessable Entity. The last part of `type` is one of:
+             *
+             *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
+             *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
+             */
+            422: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    readFile: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                file_id: number;
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "*/*": unknown;
+                };
+            };
+            /** @description The range that was asked for. */
+            206: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The bytes are those of the `ETag` that was sent. */
+            304: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not Found. The last part of `type` is one of:
+             *
+             *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
+             *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
+             *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
+             *     - `turn-not-found`: You have no turn with this id
+             */
+            404: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Requested Range Not Satisfiable. The last part of `type` is one of:
+             *
+             *     - `range-not-satisfiable`: `Range` asks for bytes after the end of the file
+             */
+            416: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    deleteFile: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                file_id: number;
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not Found. The last part of `type` is one of:
+             *
+             *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
+             *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
+             *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
+             *     - `turn-not-found`: You have no turn with this id
+             */
+            404: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -2507,6 +3243,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -2527,6 +3264,7 @@ export interface operations {
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
              *     - `body-too-large`: The body is over 1 MiB
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
                 headers: {
@@ -2546,6 +3284,7 @@ export interface operations {
              * @description Unsupported Media Type. The last part of `type` is one of:
              *
              *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
              */
             415: {
                 headers: {
@@ -2565,6 +3304,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -2586,6 +3326,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -2613,6 +3354,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -2704,6 +3446,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -2724,6 +3467,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -2745,6 +3489,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -2772,6 +3517,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -2873,6 +3619,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -2893,6 +3640,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -2914,6 +3662,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -2941,6 +3690,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -3036,6 +3786,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -3057,6 +3808,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -3084,6 +3836,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -3179,6 +3932,7 @@ export interface operations {
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
              *     - `body-too-large`: The body is over 1 MiB
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
                 headers: {
@@ -3198,6 +3952,7 @@ export interface operations {
              * @description Unsupported Media Type. The last part of `type` is one of:
              *
              *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
              */
             415: {
                 headers: {
@@ -3217,6 +3972,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -3238,6 +3994,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -3265,6 +4022,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -3358,6 +4116,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -3378,6 +4137,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -3405,6 +4165,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -3502,6 +4263,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -3522,6 +4284,7 @@ export interface operations {
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
              *     - `body-too-large`: The body is over 1 MiB
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
                 headers: {
@@ -3541,6 +4304,7 @@ export interface operations {
              * @description Unsupported Media Type. The last part of `type` is one of:
              *
              *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
              */
             415: {
                 headers: {
@@ -3560,6 +4324,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -3581,6 +4346,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -3608,6 +4374,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -3699,6 +4466,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -3719,6 +4487,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -3746,6 +4515,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -3843,6 +4613,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -3863,6 +4634,7 @@ export interface operations {
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
              *     - `body-too-large`: The body is over 1 MiB
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
                 headers: {
@@ -3882,6 +4654,7 @@ export interface operations {
              * @description Unsupported Media Type. The last part of `type` is one of:
              *
              *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
              */
             415: {
                 headers: {
@@ -3901,6 +4674,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -3922,6 +4696,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -3949,6 +4724,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -4042,6 +4818,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -4062,6 +4839,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -4089,6 +4867,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -4184,6 +4963,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -4205,6 +4985,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -4232,6 +5013,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -4348,6 +5130,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -4394,6 +5177,7 @@ export interface operations {
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
              *     - `body-too-large`: The body is over 1 MiB
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
                 headers: {
@@ -4413,6 +5197,7 @@ export interface operations {
              * @description Unsupported Media Type. The last part of `type` is one of:
              *
              *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
              */
             415: {
                 headers: {
@@ -4432,6 +5217,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -4453,6 +5239,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -4504,6 +5291,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -4615,6 +5403,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -4661,6 +5450,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -4688,6 +5478,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -4804,6 +5595,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -4850,6 +5642,7 @@ export interface operations {
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
              *     - `body-too-large`: The body is over 1 MiB
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
                 headers: {
@@ -4869,6 +5662,7 @@ export interface operations {
              * @description Unsupported Media Type. The last part of `type` is one of:
              *
              *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
              */
             415: {
                 headers: {
@@ -4888,6 +5682,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -4909,6 +5704,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -4960,6 +5756,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -4993,6 +5790,152 @@ export interface operations {
                     RateLimit?: string;
                     /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
                     "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    readUsage: {
+        parameters: {
+            query?: {
+                by?: "day" | "model" | "conversation";
+                /** @description The first day, by UTC; 29 days before the last */
+                from?: string | null;
+                /** @description The last day; today */
+                to?: string | null;
+            };
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsageReport"];
+                };
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Unprocessable Entity. The last part of `type` is one of:
+             *
+             *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
+             *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
+             */
+            422: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
                     /** @description The request's id: the caller's, if it is sane. */
                     "X-Request-ID": string;
                     [name: string]: unknown;
@@ -5093,6 +6036,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -5139,6 +6083,7 @@ export interface operations {
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
              *     - `body-too-large`: The body is over 1 MiB
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
                 headers: {
@@ -5158,6 +6103,7 @@ export interface operations {
              * @description Unsupported Media Type. The last part of `type` is one of:
              *
              *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
              */
             415: {
                 headers: {
@@ -5177,6 +6123,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -5198,6 +6145,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -5249,6 +6197,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -5377,6 +6326,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -5397,6 +6347,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -5418,6 +6369,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -5445,6 +6397,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -5532,6 +6485,7 @@ export interface operations {
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
              */
             429: {
                 headers: {
@@ -5559,6 +6513,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -5669,6 +6624,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can

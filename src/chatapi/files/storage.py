@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import obstore
-from obstore.exceptions import BaseError
-from obstore.store import LocalStore, ObjectStore, from_url
-
 from chatapi.errors.files import FilesUnavailable
+
+if TYPE_CHECKING:
+    from obstore import GetResult
+    from obstore.store import ObjectStore
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ class NoObject(Exception):
 class Storage:
     """The objects below one URL; raises `FilesUnavailable` for all trouble, whose reason is logged.
 
-    The URL is `s3://bucket/prefix` or the like, `file:///absolute/path`, or the path of a folder.
+    The URL is `s3://bucket/prefix` or the like, `file:///absolute/path`, or the path of a folder. A process without files
+    never imports obstore, which takes 4 MiB.
     """
 
     def __init__(self, url: str) -> None:
@@ -47,6 +49,8 @@ class Storage:
 
     async def write(self, key: str, pieces: Iterable[bytes]) -> None:
         """Store an object; when this raises or is cancelled, nothing is left of it."""
+        import obstore
+
         size = PART_BYTES if self._folder is None else WRITE_BYTES
         async with self._writers:
             with trouble_told():
@@ -59,6 +63,8 @@ class Storage:
 
     async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
         """Open an object and return its bytes from `start` to before `end`; raises `NoObject`."""
+        import obstore
+
         with trouble_told():
             try:
                 found = await obstore.get_async(self._store(), key, options={"range": (start, end)})
@@ -68,12 +74,16 @@ class Storage:
 
     async def delete(self, keys: list[str]) -> None:
         """Delete objects; one that is not there is no trouble."""
+        import obstore
+
         for key in keys:
             with trouble_told(), suppress(FileNotFoundError):  # of a folder; a bucket says nothing
                 await obstore.delete_async(self._store(), key)
 
     async def check(self) -> None:
         """Raise what obstore raises when the storage cannot be reached."""
+        import obstore
+
         async for _ in obstore.list(self._store(), chunk_size=1):
             return
 
@@ -86,17 +96,19 @@ class Storage:
             if path.is_file() and path.stat().st_mtime < long_ago:
                 path.unlink(missing_ok=True)
 
-    async def _pieces(self, found: "obstore.GetResult") -> AsyncIterator[bytes]:
+    async def _pieces(self, found: "GetResult") -> AsyncIterator[bytes]:
         with trouble_told():
             async for piece in found.stream(min_chunk_size=READ_BYTES):
                 yield bytes(piece)
 
-    def _store(self) -> ObjectStore:
+    def _store(self) -> "ObjectStore":
         if self._opened is None:
             self._opened = self._open()
         return self._opened
 
-    def _open(self) -> ObjectStore:
+    def _open(self) -> "ObjectStore":
+        from obstore.store import LocalStore, from_url
+
         if self._folder is not None:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             return LocalStore(self._folder, automatic_cleanup=True)
@@ -116,7 +128,11 @@ class Storage:
 def trouble_told() -> Iterator[None]:
     try:
         yield
-    except (BaseError, OSError, ValueError) as error:
+    except Exception as error:
+        from obstore.exceptions import BaseError
+
+        if not isinstance(error, BaseError | OSError | ValueError):
+            raise
         log.exception("The storage of files fails")
         raise FilesUnavailable from error
 
