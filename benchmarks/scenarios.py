@@ -22,6 +22,7 @@ from benchmarks.measuring import (
     watched,
 )
 from benchmarks.servers import Server, User, cores_apart, load, running
+from benchmarks.uploads import uploads
 from tests.support.postgres import Postgres
 
 
@@ -280,6 +281,7 @@ SCENARIOS: dict[str, Callable[[Postgres], list[Row]]] = {
     "start": footprint.start,
     "memory": footprint.memory,
     "image": footprint.image,
+    "uploads": uploads,
     "instant": partial(instant_turns, apart=True),
     "shared": partial(instant_turns, apart=False),
     "others": other_servers,

@@ -18,6 +18,8 @@ from chatapi.conversations.controllers import (
     FeedbackController,
     SearchController,
 )
+from chatapi.files.controllers import FileController
+from chatapi.files.service import FileService
 from chatapi.leaving_out import left_out
 from chatapi.limits.middleware import RefusedTokens, within_limits
 from chatapi.logs import access_log, configure_logging
@@ -66,12 +68,16 @@ def app_of(services: Services) -> Litestar:
     def provide_chat() -> ChatService:
         return services.chat
 
+    def provide_files() -> FileService:
+        return services.files
+
     with left_out():  # for pydantic and attrs Litestar would add plugins
         app = Litestar(
             route_handlers=routes(services),
             dependencies={
                 "db_session": Provide(provide_session),
                 "chat": Provide(provide_chat, sync_to_thread=False),
+                "files": Provide(provide_files, sync_to_thread=False),
             },
             exception_handlers={HTTPException: handle_exception, Exception: handle_exception},
             before_send=[add_headers, protect, audit_act],
@@ -118,6 +124,8 @@ def routes(services: Services) -> Sequence[ControllerRouterHandler]:
             TaskController,
             AccountController,
             UsageController,
+            # The service bounds an upload itself, by FILE_MAX_BYTES, and with an error of its own.
+            Router("/", request_max_body_size=None, route_handlers=[FileController]),
         ],
     )
     api = Router(

@@ -40,6 +40,9 @@ class Patience(Struct, frozen=True, kw_only=True):
     grace: int = 20  # for requests under way at SIGTERM; Uvicorn takes whole seconds
     traces: float = 3.0  # to send the last traces
 
+    # The period of the look for files that nobody wants any more, which takes a process one statement.
+    files_sweep: float = 60.0
+
     # Clients.
     # How long a connection stays open after its refusal. Closed while the client still sends, the connection would be
     # reset and the answer lost (RFC 9112, section 9.6).

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -18,6 +19,8 @@ from chatapi.conversations.tools import SEARCH_CONVERSATIONS
 from chatapi.db.database import Database
 from chatapi.db.schema import Schema
 from chatapi.errors.database import DatabaseUnavailable
+from chatapi.files.service import FileService
+from chatapi.files.storage import Storage
 from chatapi.limits.limiter import Limiter
 from chatapi.limits.messages import MessageLimit
 from chatapi.mcp.config import external_tools
@@ -26,9 +29,11 @@ from chatapi.metrics import Metrics
 from chatapi.patience import Patience
 from chatapi.settings import Settings
 from chatapi.tracing import tracing_from
+from chatapi.turns.attachments import AgentWithFiles
 from chatapi.turns.expiry import Expiry
 from chatapi.turns.launcher import Launcher
 from chatapi.turns.lease import Lease
+from chatapi.turns.loops import every
 from chatapi.turns.measures import Telemetry
 from chatapi.turns.service import ChatService
 from chatapi.turns.store import TurnStore, turn_store
@@ -63,6 +68,7 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
     titles: Titles
     verifier: TokenVerifier
     external: "ExternalTools | None"
+    files: FileService
     chat: ChatService
     mcp: MCPEndpoint
 
@@ -94,8 +100,10 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
         external = external_tools(settings, patience)
         tools = external or no_external_tools
         own = (*TASK_TOOLS, SEARCH_CONVERSATIONS) if agent.model == OFFLINE else TASK_TOOLS
+        files = FileService(database, Storage(settings.files_url), settings)
+        attachments = AgentWithFiles(agent, files, settings)
         launcher = Launcher(
-            store, supervisor, lease, expiry, agent, own, tools, meter, settings, patience, telemetry
+            store, supervisor, lease, expiry, attachments, own, tools, meter, settings, patience, telemetry
         )
         return cls(
             settings=settings,
@@ -112,8 +120,11 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
             titles=titles,
             verifier=TokenVerifier(settings, patience, telemetry.metrics),
             external=external,
+            files=files,
             expiry=expiry,
-            chat=ChatService(store, supervisor, launcher, expiry, MessageLimit(limiter), patience, telemetry),
+            chat=ChatService(
+                store, supervisor, launcher, expiry, attachments, MessageLimit(limiter), patience, telemetry
+            ),
             mcp=MCPEndpoint(database, schema, limiter, settings, max_body_bytes=MAX_BODY_BYTES),
         )
 
@@ -134,6 +145,7 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
         closing.push_async_callback(release, services.lease)
         supervisor = services.supervisor
         backfill = Backfill(services.database, services.schema)
+        sweep = partial(sweep_files, services.files, patience)
         for loop in (
             services.lease.run,
             supervisor.watch,
@@ -141,6 +153,7 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
             services.expiry.run,
             services.titles.run,
             backfill.run,
+            sweep,
         ):
             closing.push_async_callback(stop, asyncio.create_task(loop()))
         try:
@@ -159,6 +172,14 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
         with told_to_stop(drain):
             yield
         await asyncio.gather(*draining)  # turns go on when the last stream of one has been closed
+
+
+async def sweep_files(files: FileService, patience: Patience) -> None:
+    """Delete files that nobody wants any more; until cancelled."""
+    await asyncio.to_thread(files.clear_leftovers)
+    await every(
+        patience.files_sweep, files.sweep, absence="Files wait to be deleted while the database is away"
+    )
 
 
 async def release(lease: Lease) -> None:

@@ -25,6 +25,8 @@ T = TypeVar("T")
 DATA_DIRECTORY = Path(".chatapi")
 REDIS_SCHEMES = {"redis", "rediss", "valkey", "valkeys"}
 REDIS_PORT = 6379
+INPUTS = frozenset({"text", "image", "pdf"})
+BUCKETS = ("s3", "gs", "az")  # of what obstore speaks, what keeps what is written
 ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:\d{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:]+\](:\d{1,5})?"
 )
@@ -74,6 +76,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
     jwt_audience: Text | None = None
     demo_mode: bool = False
     chat_model: Text = "offline"
+    chat_model_input: Text | None = None
     chat_instructions: Text | None = None
     openai_api_key: Text | None = None
     openai_base_url: HttpUrl | None = None
@@ -96,6 +99,9 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
     redis_url: Text | None = None
     cors_origins: Text | None = None
     hsts_max_age: Annotated[int, Meta(ge=0, le=63_072_000)] = 0
+    files_url: Text = str(DATA_DIRECTORY / "files")
+    files_per_message: Annotated[int, Meta(ge=0, le=64)] = 8
+    file_max_bytes: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 10 * 1024 * 1024
     mcp_servers: Text | None = None
     mcp_conversations: Literal["on", "off"] = "on"
     mcp_allowed_hosts: Text = "localhost,127.0.0.1,[::1]"
@@ -134,6 +140,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
         if not values.keys() & {"DATABASE_URL", *SIGN_IN}:
             kind = EmbeddedDefault
         values.setdefault("DATABASE_URL", f"sqlite:///{directory / 'chatapi.db'}")
+        values.setdefault("FILES_URL", str(directory / "files"))
         if not values.keys() & SIGN_IN:
             if not is_sqlite(values["DATABASE_URL"]):
                 raise SettingsError(
@@ -170,6 +177,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
                 raise SettingsError(
                     f"TOOL_APPROVAL: {name} is not off, destructive, all or a tool's name, in which * is any text"
                 )
+        check_files_url(self.files_url)
+        _ = self.input_kinds
         for host in self.mcp_hosts or []:
             if not HOST.fullmatch(host):
                 raise SettingsError(f"MCP_ALLOWED_HOSTS: {host} is not a host such as chat.example.com")
@@ -200,6 +209,16 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
     def prices(self) -> Prices:
         """The operator's own prices, by model. Raises `SettingsError`."""
         return named("MODEL_PRICES", parse_prices, self.model_prices)
+
+    @cached_property
+    def input_kinds(self) -> frozenset[str] | None:
+        """What models take beside text, `image` and `pdf`; None: what a table says of each. Raises `SettingsError`."""
+        if self.chat_model_input is None:
+            return None
+        kinds = frozenset(listed("CHAT_MODEL_INPUT", self.chat_model_input))
+        if not kinds <= INPUTS:
+            raise SettingsError(f"CHAT_MODEL_INPUT: is not a list of {', '.join(sorted(INPUTS))}")
+        return kinds
 
     @cached_property
     def mcp_hosts(self) -> Sequence[str] | None:
@@ -292,7 +311,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
         """Every variable with its value, without secrets and passwords."""
         shown = {name: getattr(self, name.lower()) for name in self.__struct_encode_fields__}
         for name, value in shown.items():
-            if name.endswith("_URL") and value is not None:
+            if name.endswith("_URL") and name != "FILES_URL" and value is not None:
                 parts = value.split(",") if name in LISTS_OF_URLS else [value]
                 shown[name] = ",".join(without_secrets(part.strip()) for part in parts)
             elif name.endswith(("_SECRET", "_API_KEY", "_TOKEN")) and value is not None:
@@ -358,6 +377,19 @@ def check_url(name: str, value: str | None) -> None:
         raise SettingsError(f"{name}: is not a URL such as https://auth.example.org")
     if "@" in url.netloc or url.fragment or (url.query and name == "BETTER_AUTH_URL"):
         raise SettingsError(f"{name}: takes no user, password, query or fragment")
+
+
+def check_files_url(value: str) -> None:
+    """Raises `SettingsError` unless the value is a folder or a bucket. Keys and secrets have variables of their own."""
+    scheme, separator, rest = value.partition("://")
+    if not separator:
+        return
+    good = scheme in BUCKETS and rest.strip("/") and "@" not in rest and not {*"?#"} & {*rest}
+    if not good and not (scheme == "file" and rest.startswith("/")):
+        raise SettingsError(
+            f"FILES_URL: is neither a folder nor one of {', '.join(f'{each}://bucket/prefix' for each in BUCKETS)}, "
+            "file:///folder"
+        )
 
 
 def rate_limit(name: str, value: str) -> RateLimitItem | None:

@@ -9,12 +9,11 @@ import msgspec
 NO_NUL = r"^[^\u0000]*$"
 NOT_BLANK = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
 
-NO_FILES = "files cannot be sent yet; send a text as `message`, without `parts` and `files`"
+FILES_FIRST = 'upload files first, and name them in `parts`: {"type": "file", "file_id": …}'
 READABLE = {
     f"Expected `str` matching regex {NO_NUL!r}": "must not contain U+0000",
     f"Expected `str` matching regex {NOT_BLANK!r}": "must not be blank or contain U+0000",
-    "Object contains unknown field `parts`": NO_FILES,
-    "Object contains unknown field `files`": NO_FILES,
+    "Object contains unknown field `files`": FILES_FIRST,
 }
 
 

@@ -62,9 +62,10 @@ async function answered(count, ending) {
 }
 
 /** Another tab sends a message, and waits for the answer. */
-async function elsewhere(message) {
+async function elsewhere(said) {
   const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
-  const body = JSON.stringify({ message, conversation_id: transport.conversationId });
+  const content = typeof said === "string" ? { message: said } : said;
+  const body = JSON.stringify({ ...content, conversation_id: transport.conversationId });
   const response = await fetch(`${url}/api/chat`, { method: "POST", headers, body });
   if (!response.ok) throw new Error(await response.text());
 }
@@ -119,12 +120,21 @@ await press("Edit");
 await write("say Mine.");
 await until(() => shown().length === 16, "the conversation as it is");
 steps.draft = [document.querySelector("input").value];
+const headers = { Authorization: `Bearer ${token}` };
+const form = new FormData();
+const gif = atob("R0lGODlhAQABAAAAACwAAAAAAQABAAAC");
+form.append("file", new Blob([Uint8Array.from(gif, (letter) => letter.charCodeAt(0))]), "dot.gif");
+const { id } = await (await fetch(`${url}/api/${user}/files`, { method: "POST", headers, body: form })).json();
+await elsewhere({ parts: [{ type: "file", file_id: id }, { type: "text", text: "say A dot." }] });
 root.unmount();
 await mounted("1");
-await until(() => shown().length === 16, "the history");
+await until(() => shown().length === 18, "the history");
 steps.reloaded = shown();
+await until(() => document.querySelector("img"), "the picture");
+const picture = document.querySelector("img");
+steps.picture = [picture.alt, (await (await fetch(picture.src)).blob()).size];
 await write("ask delete_task {\"task_id\": 1}\u2028wait\u2028say Well.");
 await press("Deny");
-steps.denied = (await answered(18, "Well.")).slice(16);
+steps.denied = (await answered(20, "Well.")).slice(18);
 console.log(JSON.stringify(steps));
 process.exit(0);

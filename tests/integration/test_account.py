@@ -15,8 +15,11 @@ from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools
 from chatapi.db.database import Database
 from chatapi.db.models import Conversation, Message, Turn, TurnChunk, User
 from chatapi.db.owner import EVERYONE
+from chatapi.files.service import FileService
+from chatapi.files.storage import Storage
 from tests.support.databases import open_database
 from tests.support.factories import WaitFactory
+from tests.support.files import uploaded
 from tests.support.logs import heard
 from tests.support.serving import Client, execute, serve, settings_for
 
@@ -26,6 +29,7 @@ COLUMNS_TOLD = {
     "message": {"id", "conversation_id", "turn_id", "role", "content", "tool_calls", "status", "created_at"},
     "feedback": {"conversation_id", "message_id", "rating", "comment", "updated_at"},
     "tool_call": {"turn_id", "position", "call_id", "name", "arguments", "result", "error", "created_at"},
+    "file": {"id", "name", "media_type", "size", "sha256", "created_at", "turn_id", "sent_at"},
     "task": {"id", "title", "description", "completed", "created_at", "updated_at"},
     "usage_day": {"day", "model", "turns", "input_tokens", "output_tokens", "cost_picodollars", "unpriced"},
     "usage_conversation": {"day", "conversation_id", "turns", "input_tokens", "output_tokens"},
@@ -77,6 +81,7 @@ async def fill(alice: Client) -> None:
     rating = {"rating": "down", "comment": "Not again"}
     await alice.put(alice.mine(f"/messages/{again['message_id']}/feedback"), json=rating)
     await alice.post(alice.mine("/tasks"), json={"title": "bread", "description": "rye"})
+    await uploaded(alice, b"milk")
 
 
 async def leave_chunks(database: Database, user_id: str) -> None:
@@ -115,7 +120,7 @@ class TestExport:
             assert len(found[name]) == there[name if name == "feedback" else f"{name}s"]
             for record in found[name]:
                 assert columns <= record.keys()
-                assert not {"user_id", "worker_id", "run_id"} & record.keys()
+                assert not {"user_id", "worker_id", "run_id", "key"} & record.keys()
         for listed, path in (("task", "/tasks"), ("conversation", "/conversations")):
             items = (await alice.get(alice.mine(path))).json()["items"]
             assert {item["id"] for item in items} == {record["id"] for record in found[listed]}
@@ -181,7 +186,9 @@ class TestErasure:
         of_bob = await rows_of(database, bob.user_id)
         await leave_chunks(database, alice.user_id)
         assert all((await rows_of(database, alice.user_id)).values())
-        await account.erase(database, alice.user_id, batch=2)
+        settings = settings_for("sqlite://")
+        files = FileService(database, Storage(settings.files_url), settings)
+        await account.erase(database, files, alice.user_id, batch=2)
         assert not any((await rows_of(database, alice.user_id)).values())
         await fill(alice)
         with heard("chatapi.audit") as messages:

@@ -1,6 +1,7 @@
 """What the real AI SDK makes of our streams, with the transport of packages/ai-sdk and the component of docs/frontend.md."""
 
 import asyncio
+import base64
 import io
 import json
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from tests.support import ai_sdk, npm
 from tests.support.agents import CommandedAgent, Gate
 from tests.support.ai_sdk import ChatOf, Driver, text_of, tools_of
+from tests.support.files import png
 from tests.support.proxy import proxy
 from tests.support.serving import Client, serve, settings_for, token_for
 from tests.support.sse import answering
@@ -152,6 +154,37 @@ class TestConversation:
         assert messages[3]["metadata"]["turn_id"] > state["turn_id"]
         state = await reloaded.done("send", text="say 2")
         assert text_of(state["messages"][-1]) == "2"
+
+
+class TestFiles:
+    async def test_are_uploaded_first_and_are_there_after_a_reload(
+        self, chat: ChatOf, driver: Driver, alice: Client
+    ) -> None:
+        url = f"data:image/png;base64,{base64.b64encode(png()).decode()}"
+        picture = {"type": "file", "mediaType": "image/png", "filename": "a.png", "url": url}
+        sent = await chat.done("send", text="files", files=[picture])
+        assert (sent["status"], sent["errors"]) == ("ready", [])
+        assert json.loads(text_of(sent["messages"][1])) == [["a.png", len(png())]]
+        question = sent["messages"][0]["parts"]
+        assert question[0]["url"].startswith(alice.mine("/files/"))
+        reloaded = await driver.open(alice.user_id, str(alice.base_url).rstrip("/"), sent["conversation_id"])
+        messages = (await reloaded("history"))["messages"]
+        assert messages[0]["parts"] == question
+        assert messages[1]["parts"] == sent["messages"][1]["parts"]
+        edited = await reloaded.done("send", text="files", files=question[:1], messageId=messages[0]["id"])
+        assert json.loads(text_of(edited["messages"][1])) == [["a.png", len(png())]]
+
+    async def test_that_are_refused_are_an_error_and_nothing_is_sent(
+        self, chat: ChatOf, alice: Client
+    ) -> None:
+        content = base64.b64encode(b"<svg/>").decode()
+        picture = {"type": "file", "mediaType": "image/png", "url": f"data:image/png;base64,{content}"}
+        refused = await chat.done("send", text="say Hello.", files=[picture])
+        assert kind(refused["errors"][0]) == "file-kind-refused"
+        assert (await chat("refused"))["refused"] is True
+        assert (await alice.get(alice.mine("/conversations"))).json()["items"] == []
+        after = await chat.done("send", text="say Hello.")
+        assert text_of(after["messages"][-1]) == "Hello."
 
 
 class TestResuming:
@@ -769,7 +802,8 @@ async def test_the_component_does_what_its_buttons_say(tmp_path: Path, node: str
         assert shown[11:] == ["Far awayThe answer was stopped.", "say Elsewhere again.", "Elsewhere again."]
         assert steps["unauthenticated"] == shown
         assert steps["draft"] == ["say Mine."]
-        assert steps["reloaded"] == [*shown, "say And again.", "And again."]
+        assert steps["reloaded"] == [*shown, "say And again.", "And again.", "say A dot.", "A dot."]
+        assert steps["picture"] == ["dot.gif", 24]
         assert steps["denied"][1].startswith("delete_task: output-denied")
         assert len((await alice.get(alice.mine("/tasks"))).json()["items"]) == 1
 

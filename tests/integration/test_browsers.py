@@ -11,7 +11,14 @@ from tests.support.agents import CommandedAgent
 from tests.support.serving import Client, anybody, serve, settings_for, token_for
 
 SITE = "https://app.example.com"
-EXPOSED = {"X-Request-ID", "Idempotent-Replayed", "Retry-After", "RateLimit", "RateLimit-Policy", "Location"}
+EXPOSED = {
+    "X-Request-ID",
+    "Idempotent-Replayed",
+    "Retry-After",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Location",
+} | {*("Content-Disposition", "Content-Range", "ETag")}
 
 
 @pytest.fixture

@@ -85,14 +85,13 @@ class TestChat:
         assert (await alice.get(alice.mine("/tasks"))).json()["items"] == [task]
         assert (await bob.get(bob.mine("/tasks"))).json()["items"] == []
 
-    @pytest.mark.parametrize("name", ["parts", "files"])
-    async def test_a_file_next_to_a_text_is_422_that_says_so(self, alice: Client, name: str) -> None:
+    async def test_a_file_next_to_a_text_is_422_that_says_so(self, alice: Client) -> None:
         turn_id = (await alice.said("say Hello."))["turn_id"]
-        body = {"message": "say Hi.", name: [{"type": "file", "mediaType": "image/png", "url": "data:,"}]}
+        body = {"message": "say Hi.", "files": [{"type": "file", "mediaType": "image/png", "url": "data:,"}]}
         for path in ("/chat", f"/turns/{turn_id}/regenerate"):
             response = await alice.post(alice.mine(path), json=body)
             assert response.status_code == 422
-            assert response.json()["detail"].startswith("files cannot be sent yet")
+            assert response.json()["detail"].startswith("upload files first")
 
     @pytest.mark.parametrize(
         "body",

@@ -26,7 +26,7 @@ async def test_asks_everything_that_is_configured(bare_database_url: str, tmp_pa
             settings = settings_for(bare_database_url, better_auth_url=issuer.url, redis_url=redis.url)
             wrong = await ask_all(settings, SLOW_MACHINE)
             assert wrong.pop("DATABASE_URL") == "Run: chatapi database upgrade --no-prompt"
-            assert wrong == {"BETTER_AUTH_URL": None, "REDIS_URL": None}
+            assert wrong == {"BETTER_AUTH_URL": None, "REDIS_URL": None, "FILES_URL": None}
             async with serve(settings):
                 assert set((await ask_all(settings, SLOW_MACHINE)).values()) == {None}
             assert issuer.fetches == 2
@@ -34,25 +34,29 @@ async def test_asks_everything_that_is_configured(bare_database_url: str, tmp_pa
         redis.stop()
 
 
-async def test_says_what_does_not_answer_and_why(
-    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_says_what_does_not_answer_and_why(empty_database_url: str, tmp_path: Path) -> None:
     port = free_port()
     nobody = f"127.0.0.1:{port}"
     settings = settings_for(
         f"postgresql://u:hunter2@{nobody}/d",
         jwks_url=f"http://{nobody}/jwks",
         redis_url=f"redis://{nobody}/0",
+        files_url=str(tmp_path / "file"),
     )
+    (tmp_path / "file").touch()
     wrong = await ask_all(settings, SLOW_MACHINE)
-    assert list(wrong) == ["DATABASE_URL", "JWKS_URL", "REDIS_URL"]
+    assert list(wrong) == ["DATABASE_URL", "JWKS_URL", "REDIS_URL", "FILES_URL"]
     assert str(port) in str(wrong["DATABASE_URL"])
     assert "cannot be fetched" in str(wrong["JWKS_URL"])
     assert str(port) in str(wrong["REDIS_URL"])
+    assert "exists" in str(wrong["FILES_URL"])
     assert "hunter2" not in str(wrong)
 
     none = Patience(check=0)
-    assert await ask_all(settings_for(empty_database_url), none) == {"DATABASE_URL": "no answer"}
+    assert await ask_all(settings_for(empty_database_url), none) == {
+        "DATABASE_URL": "no answer",
+        "FILES_URL": "no answer",
+    }
 
 
 def test_the_command_ends_with_1_when_something_is_wrong(directory: Path) -> None:

@@ -33,6 +33,7 @@ TABLES = {
     "search_text",
     "search_backfill",
     "tool_calls",
+    "files",
     "tasks",
     "usage_conversations",
     "usage_days",

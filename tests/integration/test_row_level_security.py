@@ -14,6 +14,7 @@ from chatapi.db.database import Database
 from chatapi.db.owner import EVERYONE
 from tests.support.databases import open_database
 from tests.support.factories import WaitFactory
+from tests.support.files import uploaded
 from tests.support.postgres import Postgres
 from tests.support.serving import Client, serve, settings_for
 
@@ -35,6 +36,7 @@ async def name(postgres: Postgres) -> str:
                 await client.put(
                     client.mine(f"/messages/{answer['message_id']}/feedback"), json={"rating": "up"}
                 )
+                await uploaded(client, b"x")
     opened = open_database(settings)
     async with opened.transaction(EVERYONE) as session:
         for turn in (await session.scalars(select(models.Turn))).all():

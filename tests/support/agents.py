@@ -4,13 +4,14 @@ import asyncio
 import json
 import os
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import ClassVar
 
 import msgspec
 
 from chatapi.agent.ports import (
     AgentEvent,
+    File,
     Finish,
     FinishReason,
     ModelUsage,
@@ -41,7 +42,7 @@ class CommandedAgent:
     `say TEXT`, `think TEXT`, `words N` (says so many), `flood N` (five kilobytes each), `sleep SECONDS`, `gate NAME` (waits there), `call TOOL {JSON}`,
     `mute TOOL {JSON}` (calls it without a word), `outside` (a tool of its own), `ask TOOL {JSON}` (calls it, and the answer may come later), `wait` (for
     those answers, in whatever process), `use {JSON}` (of a `ModelUsage`), `step` (an answer of the model begins), `finish REASON`,
-    `history` (says the history as JSON), `pid`, `fail`, `crash`, `silence`.
+    `history` (says the history as JSON), `files` (says the names and the texts, or sizes, of all files), `pid`, `fail`, `crash`, `silence`.
     Any other line is echoed. A command after `once` is carried out only the first time that this user sends it.
     """
 
@@ -50,9 +51,12 @@ class CommandedAgent:
     seen: ClassVar[list[Prompt]] = []
     done_once: ClassVar[set[tuple[str, str]]] = set()
 
+    async def check_files(self, files: Sequence[File]) -> None:
+        """Takes all files."""
+
     async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:  # noqa: C901, PLR0912, PLR0915 - a table
         self.seen.append(prompt)
-        lines = prompt.message.splitlines()
+        lines = prompt.message.splitlines() or [""]
         asked: list[ToolCall] = []
         if prompt.resumed is not None:
             lines = lines[prompt.resumed.state["line"] :]
@@ -122,6 +126,10 @@ class CommandedAgent:
                     yield TextDelta(
                         json.dumps([[message.role, message.content] for message in prompt.history])
                     )
+                case "files":
+                    yield TextDelta(
+                        json.dumps([[file.name, await looked_into(file)] for file in all_of(prompt)])
+                    )
                 case "fail":
                     raise ModelFailed("The model is having a bad day.")
                 case "crash":
@@ -138,3 +146,12 @@ class CommandedAgent:
 async def done_outside() -> str:
     """A tool whose effect is not in the service's database."""
     return "done"
+
+
+def all_of(prompt: Prompt) -> Sequence[File]:
+    return [file for message in prompt.history for file in message.files] + [*prompt.files]
+
+
+async def looked_into(file: File) -> str | int:
+    """The text of a file, or of a picture how many bytes were read."""
+    return len(await file.read()) if file.media_type.startswith("image/") else await file.text()

@@ -27,6 +27,7 @@ class NewTaskFactory(MsgspecFactory[NewTask]):
 class ChatRequestFactory(MsgspecFactory[ChatRequest]):
     conversation_id = None
     client_tools = UNSET
+    files = UNSET
 
     @classmethod
     def message(cls) -> str:

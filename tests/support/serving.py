@@ -27,6 +27,7 @@ from chatapi.db.owner import EVERYONE
 from chatapi.patience import Patience
 from chatapi.settings import Settings
 from chatapi.web.server import BoundedHttp
+from tests.support import run
 from tests.support.agents import CommandedAgent
 from tests.support.databases import open_database, unread_metrics
 
@@ -48,6 +49,8 @@ def settings_for(database_url: str, **changes: Any) -> Settings:
             "database_url": database_url,
             "better_auth_secret": SECRET,
             "migrate": "auto",
+            # Benchmarks use these settings, too, and are no run of tests.
+            "files_url": str(Path(os.environ.get(run.VARIABLE, ".chatapi")) / "files"),
             "log_level": "WARNING",
             "titles": "off",  # a first turn's stream and its provider would have more to say; test_titles.py turns them on
             **changes,

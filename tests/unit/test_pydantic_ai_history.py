@@ -28,7 +28,7 @@ def shape(messages: list[ModelMessage]) -> list[tuple[type[Any], list[str]]]:
 )
 def test_without_a_state_that_holds_it_is_plain(state: Any) -> None:
     said = HistoryMessage(role="assistant", content="Done.", tool_calls=[CALL], provider_state=state)
-    assert shape(messages_of([USER, said], "openai x")) == [
+    assert shape(messages_of([USER, said], "openai x", {})) == [
         (ModelRequest, ["user-prompt"]),
         (ModelResponse, ["tool-call"]),
         (ModelRequest, ["tool-return"]),
@@ -39,7 +39,7 @@ def test_without_a_state_that_holds_it_is_plain(state: Any) -> None:
 def test_a_turn_that_was_cancelled_before_its_first_word_is_still_answered() -> None:
     silent = HistoryMessage(role="assistant", content=" ")
     called = HistoryMessage(role="assistant", content="", tool_calls=[CALL])
-    assert shape(messages_of([USER, silent, USER, called], None)) == [
+    assert shape(messages_of([USER, silent, USER, called], None, {})) == [
         (ModelRequest, ["user-prompt"]),
         (ModelResponse, ["text"]),
         (ModelRequest, ["user-prompt"]),

@@ -16,7 +16,7 @@ export interface paths {
         post?: never;
         /**
          * Erase all of my data
-         * @description Conversations, turns, messages, feedback, tool calls, tasks, usage.
+         * @description Conversations, turns, messages, feedback, tool calls, files, tasks, usage.
          *
          *     Turns under way are cancelled and leave nothing.
          */
@@ -148,16 +148,63 @@ export interface paths {
         };
         /**
          * Take out all of my data
-         * @description Lines of JSON, each with its kind in `record`.
+         * @description Lines of JSON, each with its kind in `record`; with `format=tar` an archive of them and of all files' bytes.
          *
          *     First `export` (with `version` and `user_id`), then every `conversation`, `turn`, `message`, `feedback`,
-         *     `tool_call`, `task`, `usage_day` and `usage_conversation`, and last `end` (with their number in `records`):
+         *     `tool_call`, `file`, `task`, `usage_day` and `usage_conversation`, and last `end` (with their number in `records`):
          *     without that line the export was cut off.
          */
         get: operations["exportAccount"];
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/{user_id}/files": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Upload a file
+         * @description Takes a form with one part, `file`. What it is, is found out from its bytes.
+         *
+         *     PNG, JPEG, WebP, GIF, PDF, JSON, and text in UTF-8, of which the name's ending says whether it is Markdown or CSV.
+         *     A file that no message is sent with is deleted after a day.
+         */
+        post: operations["addFile"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/{user_id}/files/{file_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a file
+         * @description The bytes, or the range of them that `Range` asks for.
+         */
+        get: operations["readFile"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete a file
+         * @description With its bytes. Messages that it was sent with keep its name.
+         */
+        delete: operations["deleteFile"];
         options?: never;
         head?: never;
         patch?: never;
@@ -596,6 +643,33 @@ export interface components {
             message: string;
             path: string;
         };
+        /** File */
+        File: {
+            /** Format: date-time */
+            created_at: string;
+            id: number;
+            /** @example text/markdown */
+            media_type: string;
+            /** @example shopping.md */
+            name: string;
+            sha256: string;
+            size: number;
+        };
+        /** FilePart */
+        FilePart: {
+            file_id: number;
+            /** @constant */
+            type: "file";
+        };
+        /** FileRef */
+        FileRef: {
+            id: number;
+            /** @example text/markdown */
+            media_type: string;
+            /** @example shopping.md */
+            name: string;
+            size: number;
+        };
         /** Found */
         Found: {
             conversation_id: number;
@@ -631,6 +705,7 @@ export interface components {
             /** Format: date-time */
             created_at: string;
             feedback?: components["schemas"]["Feedback"];
+            files: components["schemas"]["FileRef"][];
             id: number;
             reasoning: string | null;
             /** @enum {string} */
@@ -646,7 +721,8 @@ export interface components {
             /** @example 1 */
             conversation_id?: number | string | null;
             /** @example Add milk and bread to my list */
-            message: string;
+            message?: string;
+            parts?: (components["schemas"]["TextPart"] | components["schemas"]["FilePart"])[];
         };
         /** NewFeedback */
         NewFeedback: {
@@ -725,6 +801,7 @@ export interface components {
             client_tools?: components["schemas"]["ClientTool"][];
             /** @example Add milk and bread to my list */
             message?: string | null;
+            parts?: (components["schemas"]["TextPart"] | components["schemas"]["FilePart"])[];
         };
         /** Task */
         Task: {
@@ -744,6 +821,13 @@ export interface components {
             description?: string | null;
             /** @example Buy milk */
             title?: string;
+        };
+        /** TextPart */
+        TextPart: {
+            /** @example Add milk and bread to my list */
+            text: string;
+            /** @constant */
+            type: "text";
         };
         /** ToolCall */
         ToolCall: {
@@ -893,6 +977,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -942,6 +1027,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -1057,6 +1143,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -1103,6 +1190,7 @@ export interface operations {
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
              *     - `body-too-large`: The body is over 1 MiB
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
                 headers: {
@@ -1122,6 +1210,7 @@ export interface operations {
              * @description Unsupported Media Type. The last part of `type` is one of:
              *
              *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
              */
             415: {
                 headers: {
@@ -1141,6 +1230,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -1214,6 +1304,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -1343,6 +1434,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -1363,6 +1455,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -1412,6 +1505,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -1507,6 +1601,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -1556,6 +1651,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -1650,6 +1746,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -1699,6 +1796,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -1792,6 +1890,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -1840,6 +1939,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -1931,6 +2031,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -1979,6 +2080,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -2076,6 +2178,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -2096,6 +2199,7 @@ export interface operations {
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
              *     - `body-too-large`: The body is over 1 MiB
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
                 headers: {
@@ -2115,6 +2219,7 @@ export interface operations {
              * @description Unsupported Media Type. The last part of `type` is one of:
              *
              *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
              */
             415: {
                 headers: {
@@ -2134,6 +2239,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -2183,6 +2289,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -2284,6 +2391,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -2304,6 +2412,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -2353,6 +2462,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -2378,7 +2488,9 @@ export interface operations {
     };
     exportAccount: {
         parameters: {
-            query?: never;
+            query?: {
+                format?: "ndjson" | "tar";
+            };
             header?: never;
             path: {
                 user_id: string;
@@ -2439,6 +2551,28 @@ export interface operations {
                 };
             };
             /**
+             * @description Unprocessable Entity. The last part of `type` is one of:
+             *
+             *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
+             *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
+             */
+            422: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
              * @description Too Many Requests. The last part of `type` is one of:
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
@@ -2470,6 +2604,548 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    addFile: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "multipart/form-data": {
+                    file: string;
+                };
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    /** @description The file's path */
+                    Location?: unknown;
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["File"];
+                };
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not Found. The last part of `type` is one of:
+             *
+             *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
+             *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
+             *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
+             *     - `turn-not-found`: You have no turn with this id
+             */
+            404: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Request Entity Too Large. The last part of `type` is one of:
+             *
+             *     - `body-too-large`: The body is over 1 MiB
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
+             */
+            413: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Unsupported Media Type. The last part of `type` is one of:
+             *
+             *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
+             */
+            415: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Unprocessable Entity. The last part of `type` is one of:
+             *
+             *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
+             *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
+             */
+            422: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    readFile: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                file_id: number;
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "*/*": unknown;
+                };
+            };
+            /** @description The range that was asked for. */
+            206: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The bytes are those of the `ETag` that was sent. */
+            304: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not Found. The last part of `type` is one of:
+             *
+             *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
+             *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
+             *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
+             *     - `turn-not-found`: You have no turn with this id
+             */
+            404: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Requested Range Not Satisfiable. The last part of `type` is one of:
+             *
+             *     - `range-not-satisfiable`: `Range` asks for bytes after the end of the file
+             */
+            416: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    deleteFile: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                file_id: number;
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not Found. The last part of `type` is one of:
+             *
+             *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
+             *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
+             *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
+             *     - `turn-not-found`: You have no turn with this id
+             */
+            404: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -2567,6 +3243,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -2587,6 +3264,7 @@ export interface operations {
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
              *     - `body-too-large`: The body is over 1 MiB
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
                 headers: {
@@ -2606,6 +3284,7 @@ export interface operations {
              * @description Unsupported Media Type. The last part of `type` is one of:
              *
              *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
              */
             415: {
                 headers: {
@@ -2625,6 +3304,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -2674,6 +3354,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -2765,6 +3446,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -2785,6 +3467,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -2834,6 +3517,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -2935,6 +3619,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -2955,6 +3640,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -3004,6 +3690,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -3099,6 +3786,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -3148,6 +3836,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -3243,6 +3932,7 @@ export interface operations {
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
              *     - `body-too-large`: The body is over 1 MiB
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
                 headers: {
@@ -3262,6 +3952,7 @@ export interface operations {
              * @description Unsupported Media Type. The last part of `type` is one of:
              *
              *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
              */
             415: {
                 headers: {
@@ -3281,6 +3972,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -3330,6 +4022,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -3423,6 +4116,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -3471,6 +4165,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -3568,6 +4263,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -3588,6 +4284,7 @@ export interface operations {
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
              *     - `body-too-large`: The body is over 1 MiB
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
                 headers: {
@@ -3607,6 +4304,7 @@ export interface operations {
              * @description Unsupported Media Type. The last part of `type` is one of:
              *
              *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
              */
             415: {
                 headers: {
@@ -3626,6 +4324,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -3675,6 +4374,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -3766,6 +4466,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -3814,6 +4515,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -3911,6 +4613,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -3931,6 +4634,7 @@ export interface operations {
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
              *     - `body-too-large`: The body is over 1 MiB
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
                 headers: {
@@ -3950,6 +4654,7 @@ export interface operations {
              * @description Unsupported Media Type. The last part of `type` is one of:
              *
              *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
              */
             415: {
                 headers: {
@@ -3969,6 +4674,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -4018,6 +4724,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -4111,6 +4818,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -4159,6 +4867,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -4254,6 +4963,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -4303,6 +5013,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -4419,6 +5130,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -4465,6 +5177,7 @@ export interface operations {
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
              *     - `body-too-large`: The body is over 1 MiB
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
                 headers: {
@@ -4484,6 +5197,7 @@ export interface operations {
              * @description Unsupported Media Type. The last part of `type` is one of:
              *
              *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
              */
             415: {
                 headers: {
@@ -4503,6 +5217,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -4576,6 +5291,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -4687,6 +5403,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -4761,6 +5478,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -4877,6 +5595,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -4923,6 +5642,7 @@ export interface operations {
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
              *     - `body-too-large`: The body is over 1 MiB
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
                 headers: {
@@ -4942,6 +5662,7 @@ export interface operations {
              * @description Unsupported Media Type. The last part of `type` is one of:
              *
              *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
              */
             415: {
                 headers: {
@@ -4961,6 +5682,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -5034,6 +5756,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -5149,6 +5872,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -5198,6 +5922,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -5311,6 +6036,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -5357,6 +6083,7 @@ export interface operations {
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
              *     - `body-too-large`: The body is over 1 MiB
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
                 headers: {
@@ -5376,6 +6103,7 @@ export interface operations {
              * @description Unsupported Media Type. The last part of `type` is one of:
              *
              *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
              */
             415: {
                 headers: {
@@ -5395,6 +6123,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -5468,6 +6197,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -5596,6 +6326,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
             404: {
@@ -5616,6 +6347,7 @@ export interface operations {
              * @description Unprocessable Entity. The last part of `type` is one of:
              *
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
@@ -5665,6 +6397,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -5780,6 +6513,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
@@ -5890,6 +6624,7 @@ export interface operations {
              *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
              *     - `schema-outdated`: The database's tables are not those that this version needs
              *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
              *     - `model-busy`: The provider is overloaded, or limits the service
              *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
              *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can

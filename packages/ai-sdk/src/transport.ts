@@ -153,7 +153,8 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     form.append("file", file, name);
     const response = await this.request("/files", { method: "POST", body: form });
     const stored = (await response.json()) as { id: number; name: string; media_type: string };
-    return { type: "file", mediaType: stored.media_type, filename: stored.name, url: `${this.base}/files/${stored.id}` };
+    const path = this.base.replace(/^\w+:\/\/[^/]+/, ""); // as messages have it that come from the service
+    return { type: "file", mediaType: stored.media_type, filename: stored.name, url: `${path}/files/${stored.id}` };
   }
 
   /** Send a message that is answered after what runs now, and do not wait for that. */
@@ -197,7 +198,10 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     requestMetadata: unknown;
   }) {
     const { again, whenBusy } = (request.requestMetadata ?? {}) as RequestMetadata;
-    if (!this.sent || !again) this.sent = await this.#asked(request, whenBusy);
+    if (!this.sent || !again) {
+      this.sent = undefined; // what was sent before is not sent in the place of a message whose file cannot be uploaded
+      this.sent = await this.#asked(request, whenBusy).catch((error: unknown) => refusedSend(request.messages.at(-1)!, error));
+    }
     const { refused, key, path, body } = this.sent;
     if (refused) throw refused;
     const headers = { ...(request.headers as object), Accept: "text/event-stream", "Idempotency-Key": key };
@@ -259,8 +263,8 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
   async #idOf(file: FileUIPart): Promise<number> {
     const known = fileIn(file.url);
     if (known !== undefined) return known;
-    const stored = await this.upload(bytesOf(file), file.filename ?? "file");
-    return fileIn(stored.url)!;
+    Object.assign(file, await this.upload(bytesOf(file), file.filename ?? "file")); // it is sent again by its address
+    return fileIn(file.url)!;
   }
 
   #turnOf(message: ChatapiMessage): number | undefined {
@@ -326,6 +330,11 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     const stream = await this.request(`/chat/${this.conversationId}/stream?turn_id=${this.turnId}`);
     await stream.text();
   }
+}
+
+function refusedSend(question: ChatapiMessage, error: unknown): Sent {
+  if (!(error instanceof ProblemError)) throw error;
+  return { key: "", path: "", body: {}, question: question.id, message: textOf(question), refused: error };
 }
 
 function superseded(detail: string): ProblemError {

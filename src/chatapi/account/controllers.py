@@ -1,19 +1,22 @@
 """All of a user's data over REST."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from litestar import Controller, delete, get
 from litestar.datastructures import State
+from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
-from chatapi.account.service import erase, export
+from chatapi.account.service import erase, export, export_tar
 from chatapi.db.database import Database
 from chatapi.errors.requests import Invalid
+from chatapi.files.service import FileService
 from chatapi.openapi import problems
 
 NDJSON = "application/x-ndjson"
+TAR = "application/x-tar"
 
 
 class AccountController(Controller):
@@ -27,18 +30,30 @@ class AccountController(Controller):
         responses={
             # Making up an example would import a library that takes a fifth of a second.
             200: ResponseSpec(str, description="Lines of JSON.", media_type=NDJSON, generate_examples=False),
-            **problems(),
+            **problems(422),
         },
     )
-    async def export_account(self, user_id: FromPath[str], state: State) -> Stream:
-        """Lines of JSON, each with its kind in `record`.
+    async def export_account(
+        self,
+        user_id: FromPath[str],
+        state: State,
+        files: NamedDependency[FileService],
+        format: FromQuery[Literal["ndjson", "tar"]] = "ndjson",  # noqa: A002 - the name of the parameter
+    ) -> Stream:
+        """Lines of JSON, each with its kind in `record`; with `format=tar` an archive of them and of all files' bytes.
 
         First `export` (with `version` and `user_id`), then every `conversation`, `turn`, `message`, `feedback`,
-        `tool_call`, `task`, `usage_day` and `usage_conversation`, and last `end` (with their number in `records`):
+        `tool_call`, `file`, `task`, `usage_day` and `usage_conversation`, and last `end` (with their number in `records`):
         without that line the export was cut off.
         """
         database: Database = state.database
         await database.ping()  # so that an absent database is a 503, not a stream without an end
+        if format == "tar":
+            return Stream(
+                export_tar(database, files, user_id),
+                media_type=TAR,
+                headers={"Content-Disposition": 'attachment; filename="chatapi-export.tar"'},
+            )
         return Stream(
             export(database, user_id),
             media_type=NDJSON,
@@ -56,12 +71,13 @@ class AccountController(Controller):
         self,
         user_id: FromPath[str],
         state: State,
+        files: NamedDependency[FileService],
         confirm: Annotated[str, QueryParameter(description="The user id again: erasure cannot be undone")],
     ) -> None:
-        """Conversations, turns, messages, feedback, tool calls, tasks, usage.
+        """Conversations, turns, messages, feedback, tool calls, files, tasks, usage.
 
         Turns under way are cancelled and leave nothing.
         """
         if confirm != user_id:
             raise Invalid(("confirm", "must be the user id; erasure cannot be undone"))
-        await erase(state.database, user_id)
+        await erase(state.database, files, user_id)

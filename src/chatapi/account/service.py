@@ -1,6 +1,8 @@
 """Exports and erases all of a user's data, in many short transactions, however much there is."""
 
+import tarfile
 from collections.abc import AsyncIterator, Sequence
+from tempfile import TemporaryFile
 from typing import Any
 
 import msgspec
@@ -14,6 +16,7 @@ from chatapi.db.models import (
     WAITING,
     Conversation,
     Feedback,
+    File,
     Message,
     Task,
     ToolCallEntry,
@@ -23,9 +26,12 @@ from chatapi.db.models import (
     User,
     Wait,
 )
+from chatapi.errors.files import FileNotFound
+from chatapi.files.service import FileService, is_there
 
 VERSION = 1
 PAGE = 200  # a page of the longest messages is 8 MB at the most
+TAR_BYTES = 256 * 1024
 BATCH = 500  # turns that go with their messages and tool calls in a fraction of a second
 
 # The tables to export, in this order, each read by the columns of an index that begins with the owner.
@@ -36,6 +42,7 @@ EXPORTED: tuple[tuple[str, FromClause, tuple[str, ...]], ...] = (
     ("feedback", Feedback.__table__, ("conversation_id", "message_id")),
     ("tool_call", ToolCallEntry.__table__, ("turn_id", "position")),
     ("wait", Wait.__table__, ("turn_id", "number")),
+    ("file", File.__table__, ("id",)),
     ("task", Task.__table__, ("id",)),
     ("usage_day", UsageDay.__table__, ("day", "model")),
     ("usage_conversation", UsageConversation.__table__, ("day", "conversation_id")),
@@ -43,7 +50,7 @@ EXPORTED: tuple[tuple[str, FromClause, tuple[str, ...]], ...] = (
 # These are in the header, or are this service's own book-keeping.
 LEFT_OUT = {
     *("user_id", "worker_id", "run_id", "request_hash", "keys", "state"),
-    *("titled_at", "title_due"),
+    *("titled_at", "title_due", "key", "stored_at"),
 }
 SHOWN_STATUS = case(
     (and_(Turn.status == RUNNING, Turn.worker_id == WAITING), "waiting"), else_=Turn.status
@@ -96,6 +103,8 @@ def rows_of(user_id: str, table: FromClause) -> Select[Any]:
     statement = select(*kept)
     if table is Message.__table__:
         statement = statement.add_columns(SHOWN_STATUS).join(Turn, Turn.id == table.c.turn_id)
+    if table is File.__table__:
+        statement = statement.where(is_there())
     return statement.where(table.c.user_id == user_id)
 
 
@@ -103,8 +112,47 @@ def line(record: str, **values: Any) -> bytes:
     return msgspec.json.encode({"record": record, **values}) + b"\n"
 
 
-async def erase(database: Database, user_id: str, *, batch: int = BATCH) -> None:
+async def export_tar(database: Database, files: FileService, user_id: str) -> AsyncIterator[bytes]:
+    """A tar archive: `chatapi-export.ndjson`, which is `export`, and the bytes of each file as `files/{id}/{name}`.
+
+    An archive without its end, two blocks of zeros, was cut off. Files deleted meanwhile are left out.
+    """
+    with TemporaryFile() as lines:  # a tar says how large a member is before it comes
+        async for piece in export(database, user_id):
+            lines.write(piece)
+        yield tar_head("chatapi-export.ndjson", lines.tell())
+        lines.seek(0)
+        while piece := lines.read(TAR_BYTES):
+            yield piece
+        yield tar_padding(lines.tell())
+    async for page in pages(database, user_id, File.__table__, ("id",), PAGE):
+        for row in page:
+            try:
+                found = await files.read(user_id, row["id"])
+                content = await files.open(found, 0, found.file.size)
+            except FileNotFound:
+                continue
+            yield tar_head(f"files/{found.file.id}/{found.file.name}", found.file.size)
+            async for piece in content:
+                yield piece
+            yield tar_padding(found.file.size)
+    yield tarfile.NUL * tarfile.BLOCKSIZE * 2
+
+
+def tar_head(name: str, size: int) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.size = size
+    return member.tobuf(tarfile.PAX_FORMAT)
+
+
+def tar_padding(size: int) -> bytes:
+    return tarfile.NUL * (-size % tarfile.BLOCKSIZE)
+
+
+async def erase(database: Database, files: FileService, user_id: str, *, batch: int = BATCH) -> None:
     """Delete everything of a user. Erased data stays erased, and a second call does no harm.
+
+    Raises `FilesUnavailable` if the bytes of files cannot be deleted now; all else is deleted then, and they will be.
 
     Running turns are cancelled first: their later writes need a running turn, and find none. A turn that begins
     meanwhile either references the user's row, and goes with it, or comes after it, and is new.
@@ -120,6 +168,7 @@ async def erase(database: Database, user_id: str, *, batch: int = BATCH) -> None
             pass
     async with database.transaction(user_id) as session:
         await session.execute(delete(User).where(User.id == user_id))
+    await files.erase(user_id)
 
 
 async def erase_some(

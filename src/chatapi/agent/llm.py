@@ -19,9 +19,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chatapi.agent.functions import Function
+from chatapi.agent.inputs import IMAGES, Shown, check_files, content_of, shown_files
 from chatapi.agent.ports import (
     AgentEvent,
     Aside,
+    File,
     Finish,
     HistoryMessage,
     ModelAddress,
@@ -122,6 +124,12 @@ class LLMAgent:
     ) -> None:
         await self.client.__aexit__(kind, error, traceback)
 
+    async def check_files(self, files: Sequence[File]) -> None:
+        """Raise `FileNotSupported` unless one of the models sees all pictures, and each that does reads all PDFs."""
+        fit = [candidate for candidate in self.candidates if sees(candidate, files)]
+        for candidate in fit or self.candidates:
+            await check_files(files, candidate.takes, candidate.name)
+
     async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:
         turn = Turn(prompt, self.candidates, self._patience)
         offered = [
@@ -185,7 +193,9 @@ class LLMAgent:
             reader = candidate.format.reader(speech)
             turn.asked_at = monotonic()
             try:
-                answer, ids = self._answer(turn, instructions or self._instructions, offered, reader, speech)
+                answer, ids = await self._answer(
+                    turn, instructions or self._instructions, offered, reader, speech
+                )
                 async for said in answer:
                     yield said
                 turn.take(whole(reader.answer(ids)))
@@ -198,15 +208,15 @@ class LLMAgent:
                 candidate.thinks_first = speech.is_opened
                 return
 
-    def _answer(
+    async def _answer(
         self, turn: "Turn", instructions: str, offered: Sequence[ToolSpec], reader: Reader, speech: Speech
     ) -> tuple[AsyncIterator[Said | Usage], CallIds]:
         """The answer to the next question, with the ids of the calls in that.
 
-        Nothing here holds on to the question: it has the whole history, and an answer may take minutes.
+        Nothing here holds on to the question: it has the whole history and its files, and an answer may take minutes.
         """
         candidate = turn.candidate
-        question, ids = turn.question(instructions, offered, self._max_tokens)
+        question, ids = await turn.question(instructions, offered, self._max_tokens)
         request = candidate.format.request(question)
         answer = self.client.ask(candidate.base_url, request, candidate.format, reader)
         return self._read(candidate, answer, reader, speech), ids
@@ -258,7 +268,7 @@ class Turn:
     def __init__(self, prompt: Prompt, choices: Sequence[Candidate], patience: Patience) -> None:
         self._prompt = prompt
         self._patience = patience
-        self._choices = choices
+        self._choices = [each for each in choices if sees(each, prompt.files)] or choices
         self._place = 0
         self._history: Sequence[HistoryMessage] = prompt.history
         self._failures: list[Trouble] = []
@@ -281,14 +291,15 @@ class Turn:
             model=self.candidate.name, data={"provider": self.candidate.origin, "messages": clean(messages)}
         )
 
-    def question(
+    async def question(
         self, instructions: str, tools: Sequence[ToolSpec], max_tokens: int | None
     ) -> tuple[Question, CallIds]:
-        """The next question, and the ids of the calls in it."""
-        ids, format_ = CallIds(), self.candidate.format
+        """The next question, and the ids of the calls in it. Reads the files that it shows, and keeps none of them."""
+        prompt, ids, format_ = self._prompt, CallIds(), self.candidate.format
+        shown = await shown_files(prompt.files, self._history, self.candidate.takes)
         messages = [
-            *(message for said in self._history for message in self._earlier(said, ids)),
-            format_.user(self._prompt.message),
+            *(message for said in self._history for message in self._earlier(said, ids, shown)),
+            format_.user(*content_of(prompt.message, prompt.files, shown)),
             *self._own_messages(ids),
         ]
         question = Question(
@@ -395,11 +406,13 @@ class Turn:
         else:
             log.warning("The model %s failed (%s): %s", self.candidate.name, what, words)
 
-    def _earlier(self, said: HistoryMessage, ids: CallIds) -> Sequence[JSONObject]:
+    def _earlier(
+        self, said: HistoryMessage, ids: CallIds, shown: Mapping[int, Shown]
+    ) -> Sequence[JSONObject]:
         """A message of the history: in its provider's format if that provider is asked again, else plain."""
         format_ = self.candidate.format
         if said.role == "user":
-            return [format_.user(said.content)]
+            return [format_.user(*content_of(said.content, said.files, shown))]
         own = messages_of(said.provider_state, self.candidate.origin)
         if own is not None:
             ids.note(own)
@@ -417,6 +430,11 @@ class Turn:
                     yield from format_.results(step.results)
             else:
                 yield from foreign(step, self.candidate, ids)
+
+
+def sees(candidate: Candidate, files: Sequence[File]) -> bool:
+    """Whether the model sees all pictures among the files; a PDF that it does not take is shown as text."""
+    return all(file.media_type in candidate.takes for file in files if file.media_type in IMAGES)
 
 
 def foreign(step: Step, candidate: Candidate, ids: CallIds) -> Iterator[JSONObject]:

@@ -24,7 +24,7 @@ def load_agent(settings: Settings, patience: Patience) -> Agent:
     chat_model = settings.chat_model
     prefix, _, name = chat_model.partition(":")
     if chat_model == "offline":
-        return own(OFFLINE)
+        return own(OFFLINE, settings)
     if "," in chat_model or prefix in PROVIDERS:
         from chatapi.agent.llm import LLMAgent
 
@@ -33,7 +33,7 @@ def load_agent(settings: Settings, patience: Patience) -> Agent:
         return other(chat_model, name, settings)
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
-    return own(chat_model)
+    return own(chat_model, settings)
 
 
 def models_of(agent: Agent) -> Sequence[ModelAddress]:
@@ -50,14 +50,16 @@ def other(chat_model: str, name: str, settings: Settings) -> Agent:
         from chatapi.agent.pydantic_ai import PydanticAgent
 
         instructions = settings.chat_instructions or INSTRUCTIONS
-        return PydanticAgent(Pydantic(name, deps_type=Prompt, instructions=instructions))
+        return PydanticAgent(
+            Pydantic(name, deps_type=Prompt, instructions=instructions), takes=settings.input_kinds
+        )
     except ImportError as error:
         raise SettingsError(f'CHAT_MODEL: {chat_model} needs: pip install "chatapi[pydantic-ai]"') from error
     except Exception as error:
         raise SettingsError(f"CHAT_MODEL: {chat_model} cannot be loaded: {error}") from error
 
 
-def own(chat_model: str) -> Agent:
+def own(chat_model: str, settings: Settings) -> Agent:
     module_name, _, attribute = chat_model.partition(":")
     if not attribute:
         raise SettingsError(
@@ -71,7 +73,7 @@ def own(chat_model: str) -> Agent:
         if is_pydantic_agent(found):
             from chatapi.agent.pydantic_ai import PydanticAgent
 
-            return PydanticAgent(found)
+            return PydanticAgent(found, takes=settings.input_kinds)
     except SettingsError:
         raise
     except Exception as error:

@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import UNSET, Struct, UnsetType
 
+from chatapi.files.schemas import FileRef
+
 
 class ToolCall(Struct, frozen=True, kw_only=True):
     """A call with its outcome: `result` (JSON) or `error` (a sentence that the model may act on), never both.
@@ -27,6 +29,34 @@ class ToolCall(Struct, frozen=True, kw_only=True):
         return self.result is UNSET and self.error is UNSET
 
 
+class FileSource(Protocol):
+    """Reads the files of one user; raises `FileNotFound` for one that is not there any more."""
+
+    async def read(self, file: FileRef) -> bytes: ...
+
+    async def text(self, file: FileRef) -> str: ...
+
+
+class File(FileRef, frozen=True, kw_only=True, omit_defaults=True):
+    """A file of a message. Its bytes are read when they are asked for, and not kept."""
+
+    source: FileSource | None = None
+
+    async def read(self) -> bytes:
+        """The bytes; raises `FileNotFound` if the file was deleted, and `FilesUnavailable`."""
+        return await self._source.read(self)
+
+    async def text(self) -> str:
+        """The text of a text file or of a PDF; also raises `FileNotSupported` if there is none that can be read."""
+        return await self._source.text(self)
+
+    @property
+    def _source(self) -> FileSource:
+        if self.source is None:
+            raise RuntimeError(f"file {self.id} is not bound to where its bytes are")
+        return self.source
+
+
 class HistoryMessage(Struct, frozen=True, kw_only=True):
     """One message of an earlier turn; an assistant's `tool_calls` came before its `content`.
 
@@ -37,6 +67,7 @@ class HistoryMessage(Struct, frozen=True, kw_only=True):
     content: str
     tool_calls: Sequence[ToolCall] = ()
     provider_state: Any | None = None
+    files: Sequence[File] = ()
 
 
 class Resumed(Struct, frozen=True, kw_only=True):
@@ -53,6 +84,7 @@ class Prompt(Struct, frozen=True, kw_only=True):
     """The message to answer. `history` is whole turns, oldest first: user, assistant, user, assistant, …
 
     `resumed` is there when the turn has waited and now goes on.
+    `message` may be empty if there are files.
     """
 
     user_id: str
@@ -60,6 +92,7 @@ class Prompt(Struct, frozen=True, kw_only=True):
     message: str
     history: Sequence[HistoryMessage] = ()
     resumed: Resumed | None = None
+    files: Sequence[File] = ()
 
 
 class ToolSpec(Struct, frozen=True, kw_only=True):
@@ -239,4 +272,16 @@ class Agent(Protocol):
 
         A turn that goes on after it has waited is a reply of its own, whose texts follow those from before.
         """
+        ...
+
+
+@runtime_checkable
+class TakesFiles(Protocol):
+    """What an agent implements, too, if it takes files; without it, messages with files are refused.
+
+    `CHAT_MODEL_INPUT`, where it is set, decides instead.
+    """
+
+    async def check_files(self, files: Sequence[File]) -> None:
+        """Raise `FileNotSupported` if a message with these files cannot be answered."""
         ...

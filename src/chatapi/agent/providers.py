@@ -5,6 +5,7 @@ from collections.abc import Callable
 from msgspec import Struct
 from msgspec.structs import replace
 
+from chatapi.agent.inputs import READS, of_kinds, taken_by
 from chatapi.agent.ports import ModelUsage
 from chatapi.agent.wire.anthropic import Messages
 from chatapi.agent.wire.chat_completions import ChatCompletions
@@ -17,13 +18,16 @@ from chatapi.settings import Settings, SettingsError
 class Provider(Struct, frozen=True, kw_only=True):
     """`prefix` stands before the colon in `CHAT_MODEL`; `telemetry` is its name in OpenTelemetry's conventions.
 
-    `key` and `base_url` are names of settings; an address of the operator's own needs no key. `models` is the path that
+    `maker` is whose models there are at its own address (`agent.inputs`), and `takes` are the media types that its format
+    can carry. `key` and `base_url` are names of settings; an address of the operator's own needs no key. `models` is the path that
     lists a server's models. `format` makes the wire format from a model, a key, and whether the address is the
     provider's own.
     """
 
     prefix: str
     telemetry: str
+    maker: str
+    takes: frozenset[str]
     key: str
     base_url: str
     address: str
@@ -38,6 +42,8 @@ PROVIDERS = {
         Provider(
             prefix="google",
             telemetry="gcp.gemini",
+            maker="google",
+            takes=READS - {"image/gif"},
             key="gemini_api_key",
             base_url="gemini_base_url",
             address="https://generativelanguage.googleapis.com",
@@ -47,6 +53,8 @@ PROVIDERS = {
         Provider(
             prefix="openai",
             telemetry="openai",
+            maker="openai",
+            takes=READS,
             key="openai_api_key",
             base_url="openai_base_url",
             address=OPENAI,
@@ -56,6 +64,8 @@ PROVIDERS = {
         Provider(
             prefix="openai-responses",
             telemetry="openai",
+            maker="openai",
+            takes=READS,
             key="openai_api_key",
             base_url="openai_base_url",
             address=OPENAI,
@@ -65,6 +75,8 @@ PROVIDERS = {
         Provider(
             prefix="anthropic",
             telemetry="anthropic",
+            maker="anthropic",
+            takes=READS,
             key="anthropic_api_key",
             base_url="anthropic_base_url",
             address="https://api.anthropic.com",
@@ -77,6 +89,8 @@ PROVIDERS = {
 
 class Candidate:
     """A model that may be asked. `origin` is the API and the address that write its messages.
+
+    `takes` are the media types that it is shown as they are.
 
     `thinks_first`: this process has learned that its answers begin with reasoning that no tag opens.
     """
@@ -93,6 +107,11 @@ class Candidate:
         self.format = provider.format(self.model, key, address is None)
         self.origin = f"wire {provider.prefix} {self.base_url}"
         self.secrets = [key] if key else []
+        kinds = settings.input_kinds
+        # Other servers that speak OpenAI's API have models of all makers.
+        is_elsewhere = address is not None and provider.maker == "openai"
+        known = taken_by("" if is_elsewhere else provider.maker, self.model)
+        self.takes = provider.takes & (known if kinds is None else of_kinds(kinds))
         self.thinks_first = False
 
     def used(self, usage: ModelUsage | None) -> ModelUsage:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chatapi.agent.ports import ToolCall
+from chatapi.files.schemas import FileRef
 from chatapi.text import NO_NUL, NOT_BLANK
 
 ConversationTitle = Annotated[
@@ -81,6 +82,7 @@ class Message(Struct, frozen=True, kw_only=True):
     """`status` is that of the message's turn; `alternative_of`, if there, the turn that this one answers anew.
 
     `reasoning` is what the model thought on its way to the answer. `feedback` is there once its user has rated it.
+    `files` are those that a user's message was sent with.
     """
 
     id: int
@@ -89,6 +91,7 @@ class Message(Struct, frozen=True, kw_only=True):
     content: str
     reasoning: str | None
     tool_calls: list[ToolCall]
+    files: list[FileRef]
     status: MessageStatus
     created_at: datetime
     alternative_of: int | UnsetType = UNSET

@@ -25,6 +25,7 @@ from chatapi.db.alternatives import is_answered_or_under_way, superseded
 from chatapi.db.paging import Page, decode_cursor, in_conversation, page_of
 from chatapi.db.services import Service
 from chatapi.errors.domains import ConversationNotFound
+from chatapi.files.schemas import FileRef, question_parts
 from chatapi.parts import Part, has_waited, reasoning_of, shown
 
 Row: TypeAlias = tuple[models.Message, models.Turn, models.Feedback | None]
@@ -206,6 +207,7 @@ def to_message(message: models.Message, turn: models.Turn, feedback: models.Feed
             "content": message.content,
             "reasoning": reasoning_of(outline_of(message)),
             "tool_calls": message.tool_calls,
+            "files": message.files or [],
             "status": turn.shown_status,
             "created_at": message.created_at,
             **({} if turn.alternative_of is None else {"alternative_of": turn.alternative_of}),
@@ -219,7 +221,8 @@ def to_message(message: models.Message, turn: models.Turn, feedback: models.Feed
 def to_ui_message(message: models.Message, turn: models.Turn, feedback: models.Feedback | None) -> UIMessage:
     """The message as its stream made it; once it was rated, its metadata has the rating, too."""
     if message.role == "user":
-        parts = [{"type": "text", "text": message.content}]
+        files = msgspec.convert(message.files or [], list[FileRef])
+        parts = question_parts(message.user_id, message.content, files)
         status = {} if turn.status == "completed" else {"status": turn.shown_status}
         metadata = {**ids_of(turn), **status}
         return UIMessage(id=f"question_{turn.id}", role="user", parts=parts, metadata=metadata)

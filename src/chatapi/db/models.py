@@ -144,6 +144,8 @@ class Turn(IdentityBase):
 
 
 class Message(IdentityBase):
+    """`files` says what a user's message was sent with (`files.schemas.FileRef`), also after these files' deletion."""
+
     __tablename__ = "messages"
 
     user_id: Mapped[str] = mapped_column(Text)
@@ -158,6 +160,7 @@ class Message(IdentityBase):
         deferred=True,
         deferred_raiseload=True,  # large, and for the model alone
     )
+    files: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), default=now)
 
     __table_args__ = (
@@ -287,6 +290,39 @@ class Wait(DefaultBase):
             postgresql_where=text("ended_at IS NULL"),
             sqlite_where=text("ended_at IS NULL"),
         ),
+    )
+
+
+class File(IdentityBase):
+    """An uploaded file, whose bytes are the object `key` of the storage (`files.service`).
+
+    Without foreign key to the user: the row outlives the user's until its object is deleted.
+    """
+
+    __tablename__ = "files"
+
+    user_id: Mapped[str] = mapped_column(Text)
+    # The turn that it was sent with, the last one if there were several.
+    turn_id: Mapped[int | None] = mapped_column(ForeignKey("turns.id", ondelete="SET NULL"))
+    key: Mapped[str] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Text)
+    media_type: Mapped[str] = mapped_column(Text)
+    size: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), default=now)
+    stored_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
+    sent_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
+
+    __table_args__ = (
+        Index("ix_files_owner", "user_id", "id"),
+        Index("ix_files_turn", "turn_id"),  # for the deletion of a turn
+        Index(
+            "ix_files_without_turn",
+            "created_at",
+            postgresql_where=text("turn_id IS NULL"),
+            sqlite_where=text("turn_id IS NULL"),
+        ),
+        {"sqlite_autoincrement": True},
     )
 
 

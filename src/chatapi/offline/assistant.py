@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from chatapi.agent.ports import HistoryMessage, ModelAddress, Prompt, TextDelta, Tools
+from chatapi.agent.ports import File, HistoryMessage, ModelAddress, Prompt, TextDelta, Tools
 from chatapi.offline.changes import Changes
 from chatapi.offline.desk import CannotRead, Desk
+from chatapi.offline.files import described, files_meant, is_picture, titles_in, wants_them_added
 from chatapi.offline.intents import (
     Add,
     Change,
@@ -44,6 +45,7 @@ from chatapi.offline.text import pieces, quote, tidy
 from chatapi.offline.understanding import MOST_COMMANDS, Clause, TooMuch, understand
 
 NO_ANSWER = "I couldn't take that as an answer to my question, so I changed nothing."
+NO_LIST = "I found no list there, so I added nothing."
 NOTHING_DONE = "OK, I changed nothing."
 
 
@@ -55,6 +57,12 @@ class OfflineAgent:
     @property
     def model(self) -> str:
         return "offline"
+
+    async def check_files(self, files: Sequence[File]) -> None:
+        """Takes every file; raises what reading a PDF without text raises."""
+        for file in files:
+            if not is_picture(file):
+                await file.text()
 
     async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[TextDelta]:
         """The answer word by word; it reports what the tools refuse, and raises what they raise."""
@@ -74,8 +82,18 @@ class Turn:
 
     async def answer(self) -> AsyncIterator[str]:
         """The answer, command by command; it ends with the first question."""
+        message = self._prompt.message
+        if (meant := files_meant(self._prompt)) and wants_them_added(message):
+            titles = await titles_in(meant)
+            yield await self._done(Add(tuple(titles))) if titles else NO_LIST
+            return
+        if self._prompt.files:
+            self._said = await described(self._prompt.files)
+            yield self._said
+            if not message.strip():
+                return
         try:
-            clauses = understand(self._prompt.message)
+            clauses = understand(message)
         except TooMuch:
             yield f"That's a lot at once. I follow up to {MOST_COMMANDS} commands in one message, so I did nothing yet."
             return

@@ -12,7 +12,6 @@ from litestar.response import Stream
 from litestar.response.base import ASGIResponse
 from litestar.types import Method
 from litestar.types.internal_types import PathParameterDefinition
-from msgspec import UNSET
 
 from chatapi.auth.tokens import Identity
 from chatapi.db.paging import Page, decode_cursor, page_of
@@ -153,8 +152,7 @@ class TurnController(Controller):
 
         The old answer is kept as an alternative. The effects of its tools stay.
         """
-        asked = data or RegenerateRequest()
-        anew = AnswerAnew(turn_id=turn_id, message=asked.message, client_tools=asked.client_tools or UNSET)
+        anew = (data or RegenerateRequest()).request(turn_id)
         return await answered(request, chat, anew, idempotency_key)
 
     @get(operation_id="listTurns", summary="List turns that wait for answers", responses=problems(422))

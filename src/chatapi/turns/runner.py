@@ -175,6 +175,7 @@ class Runner:
             message=run.message,
             history=run.history,
             resumed=None if run.wait is None else Resumed(state=run.wait.state, approved=run.wait.approved),
+            files=run.files,
         )
         limit = asyncio.timeout(self._seconds)
         try:

@@ -7,10 +7,20 @@ from typing import Annotated, Any, Literal, TypeAlias
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chatapi.agent.ports import Asking, FinishReason, ToolCall, Usage
+from chatapi.db.paging import MAX_ID
+from chatapi.errors.requests import Invalid
 from chatapi.text import NOT_BLANK
 
+MAX_CHARACTERS = 10_000
+MAX_PARTS = 100  # bounds the work of one request; FILES_PER_MESSAGE bounds its files
 MessageText = Annotated[
-    str, Meta(min_length=1, max_length=10_000, pattern=NOT_BLANK, examples=["Add milk and bread to my list"])
+    str,
+    Meta(
+        min_length=1,
+        max_length=MAX_CHARACTERS,
+        pattern=NOT_BLANK,
+        examples=["Add milk and bread to my list"],
+    ),
 ]
 
 
@@ -35,10 +45,14 @@ ClientTools: TypeAlias = Annotated[list[ClientTool], Meta(max_length=128)]
 
 
 class ChatRequest(Struct, frozen=True, kw_only=True):
-    """The parsed content of a `MessageRequest`."""
+    """The parsed content of a `MessageRequest`; `files` are the ids of its files.
 
-    message: MessageText
+    Without files it is encoded as the versions before files did, so that a key means the same to them.
+    """
+
+    message: str
     conversation_id: int | None = None
+    files: Sequence[int] | UnsetType = UNSET
     client_tools: Sequence[ClientTool] | UnsetType = (
         UNSET  # unset, so that keys of the version before still hold
     )
@@ -48,44 +62,94 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
         return self.client_tools or ()
 
 
+class TextPart(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="text"):
+    """A text of a message; several are its paragraphs."""
+
+    text: MessageText
+
+
+class FilePart(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="file"):
+    """A file of a message, by the id that its upload gave."""
+
+    file_id: Annotated[int, Meta(ge=1, le=MAX_ID)]
+
+
+Parts = Annotated[list[TextPart | FilePart], Meta(min_length=1, max_length=MAX_PARTS)]
+
+
 class MessageRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A message, and the conversation that it continues; without one, or with null, a new one begins.
 
-    `conversation_id` may be text: a page has it from its own address.
+    Either `message` or `parts` is there; a text alone may come as either. `conversation_id` may be text: a page has it
+    from its own address.
     """
 
-    message: MessageText
+    message: MessageText | UnsetType = UNSET
+    parts: Parts | UnsetType = UNSET
     conversation_id: ConversationId = None
     client_tools: ClientTools = []
 
     @property
     def request(self) -> ChatRequest:
-        """The same request whether its id came as a number or as text."""
+        """The same request whether its id came as a number or as text; raises `Invalid`."""
+        if self.message is UNSET and self.parts is UNSET:
+            raise Invalid(("", "Object missing required field `message`, or `parts` in its place"))
+        message, files = text_and_files(self.message, self.parts)
         conversation_id = None if self.conversation_id is None else int(self.conversation_id)
         return ChatRequest(
-            message=self.message,
+            message=message,
             conversation_id=conversation_id,
             client_tools=self.client_tools or UNSET,
+            files=files,
         )
 
 
 class RegenerateRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The edited message to answer instead of the turn's own, if it was edited."""
+    """The edited message, as `message` or `parts`, to answer instead of the turn's own, if it was edited."""
 
     message: MessageText | None = None
+    parts: Parts | UnsetType = UNSET
     client_tools: ClientTools = []
+
+    def request(self, turn_id: int) -> "AnswerAnew":
+        """Raises `Invalid`."""
+        message = self.message
+        files: Sequence[int] | UnsetType = UNSET
+        if message is not None or self.parts is not UNSET:
+            message, files = text_and_files(UNSET if message is None else message, self.parts)
+        return AnswerAnew(
+            turn_id=turn_id, message=message, client_tools=self.client_tools or UNSET, files=files
+        )
 
 
 class AnswerAnew(Struct, frozen=True, kw_only=True, tag=True):
-    """A turn to answer anew, and the edited message, if it was edited."""
+    """A turn to answer anew, and the edited message with the ids of its files, if it was edited."""
 
     turn_id: int
     message: str | None
+    files: Sequence[int] | UnsetType = UNSET
     client_tools: Sequence[ClientTool] | UnsetType = UNSET
 
     @property
     def offered(self) -> Sequence[ClientTool]:
         return self.client_tools or ()
+
+
+def text_and_files(
+    message: str | UnsetType, parts: Sequence[TextPart | FilePart] | UnsetType
+) -> tuple[str, Sequence[int] | UnsetType]:
+    """The text of a message and the ids of its files; raises `Invalid`."""
+    if parts is UNSET:
+        return message or "", UNSET
+    if message is not UNSET:
+        raise Invalid(("parts", "is there beside `message`; send one of them"))
+    text = "\n\n".join(part.text for part in parts if isinstance(part, TextPart))
+    if len(text) > MAX_CHARACTERS:
+        raise Invalid(("parts", f"has more than {MAX_CHARACTERS:,} characters of text"))
+    files = [part.file_id for part in parts if isinstance(part, FilePart)]
+    if len(set(files)) < len(files):
+        raise Invalid(("parts", "names a file twice"))
+    return text, files or UNSET
 
 
 class ChatAnswer(Struct, frozen=True, kw_only=True):

@@ -8,12 +8,13 @@ from chatapi.errors.turns import KeyInProgress
 from chatapi.limits.messages import MessageLimit
 from chatapi.patience import Patience
 from chatapi.turns.answering import audit_answers, check_tools
+from chatapi.turns.attachments import AgentWithFiles
 from chatapi.turns.expiry import Expiry
 from chatapi.turns.launcher import Launcher
 from chatapi.turns.log import TurnLog
 from chatapi.turns.measures import Telemetry
 from chatapi.turns.schemas import AnswerAnew, AnswersRequest, ChatRequest, WaitingAnswer, WaitingTurn
-from chatapi.turns.store import Key, Stored, TurnStore
+from chatapi.turns.store import Key, Run, Stored, TurnStore
 from chatapi.turns.store.answers import Given
 from chatapi.turns.supervisor import Supervisor, part
 
@@ -34,6 +35,7 @@ class ChatService:
         supervisor: Supervisor,
         launcher: Launcher,
         expiry: Expiry,
+        attachments: AgentWithFiles,
         limit: MessageLimit,
         patience: Patience,
         telemetry: Telemetry,
@@ -42,6 +44,7 @@ class ChatService:
         self._supervisor = supervisor
         self._launcher = launcher
         self._expiry = expiry
+        self._check_files = attachments.check
         self._limit = limit
         self.patience = patience
         self.telemetry = telemetry
@@ -49,7 +52,7 @@ class ChatService:
     async def start(self, user_id: str, request: ChatRequest | AnswerAnew, key: str | None) -> TurnLog:
         """Begin a turn and return its log; a key that was answered before returns the log of that answer.
 
-        Raises what `TurnStore.begin` raises, `Invalid` for the caller's tools, and `RateLimited` unless the key was
+        Raises what `TurnStore.begin` raises, `Invalid` for the caller's tools, the errors of its files, and `RateLimited` unless the key was
         answered before. Once the turn has begun, its log ends with the answer, with what it waits for, or with
         `ModelFailed`, `ModelTooSlow`, `TurnCancelled`, `Interrupted` or `DatabaseUnavailable`, each with `turn_id` and
         `conversation_id`.
@@ -60,9 +63,7 @@ class ChatService:
             partial(
                 self._limit.count,
                 user_id,
-                begin=partial(
-                    self._launcher.claim, lambda claim: self._store.begin(user_id, request, known_by, claim)
-                ),
+                begin=partial(self._begin, user_id, request, known_by),
                 find=partial(self._seen, user_id, known_by),
                 answer=Stored,
             )
@@ -126,6 +127,10 @@ class ChatService:
         if (ended := await self._store.request_cancel(user_id, turn_id)) is not None:
             self._expiry.ended(ended)
         await self._supervisor.stop_cancelled()
+
+    async def _begin(self, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None) -> Run | Stored:
+        await self._check_files(user_id, request, partial(self._seen, user_id, key))
+        return await self._launcher.claim(lambda claim: self._store.begin(user_id, request, key, claim))
 
     async def _seen(self, user_id: str, key: Key | None) -> Stored | None:
         return None if key is None else await self._store.seen(user_id, key)

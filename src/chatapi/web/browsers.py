@@ -9,7 +9,10 @@ from litestar.types import Message, Scope
 
 from chatapi.settings import Settings
 
-EXPOSED = ["X-Request-ID", "Idempotent-Replayed", "Retry-After", "RateLimit", "RateLimit-Policy", "Location"]
+EXPOSED = [
+    *("X-Request-ID", "Idempotent-Replayed", "Retry-After", "RateLimit", "RateLimit-Policy", "Location"),
+    *("Content-Disposition", "Content-Range", "ETag"),
+]
 
 # Bytes, as ASGI wants them, because every response gets them.
 EVERYWHERE = {

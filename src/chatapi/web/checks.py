@@ -9,6 +9,7 @@ from chatapi.auth.jwks import JWKS
 from chatapi.db.database import Database
 from chatapi.db.failures import cause_of
 from chatapi.db.schema import Schema
+from chatapi.files.storage import Storage
 from chatapi.metrics import Metrics
 from chatapi.patience import Patience
 from chatapi.settings import Settings
@@ -24,6 +25,7 @@ async def ask_all(settings: Settings, patience: Patience) -> dict[str, str | Non
         asked["JWKS_URL" if settings.jwks_url else "BETTER_AUTH_URL"] = ask_issuer
     if settings.redis_url is not None:
         asked["REDIS_URL"] = ask_redis
+    asked["FILES_URL"] = ask_files
     return {name: await trouble(ask, settings, patience) for name, ask in asked.items()}
 
 
@@ -54,6 +56,10 @@ async def ask_issuer(settings: Settings, patience: Patience) -> None:
             await jwks.find(None, "EdDSA")  # any algorithm: we only want to see a set of keys
         finally:
             await jwks.close()
+
+
+async def ask_files(settings: Settings, _: Patience) -> None:
+    await Storage(settings.files_url).check()
 
 
 async def ask_redis(settings: Settings, _: Patience) -> None:

@@ -117,10 +117,14 @@ def answer_head(app: ASGIApp) -> ASGIApp:
     return wrapped
 
 
-async def body_is_json(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
-    """Refuse a body whose Content-Type is not JSON. A body without a Content-Type counts as JSON."""
+async def body_is_json(connection: ASGIConnection, handler: BaseRouteHandler) -> None:  # type: ignore[type-arg]
+    """Refuse a body whose Content-Type is not JSON, except on routes that take a form (`takes_form`).
+
+    A body without a Content-Type counts as JSON.
+    """
     headers = connection.headers
-    if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+    has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+    if not has_body or handler.opt.get("takes_form"):
         return
     media_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):

@@ -5,7 +5,18 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tests.support.providers.brain import Asked, Call, Refused, Reply, Text, Thought, thirds, words
+from tests.support.providers.brain import (
+    EMBEDDED,
+    Asked,
+    Call,
+    Refused,
+    Reply,
+    Text,
+    Thought,
+    check_embedded,
+    thirds,
+    words,
+)
 
 FINISH = {"stop": "end_turn", "calls": "tool_use", "length": "max_tokens", "filter": "refusal"}
 ERRORS = {
@@ -41,7 +52,7 @@ class Api:
             if before == "assistant":
                 self._check(blocks)
                 steps += 1 if calls else 0
-            elif texts := [block["text"] for block in blocks if block["type"] == "text"]:
+            elif texts := [block.get("text", "") for block in blocks if block["type"] != "tool_result"]:
                 steps, message = 0, texts[-1]
         if calls or before != "user":
             raise Refused(400, "tool_use ids were found without tool_result blocks immediately after")
@@ -102,10 +113,15 @@ class Api:
 
 
 def blocks_of(content: Any) -> list[dict[str, Any]]:
-    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    blocks: list[dict[str, Any]] = (
+        [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+    )
     if not blocks or any(block["type"] == "text" and not block["text"].strip() for block in blocks):
         raise Refused(400, "messages: text content blocks must be non-empty")
-    return list(blocks)
+    for block in blocks:
+        if block["type"] in {"image", "document"}:
+            check_embedded(block["source"]["data"], EMBEDDED[block["source"]["media_type"]])
+    return blocks
 
 
 def unfilled(block: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """The model behind all the fakes: it carries out the commands in the user's message, through whichever API they come."""
 
 import asyncio
+import base64
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,6 +11,10 @@ from typing import Any, Literal
 Finish = Literal[
     "stop", "calls", "length", "filter", "malformed", "cut", "drop", "garbage", "overloaded", "hang"
 ]
+
+
+TEXT_FILES = re.compile(r"<file .*?</file>\s*", re.S)
+EMBEDDED = {"image/png": b"\x89PNG", "application/pdf": b"%PDF-"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,16 @@ class Reply:
     @property
     def calls(self) -> list[Call]:
         return [piece for piece in self.pieces if isinstance(piece, Call)]
+
+
+def check_embedded(data: str, begins: bytes) -> None:
+    """Refuse what is not base64 of a file that begins so."""
+    try:
+        content = base64.b64decode(data, validate=True)
+    except ValueError:
+        content = b""
+    if not content.startswith(begins):
+        raise Refused(400, "Invalid base64 of a file")
 
 
 class Refused(Exception):
@@ -124,7 +140,8 @@ class Brain:
 
     def _lines(self, asked: Asked) -> list[str]:
         steps: list[list[str]] = [[]]
-        for each in asked.message.splitlines():
+        message = TEXT_FILES.sub("", asked.message)  # a model takes no orders from files
+        for each in message.splitlines() or ["say Seen."]:
             line = each
             if line.startswith("only "):
                 _, model, line = line.split(" ", 2)

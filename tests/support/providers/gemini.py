@@ -8,7 +8,17 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tests.support.providers.brain import Asked, Call, Refused, Reply, Text, Thought, words
+from tests.support.providers.brain import (
+    EMBEDDED,
+    Asked,
+    Call,
+    Refused,
+    Reply,
+    Text,
+    Thought,
+    check_embedded,
+    words,
+)
 
 FINISH = {
     "stop": "STOP",
@@ -52,7 +62,10 @@ class Api:
                 self._check_signatures(parts)
                 steps += 1 if calls else 0
             elif not responses:
-                steps, message = 0, "".join(part["text"] for part in parts)
+                for part in parts:
+                    if "inlineData" in part:
+                        check_embedded(part["inlineData"]["data"], EMBEDDED[part["inlineData"]["mimeType"]])
+                steps, message = 0, "".join(part.get("text", "") for part in parts)
             before = role
         if calls:
             raise Refused(400, "a function call turn must be followed by a function response turn")

@@ -4,7 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tests.support.providers.brain import Asked, Call, Refused, Reply, Text, thirds, words
+from tests.support.providers.brain import Asked, Call, Refused, Reply, Text, check_embedded, thirds, words
 
 LONGEST_ID = 40
 FINISH = {"stop": "stop", "calls": "tool_calls", "length": "length", "filter": "content_filter"}
@@ -86,7 +86,24 @@ class Api:
 
 
 def text_of(content: Any) -> str:
-    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+    """The text of a message in parts of either API; the others have to hold what they say."""
+    if isinstance(content, str):
+        return content
+    for part in content:
+        match part:
+            case {"type": "image_url", "image_url": {"url": url}} | {"type": "input_image", "image_url": url}:
+                check_embedded(url.removeprefix("data:image/png;base64,"), b"\x89PNG")
+            case {"type": "file", "file": {"filename": str(), "file_data": url}} | {
+                "type": "input_file",
+                "filename": str(),
+                "file_data": url,
+            }:
+                check_embedded(url.removeprefix("data:application/pdf;base64,"), b"%PDF-")
+            case {"type": "text" | "input_text" | "output_text", "text": str(text)} if text:
+                pass
+            case _:
+                raise Refused(400, f"Invalid value: {part.get('type')!r}")
+    return "".join(part.get("text", "") for part in content)
 
 
 def calls_of(message: dict[str, Any]) -> list[str]:

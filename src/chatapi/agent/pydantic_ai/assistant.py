@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -21,10 +21,12 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models import Model
 
+from chatapi.agent.inputs import check_files, of_kinds, shown_files, taken_by
 from chatapi.agent.llm import MODEL_REQUESTS
 from chatapi.agent.ports import (
     AgentEvent,
     Aside,
+    File,
     Finish,
     ModelAddress,
     Prompt,
@@ -35,16 +37,28 @@ from chatapi.agent.ports import (
     Tools,
 )
 from chatapi.agent.pydantic_ai.failures import failure_of
-from chatapi.agent.pydantic_ai.history import dumped, messages_of, provider_of
+from chatapi.agent.pydantic_ai.history import dumped, messages_of, prompt_of, provider_of
 from chatapi.agent.pydantic_ai.turn import Turn, addresses_of, used_by
 from chatapi.settings import SettingsError
+
+# Whose models pydantic-ai's providers have, as the table names them; any other has models of all makers.
+MAKERS = {
+    "openai": "openai",
+    "openai-chat": "openai",
+    "openai-responses": "openai",
+    "anthropic": "anthropic",
+    "google": "google",
+    "google-gla": "google",
+    "google-vertex": "google",
+}
 
 
 class PydanticAgent:
     """A pydantic-ai agent as an assistant of the service.
 
     `deps` makes a run's dependencies from its prompt. By default they are the prompt itself, so a tool that takes
-    `RunContext[Prompt]` knows whose turn it is. `task_tools`: the service's own tools are offered, too.
+    `RunContext[Prompt]` knows whose turn it is. `task_tools`: the service's own tools are offered, too. `takes` says what the
+    model takes beside text, `image` and `pdf`; by default that is what a table says of it.
     """
 
     def __init__(
@@ -53,6 +67,7 @@ class PydanticAgent:
         *,
         deps: Callable[[Prompt], Any] = lambda prompt: prompt,
         task_tools: bool = True,
+        takes: Collection[str] | None = None,
     ) -> None:
         if agent.model is None:
             raise SettingsError("CHAT_MODEL: names a pydantic-ai agent that has no model")
@@ -64,6 +79,7 @@ class PydanticAgent:
         self._agent = agent
         self._deps = deps
         self._task_tools = task_tools
+        self._takes = takes
         self._open = AsyncExitStack()
 
     @property
@@ -76,6 +92,17 @@ class PydanticAgent:
         model = self._agent.model
         return addresses_of(model) if isinstance(model, Model) else [ModelAddress(str(model), None)]
 
+    @property
+    def takes(self) -> Collection[str]:
+        """The media types that the model is shown as they are."""
+        if self._takes is not None:
+            return of_kinds(self._takes)
+        provider, _, name = self.model.partition(":")
+        return taken_by(MAKERS.get(provider, ""), name)
+
+    async def check_files(self, files: Sequence[File]) -> None:
+        await check_files(files, self.takes, self.model)
+
     async def __aenter__(self) -> Self:
         await self._open.enter_async_context(self._agent)
         return self
@@ -87,10 +114,11 @@ class PydanticAgent:
 
     async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:
         turn = Turn(tools, task_tools=self._task_tools)
+        shown = await shown_files(prompt.files, prompt.history, self.takes)
         try:
             async with self._agent.iter(
-                prompt.message,
-                message_history=messages_of(prompt.history, self._provider),
+                prompt_of(prompt.message, prompt.files, shown),
+                message_history=messages_of(prompt.history, self._provider, shown),
                 deps=self._deps(prompt),
                 capabilities=[turn],
                 usage_limits=UsageLimits(request_limit=MODEL_REQUESTS),

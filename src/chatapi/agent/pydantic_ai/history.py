@@ -1,12 +1,13 @@
 """Earlier turns as pydantic-ai's messages: the original ones if the provider that wrote them is asked again."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pydantic
 from msgspec import UNSET
 from pydantic_ai.messages import (
+    BinaryContent,
     ModelMessage,
     ModelMessagesTypeAdapter,
     ModelRequest,
@@ -15,11 +16,13 @@ from pydantic_ai.messages import (
     TextPart,
     ToolCallPart,
     ToolReturnPart,
+    UserContent,
     UserPromptPart,
 )
 from pydantic_ai.models import Model
 
-from chatapi.agent.ports import HistoryMessage, ToolCall
+from chatapi.agent.inputs import Shown, content_of
+from chatapi.agent.ports import File, HistoryMessage, ToolCall
 from chatapi.agent.wire.formats import INTERRUPTED, CallIds
 
 log = logging.getLogger(__name__)
@@ -57,15 +60,30 @@ def _kept(message: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def messages_of(history: Sequence[HistoryMessage], provider: str | None) -> list[ModelMessage]:
-    """The history for `provider`; None is an unknown provider."""
+def messages_of(
+    history: Sequence[HistoryMessage], provider: str | None, shown: Mapping[int, Shown]
+) -> list[ModelMessage]:
+    """The history for `provider`, None for an unknown one, with its files as they are shown."""
     ids = CallIds()
-    return [message for each in history for message in _messages(each, provider, ids)]
+    return [message for each in history for message in _messages(each, provider, ids, shown)]
 
 
-def _messages(message: HistoryMessage, provider: str | None, ids: CallIds) -> Sequence[ModelMessage]:
+def prompt_of(text: str, files: Sequence[File], shown: Mapping[int, Shown]) -> str | list[UserContent]:
+    """A user's message with its files."""
+    words, attached = content_of(text, files, shown)
+    if not attached:
+        return words
+    return [
+        *(BinaryContent(each.data, media_type=each.media_type) for each in attached),
+        *([words] if words else []),
+    ]
+
+
+def _messages(
+    message: HistoryMessage, provider: str | None, ids: CallIds, shown: Mapping[int, Shown]
+) -> Sequence[ModelMessage]:
     if message.role == "user":
-        return [ModelRequest(parts=[UserPromptPart(message.content)])]
+        return [ModelRequest(parts=[UserPromptPart(prompt_of(message.content, message.files, shown))])]
     state = message.provider_state
     if isinstance(state, dict) and provider is not None and state.get("provider") == provider:
         try:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct
 
+from chatapi.agent.inputs import PDF, Attached
 from chatapi.agent.ports import FinishReason, ModelUsage, ToolCall
 from chatapi.agent.wire.formats import (
     Answer,
@@ -16,6 +17,7 @@ from chatapi.agent.wire.formats import (
     Question,
     Request,
     arguments_of,
+    base64_of,
     decoded,
     error_words,
     outcome_text,
@@ -117,8 +119,11 @@ class Messages:
     def reader(self, speech: Speech) -> "MessageReader":
         return MessageReader(speech)
 
-    def user(self, text: str) -> JSONObject:
-        return {"role": "user", "content": text}
+    def user(self, text: str, files: Sequence[Attached] = ()) -> JSONObject:
+        if not files:
+            return {"role": "user", "content": text}
+        words = [{"type": "text", "text": text}] if text else []
+        return {"role": "user", "content": [*map(source_block, files), *words]}
 
     def said(self, text: str) -> JSONObject:
         return {"role": "assistant", "content": [{"type": "text", "text": text}]}
@@ -153,6 +158,13 @@ class Messages:
             return False
         self._limit = int(found[1])
         return True
+
+
+def source_block(file: Attached) -> JSONObject:
+    source = {"type": "base64", "media_type": file.media_type, "data": base64_of(file)}
+    if file.media_type == PDF:
+        return {"type": "document", "source": source, "title": file.name}
+    return {"type": "image", "source": source}
 
 
 def tool_use(call: Call) -> JSONObject:

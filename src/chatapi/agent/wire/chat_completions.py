@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from chatapi.agent.inputs import PDF, Attached
 from chatapi.agent.ports import FinishReason, ModelUsage, ToolCall
 from chatapi.agent.wire.formats import (
     Answer,
@@ -20,6 +21,7 @@ from chatapi.agent.wire.formats import (
     Question,
     Request,
     arguments_of,
+    data_url,
     decoded,
     error_words,
     outcome_text,
@@ -124,8 +126,11 @@ class ChatCompletions:
     def reader(self, speech: Speech) -> "ChatCompletionReader":
         return ChatCompletionReader(speech)
 
-    def user(self, text: str) -> JSONObject:
-        return {"role": "user", "content": text}
+    def user(self, text: str, files: Sequence[Attached] = ()) -> JSONObject:
+        if not files:
+            return {"role": "user", "content": text}
+        words = [{"type": "text", "text": text}] if text else []
+        return {"role": "user", "content": [*map(file_part, files), *words]}
 
     def said(self, text: str) -> JSONObject:
         return {"role": "assistant", "content": text}
@@ -145,6 +150,12 @@ class ChatCompletions:
 
     def adapt(self, _: Trouble) -> bool:
         return False
+
+
+def file_part(file: Attached) -> JSONObject:
+    if file.media_type == PDF:
+        return {"type": "file", "file": {"filename": file.name, "file_data": data_url(file)}}
+    return {"type": "image_url", "image_url": {"url": data_url(file)}}
 
 
 def tool_call(call: Call) -> JSONObject:

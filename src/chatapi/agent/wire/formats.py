@@ -5,6 +5,7 @@ wrote are stored and go back unchanged; all others go in a plain form, which the
 """
 
 import json
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -12,6 +13,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import msgspec
 from msgspec import UNSET, Struct
 
+from chatapi.agent.inputs import Attached
 from chatapi.agent.ports import FinishReason, ModelUsage, ToolCall, ToolSpec
 from chatapi.agent.wire.speech import Said, Speech, mended
 from chatapi.agent.wire.trouble import Trouble
@@ -110,7 +112,9 @@ class Format(Protocol):
 
     def reader(self, speech: Speech) -> Reader: ...
 
-    def user(self, text: str) -> JSONObject: ...
+    def user(self, text: str, files: Sequence[Attached] = ()) -> JSONObject:
+        """A user's message: the files, of media types that the model takes, and then the text, unless it is empty."""
+        ...
 
     def said(self, text: str) -> JSONObject:
         """An assistant's message of text alone."""
@@ -129,6 +133,14 @@ class Format(Protocol):
     def adapt(self, trouble: Trouble, /) -> bool:
         """Learn from a refusal; True if the next request will differ and so is worth sending."""
         ...
+
+
+def data_url(file: Attached) -> str:
+    return f"data:{file.media_type};base64,{base64_of(file)}"
+
+
+def base64_of(file: Attached) -> str:
+    return b64encode(file.data).decode()
 
 
 class CallIds:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct
 
+from chatapi.agent.inputs import Attached
 from chatapi.agent.ports import FinishReason, ModelUsage, ToolCall
 from chatapi.agent.wire.formats import (
     Answer,
@@ -18,6 +19,7 @@ from chatapi.agent.wire.formats import (
     JSONObject,
     Question,
     Request,
+    base64_of,
     decoded,
     error_words,
     outcome,
@@ -117,8 +119,9 @@ class GenerateContent:
     def reader(self, speech: Speech) -> "ContentReader":
         return ContentReader(speech)
 
-    def user(self, text: str) -> JSONObject:
-        return {"role": "user", "parts": [{"text": text}]}
+    def user(self, text: str, files: Sequence[Attached] = ()) -> JSONObject:
+        shown = [{"inlineData": {"mimeType": file.media_type, "data": base64_of(file)}} for file in files]
+        return {"role": "user", "parts": [*shown, *([{"text": text}] if text or not files else [])]}
 
     def said(self, text: str) -> JSONObject:
         return {"role": "model", "parts": [{"text": text}]}

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from chatapi.agent.inputs import PDF, Attached
 from chatapi.agent.ports import FinishReason, ModelUsage, ToolCall
 from chatapi.agent.wire.formats import (
     Answer,
@@ -19,6 +20,7 @@ from chatapi.agent.wire.formats import (
     Question,
     Request,
     arguments_of,
+    data_url,
     decoded,
     error_words,
     outcome_text,
@@ -111,8 +113,11 @@ class Responses:
     def reader(self, speech: Speech) -> "ResponseReader":
         return ResponseReader(speech)
 
-    def user(self, text: str) -> JSONObject:
-        return {"role": "user", "content": text}
+    def user(self, text: str, files: Sequence[Attached] = ()) -> JSONObject:
+        if not files:
+            return {"role": "user", "content": text}
+        words = [{"type": "input_text", "text": text}] if text else []
+        return {"role": "user", "content": [*map(input_part, files), *words]}
 
     def said(self, text: str) -> JSONObject:
         content = [{"type": "output_text", "text": text, "annotations": []}]
@@ -146,6 +151,12 @@ class Responses:
             self._seals = False
             return True
         return False
+
+
+def input_part(file: Attached) -> JSONObject:
+    if file.media_type == PDF:
+        return {"type": "input_file", "filename": file.name, "file_data": data_url(file)}
+    return {"type": "input_image", "image_url": data_url(file), "detail": "auto"}
 
 
 class ResponseReader:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import msgspec
+from msgspec import UNSET
 from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -26,6 +27,7 @@ from chatapi.errors.turns import (
 )
 from chatapi.turns.schemas import AnswerAnew, ChatRequest, ClientTool
 from chatapi.turns.store import live, waits
+from chatapi.turns.store.attached import attach, still_there
 from chatapi.turns.store.end import end_wait, fail_abandoned, touch_conversation
 from chatapi.turns.store.history import read_history
 from chatapi.turns.store.journal import read_journal
@@ -37,9 +39,9 @@ from chatapi.turns.store.rows import (
     Run,
     Stored,
     answer_of,
-    message_of,
     new_message,
     new_turn,
+    question_of,
     turn_is_alive,
 )
 
@@ -96,6 +98,7 @@ async def begin_new(
     turn_id = await session.scalar(insert_unless_there(session, Turn, **columns).returning(Turn.id))
     if turn_id is None:
         raise await _who_was_first(session, user_id, conversation_id, key)
+    files = await attach(session, user_id, turn_id, conversation_id, request.files or ())
     question = new_message(
         USER,
         user_id=user_id,
@@ -107,6 +110,8 @@ async def begin_new(
         provider_state=None,
         at=now(),
     )
+    if files:
+        question["files"] = msgspec.to_builtins(files)
     message_id = (await session.execute(insert(Message).values(question).returning(Message.id))).scalar_one()
     await index_message(session, user_id, conversation_id, message_id, request.message)
     return Run(
@@ -117,6 +122,7 @@ async def begin_new(
         message=request.message,
         client_tools=request.offered,
         ended=ended,
+        files=files,
         history=await read_history(
             session, user_id, conversation_id, turns=claim.history, before=alternative_of or turn_id
         ),
@@ -161,11 +167,19 @@ async def begin_anew(
         raise TurnSuperseded(
             "The conversation has gone on since; only its last turn can be answered anew."
         ).with_turn(turn.id, turn.conversation_id)
-    message = request.message or await message_of(session, turn)
+    message, files = request.message, request.files
+    if message is None:
+        message, sent = await question_of(session, turn)
+        files = await still_there(session, user_id, sent) or UNSET
     return await begin_new(
         session,
         user_id,
-        ChatRequest(message=message, conversation_id=turn.conversation_id, client_tools=request.client_tools),
+        ChatRequest(
+            message=message,
+            conversation_id=turn.conversation_id,
+            client_tools=request.client_tools,
+            files=files,
+        ),
         key,
         claim,
         alternative_of=first,
@@ -259,12 +273,14 @@ async def run_of(session: AsyncSession, turn: Turn, claim: Claim, offered: Seque
     `offered` are the caller's tools, if the turn has not waited.
     """
     wait = await waits.answered(session, turn.user_id, turn.id)
+    message, files = await question_of(session, turn)
     return Run(
         turn_id=turn.id,
         run_id=claim.run_id,
         user_id=turn.user_id,
         conversation_id=turn.conversation_id,
-        message=await message_of(session, turn),
+        message=message,
+        files=files,
         history=await read_history(
             session,
             turn.user_id,

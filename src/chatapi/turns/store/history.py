@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Select, Text, and_, cast, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import HistoryMessage, ToolCall
+from chatapi.agent.ports import File, HistoryMessage, ToolCall
 from chatapi.db.alternatives import is_answered, superseded
 from chatapi.db.models import Message, Turn
 from chatapi.db.paging import MAX_ID
@@ -15,6 +15,7 @@ from chatapi.turns.measures import measuring
 
 NO_CALLS = "[]"  # as it is stored with most messages
 decode_calls = msgspec.json.Decoder(list[ToolCall]).decode
+decode_files = msgspec.json.Decoder(list[File]).decode
 
 
 async def read_history(
@@ -37,7 +38,7 @@ def select_history(
     *,
     turns: int,
     before: int,
-) -> Select[tuple[int, str, str, str, Any]]:
+) -> Select[tuple[int, str, str, str, Any, str]]:
     """Select the messages of the last turns, in no order; the turns bring the owner along.
 
     Do not filter messages by `user_id` itself: with stale statistics the planner would scan all messages of the user.
@@ -61,6 +62,7 @@ def select_history(
         Message.content,
         cast(Message.tool_calls, Text).label("tool_calls"),
         Message.provider_state,
+        cast(Message.files, Text).label("files"),
     ).join(latest, and_(Message.turn_id == latest.c.id, Message.user_id == latest.c.user_id))
 
 
@@ -70,7 +72,7 @@ def to_history(rows: Iterable[Sequence[Any]]) -> list[HistoryMessage]:
     A turn has two answers if a replica of the version before 0006 ran a failed turn again; the last one counts.
     """
     messages: list[HistoryMessage] = []
-    for role, content, calls, state in rows:
+    for role, content, calls, state, files in rows:
         if messages and messages[-1].role == role == "assistant":
             messages.pop()
         messages.append(
@@ -79,6 +81,7 @@ def to_history(rows: Iterable[Sequence[Any]]) -> list[HistoryMessage]:
                 content=content,
                 tool_calls=[] if calls == NO_CALLS else decode_calls(calls),
                 provider_state=state,
+                files=() if files is None else decode_files(files),
             )
         )
     return messages

@@ -72,6 +72,7 @@ from chatapi.turns.store.rows import (
     entry_values,
     finish_values,
     is_ours,
+    is_uncommon,
     new_message,
     new_turn,
     to_answer,
@@ -122,7 +123,7 @@ class PostgresTurnStore(TurnStore):
         claim: Claim,
         is_retry: bool,  # noqa: FBT001 - as in `TurnStore`
     ) -> Run | Stored:
-        if isinstance(request, AnswerAnew) or (request.conversation_id or 0) > MAX_ID:
+        if isinstance(request, AnswerAnew) or is_uncommon(request):
             return await super()._begin(user_id, request, key, claim, is_retry)
         is_first = request.conversation_id is None
         budgets, at = claim.budgets, now()

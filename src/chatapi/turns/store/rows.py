@@ -9,10 +9,11 @@ from msgspec import UNSET, Struct
 from sqlalchemy import ColumnElement, Text, and_, exists, false, func, literal, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import FinishReason, HistoryMessage, ProviderState, ToolCall, Usage
+from chatapi.agent.ports import File, FinishReason, HistoryMessage, ProviderState, ToolCall, Usage
 from chatapi.conversations.search.folding import folded_parts
 from chatapi.db.clock import utc_now
 from chatapi.db.models import RUNNING, Message, Turn, Worker
+from chatapi.db.paging import MAX_ID
 from chatapi.errors.turns import Interrupted
 from chatapi.parts import Part, outlined
 from chatapi.turns.log import TurnEvent, TurnLog, text_of
@@ -86,6 +87,7 @@ class Run(Struct, frozen=True, kw_only=True):
     conversation_id: int
     message: str
     history: Sequence[HistoryMessage]
+    files: Sequence[File] = ()
     journal: Sequence[ToolCall] = ()
     client_tools: Sequence[ClientTool] = ()
     wait: Waited | None = None
@@ -207,6 +209,11 @@ def ended_turn(
     }
 
 
+def is_uncommon(request: ChatRequest) -> bool:
+    """Whether the plain form has to begin the turn."""
+    return (request.conversation_id or 0) > MAX_ID or request.files is not UNSET
+
+
 def begin_values(
     user_id: str, request: ChatRequest, key: Key | None, claim: Claim, at: Any
 ) -> dict[str, Any]:
@@ -298,15 +305,15 @@ def to_answer(run: Run, message_id: int, said: Said) -> ChatAnswer:
     )
 
 
-async def message_of(session: AsyncSession, turn: Turn) -> str:
-    """The user's message that the turn answers."""
-    return (
-        await session.execute(
-            select(Message.content).where(
-                Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "user"
-            )
+async def question_of(session: AsyncSession, turn: Turn) -> tuple[str, list[File]]:
+    """The user's message that the turn answers, and its files."""
+    row = await session.execute(
+        select(Message.content, Message.files).where(
+            Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "user"
         )
-    ).scalar_one()
+    )
+    text, files = row.one()
+    return text, msgspec.convert(files or [], list[File])
 
 
 async def answer_of(session: AsyncSession, turn: Turn) -> Stored | None:

@@ -59,6 +59,7 @@ from chatapi.turns.store.rows import (
     ended_turn,
     finish_values,
     is_ours,
+    is_uncommon,
     new_message,
     new_turn,
     to_answer,
@@ -90,7 +91,7 @@ class SqliteTurnStore(TurnStore):
         claim: Claim,
         is_retry: bool,  # noqa: FBT001 - as in `TurnStore`
     ) -> Run | Stored:
-        if isinstance(request, AnswerAnew) or is_retry or (request.conversation_id or 0) > MAX_ID:
+        if isinstance(request, AnswerAnew) or is_retry or is_uncommon(request):
             return await super()._begin(user_id, request, key, claim, is_retry)
         values = begin_values(user_id, request, key, claim, moment())
         found = await self._database.at_once(
@@ -112,8 +113,8 @@ class SqliteTurnStore(TurnStore):
             message=request.message,
             client_tools=request.offered,
             history=to_history(
-                (role, content, calls, None if state is None else msgspec.json.decode(state))
-                for _, role, content, calls, state in history
+                (role, content, calls, None if state is None else msgspec.json.decode(state), files)
+                for _, role, content, calls, state, files in history
             ),
         )
 
