@@ -65,13 +65,14 @@ class Prompt(Struct, frozen=True, kw_only=True):
 class ToolSpec(Struct, frozen=True, kw_only=True):
     """A tool as a model sees it; `parameters` is a JSON Schema (2020-12) of an object.
 
-    `is_callers`: the caller of the turn carries it out.
+    `is_callers`: the caller of the turn carries it out. `needs_approval`: the user is asked before each call of it.
     """
 
     name: str
     description: str
     parameters: dict[str, Any]
     is_callers: bool = False
+    needs_approval: bool = False
 
 
 Asking: TypeAlias = Literal["approval", "client-tool"]

@@ -76,7 +76,10 @@ class TurnTools:
 
     @property
     def specs(self) -> Sequence[ToolSpec]:
-        return [spec_of(tool) for tool in self._tools.values()]
+        return [
+            replace(spec_of(tool), needs_approval=True) if self._needs_approval(name) else spec_of(tool)
+            for name, tool in self._tools.items()
+        ]
 
     async def call(
         self,
@@ -129,11 +132,15 @@ class TurnTools:
 
     def _asks(self, call: ToolCall) -> Asking | None:
         """What the call has to wait for."""
-        tool = self._tools.get(call.name)
-        if isinstance(tool, ClientTool):
+        if isinstance(self._tools.get(call.name), ClientTool):
             return "client-tool"
-        destructive = tool is not None and tool.destructive
-        return "approval" if self._approval.needed(call.name, destructive=destructive) else None
+        return "approval" if self._needs_approval(call.name) else None
+
+    def _needs_approval(self, name: str) -> bool:
+        tool = self._tools.get(name)
+        if isinstance(tool, ClientTool):
+            return False
+        return self._approval.needed(name, destructive=tool is not None and tool.destructive)
 
     def _fault(self, call: ToolCall, parameters: dict[str, Any] | None = None) -> str | None:
         if parameters is not None:
