@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from chatapi.agent.llm import LLMAgent
+from chatapi.agent.llm import MODEL_REQUESTS, LLMAgent
 from tests.integration.models.conftest import WIRES, serving
 from tests.integration.models.test_conversations import sent
 from tests.support.providers.server import Providers
@@ -160,3 +160,19 @@ async def test_an_own_function_is_called_once_whatever_dies(database_url: str, p
         assert (await first).status_code == 409
         assert till.paid == [1, 2]
         assert (await one.messages(done["conversation_id"]))[1]["tool_calls"] == done["tool_calls"]
+
+
+async def test_a_model_that_asks_for_ever_is_stopped_before_the_last_approval(
+    sqlite_url: str, providers: Providers
+) -> None:
+    user, options = f"user-{uuid.uuid4().hex}", {"tool_approval": "list_tasks"}
+    async with serving(sqlite_url, WIRES[0], providers, **options) as url, Client(url, user) as client:
+        told = (await client.chat("again list_tasks")).json()
+        for _ in range(MODEL_REQUESTS - 1):
+            assert told["status"] == "waiting"
+            path = client.mine(f"/turns/{told['turn_id']}/answers")
+            given = {"id": told["pending"][0]["id"], "approved": True}
+            told = (await client.post(path, json={"answers": [given]})).json()
+        assert told["type"].endswith("model-looped")
+        (_, answer) = await client.messages(told["conversation_id"])
+    assert [call.get("error") is None for call in answer["tool_calls"]] == [True] * 9 + [False]
