@@ -6,7 +6,7 @@ from chatapi.offline.assistant import NO_APPROVAL
 from tests.unit.test_offline_conversation import Conversation
 
 DESTRUCTIVE = {"delete_task", "update_task"}
-EVERY = {"list_tasks", "add_task", "complete_task", *DESTRUCTIVE}
+EVERY = {"search_conversations", "list_tasks", "add_task", "complete_task", *DESTRUCTIVE}
 
 
 def all_of_them(_: int) -> bool:
@@ -126,6 +126,8 @@ async def test_every_call_may_need_approval() -> None:
         'Added "tea".',
     ]
     assert (await conversation.say("show my tasks", none_of_them)).endswith("you didn't allow it.")
+    answer = await conversation.say("what did I say about milk?", none_of_them)
+    assert answer.startswith('May I search our conversations for "milk"?\nI couldn\'t search')
 
 
 async def test_more_than_anybody_would_look_through_are_not_asked_about() -> None:

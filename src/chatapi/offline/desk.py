@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from chatapi.agent.ports import ToolCall, Tools
 from chatapi.offline.intents import Status
@@ -22,7 +23,7 @@ class CannotRead(Exception):
 
 
 class NeedsApproval(Exception):
-    """The list may be read only when the user has allowed it."""
+    """Something may be read only when the user has allowed it."""
 
 
 class Outcome(Struct, frozen=True):
@@ -94,11 +95,7 @@ class Desk:
         found: list[KnownTask] = []
         arguments: dict[str, Any] = {"status": status}
         for _ in range(MOST_PAGES):
-            call, denied = await self._call("list_tasks", arguments, Wish("look at your list"))
-            if call.waits:
-                raise NeedsApproval
-            if denied:
-                raise CannotRead("you didn't allow it.")
+            call = await self._read("list_tasks", arguments, Wish("look at your list"))
             if call.error is not UNSET:
                 raise CannotRead(str(call.error))
             found += tasks_of(call)
@@ -109,7 +106,14 @@ class Desk:
         return found, False
 
     async def search(self, query: str) -> ToolCall:
-        return await self._call("search_conversations", {"query": query})
+        wish = Wish("search our conversations for", query)
+        return await self._read("search_conversations", {"query": query}, wish)
+
+    async def _read(self, name: str, arguments: dict[str, Any], wish: Wish) -> ToolCall:
+        call, denied = await self._call(name, arguments, wish)
+        if call.waits:
+            raise NeedsApproval
+        return replace(call, error="you didn't allow it.") if denied else call
 
     async def add(self, title: str, description: str | None = None) -> Outcome:
         arguments = {"title": title} if description is None else {"title": title, "description": description}

@@ -165,8 +165,11 @@ async def test_an_own_function_is_called_once_whatever_dies(database_url: str, p
 async def test_a_model_that_asks_for_ever_is_stopped_before_the_last_approval(
     sqlite_url: str, providers: Providers
 ) -> None:
-    user, options = f"user-{uuid.uuid4().hex}", {"tool_approval": "list_tasks"}
-    async with serving(sqlite_url, WIRES[0], providers, **options) as url, Client(url, user) as client:
+    user = f"user-{uuid.uuid4().hex}"
+    async with (
+        serving(sqlite_url, WIRES[0], providers, tool_approval="list_tasks") as url,
+        Client(url, user) as client,
+    ):
         told = (await client.chat("again list_tasks")).json()
         for _ in range(MODEL_REQUESTS - 1):
             assert told["status"] == "waiting"
