@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from chatapi.agent.ports import Agent, HistoryMessage, Prompt, ToolCall
+from chatapi.agent.ports import Agent, HistoryMessage, Prompt, TextDelta, ToolCall
 from chatapi.offline import OfflineAgent
 from tests.unit.test_offline_conversation import Conversation, FakeTools
 
