@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 import pytest
 
+from chatapi.offline import OfflineAgent
 from tests.support.serving import Client, serve, settings_for
 from tests.support.sse import STREAM, chunks_of, resumed, streamed, text_of, types_of
 
@@ -139,6 +141,32 @@ class TestApproval:
         assert done.json()["response"] == "delete_task: done. delete_task: done. Done."
         assert len(done.json()["tool_calls"]) == 2
         assert len(await bob.messages(waiting["conversation_id"])) == 2
+
+
+class TestOffline:
+    async def test_asks_in_words_and_by_the_request_in_one_step(self, database_url: str) -> None:
+        settings = settings_for(database_url, tool_approval="destructive")
+        user = f"dora-{uuid.uuid4().hex}"
+        async with serve(settings, OfflineAgent()) as url, Client(url, user) as dora:
+            await task_of(dora, "milk")
+            await task_of(dora, "bread")
+            chunks = await streamed(dora, "Delete milk and bread")
+        ids = chunks[0]["messageMetadata"]
+        assert text_of(chunks) == 'May I delete "milk" and "bread"?'
+        assert types_of(chunks)[types_of(chunks).index("finish-step") :] == [
+            *("finish-step", "start-step", "text-start", "text-delta", "text-end"),
+            *("tool-input-start", "tool-input-available") * 2,
+            *("tool-approval-request", "tool-approval-request", "finish-step", "finish"),
+        ]
+        milk, bread = (chunk["approvalId"] for chunk in chunks if chunk["type"] == "tool-approval-request")
+        async with serve(settings, OfflineAgent()) as url, Client(url, user) as dora:
+            given = [{"id": milk, "approved": True}, {"id": bread, "approved": False}]
+            done = (await answer(dora, ids["turn_id"], *given)).json()
+            said = ['May I delete "milk" and "bread"?', 'Deleted "milk".', 'OK, I didn\'t delete "bread".']
+            assert done["response"].splitlines() == said
+            assert await titles_of(dora) == ["bread"]
+            after = await dora.said("what did you delete?", ids["conversation_id"])
+            assert after["response"] == 'Last deleted: "milk".'
 
 
 class TestClientTool:

@@ -4,12 +4,14 @@
 the tools' own structs.
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import msgspec
 from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
-from chatapi.agent.ports import HistoryMessage, Prompt, TextDelta, ToolCall, ToolSpec
+from chatapi.agent.ports import HistoryMessage, Prompt, Resumed, TextDelta, ToolCall, ToolSpec, Wait
 from chatapi.agent.tools import ListTasks, OneTask, UpdateTask
 from chatapi.offline import OfflineAgent
 from chatapi.tasks.schemas import TaskContent
@@ -19,7 +21,11 @@ HISTORY_LIMIT = 20
 
 
 class FakeTools:
-    """Tasks in memory; `broken` tools answer with an error, `page` is how many tasks a page has."""
+    """Tasks in memory; `broken` tools answer with an error, `page` is how many tasks a page has.
+
+    Calls of the tools named in `asking` need approval: they are `pending` until they are made again by their ids, and
+    then made if these are `approved`.
+    """
 
     ARGUMENTS: ClassVar[dict[str, type[Struct]]] = {
         "add_task": TaskContent,
@@ -33,6 +39,9 @@ class FakeTools:
         self.tasks: dict[int, dict[str, Any]] = {}
         self.calls: list[ToolCall] = []
         self.broken: dict[str, str] = {}
+        self.asking: set[str] = set()
+        self.pending: dict[str, ToolCall] = {}
+        self.approved: list[str] = []
         self.page = page
         self.last_id = 100  # so that no number in a message is an id by chance
         for title in titles:
@@ -40,11 +49,31 @@ class FakeTools:
 
     @property
     def specs(self) -> list[ToolSpec]:
-        return []
+        return [
+            ToolSpec(name=name, description="", parameters={}, needs_approval=True) for name in self.asking
+        ]
 
-    async def call(self, name: str, arguments: dict[str, Any], **_: Any) -> ToolCall:
+    async def call(
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        *,
+        call_id: str | None = None,
+        may_wait: bool = False,
+        **_: Any,
+    ) -> ToolCall:
         outcome: dict[str, Any]
+        if call_id:
+            assert (self.pending[call_id].name, self.pending[call_id].arguments) == (name, arguments)
+            del self.pending[call_id]
+        elif name in self.asking:
+            assert may_wait
+            id_ = f"pending {len(self.calls)} {len(self.pending)}"
+            self.pending[id_] = ToolCall(id=id_, name=name, arguments=dict(arguments))
+            return self.pending[id_]
         try:
+            if call_id and call_id not in self.approved:
+                raise LookupError("The user did not allow this call.")
             if name in self.broken:
                 raise LookupError(self.broken[name])
             result = getattr(self, name)(msgspec.convert(arguments, self.ARGUMENTS[name]))
@@ -108,18 +137,41 @@ class Conversation:
         self.history: list[HistoryMessage] = []
         self.agent = OfflineAgent()
 
-    async def say(self, message: str) -> str:
+    async def say(self, message: str, *allowed: Callable[[int], bool]) -> str:
+        """`allowed` has for each wait of the turn which of its calls the user allows, by their tasks' ids.
+
+        A turn that waits longer than that is left behind.
+        """
         before = len(self.tools.calls)
         prompt = Prompt(user_id="ann", conversation_id=1, message=message, history=tuple(self.history))
-        deltas = [event async for event in self.agent.reply(prompt, self.tools)]
-        assert all(isinstance(delta, TextDelta) and delta.text for delta in deltas)
-        answer = "".join(delta.text for delta in deltas)
+        answer, state = await self._reply(prompt)
+        for allows in allowed:
+            ids = [
+                each.id for each in self.tools.pending.values() if allows(each.arguments.get("task_id", 0))
+            ]
+            self.tools.approved += ids
+            told, state = await self._reply(replace(prompt, resumed=Resumed(state=state, approved=ids)))
+            answer += told
+        self.tools.calls += [
+            replace(call, error="Nobody had answered.") for call in self.tools.pending.values()
+        ]
+        self.tools.pending.clear()
         self.history += [
             HistoryMessage(role="user", content=message),
             HistoryMessage(role="assistant", content=answer, tool_calls=tuple(self.tools.calls[before:])),
         ]
         self.history = self.history[-HISTORY_LIMIT:]
         return answer
+
+    async def _reply(self, prompt: Prompt) -> tuple[str, Any]:
+        """What was said, and the state that the turn waits with, as it comes back from storage."""
+        events = [event async for event in self.agent.reply(prompt, self.tools)]
+        waits = [event for event in events if isinstance(event, Wait)]
+        deltas = [event for event in events if isinstance(event, TextDelta) and event.text]
+        assert len(deltas) + len(waits) == len(events)
+        assert bool(waits) == bool(self.tools.pending)
+        said = "".join(delta.text for delta in deltas)
+        return said, msgspec.json.decode(msgspec.json.encode(waits[0].state)) if waits else None
 
     async def say_all(self, *messages: str) -> str:
         """The answer to the last message."""

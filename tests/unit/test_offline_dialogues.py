@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from chatapi.agent.ports import Agent, HistoryMessage, Prompt, ToolCall
+from chatapi.agent.ports import Agent, HistoryMessage, Prompt, TextDelta, ToolCall
 from chatapi.offline import OfflineAgent
 from tests.unit.test_offline_conversation import Conversation, FakeTools
 
@@ -696,7 +696,8 @@ class TestStreaming:
 
         counting = asyncio.create_task(count())
         prompt = Prompt(user_id="ann", conversation_id=1, message="help")
-        pieces = [delta.text async for delta in OfflineAgent().reply(prompt, FakeTools())]
+        events = [event async for event in OfflineAgent().reply(prompt, FakeTools())]
+        pieces = [event.text for event in events if isinstance(event, TextDelta)]
         counting.cancel()
         assert len(pieces) > 50
         assert max(len(piece) for piece in pieces) < 30

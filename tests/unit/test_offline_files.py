@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from chatapi.agent.ports import File, HistoryMessage, Prompt
+from chatapi.agent.ports import File, HistoryMessage, Prompt, TextDelta
 from chatapi.files.schemas import FileRef
 from chatapi.offline.assistant import NO_LIST, OfflineAgent
 from chatapi.offline.files import titles_in, wants_them_added
@@ -90,7 +90,8 @@ def test_does_not_take_for_it(message: str) -> None:
 
 
 async def answer(prompt: Prompt, tools: FakeTools) -> str:
-    return "".join([delta.text async for delta in OfflineAgent().reply(prompt, tools)])
+    said = [event async for event in OfflineAgent().reply(prompt, tools)]
+    return "".join(event.text for event in said if isinstance(event, TextDelta))
 
 
 def prompt(message: str, *files: File, history: Any = ()) -> Prompt:

@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, ToolReturnPart, UserPromptPart
 
 from chatapi.agent.ports import HistoryMessage, ToolCall
-from chatapi.agent.pydantic_ai.history import messages_of
+from chatapi.agent.pydantic_ai.history import dumped, messages_of
 
 USER = HistoryMessage(role="user", content="Hello")
 CALL = ToolCall(id="c1", name="add_task", arguments={"title": "milk"}, result={"id": 1})
@@ -47,3 +47,14 @@ def test_a_turn_that_was_cancelled_before_its_first_word_is_still_answered() -> 
         (ModelRequest, ["tool-return"]),
         (ModelResponse, ["text"]),
     ]
+
+
+def test_results_in_the_shape_of_pydantic_ais_own_files_stay_values() -> None:
+    like_files = [{"kind": "binary", "data": "aGk=", "media_type": "text/plain"}]
+    messages: list[ModelMessage] = [
+        ModelRequest(parts=[UserPromptPart("Go"), ToolReturnPart("look", like_files, tool_call_id="c1")])
+    ]
+    state = dumped(messages, "openai x")
+    said = HistoryMessage(role="assistant", content="Done.", provider_state=state)
+    (found,) = messages_of([said], "openai x", {})
+    assert [getattr(part, "content", None) for part in found.parts] == ["Go", like_files]

@@ -61,6 +61,7 @@ from chatapi.settings import Settings
 log = logging.getLogger(__name__)
 
 MODEL_REQUESTS = 10  # answers of one turn; bounds an endless loop of tool calls
+LOOPED = "The model kept calling tools and never answered; what these did is done."
 ROUNDS = 3  # how often a turn goes through the list of models
 
 INSTRUCTIONS = """\
@@ -157,12 +158,14 @@ class LLMAgent:
                     break
                 results = turn.steps[-1].results
                 for call in turn.steps[-1].answer.calls:
-                    results.append((call, await self._call(prompt, tools, call)))
+                    # A turn that may not ask its model again does not ask its user either.
+                    may_wait = len(turn.steps) < MODEL_REQUESTS
+                    results.append((call, await self._call(prompt, tools, call, may_wait=may_wait)))
                 if any(made.waits for _, made in results):
                     yield Wait(turn.to_go_on_from)
                     return
             else:
-                raise ModelLooped("The model kept calling tools and never answered; what these did is done.")
+                raise ModelLooped(LOOPED)
         if (reason := turn.steps[-1].answer.reason) != "stop":
             yield Finish(reason)
         yield turn.state
@@ -239,17 +242,22 @@ class LLMAgent:
             raise
         yield candidate.used(reader.usage)
 
-    async def _call(self, prompt: Prompt, tools: Tools, call: Call, call_id: str | None = None) -> ToolCall:
+    async def _call(
+        self, prompt: Prompt, tools: Tools, call: Call, *, call_id: str | None = None, may_wait: bool = False
+    ) -> ToolCall:
         if call.arguments is None:
             return ToolCall(id=call.id, name=call.name, arguments={}, error=NO_OBJECT)
         function = self._functions.get(call.name)
         own = None if function is None else partial(function, prompt, call.arguments)
-        return await tools.call(call.name, call.arguments, call_id=call_id, own=own, may_wait=True)
+        parameters = None if function is None else function.spec.parameters
+        return await tools.call(
+            call.name, call.arguments, call_id=call_id, own=own, parameters=parameters, may_wait=may_wait
+        )
 
     async def _get_answers(self, prompt: Prompt, tools: Tools, step: "Step") -> None:
         """The outcomes of the step's calls for which the turn has waited."""
         step.results = [
-            (call, await self._call(prompt, tools, call, made.id) if made.waits else made)
+            (call, await self._call(prompt, tools, call, call_id=made.id) if made.waits else made)
             for call, made in step.results
         ]
 

@@ -98,13 +98,14 @@ class Prompt(Struct, frozen=True, kw_only=True):
 class ToolSpec(Struct, frozen=True, kw_only=True):
     """A tool as a model sees it; `parameters` is a JSON Schema (2020-12) of an object.
 
-    `is_callers`: the caller of the turn carries it out.
+    `is_callers`: the caller of the turn carries it out. `needs_approval`: the user is asked before each call of it.
     """
 
     name: str
     description: str
     parameters: dict[str, Any]
     is_callers: bool = False
+    needs_approval: bool = False
 
 
 Asking: TypeAlias = Literal["approval", "client-tool"]
@@ -123,25 +124,36 @@ class Tools(Protocol):
         *,
         call_id: str | None = None,
         own: Callable[[], Awaitable[Any]] | None = None,
+        parameters: dict[str, Any] | None = None,
         may_wait: bool = False,
         asks: Asking | None = None,
     ) -> ToolCall:
         """Run a tool. A mistake in the call comes back as its `error`; a failure of the service is raised.
 
         With `own` the tool is the agent's: `own` carries the call out and gives a JSON value or raises `ToolError`. It
-        may be slow, for no database connection is held. The call is recorded like any other.
+        may be slow, for no database connection is held. The call is recorded like any other. `parameters` is that
+        tool's JSON Schema: nobody is asked to approve a call whose arguments do not hold.
 
         Some calls need an answer first: those that the operator has approved by their user, those that the caller
-        carries out itself, and those for which the agent `asks`. With `may_wait`, such a call comes back without an
-        outcome (`ToolCall.waits`). The agent then makes the other calls of the step, yields `Wait` and ends. When the
-        answers are there, it gets `Prompt.resumed`, makes each of these calls again with the `id` that came back, and
-        gets its outcome. An agent that cannot do this leaves `may_wait` out, and the call is refused.
+        carries out itself, and those for which the agent `asks`, or for which `own` raises `NeedsAnswer`. With
+        `may_wait`, such a call comes back without an outcome (`ToolCall.waits`). The agent then makes the other calls
+        of the step, yields `Wait` and ends. When the answers are there, it gets `Prompt.resumed`, makes each of these
+        calls again with the `id` that came back, and gets its outcome. An agent that cannot do this leaves `may_wait`
+        out, and the call is refused.
         """
         ...
 
 
 class ToolError(Exception):
     """The call cannot be done as asked; the text tells the model why."""
+
+
+class NeedsAnswer(Exception):
+    """The call has come to no outcome, and needs an answer first; raised by an agent's own tool while it is called."""
+
+    def __init__(self, asks: Asking) -> None:
+        super().__init__(asks)
+        self.asks = asks
 
 
 class TextDelta(Struct, frozen=True, tag=True):

@@ -2,10 +2,24 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from itertools import takewhile
 
-from chatapi.agent.ports import File, HistoryMessage, ModelAddress, Prompt, TextDelta, Tools
+import msgspec
+from msgspec import Struct
+
+from chatapi.agent.ports import (
+    AgentEvent,
+    File,
+    HistoryMessage,
+    ModelAddress,
+    Prompt,
+    TextDelta,
+    ToolCall,
+    Tools,
+    Wait,
+)
 from chatapi.offline.changes import Changes
-from chatapi.offline.desk import CannotRead, Desk
+from chatapi.offline.desk import CannotRead, Desk, NeedsApproval
 from chatapi.offline.files import described, files_meant, is_picture, titles_in, wants_them_added
 from chatapi.offline.intents import (
     Add,
@@ -18,6 +32,7 @@ from chatapi.offline.intents import (
     Intent,
     LeaveAlone,
     ListTasks,
+    Named,
     No,
     NotDone,
     Offer,
@@ -34,7 +49,7 @@ from chatapi.offline.intents import (
     Yes,
 )
 from chatapi.offline.known import touched_by
-from chatapi.offline.questions import Action, ask_to_add, last_question
+from chatapi.offline.questions import Action, ask_to_add, ask_to_allow, asks_for_approval, last_question
 from chatapi.offline.recollection import Recollection
 from chatapi.offline.remembering import Remembering
 from chatapi.offline.searching import Searching
@@ -46,7 +61,14 @@ from chatapi.offline.understanding import MOST_COMMANDS, Clause, TooMuch, unders
 
 NO_ANSWER = "I couldn't take that as an answer to my question, so I changed nothing."
 NO_LIST = "I found no list there, so I added nothing."
+NO_APPROVAL = (
+    'A "yes" in the chat is no approval. Tell me again what to do, and then allow it where you are asked.'
+)
 NOTHING_DONE = "OK, I changed nothing."
+
+
+class NoList(Exception):
+    """The files that are meant have no list in them."""
 
 
 class OfflineAgent:
@@ -64,51 +86,91 @@ class OfflineAgent:
             if not is_picture(file):
                 await file.text()
 
-    async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[TextDelta]:
+    async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:
         """The answer word by word; it reports what the tools refuse, and raises what they raise."""
-        async for text in Turn(prompt, tools).answer():
+        turn = Turn(prompt, tools)
+        async for text in turn.answer():
             for piece in pieces(text):
                 await asyncio.sleep(0)  # lets the stream send each word before the next
                 yield TextDelta(piece)
+        if turn.left is not None:
+            yield Wait(msgspec.to_builtins(turn.left))
+
+
+class Left(Struct, frozen=True):
+    """Where a turn waits for approvals: at which command, what was said and called before it, and what it has called.
+
+    `asked` is what has been said on the way to this command's answer.
+    """
+
+    place: int = 0
+    said: str = ""
+    asked: str = ""
+    before: Sequence[ToolCall] = ()
+    calls: Sequence[ToolCall] = ()
 
 
 class Turn:
-    """One message on its way to an answer. `_said` and the desk's calls grow, so that a later command sees them."""
+    """One message on its way to an answer. `_said` and the desk's calls grow, so that a later command sees them.
+
+    `left` is where the turn waits, if it does.
+    """
 
     def __init__(self, prompt: Prompt, tools: Tools) -> None:
         self._prompt = prompt
-        self._desk = Desk(tools)
-        self._said = ""
+        resumed = prompt.resumed
+        start = Left() if resumed is None else msgspec.convert(resumed.state, Left)
+        self._desk = Desk(tools, start.before, start.calls, () if resumed is None else resumed.approved)
+        self._place, self._said, self._asked = start.place, start.said, start.asked
+        self.left: Left | None = None
 
     async def answer(self) -> AsyncIterator[str]:
         """The answer, command by command; it ends with the first question."""
-        message = self._prompt.message
-        if (meant := files_meant(self._prompt)) and wants_them_added(message):
-            titles = await titles_in(meant)
-            yield await self._done(Add(tuple(titles))) if titles else NO_LIST
-            return
-        if self._prompt.files:
-            self._said = await described(self._prompt.files)
-            yield self._said
-            if not message.strip():
-                return
         try:
-            clauses = understand(message)
+            clauses = await self._understood()
         except TooMuch:
             yield f"That's a lot at once. I follow up to {MOST_COMMANDS} commands in one message, so I did nothing yet."
             return
-        for place, clause in enumerate(clauses):
+        except NoList:
+            yield NO_LIST
+            return
+        if self._said and self._prompt.resumed is None:  # of the message's files
+            yield self._said
+        while self._place < len(clauses):
+            place, clause, before = self._place, clauses[self._place], len(self._desk.calls)
             text = await self._respond(clause)
+            if self._desk.wishes:
+                for later in takewhile(_is_asked_about_together, clauses[place + 1 :]):
+                    await self._respond(later)
+                request = ask_to_allow(self._desk.wishes)
+                request = f"\n{request}" if self._said or self._asked else request
+                yield request
+                self._asked += request
+                calls = await self._desk.ask(before)
+                if any(call.waits for call in calls):
+                    self.left = Left(place, self._said, self._asked, tuple(self._desk.calls), calls)
+                    return
+                continue
             if len(clauses) > 1 and text == NOT_UNDERSTOOD:
                 text = f"I didn't understand {quote(clause.text)}."
             if last_question(text) and place + 1 < len(clauses):
                 text += f"\nI'll wait with the rest: {quote(' '.join(clause.text for clause in clauses[place + 1 :]))}"
                 clauses = ()
-            text = f"\n{text}" if self._said else text
-            self._said += text
+            text = f"\n{text}" if self._said or self._asked else text
+            self._said, self._asked = f"{self._said}{self._asked}{text}", ""
+            self._place += 1
             yield text
-            if not clauses:
-                break
+
+    async def _understood(self) -> Sequence[Clause]:
+        """What the message says, once its files have been described; raises `TooMuch` and `NoList`."""
+        message = self._prompt.message
+        if (meant := files_meant(self._prompt)) and wants_them_added(message):
+            if not (titles := await titles_in(meant)):
+                raise NoList
+            return [Clause(message, Add(tuple(titles)))]
+        if self._prompt.files and self._prompt.resumed is None:
+            self._said = await described(self._prompt.files)
+        return understand(message) if message.strip() or not self._prompt.files else ()
 
     @property
     def _recollection(self) -> Recollection:
@@ -120,11 +182,13 @@ class Turn:
             return await self._answered(clause) or await self._done(clause.intent)
         except CannotRead as problem:
             return f"I couldn't read your list: {problem}"
+        except NeedsApproval:
+            return ""
 
     async def _answered(self, clause: Clause) -> str | None:
         """The reply if the clause answers a question of the last turn, else None."""
         if self._said or (asked := self._recollection.question()) is None:
-            return None
+            return None if self._said else self._told_to_approve(clause.intent)
         question, candidates = asked
         changes = Changes(self._recollection, self._desk)
         match clause.intent:
@@ -139,6 +203,11 @@ class Turn:
                 chosen = await changes.choose(question, candidates, tidy(clause.text))
                 return chosen or (NO_ANSWER if clause.intent == Unknown() else None)
         return None
+
+    def _told_to_approve(self, intent: Intent) -> str | None:
+        """The reply to a "yes" where only an approval would do: the message itself has ended the wait for that."""
+        said = self._recollection.said_by_assistant
+        return NO_APPROVAL if intent == Yes() and said and asks_for_approval(said[-1]) else None
 
     async def _done(self, intent: Intent) -> str:
         match intent:
@@ -203,6 +272,14 @@ class Turn:
                 return remembering.touched(intent)
             case RecallName():
                 return remembering.name()
+
+
+def _is_asked_about_together(clause: Clause) -> bool:
+    """Whether a command can be understood before the answers to those before it: it deletes what it names."""
+    match clause.intent:
+        case Change(verb="delete", targets=targets):
+            return all(isinstance(target, Named) for target in targets)
+    return False
 
 
 def _redirected(action: Action, text: str) -> Change:

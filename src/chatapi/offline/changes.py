@@ -20,7 +20,15 @@ from chatapi.offline.intents import (
 )
 from chatapi.offline.known import KnownTask
 from chatapi.offline.matching import matches
-from chatapi.offline.questions import SHOWN, Action, Question, ask_if_meant, ask_to_delete, ask_which
+from chatapi.offline.questions import (
+    SHOWN,
+    Action,
+    Question,
+    ask_if_meant,
+    ask_to_delete,
+    ask_which,
+    leave_undone,
+)
 from chatapi.offline.recollection import Recollection
 from chatapi.offline.resolution import Resolver, Unclear, matches_all
 from chatapi.offline.targets import parse_positions, parse_targets
@@ -71,7 +79,10 @@ class Changes:
         return "\n".join(said + _words(unclear))
 
     async def _carry_out(self, action: Action, tasks: Sequence[KnownTask], *, many: bool = False) -> str:
-        if action.verb == "delete" and many:
+        if self._desk.needs_approval(action):
+            if len(tasks) > SHOWN:
+                return f"You'd have to allow each of {len(tasks)} changes; I ask for {SHOWN} at most, so I changed nothing."
+        elif action.verb == "delete" and many:
             return await self._ask_to_delete(tasks)
         if action.verb == "rename" and len(tasks) > 1:
             return "I can rename only one task at a time, so I changed nothing."
@@ -276,6 +287,9 @@ def _said(action: Action, tasks: Sequence[KnownTask], outcomes: Sequence[Outcome
 def _told(said: str, outcomes: Sequence[Outcome]) -> str:
     """One sentence for all that worked, then one for each failure."""
     done = [outcome.task for outcome in outcomes if outcome.task]
-    problems = [outcome.problem for outcome in outcomes if not outcome.task]
+    denied = [outcome.denied for outcome in outcomes if outcome.denied]
+    problems = [outcome.problem for outcome in outcomes if not outcome.task and not outcome.denied]
+    if denied:
+        problems.insert(0, leave_undone(denied))
     many = f" ({counted(len(done), 'task')})" if len(done) > 4 else ""
     return "\n".join(([f"{said} {_titles(done)}{many}."] if done else []) + problems[:SHOWN])

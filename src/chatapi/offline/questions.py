@@ -11,10 +11,11 @@ from msgspec import Struct
 
 from chatapi.offline.intents import Verb
 from chatapi.offline.known import KnownTask
-from chatapi.offline.text import numbered, quote
+from chatapi.offline.text import in_words, numbered, quote
 
 ALONE = "- "  # before a task shown alone, which must not renumber the user's list
 SHOWN = 20  # lines of a list: nobody reads more
+MAY_I = "May I "
 OFFER = "Should I add this to your list?"
 # The verb, then the verb with "it" as its object; {} is the new title or description.
 _PHRASES: dict[Verb, tuple[str, str]] = {
@@ -33,10 +34,26 @@ class Action(Struct, frozen=True):
     verb: Verb
     value: str | None = None
 
+    def wish(self, title: str) -> "Wish":
+        match self.verb:
+            case "rename":
+                return Wish("rename", title, f" to {quote(self.value or '')}")
+            case "describe":
+                return Wish(f"{'change' if self.value else 'clear'} the description of", title)
+        return Wish(self.verb, title)
+
     def phrase(self, *, it: bool = False) -> str:
         if self.verb == "describe" and self.value is None:
             return _CLEARING[it]
         return _PHRASES[self.verb][it].replace("{}", self.value or "")
+
+
+class Wish(Struct, frozen=True):
+    """A call that needs its user's approval, in words: what it does, to the task of this title."""
+
+    doing: str
+    title: str = ""
+    rest: str = ""
 
 
 class Question(Struct, frozen=True):
@@ -66,6 +83,33 @@ def ask_to_delete(tasks: Sequence[KnownTask], *, whole_list: bool) -> str:
 
 def ask_to_add(titles: Sequence[str]) -> str:
     return f"{OFFER}\n{numbered(titles)}"
+
+
+def ask_to_allow(wishes: Sequence[Wish]) -> str:
+    """The request that goes with calls which need their user's approval; an answer in words is none."""
+    return f"{MAY_I}{_doings(wishes)}?"
+
+
+def leave_undone(wishes: Sequence[Wish]) -> str:
+    return f"OK, I didn't {_doings(wishes)}."
+
+
+def _doings(wishes: Sequence[Wish]) -> str:
+    titles: dict[tuple[str, str], list[str]] = {}
+    for wish in wishes:
+        titles.setdefault((wish.doing, wish.rest), []).extend([quote(wish.title)] if wish.title else [])
+    return in_words(
+        f"{doing} {_some(named)}{rest}" if named else doing for (doing, rest), named in titles.items()
+    )
+
+
+def _some(titles: Sequence[str]) -> str:
+    return in_words(titles if len(titles) <= SHOWN else [*titles[:SHOWN], f"{len(titles) - SHOWN} more"])
+
+
+def asks_for_approval(content: str) -> bool:
+    """Whether an answer ends with `ask_to_allow`."""
+    return content.rpartition("\n")[2].startswith(MAY_I)
 
 
 def list_lines(tasks: Sequence[KnownTask]) -> str:
@@ -103,6 +147,8 @@ def last_question(content: str) -> Question | None:
 
 
 def _question(line: str, candidates: tuple[str, ...], total: int) -> Question | None:
+    if line.startswith(MAY_I):  # whatever the titles in it say
+        return None
     if line == OFFER:
         return Question("offer", candidates, total)
     if _DELETING.fullmatch(line):

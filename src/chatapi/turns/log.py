@@ -40,7 +40,8 @@ class ReasoningAdded(Struct, frozen=True, tag="ReasoningDelta", omit_defaults=Tr
 class ToolStarted(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     """A tool is being called; its `ToolEnded` has the same `id`.
 
-    `asks`: the call needs an answer first. If that is an approval, `approval` has its id and, later, the answer.
+    `asks`: the call needs an answer first. If that is an approval, `approval` has its id and, later, the answer. A call
+    that turns out to need one when it is made is told a second time, with `asks`.
     """
 
     id: str

@@ -238,6 +238,7 @@ class MeasuredTools:
         *,
         call_id: str | None = None,
         own: Callable[[], Awaitable[Any]] | None = None,
+        parameters: dict[str, Any] | None = None,
         may_wait: bool = False,
         asks: Asking | None = None,
     ) -> ToolCall:
@@ -253,7 +254,13 @@ class MeasuredTools:
         try:
             with self._turn.tool(), self._tracing.span(f"execute_tool {tool}", attributes) as span:
                 call = await self._tools.call(
-                    name, arguments, call_id=call_id, own=own, may_wait=may_wait, asks=asks
+                    name,
+                    arguments,
+                    call_id=call_id,
+                    own=own,
+                    parameters=parameters,
+                    may_wait=may_wait,
+                    asks=asks,
                 )
                 if call.waits:
                     outcome = "waiting"

@@ -59,13 +59,13 @@ def in_order(ended: Sequence[ToolEnded]) -> list[ToolEnded]:
 def rest_of(events: Sequence[TurnEvent], told: Sequence[TurnEvent]) -> list[TurnEvent]:
     """What is left of a turn's events when `told`, a beginning of them in other pieces, has been told."""
     characters = sum(len(event.text) for event in told if isinstance(event, TextAdded | ReasoningAdded))
-    started = {event.id for event in told if isinstance(event, ToolStarted)}
+    started = {(event.id, event.asks) for event in told if isinstance(event, ToolStarted)}
     ended = {event.call.id for event in told if isinstance(event, ToolEnded)}
     rest: list[TurnEvent] = []
     for event in events:
         match event:
-            case ToolStarted(id=id_):
-                if id_ not in started:
+            case ToolStarted(id=id_, asks=asks):
+                if (id_, asks) not in started:
                     rest.append(event)
             case ToolEnded(call=call):
                 if call.id not in ended:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.approval import NO_APPROVAL, ApprovalPolicy
-from chatapi.agent.ports import Asking, ToolCall, ToolError, ToolSpec
+from chatapi.agent.ports import Asking, NeedsAnswer, ToolCall, ToolError, ToolSpec
 from chatapi.agent.schemas import offer
 from chatapi.agent.tools import ExternalTool, Tool, ToolOutcome, call_tool, fault_of_arguments
 from chatapi.db.database import Work
@@ -32,6 +32,7 @@ NOBODY_ASKED = {
 }
 # The outcome of an approved call while it is made outside our database: it stays if the process dies meanwhile.
 UNKNOWN = "The call was begun, and whether it took effect is not known. Do not make it again without asking."
+ASKS_AGAIN = "The call was approved, asked for an answer again, and was not made."
 
 
 class TurnTools:
@@ -75,7 +76,10 @@ class TurnTools:
 
     @property
     def specs(self) -> Sequence[ToolSpec]:
-        return [spec_of(tool) for tool in self._tools.values()]
+        return [
+            replace(spec_of(tool), needs_approval=True) if self._needs_approval(name) else spec_of(tool)
+            for name, tool in self._tools.items()
+        ]
 
     async def call(
         self,
@@ -84,6 +88,7 @@ class TurnTools:
         *,
         call_id: str | None = None,
         own: Own | None = None,
+        parameters: dict[str, Any] | None = None,
         may_wait: bool = False,
         asks: Asking | None = None,
     ) -> ToolCall:
@@ -100,12 +105,21 @@ class TurnTools:
                     return replace(earlier, id=call_id or earlier.id)
             call = ToolCall(id=self._new_id(call_id), name=name, arguments=arguments)
             kind = asks or self._asks(call)
-            if kind is not None and may_wait:
+            is_told = kind is None
+            if kind is None:
+                self._tell_start(call)
+                try:
+                    return await self._make(call, own)
+                except NeedsAnswer as needed:
+                    kind = needed.asks
+            fault = self._fault(call, parameters)  # nobody is asked about a call whose arguments do not hold
+            if fault is None and may_wait:
                 return self._ask(call, kind)
-            self._tell_start(call)
-            if kind is not None:
-                return await self._journal(call, already(ToolOutcome(error=NOBODY_ASKED[kind])), writes=False)
-            return await self._make(call, own)
+            if not is_told:
+                self._tell_start(call)
+            return await self._journal(
+                call, already(ToolOutcome(error=fault or NOBODY_ASKED[kind])), writes=False
+            )
 
     def _new_id(self, wanted: str | None) -> str:
         """A model may give an id twice in a turn; ours must tell two calls apart."""
@@ -117,16 +131,20 @@ class TurnTools:
         return id_
 
     def _asks(self, call: ToolCall) -> Asking | None:
-        """What the call has to wait for. Nobody is asked about a call whose arguments do not hold."""
-        tool = self._tools.get(call.name)
-        if isinstance(tool, ClientTool):
-            kind: Asking | None = "client-tool"
-        else:
-            destructive = tool is not None and tool.destructive
-            kind = "approval" if self._approval.needed(call.name, destructive=destructive) else None
-        return kind if kind is None or self._fault(call) is None else None
+        """What the call has to wait for."""
+        if isinstance(self._tools.get(call.name), ClientTool):
+            return "client-tool"
+        return "approval" if self._needs_approval(call.name) else None
 
-    def _fault(self, call: ToolCall) -> str | None:
+    def _needs_approval(self, name: str) -> bool:
+        tool = self._tools.get(name)
+        if isinstance(tool, ClientTool):
+            return False
+        return self._approval.needed(name, destructive=tool is not None and tool.destructive)
+
+    def _fault(self, call: ToolCall, parameters: dict[str, Any] | None = None) -> str | None:
+        if parameters is not None:
+            return fault_of_arguments(offer(parameters).schema, call.arguments)
         match self._tools.get(call.name):
             case Tool() as tool:
                 return tool.fault(call.arguments)
@@ -190,6 +208,8 @@ class TurnTools:
             outcome = ToolOutcome(result=encodable(await own()))
         except ToolError as error:
             outcome = ToolOutcome(error=storable(str(error)))
+        except NeedsAnswer:
+            outcome = ToolOutcome(error=ASKS_AGAIN)
         done = replace(call, result=outcome.result, error=outcome.error)
         with self._stopping_clock():
             await self._store.settle_call(self._run, position, done)

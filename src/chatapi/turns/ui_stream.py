@@ -85,6 +85,7 @@ class UIMessageChunks:
         self._parts = 0
         self._in_step = False
         self._step_acted = False
+        self._begun: set[str] = set()  # calls
         self._denied: set[str] = set()  # calls that their user has not allowed
         self._asked: list[Chunk] = []  # requests for approval, which come after the step's outcomes
 
@@ -143,8 +144,17 @@ class UIMessageChunks:
             # Without this the client would take the call for one that it has to answer itself.
             **({} if event.asks == "client-tool" else {"providerExecuted": True}),
         }
-        yield {"type": "tool-input-start", **call}
-        yield {"type": "tool-input-available", **call, "input": event.arguments}
+        if event.id not in self._begun:
+            self._begun.add(event.id)
+            yield {"type": "tool-input-start", **call}
+            yield {"type": "tool-input-available", **call, "input": event.arguments}
+        elif event.asks == "client-tool":  # so far it was told as one that is carried out here
+            yield {
+                "type": "tool-input-available",
+                **call,
+                "input": event.arguments,
+                "providerExecuted": False,
+            }
         if (approval := event.approval) is None:
             return
         request = {"type": "tool-approval-request", "approvalId": approval.id, "toolCallId": event.id}
@@ -212,8 +222,12 @@ def parts_of(events: Iterable[TurnEvent]) -> list[Part]:
                     pass  # its part is there already
         match event:
             case ToolStarted(id=id_, name=name, arguments=arguments, asks=asks, approval=approval):
-                calls[id_] = len(parts)
-                parts.append(Call(id_, name, arguments, asks, approval))
+                part = Call(id_, name, arguments, asks, approval)
+                if id_ in calls:
+                    parts[calls[id_]] = part
+                else:
+                    calls[id_] = len(parts)
+                    parts.append(part)
             case ToolEnded(call=call, wait=wait) if wait:
                 place = calls[call.id]
                 parts[place] = replace(parts[place], wait=wait)

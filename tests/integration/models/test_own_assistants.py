@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from chatapi.settings import SettingsError
 from tests.support.providers.server import Providers
 from tests.support.serving import REPOSITORY, Client, serve, settings_for
 
-Named = Callable[[str], AbstractAsyncContextManager[Client]]
+Named = Callable[..., AbstractAsyncContextManager[Client]]
 PAGE = (REPOSITORY / "docs" / "assistants.md").read_text()
 EXAMPLES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", PAGE, re.DOTALL))
 
@@ -39,9 +40,9 @@ def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, providers: Provide
 @pytest.fixture
 def talk_to(sqlite_url: str) -> Named:
     @asynccontextmanager
-    async def named(chat_model: str) -> AsyncIterator[Client]:
+    async def named(chat_model: str, **changes: Any) -> AsyncIterator[Client]:
         assert f"`CHAT_MODEL={chat_model}`" in PAGE
-        settings = settings_for(sqlite_url, chat_model=chat_model)
+        settings = settings_for(sqlite_url, chat_model=chat_model, **changes)
         async with serve(settings, load_agent(settings, Patience())) as url, Client(url, "alice") as alice:
             yield alice
 
@@ -54,6 +55,21 @@ async def test_from_the_port(talk_to: Named) -> None:
         answer = await alice.said("hello")
         assert answer["response"] == "You said: hello You have 1 things to do."
         assert [call["name"] for call in answer["tool_calls"]] == ["list_tasks"]
+
+
+async def test_from_the_port_one_that_waits(talk_to: Named) -> None:
+    async with talk_to("sweeper:Sweeper", tool_approval="destructive") as alice:
+        for title in ("milk", "bread"):
+            task = (await alice.post(alice.mine("/tasks"), json={"title": title})).json()
+            await alice.patch(alice.mine(f"/tasks/{task['id']}/complete"))
+        waiting = (await alice.chat("Tidy up.")).json()
+        milk, bread = waiting["pending"]
+    async with talk_to("sweeper:Sweeper", tool_approval="destructive") as alice:
+        answers = [{"id": milk["id"], "approved": True}, {"id": bread["id"], "approved": False}]
+        path = alice.mine(f"/turns/{waiting['turn_id']}/answers")
+        done = (await alice.post(path, json={"answers": answers})).json()
+        assert done["response"] == "Let me tidy up. So: milk is gone. The user did not allow this call."
+        await alice.delete(alice.mine(f"/tasks/{bread['arguments']['task_id']}"))
 
 
 async def test_a_model_with_tools_of_ones_own(talk_to: Named, providers: Providers) -> None:

@@ -1,15 +1,19 @@
 """A turn that waits, in each wire format: what the model is told when it goes on, in whatever process."""
 
+import asyncio
 import json
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from chatapi.agent.llm import MODEL_REQUESTS, LLMAgent
 from tests.integration.models.conftest import WIRES, serving
 from tests.integration.models.test_conversations import sent
 from tests.support.providers.server import Providers
-from tests.support.serving import Client
+from tests.support.serving import DIES, Client, execute, serve, settings_for
 
 CLOCK = {"name": "time_zone", "parameters": {"type": "object", "properties": {}}}
 MESSAGE = """\
@@ -101,3 +105,77 @@ async def test_that_was_left_behind_is_told_to_the_next_turn(
     assert after["response"] == "Bye."
     assert providers.requests[-1].refused is None
     assert "nobody had answered" in json.dumps(sent(providers.requests[-1]))
+
+
+class Till:
+    """A function of an assistant's own, which can be stopped in the middle."""
+
+    def __init__(self) -> None:
+        self.paid: list[int] = []
+        self.begun = asyncio.Event()
+        self.may_end = asyncio.Event()
+
+    async def pay(self, amount: int) -> str:
+        """Pays."""
+        self.paid.append(amount)
+        self.begun.set()
+        await self.may_end.wait()
+        return f"paid {amount}"
+
+
+async def test_an_own_function_is_called_once_whatever_dies(database_url: str, providers: Providers) -> None:
+    settings = settings_for(database_url, tool_approval="pay", **providers.settings)
+    till, user = Till(), f"user-{uuid.uuid4().hex}"
+
+    @asynccontextmanager
+    async def replica() -> AsyncIterator[Client]:
+        agent = LLMAgent("openai:gpt-5-mini", tools=[till.pay], settings=settings)
+        async with serve(settings, agent) as url, Client(url, user) as client:
+            yield client
+
+    async with replica() as one, replica() as other:
+        message = 'call pay {"amount": "x"}\ncall pay {"amount": 1}\nsay Done.'
+        waiting = (await one.chat(message)).json()
+        assert [each["error"] for each in waiting["tool_calls"]] == ["amount: 'x' is not of type 'integer'"]
+        given = {"answers": [{"id": waiting["pending"][0]["id"], "approved": True}]}
+        path = one.mine(f"/turns/{waiting['turn_id']}/answers")
+        till.may_end.set()
+        done = (await other.post(path, json=given)).json()
+        assert (done["response"], done["tool_calls"][1]["result"]) == ("Done.", "paid 1")
+        assert (await one.post(path, json=given)).json() == done
+        assert till.paid == [1]
+
+        till.begun.clear()
+        till.may_end.clear()
+        waiting = (await one.chat('call pay {"amount": 2}\nsay Done.')).json()
+        given = {"answers": [{"id": waiting["pending"][0]["id"], "approved": True}]}
+        path = one.mine(f"/turns/{waiting['turn_id']}/answers")
+        first = asyncio.create_task(one.post(path, json=given))
+        await till.begun.wait()
+        await execute(database_url, f"{DIES} AND id = {waiting['turn_id']}")
+        done = (await other.post(path, json=given)).json()
+        assert "whether it took effect is not known" in done["tool_calls"][0]["error"]
+        assert "is not known" in json.dumps(sent(providers.requests[-1]))
+        till.may_end.set()
+        assert (await first).status_code == 409
+        assert till.paid == [1, 2]
+        assert (await one.messages(done["conversation_id"]))[1]["tool_calls"] == done["tool_calls"]
+
+
+async def test_a_model_that_asks_for_ever_is_stopped_before_the_last_approval(
+    sqlite_url: str, providers: Providers
+) -> None:
+    user = f"user-{uuid.uuid4().hex}"
+    async with (
+        serving(sqlite_url, WIRES[0], providers, tool_approval="list_tasks") as url,
+        Client(url, user) as client,
+    ):
+        told = (await client.chat("again list_tasks")).json()
+        for _ in range(MODEL_REQUESTS - 1):
+            assert told["status"] == "waiting"
+            path = client.mine(f"/turns/{told['turn_id']}/answers")
+            given = {"id": told["pending"][0]["id"], "approved": True}
+            told = (await client.post(path, json={"answers": [given]})).json()
+        assert told["type"].endswith("model-looped")
+        (_, answer) = await client.messages(told["conversation_id"])
+    assert [call.get("error") is None for call in answer["tool_calls"]] == [True] * 9 + [False]

@@ -5,19 +5,23 @@ import os
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
-from pydantic_ai import Agent, AgentRun, UsageLimits
+from pydantic_ai import Agent, AgentRun, DeferredToolRequests, RunUsage, UsageLimits
 from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.exceptions import AgentRunError, FallbackExceptionGroup
 from pydantic_ai.messages import (
     AgentStreamEvent,
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
     PartDeltaEvent,
     PartStartEvent,
     TextPart,
     TextPartDelta,
     ThinkingPart,
     ThinkingPartDelta,
+    UserPromptPart,
 )
 from pydantic_ai.models import Model
 
@@ -35,10 +39,12 @@ from chatapi.agent.ports import (
     StepStart,
     TextDelta,
     Tools,
+    Wait,
 )
 from chatapi.agent.pydantic_ai.failures import failure_of
 from chatapi.agent.pydantic_ai.history import dumped, messages_of, prompt_of, provider_of
 from chatapi.agent.pydantic_ai.turn import Turn, addresses_of, used_by
+from chatapi.agent.pydantic_ai.waiting import Left
 from chatapi.settings import SettingsError
 
 # Whose models pydantic-ai's providers have, as the table names them; any other has models of all makers.
@@ -71,7 +77,7 @@ class PydanticAgent:
     ) -> None:
         if agent.model is None:
             raise SettingsError("CHAT_MODEL: names a pydantic-ai agent that has no model")
-        if agent.output_type is not str:
+        if not answers_with_text(agent.output_type):
             raise SettingsError(
                 "CHAT_MODEL: names a pydantic-ai agent that answers with something else than text"
             )
@@ -113,20 +119,35 @@ class PydanticAgent:
         await self._open.__aexit__(kind, error, traceback)
 
     async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:
-        turn = Turn(tools, task_tools=self._task_tools)
+        left = None if prompt.resumed is None else Left.read(prompt.resumed.state)
+        turn = Turn(tools, task_tools=self._task_tools, asked={} if left is None else left.asked)
         shown = await shown_files(prompt.files, prompt.history, self.takes)
+        asked = prompt_of(prompt.message, prompt.files, shown)
+        before: list[ModelMessage] = []
+        if left is not None:
+            before = [ModelRequest(parts=[UserPromptPart(asked)]), *left.messages_for(self._provider)]
         try:
             async with self._agent.iter(
-                prompt_of(prompt.message, prompt.files, shown),
-                message_history=messages_of(prompt.history, self._provider, shown),
+                asked if left is None else None,
+                message_history=[*messages_of(prompt.history, self._provider, shown), *before],
+                deferred_tool_results=None if prompt.resumed is None else await turn.answers(prompt.resumed),
                 deps=self._deps(prompt),
                 capabilities=[turn],
+                usage=RunUsage() if left is None else left.used,
                 usage_limits=UsageLimits(request_limit=MODEL_REQUESTS),
                 infer_name=False,
             ) as run:
-                async for delta in _said(run, turn):
+                async for delta in _said(run, turn, has_said=any(_has_text(each) for each in before)):
                     yield delta
-                for event in self._told_at_the_end(run, turn):
+                _, *messages = [
+                    *before,
+                    *run.new_messages(),
+                ]  # the first is the user's, which is stored already
+                provider = provider_of(run.ctx.deps.model)
+                if (step := run.next_node) and turn.waiting and Agent.is_model_request_node(step):
+                    yield Wait(Left.of(messages, step.request, turn.waiting, run.usage, provider).state)
+                    return
+                for event in self._told_at_the_end(turn, messages, provider):
                     yield event
         except (Exception, asyncio.CancelledError) as error:
             for used in turn.take_used():
@@ -151,19 +172,26 @@ class PydanticAgent:
     def _provider(self) -> str | None:
         return provider_of(self._agent.model) if isinstance(self._agent.model, Model) else None
 
-    def _told_at_the_end(self, run: AgentRun[Any, Any], turn: Turn) -> Sequence[AgentEvent]:
-        _, *messages = run.new_messages()  # the first is the user's message, which is stored already
-        state = ProviderState(model=self.model, data=dumped(messages, provider_of(run.ctx.deps.model)))
+    def _told_at_the_end(
+        self, turn: Turn, messages: Sequence[ModelMessage], provider: str
+    ) -> Sequence[AgentEvent]:
+        state = ProviderState(model=self.model, data=dumped(messages, provider))
         told: list[AgentEvent] = [Finish("length")] if turn.was_cut else []
         return [*told, state]
 
 
-async def _said(run: AgentRun[Any, Any], turn: Turn) -> AsyncIterator[AgentEvent]:
-    """The answer piece by piece, with its tokens; texts before and after tool calls are its paragraphs."""
-    parting = ""
+async def _said(run: AgentRun[Any, Any], turn: Turn, *, has_said: bool) -> AsyncIterator[AgentEvent]:
+    """The answer piece by piece, with its tokens, as far as no call waits.
+
+    Texts before and after tool calls are paragraphs of one answer.
+    """
+    parting = "\n\n" if has_said else ""
     async for node in run:
         if not Agent.is_model_request_node(node):
             continue
+        await turn.settle()
+        if turn.waiting:
+            return
         yield StepStart()
         said = False
         async with node.stream(run.ctx) as stream:
@@ -180,6 +208,16 @@ async def _said(run: AgentRun[Any, Any], turn: Turn) -> AsyncIterator[AgentEvent
         ) in turn.take_used():  # before the tools run: what is told by then is counted with their calls
             yield used
         parting = "\n\n" if said or parting else ""
+
+
+def answers_with_text(output: Any) -> bool:
+    """Whether an agent's `output_type` is text; calls that are put off may be told beside it, as for other callers."""
+    types = output if isinstance(output, list | tuple) else get_args(output) or [output]
+    return [each for each in types if each is not DeferredToolRequests] == [str]
+
+
+def _has_text(message: ModelMessage) -> bool:
+    return isinstance(message, ModelResponse) and bool(message.text)
 
 
 def _delta_of(event: AgentStreamEvent) -> TextDelta | ReasoningDelta | None:

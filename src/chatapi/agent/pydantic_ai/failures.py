@@ -20,6 +20,7 @@ from pydantic_ai.exceptions import (
     UsageLimitExceeded,
 )
 
+from chatapi.agent.llm import LOOPED
 from chatapi.errors.base import AppError
 from chatapi.errors.models import (
     ModelBusy,
@@ -101,7 +102,7 @@ def api_failure(error: ModelAPIError, *, began: bool) -> AppError:
 def run_failure(error: Exception) -> AppError:
     match error:
         case UsageLimitExceeded():
-            return ModelLooped("The model kept calling tools and never answered; what these did is done.")
+            return ModelLooped(LOOPED)
         case ContentFilterError():
             return ModelFiltered(FILTERED)
         case OutputTokenLimitExceeded():

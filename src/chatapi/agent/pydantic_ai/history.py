@@ -23,7 +23,7 @@ from pydantic_ai.models import Model
 
 from chatapi.agent.inputs import Shown, content_of
 from chatapi.agent.ports import File, HistoryMessage, ToolCall
-from chatapi.agent.wire.formats import INTERRUPTED, CallIds
+from chatapi.agent.wire.formats import INTERRUPTED, CallIds, clean
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,36 @@ def provider_of(model: Model) -> str:
 def dumped(messages: Sequence[ModelMessage], provider: str) -> dict[str, Any]:
     """The messages that a turn added after its user's, as JSON."""
     found = ModelMessagesTypeAdapter.dump_python(without_silence(messages), mode="json")
-    return {"provider": provider, "messages": [_kept(message) for message in found]}
+    return {"provider": provider, "messages": clean([_kept(message) for message in found])}
+
+
+def loaded(messages: Sequence[dict[str, Any]]) -> list[ModelMessage]:
+    """What `dumped` made messages of, with the results of tools as they were.
+
+    pydantic-ai would take a result in the shape of its own files, such as `{"kind": "binary", …}`, for one.
+    """
+    made = ModelMessagesTypeAdapter.validate_python(messages)
+    for message, stored in zip(made, messages, strict=True):
+        for part, stored_part in zip(message.parts, stored["parts"], strict=True):
+            if isinstance(part, ToolReturnPart):
+                part.content = stored_part["content"]
+    return made
+
+
+def portable(messages: Sequence[ModelMessage]) -> list[ModelMessage]:
+    """The messages without anything of the provider that wrote them, for another one."""
+    return [_portable(each) if isinstance(each, ModelResponse) else each for each in messages]
+
+
+def _portable(response: ModelResponse) -> ModelResponse:
+    parts: list[TextPart | ToolCallPart] = []
+    for part in response.parts:
+        match part:
+            case TextPart(content=content):
+                parts.append(TextPart(content))
+            case ToolCallPart(tool_name=name, tool_call_id=id_):
+                parts.append(ToolCallPart(name, part.args_as_dict(), tool_call_id=id_))
+    return ModelResponse(parts=parts)
 
 
 def _kept(message: dict[str, Any]) -> dict[str, Any]:
@@ -87,7 +116,7 @@ def _messages(
     state = message.provider_state
     if isinstance(state, dict) and provider is not None and state.get("provider") == provider:
         try:
-            return ModelMessagesTypeAdapter.validate_python(state["messages"])
+            return loaded(state["messages"])
         except (KeyError, pydantic.ValidationError):
             log.warning(
                 "What a provider had said is not understood any more; its plain text is used", exc_info=True

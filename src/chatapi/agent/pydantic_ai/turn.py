@@ -1,32 +1,54 @@
 """One turn in a run of pydantic-ai: its tools, its second tries, and what counts as an answer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic_ai import ModelResponse, RunContext, ToolDefinition
-from pydantic_ai.capabilities import AbstractCapability
-from pydantic_ai.exceptions import ToolFailed, ToolFailedError, ToolRetryError
-from pydantic_ai.messages import ToolCallPart
+from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
+from pydantic_ai.exceptions import (
+    ApprovalRequired,
+    CallDeferred,
+    ToolFailed,
+    ToolFailedError,
+    ToolRetryError,
+)
+from pydantic_ai.messages import ToolCallPart, ToolReturn
 from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.models.fallback import FallbackModel
-from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
+from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolApproved, ToolDenied
+from pydantic_ai.toolsets import AbstractToolset, ToolsetTool, WrapperToolset
 from pydantic_core import SchemaValidator, core_schema, to_jsonable_python
 
-from chatapi.agent.ports import ModelAddress, ModelUsage, ToolCall, ToolError, Tools
+from chatapi.agent.llm import MODEL_REQUESTS
+from chatapi.agent.ports import (
+    Asking,
+    ModelAddress,
+    ModelUsage,
+    NeedsAnswer,
+    Resumed,
+    ToolCall,
+    ToolError,
+    Tools,
+    ToolSpec,
+)
 from chatapi.agent.pydantic_ai.failures import FILTERED, TRUNCATED
 from chatapi.agent.pydantic_ai.history import without_silence
+from chatapi.agent.pydantic_ai.waiting import Asked
+from chatapi.agent.wire.formats import CallIds
 from chatapi.errors.models import ModelFailed, ModelFiltered, ModelTruncated
 
 ARGUMENT_TRIES = 3  # how often a model may call a tool with arguments that are not a JSON object
 ANY_OBJECT = SchemaValidator(core_schema.dict_schema(core_schema.str_schema()))
+NO_MORE = "The call could not be made any more: the assistant has changed since it was approved."
+PENDING = "pending"  # the result of a call that waits; nobody sees it, because the run ends after the step
 
 
 class TurnToolset(AbstractToolset[Any]):
     """The tools of `agent.ports`, offered as they are described there, called one at a time."""
 
-    def __init__(self, tools: Tools) -> None:
-        self._tools = tools
-        self.specs = {spec.name: spec for spec in tools.specs}
+    def __init__(self, specs: Sequence[ToolSpec]) -> None:
+        self._specs = specs
 
     @property
     def id(self) -> str:
@@ -45,7 +67,7 @@ class TurnToolset(AbstractToolset[Any]):
                 max_retries=ARGUMENT_TRIES,
                 args_validator=ANY_OBJECT,
             )
-            for spec in self.specs.values()
+            for spec in self._specs
         }
 
     async def call_tool(
@@ -55,7 +77,35 @@ class TurnToolset(AbstractToolset[Any]):
         ctx: RunContext[Any],
         tool: ToolsetTool[Any],
     ) -> Any:
-        return result_of(await self._tools.call(name, tool_args, call_id=ctx.tool_call_id))
+        raise NotImplementedError  # `Turn.wrap_tool_execute` calls it
+
+
+@dataclass
+class AllTools(WrapperToolset[Any]):
+    """All tools of a run as functions, so that their calls come to `Turn.wrap_tool_execute` in the model's order.
+
+    `asking` gets the names of those for which pydantic-ai would wait without calling them. An external tool would fail
+    the run at the first call with half a JSON object, however many tries the agent has.
+    """
+
+    asking: dict[str, Asking]
+
+    async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
+        found = await super().get_tools(ctx)
+        for name, tool in found.items():
+            match tool.tool_def.kind:
+                case "unapproved":
+                    self.asking[name] = "approval"
+                    found[name] = as_function(tool)
+                case "external":
+                    self.asking[name] = "client-tool"
+                    opened = replace(tool, max_retries=ARGUMENT_TRIES, args_validator=ANY_OBJECT)
+                    found[name] = as_function(opened)
+        return found
+
+
+def as_function(tool: ToolsetTool[Any]) -> ToolsetTool[Any]:
+    return replace(tool, tool_def=replace(tool.tool_def, kind="function"))
 
 
 def addresses_of(model: Model) -> Sequence[ModelAddress]:
@@ -86,11 +136,22 @@ def result_of(call: ToolCall) -> Any:
 
 
 class Turn(AbstractCapability[Any]):
-    """Made anew for each turn. `began`: the current answer has begun to arrive."""
+    """Made anew for each run of a turn. `began`: the current answer has begun to arrive.
 
-    def __init__(self, tools: Tools, *, task_tools: bool) -> None:
+    `waiting` has the calls of the step that need an answer, by pydantic-ai's ids. `asked` are those of the step from
+    which the run goes on.
+    """
+
+    def __init__(self, tools: Tools, *, task_tools: bool, asked: Mapping[str, Asked]) -> None:
         self._tools = tools
-        self._toolset = TurnToolset(tools) if task_tools else None
+        specs = [spec for spec in tools.specs if task_tools or spec.is_callers]
+        self._names = {spec.name for spec in specs}
+        self._toolset = TurnToolset(specs) if specs else None
+        self._asking: dict[str, Asking] = {}
+        self._asked = dict(asked)
+        self._step = set(asked)  # the ids of the calls in the model's last answer
+        self._metadata: dict[str, Any] = {}
+        self.waiting: dict[str, Asked] = {}
         self.began = False
         self.was_cut = False  # by the model's limit of length
         self._used: list[ModelUsage] = []
@@ -100,8 +161,16 @@ class Turn(AbstractCapability[Any]):
         used, self._used = self._used, []
         return used
 
+    def get_ordering(self) -> CapabilityOrdering:
+        return CapabilityOrdering(
+            position="outermost"
+        )  # a handler of the agent's own must not answer for the user
+
     def get_toolset(self) -> AbstractToolset[Any] | None:
         return self._toolset
+
+    def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:
+        return AllTools(toolset, self._asking)
 
     async def before_model_request(
         self, ctx: RunContext[Any], request_context: ModelRequestContext
@@ -133,6 +202,8 @@ class Turn(AbstractCapability[Any]):
             # A function or a test model has no provider and gives no reason.
             case None if response.provider_url:
                 raise ModelTruncated(TRUNCATED)
+        response = with_distinct_ids(response)
+        self._step = {call.tool_call_id for call in response.tool_calls}
         return response
 
     async def wrap_tool_execute(
@@ -145,16 +216,119 @@ class Turn(AbstractCapability[Any]):
         handler: Any,
     ) -> Any:
         """Record the assistant's own tools like the service's, and make their results JSON, too."""
-        if self._toolset is not None and tool_def.name in self._toolset.specs:
-            return await handler(args)
+        if call.tool_name in self._names:
+            return result_of(await self._call(call, may_wait=self._may_wait(ctx, call)))
 
         async def own() -> Any:
             try:
                 return to_jsonable_python(await handler(args))
             except (ToolFailedError, ToolRetryError) as error:
                 raise ToolError(str(error)) from error
+            except (ApprovalRequired, CallDeferred) as error:
+                self._metadata[call.tool_call_id] = error.metadata
+                asks: Asking = "approval" if isinstance(error, ApprovalRequired) else "client-tool"
+                raise NeedsAnswer(asks) from error
 
-        arguments = call.args_as_dict()
-        return result_of(
-            await self._tools.call(call.tool_name, arguments, call_id=call.tool_call_id, own=own)
+        declared = self._asking.get(call.tool_name)
+        may_wait = self._may_wait(ctx, call)
+        parameters = tool_def.parameters_json_schema
+        return result_of(await self._call(call, own, parameters, declared, may_wait=may_wait))
+
+    async def handle_deferred_tool_calls(
+        self, ctx: RunContext[Any], *, requests: DeferredToolRequests
+    ) -> DeferredToolResults:
+        """End the step. Calls that a validator of the agent's has put off come here without having been made."""
+        results = DeferredToolResults()
+        for call in requests.approvals:
+            results.approvals[call.tool_call_id] = ToolDenied(
+                await self._put_off(ctx, call, requests, "approval")
+            )
+        for call in requests.calls:
+            results.calls[call.tool_call_id] = await self._put_off(ctx, call, requests, "client-tool")
+        return results
+
+    async def _put_off(
+        self, ctx: RunContext[Any], call: ToolCallPart, requests: DeferredToolRequests, asks: Asking
+    ) -> str:
+        """Let the call wait, if it does not; returns what the run is told instead of its outcome."""
+        id_ = call.tool_call_id
+        if id_ in self.waiting:
+            return PENDING
+        self._metadata[id_] = requests.metadata.get(id_)
+        try:
+            may_wait = self._may_wait(ctx, call)
+            return str((await self._call(call, cannot_be_made, asks=asks, may_wait=may_wait)).error)
+        except CallDeferred:
+            return PENDING
+
+    async def answers(self, resumed: Resumed) -> DeferredToolResults:
+        """The answers to the calls from which the run goes on. Those that were approved are then made like others."""
+        results = DeferredToolResults()
+        for id_, asked in list(self._asked.items()):
+            if asked.id in resumed.approved:
+                results.approvals[id_] = ToolApproved()
+                if asked.metadata is not None:
+                    results.metadata[id_] = asked.metadata
+            else:
+                results.calls[id_] = outcome_of(await self._call(asked.part(id_)))
+        return results
+
+    async def settle(self) -> None:
+        """Give an outcome to the approved calls that could not be made any more."""
+        for id_, asked in list(self._asked.items()):
+            await self._call(asked.part(id_), cannot_be_made)
+
+    def _may_wait(self, ctx: RunContext[Any], call: ToolCallPart) -> bool:
+        """Not in the middle of another tool, and not where the model would not be told of the answer."""
+        return call.tool_call_id in self._step and ctx.usage.requests < MODEL_REQUESTS
+
+    async def _call(
+        self,
+        call: ToolCallPart,
+        own: Any = None,
+        parameters: dict[str, Any] | None = None,
+        asks: Asking | None = None,
+        *,
+        may_wait: bool = False,
+    ) -> ToolCall:
+        """Make a call, or what has been asked about; raises `CallDeferred` for a call that waits."""
+        asked = self._asked.pop(call.tool_call_id, None)
+        made = await self._tools.call(
+            call.tool_name,
+            call.args_as_dict(),
+            call_id=call.tool_call_id if asked is None else asked.id,
+            own=own,
+            parameters=parameters,
+            may_wait=may_wait,
+            asks=asks,
         )
+        if made.waits:
+            self.waiting[call.tool_call_id] = Asked(
+                id=made.id,
+                name=made.name,
+                arguments=made.arguments,
+                metadata=to_jsonable_python(self._metadata.get(call.tool_call_id)),
+            )
+            raise CallDeferred
+        return made
+
+
+async def cannot_be_made() -> Any:
+    raise ToolError(NO_MORE)
+
+
+def outcome_of(call: ToolCall) -> Any:
+    """The outcome for pydantic-ai, which takes values of some shapes for its own if they are not wrapped."""
+    return ToolFailed(call.error) if isinstance(call.error, str) else ToolReturn(return_value=call.result)
+
+
+def with_distinct_ids(response: ModelResponse) -> ModelResponse:
+    """The answer with another id for each call whose id is that of a call before it: answers are given by ids."""
+    ids = CallIds()
+    parts = [
+        replace(part, tool_call_id=ids.of(part.tool_call_id, str(place)))
+        if isinstance(part, ToolCallPart)
+        else part
+        for place, part in enumerate(response.parts)
+    ]
+    return replace(response, parts=parts)
