@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.agents import CommandedAgent
 from tests.support.serving import Client, serve, settings_for
 from tests.support.sse import STREAM, chunks_of, resumed, streamed, text_of, types_of
 
@@ -127,6 +128,38 @@ class TestApproval:
         ]
         assert await titles_of(bob) == ["bread", "tea"]
 
+    async def test_is_shown_with_the_answers_that_are_there(self, bob: Client) -> None:
+        """In the message and in the stream, while others are missing, and while the turn goes on."""
+        gate = CommandedAgent.gates[bob.user_id]
+        message = (
+            f'ask delete_task {{"task_id": {await task_of(bob)}}}\nask time_zone {{}}\nask time_zone {{}}\n'
+            f"wait\ngate {bob.user_id}\nsay Done."
+        )
+        body = {"message": message, "client_tools": [CLOCK]}
+        waiting = (await bob.post(bob.mine("/chat"), json=body)).json()
+        approval, clock, last = waiting["pending"]
+        no = {"id": approval["id"], "approved": False, "reason": "No."}
+        some = await answer(bob, waiting["turn_id"], no, {"id": clock["id"], "output": [1]})
+        assert [call["result"] for call in some.json()["tool_calls"]] == [[1]]
+
+        async def states() -> list[str]:
+            _, shown = await bob.messages(waiting["conversation_id"], format="ui")
+            return [part["state"] for part in shown["parts"] if part["type"] == "dynamic-tool"]
+
+        assert await states() == ["approval-responded", "output-available", "input-available"]
+        stream = await resumed(bob, waiting["conversation_id"])
+        assert [
+            chunk["type"] for chunk in stream if "response" in chunk["type"] or "output" in chunk["type"]
+        ] == [
+            *("tool-approval-response", "tool-output-available"),
+        ]
+        rest = asyncio.create_task(answer(bob, waiting["turn_id"], {"id": last["id"], "error": "No clock."}))
+        await gate.reached.wait()
+        assert await states() == ["approval-responded", "output-available", "output-error"]
+        gate.opened.set()
+        assert (await rest).json()["response"].endswith("Done.")
+        assert await states() == ["output-denied", "output-available", "output-error"]
+
     async def test_may_be_asked_for_again_in_the_same_turn(self, bob: Client) -> None:
         first, second = await task_of(bob, "milk"), await task_of(bob, "bread")
         asks = [f'ask delete_task {{"task_id": {task_id}}}\nwait' for task_id in (first, second)]
@@ -219,6 +252,22 @@ class TestStream:
         assert text_of(rest) == "delete_task: done. So it is."
         again = await answered_stream(bob, ids["turn_id"], {"id": request["approvalId"], "approved": True})
         assert (types_of(again), text_of(again), again[0]) == (types_of(rest), text_of(rest), rest[0])
+
+    async def test_has_all_that_waits_in_its_last_step(self, bob: Client) -> None:
+        """Clients answer the calls of the last step alone, and text after a call that was made begins another."""
+        delete = f'ask delete_task {{"task_id": {await task_of(bob)}}}'
+        chunks = await streamed(bob, f"{delete}\nask list_tasks {{}}\n{delete}\nwait\nsay Done.")
+        assert [kind for kind in types_of(chunks) if "step" in kind or "request" in kind] == [
+            *("start-step", "finish-step"),
+            *("start-step", "tool-approval-request", "tool-approval-request", "finish-step"),
+        ]
+
+    async def test_goes_on_with_one_step_for_one_answer_of_the_model(self, alice: Client) -> None:
+        body = {"message": f"{ASK_CLOCK}\nthink Hm.\nsay Well.", "client_tools": [CLOCK]}
+        waiting = (await alice.post(alice.mine("/chat"), json=body)).json()
+        given = {"id": waiting["pending"][0]["id"], "output": "UTC"}
+        chunks = await answered_stream(alice, waiting["turn_id"], given)
+        assert types_of(chunks).count("start-step") == 1
 
     async def test_from_its_beginning_shows_the_answer_too(self, bob: Client) -> None:
         chunks = await streamed(bob, DELETE % await task_of(bob))

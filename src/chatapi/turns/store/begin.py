@@ -247,7 +247,7 @@ async def _settled(session: AsyncSession, turn: Turn, key: Key) -> Stored | None
     if turn.status == "completed":
         return await answer_of(session, turn)
     if turn.waits and (wait := await waits.open_wait(session, turn.user_id, turn.id)) is not None:
-        return Stored(answer=await waits.told(session, wait), events=waits.events_of(wait))
+        return Stored(answer=await waits.told(session, wait), events=waits.shown_events(wait))
     if turn.status == "cancelled":
         raise TurnCancelled().with_turn(turn.id, turn.conversation_id)
     return None

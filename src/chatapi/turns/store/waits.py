@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from chatapi.agent.ports import ToolCall
 from chatapi.db.models import Wait, now
 from chatapi.db.paging import MAX_ID
 from chatapi.parts import bounded
@@ -26,7 +27,7 @@ from chatapi.turns.store.rows import Said, Waited
 async def told(session: AsyncSession, row: Wait) -> WaitingAnswer:
     """What a wait's reader is told at its beginning, and while it goes on."""
     calls = await read_journal(session, row.user_id, row.turn_id)
-    said = Said(events=events_of(row), tool_calls=[bounded(call) for call in calls])
+    said = Said(events=shown_events(row), tool_calls=[*(bounded(call) for call in calls), *given_calls(row)])
     return answer_of_wait(row.conversation_id, row.turn_id, said, pending_of(row))
 
 
@@ -54,6 +55,27 @@ def pending_of(row: Wait) -> list[PendingUntil]:
 
 def events_of(row: Wait) -> list[TurnEvent]:
     return msgspec.convert(row.events, list[TurnEvent])
+
+
+def shown_events(row: Wait) -> list[TurnEvent]:
+    """The events with the answers that are there: all that a reader of the wait can be told."""
+    return [*to_waited(row).events, *(ToolEnded(call) for call in given_calls(row))]
+
+
+def given_calls(row: Wait) -> list[ToolCall]:
+    """The client tools' calls that have an answer."""
+    answers = msgspec.convert(row.answers, dict[str, Answer])
+    return [
+        ToolCall(
+            id=call.tool_call_id,
+            name=call.name,
+            arguments=call.arguments,
+            result=answers[call.id].output,
+            error=answers[call.id].error,
+        )
+        for call in msgspec.convert(row.calls, list[Pending])
+        if call.kind == "client-tool" and call.id in answers
+    ]
 
 
 async def open_wait(session: AsyncSession, user_id: str, turn_id: int) -> Wait | None:
