@@ -103,7 +103,7 @@ async def answer(
     """As `TurnStore.answer`, in a transaction that is under way."""
     turn, rows = await locked(session, user_id, turn_id)
     row = wait_of(rows, given)
-    is_open = row.ended_at is None and turn.waits and row.expires_at > now()
+    is_open = row.ended_at is None and turn.waits and not turn.cancel_requested and row.expires_at > now()
     try:
         take_in(row, given, key, is_open=is_open)
     except NotWaiting as error:

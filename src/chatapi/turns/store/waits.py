@@ -6,7 +6,7 @@ whose lease has no end (`db.models.WAITING`).
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import ToolCall
-from chatapi.db.models import Wait, now
+from chatapi.db.models import RUNNING, WAITING, Turn, Wait, now
 from chatapi.db.paging import MAX_ID
 from chatapi.parts import bounded
 from chatapi.turns.log import ToolEnded, ToolStarted, TurnEvent
@@ -121,15 +121,16 @@ def with_answer(event: TurnEvent, answers: Mapping[str, Answer]) -> TurnEvent:
 
 
 class Due(NamedTuple):
-    """A turn whose time to wait is over."""
+    """A turn whose wait is to be ended: its time is over, or a replica of the version before was told to cancel it."""
 
+    by: Literal["expired", "cancelled"]
     user_id: str
     conversation_id: int
     turn_id: int
 
 
 class Look(NamedTuple):
-    """How many turns wait, those of them whose time is over, and the time when the next one's will be."""
+    """How many turns wait, those of them whose wait is to be ended, and when the next one's time will be over."""
 
     waiting: int
     due: Sequence[Due]
@@ -137,15 +138,20 @@ class Look(NamedTuple):
 
 
 async def look(session: AsyncSession, limit: int) -> Look:
-    """Look at everybody's open waits; finds `limit` that are over at the most."""
+    """Look at everybody's open waits; finds `limit` of each kind that are to be ended at the most."""
     open_ = Wait.ended_at.is_(None)
-    rows = await session.execute(
+    over = await session.execute(
         select(Wait.user_id, Wait.conversation_id, Wait.turn_id)
         .where(open_, Wait.expires_at <= now())
         .order_by(Wait.expires_at)
         .limit(limit)
     )
-    due = [Due(*row) for row in rows]
+    cancelled = await session.execute(
+        select(Turn.user_id, Turn.conversation_id, Turn.id)
+        .where(Turn.status == RUNNING, Turn.worker_id == WAITING, Turn.cancel_requested)
+        .limit(limit)
+    )
+    due = [*(Due("cancelled", *row) for row in cancelled), *(Due("expired", *row) for row in over)]
     waiting = await session.scalar(select(func.count()).select_from(Wait).where(open_)) or 0
     next_at = await session.scalar(select(func.min(Wait.expires_at)).where(open_, Wait.expires_at > now()))
     return Look(waiting, due, next_at)
