@@ -3,17 +3,26 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+from msgspec.structs import replace
+from sqlalchemy import update
 
+from chatapi.db.models import Wait
+from chatapi.db.owner import EVERYONE
+from chatapi.turns import retention
 from tests.support.agents import CommandedAgent
-from tests.support.serving import Client, serve, settings_for
+from tests.support.databases import open_database
+from tests.support.serving import SLOW_MACHINE, Client, serve, settings_for
 from tests.support.sse import STREAM, chunks_of, resumed, streamed, text_of, types_of
+from tests.support.statements import sent_for_requests
 
 DELETE = 'ask delete_task {"task_id": %d}\nwait\nsay So it is.'
 CLOCK = {"name": "time_zone", "description": "The user's time zone", "parameters": {"type": "object"}}
+ASK_TASK = 'ask add_task {"title": "milk"}\nwait\nsay Done.'
 ASK_CLOCK = "ask time_zone {}\nwait\nsay Thanks."
 
 
@@ -395,6 +404,8 @@ class TestEnds:
         assert listed["items"][0]["pending"] == waiting["pending"]
         records = [json.loads(line) for line in (await bob.get(bob.mine("/export"))).text.splitlines()]
         assert {each["status"] for each in records if each["record"] in {"turn", "message"}} == {"waiting"}
+        (wait,) = [each for each in records if each["record"] == "wait"]
+        assert wait["calls"][0]["arguments"] == waiting["pending"][0]["arguments"]
 
     async def test_a_new_message_denies_what_is_pending_and_goes_on(
         self, bob: Client, waiting: dict[str, Any]
@@ -428,6 +439,14 @@ class TestEnds:
         await bob.delete(bob.mine(f"/conversations/{waiting['conversation_id']}"))
         late = await answer(bob, waiting["turn_id"], {"id": waiting["pending"][0]["id"], "approved": True})
         assert late.status_code == 404
+
+    async def test_its_user_can_be_erased(self, bob: Client, waiting: dict[str, Any]) -> None:
+        erased = await bob.delete(bob.mine(""), params={"confirm": bob.user_id})
+        assert erased.status_code == 204
+        late = await answer(bob, waiting["turn_id"], {"id": waiting["pending"][0]["id"], "approved": True})
+        assert late.status_code == 404
+        assert (await bob.get(bob.mine("/turns"))).json()["items"] == []
+        assert len((await bob.get(bob.mine("/export"))).text.splitlines()) == 2  # its beginning and its end
 
     async def test_its_key_gets_the_wait_again_and_then_the_answer(self, bob: Client) -> None:
         message, key = DELETE % await task_of(bob), {"Idempotency-Key": "first"}
@@ -463,6 +482,50 @@ class TestEnds:
                 carol, waiting["turn_id"], {"id": waiting["pending"][0]["id"], "approved": True}
             )
             assert late.status_code == 409
+
+
+class TestLooks:
+    """For waits whose time is over; nothing else asks the database where nothing runs."""
+
+    async def test_are_made_when_a_turn_begins_to_wait_and_not_for_each_turn(
+        self, empty_database_url: str
+    ) -> None:
+        patience = replace(SLOW_MACHINE, expiry=3_600)
+        with sent_for_requests(and_beside_them=True) as sent:
+            async with (
+                serve(settings_for(empty_database_url, tool_approval="all"), patience=patience) as url,
+                Client(url, "carol") as carol,
+            ):
+                for message in ("say One.", "say Two.", ASK_TASK, "say Three.", "say Four."):
+                    await carol.chat(message)
+                async with asyncio.timeout(10):
+                    while looks(sent) < 2:  # noqa: ASYNC110 - the look comes after the response
+                        await asyncio.sleep(0.01)
+        assert looks(sent) == 2  # one at the start, and one for the wait
+
+    async def test_end_what_is_over_and_then_retention_may_delete_it(self, empty_database_url: str) -> None:
+        database = open_database(settings_for(empty_database_url))
+        tomorrow = datetime.now(UTC) + timedelta(days=1)
+        settings = settings_for(empty_database_url, tool_approval="all")
+        async with (
+            serve(settings, patience=replace(SLOW_MACHINE, expiry=0)) as url,
+            Client(url, "carol") as carol,
+        ):
+            conversation_id = (await carol.chat(ASK_TASK)).json()["conversation_id"]
+            assert await retention.expire(database, tomorrow) == 0
+            async with database.transaction(EVERYONE) as session:
+                await session.execute(update(Wait).values(expires_at=datetime.now(UTC) - timedelta(days=1)))
+            other = (await carol.said("say Hello."))["conversation_id"]  # a look follows each turn
+            async with asyncio.timeout(10):
+                while (await carol.messages(conversation_id))[1]["status"] != "failed":  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(0.01)
+            assert (await carol.messages(other))[1]["status"] == "completed"
+            assert await retention.expire(database, tomorrow) == 2
+        await database.close()
+
+
+def looks(sent: list[str]) -> int:
+    return sum("count" in statement and "FROM waits" in statement for statement in sent)
 
 
 class TestAnotherProcess:
