@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 
-from benchmarks import footprint, model_turns, search, servers, streams
+from benchmarks import footprint, model_turns, search, servers, streams, waits
 from benchmarks.load import Report
 from benchmarks.measuring import (
     CLIENTS,
@@ -285,7 +285,7 @@ SCENARIOS: dict[str, Callable[[Postgres], list[Row]]] = {
     "instant": partial(instant_turns, apart=True),
     "shared": partial(instant_turns, apart=False),
     "others": other_servers,
-    "waiting": waiting_turns,
+    "waiting": lambda postgres: [*waiting_turns(postgres), *waits.scenario(postgres)],
     "history": long_histories,
     "conversations": many_conversations,
     "streams": streams.scenario,

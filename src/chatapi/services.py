@@ -96,7 +96,7 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
         lease = Lease(database, patience, turn_seconds=settings.chat_timeout + OVERTIME_SECONDS)
         supervisor = Supervisor(store, patience)
         titles.tell = supervisor.tell_title
-        expiry = Expiry(store, patience, telemetry.metrics)
+        expiry = Expiry(store, schema, patience, telemetry.metrics)
         external = external_tools(settings, patience)
         tools = external or no_external_tools
         own = (*TASK_TOOLS, SEARCH_CONVERSATIONS) if agent.model == OFFLINE else TASK_TOOLS
@@ -150,7 +150,6 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
             services.lease.run,
             supervisor.watch,
             supervisor.live.run,
-            services.expiry.run,
             services.titles.run,
             backfill.run,
             sweep,
@@ -160,6 +159,7 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
             await services.schema.migrate()
         except Exception:  # noqa: BLE001 - after any error the service starts, answers 503 with the reason, and retries
             closing.push_async_callback(stop, asyncio.create_task(services.schema.migrate_when_possible()))
+        closing.push_async_callback(stop, asyncio.create_task(services.expiry.run()))
         if services.external is not None:
             closing.push_async_callback(services.external.close)
             await services.external.start()

@@ -7,10 +7,18 @@ import { answersAreReady, ChatapiTransport } from "@chatapi/ai-sdk";
 import { parseJsonEventStream, readUIMessageStream, uiMessageChunkSchema } from "ai";
 
 const chats = {};
+/** The answers that were posted, by the user's part of the address. */
+const posted = {};
+const { fetch } = globalThis;
+globalThis.fetch = (address, options) => {
+  if (String(address).endsWith("/answers")) (posted[String(address).split("/")[4]] ??= []).push(JSON.parse(options.body));
+  return fetch(address, options);
+};
 
 class Conversation {
   constructor({ url, user, token, conversation_id: conversationId, silence, client_tools: clientTools }) {
     this.errors = [];
+    this.user = encodeURIComponent(user);
     this.watchers = new Set();
     const options = { url, userId: user, token: async () => token, conversationId, silence, clientTools };
     this.transport = new ChatapiTransport(options);
@@ -20,12 +28,14 @@ class Conversation {
       onError: (error) => this.errors.push({ message: error.message, problem: error.problem ?? null }),
     });
     this.chat["~registerMessagesCallback"](() => this.watchers.forEach((look) => look()));
+    this.chat["~registerStatusCallback"](() => this.watchers.forEach((look) => look()));
   }
 
   state() {
     const { messages, status } = this.chat;
     const { conversationId = null, turnId = null } = this.transport;
-    return { messages, status, errors: this.errors, conversation_id: conversationId, turn_id: turnId };
+    const answers = posted[this.user] ?? [];
+    return { messages, status, errors: this.errors, conversation_id: conversationId, turn_id: turnId, answers };
   }
 
   /** Answers are sent by the SDK itself, which does not let anybody wait for that. */
@@ -36,11 +46,15 @@ class Conversation {
 
   /** When the answer says that much. */
   shows(text) {
-    const { promise, resolve } = Promise.withResolvers();
-    const look = () => {
+    return this.when(() => {
       const { role, parts } = this.chat.lastMessage ?? {};
-      if (role === "assistant" && JSON.stringify(parts).includes(text)) resolve();
-    };
+      return role === "assistant" && JSON.stringify(parts).includes(text);
+    });
+  }
+
+  when(isSo) {
+    const { promise, resolve } = Promise.withResolvers();
+    const look = () => isSo() && resolve();
     this.watchers.add(look);
     look();
     return promise.finally(() => this.watchers.delete(look));
@@ -80,8 +94,15 @@ const calls = {
   approve({ chat, ...answer }) {
     chats[chat].doing = chats[chat].chat.addToolApprovalResponse(answer);
   },
-  output({ chat, ...result }) {
-    chats[chat].doing = chats[chat].chat.addToolOutput(result);
+  output({ chat, ...output }) {
+    chats[chat].doing = chats[chat].chat.addToolOutput(output);
+  },
+  /** When what was sent unasked is over, and whatever it would send again. */
+  async quiet({ chat }) {
+    for (let round = 0; round < 3; round++) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      await chats[chat].when(() => ["ready", "error"].includes(chats[chat].chat.status));
+    }
   },
   async settled({ chat }) {
     await chats[chat].doing;

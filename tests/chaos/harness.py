@@ -44,7 +44,7 @@ class Acknowledged(Struct, frozen=True):
 class Fleet:
     """Replicas on fixed ports; one that is killed is started again."""
 
-    def __init__(self, directory: Path, database_url: str) -> None:
+    def __init__(self, directory: Path, database_url: str, **settings: str) -> None:
         self.urls: list[str] = []
         self.kills = 0
         self._directory = directory
@@ -54,6 +54,7 @@ class Fleet:
             "CHAT_MODEL": "tests.support.agents:CommandedAgent",
             "LOG_LEVEL": "WARNING",
             "RATE_LIMIT_CHAT": "off",  # a talker that is fast is not to be refused
+            **settings,
         }
         self._processes: list[Process] = []
 

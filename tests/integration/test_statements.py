@@ -130,6 +130,33 @@ async def test_a_statement_that_is_a_transaction_sets_its_owner(
         assert all("set_config('chatapi.user_id', $1" in statement for statement in sent)
 
 
+WAITS = {
+    "a turn that waits": Sends(16, 10, 11),
+    "some answers": Sends(10, 10, 11),
+    "the last answer": Sends(29, 25, 27),
+}
+
+
+async def test_a_turn_that_waits_sends_no_more_than_it_did(side: tuple[str, Client, list[str]]) -> None:
+    """The last answer goes on with the turn to its end. The look for due waits is no part of a request."""
+    kind, alice, sent = side
+    clock = {"name": "time_zone", "parameters": {"type": "object"}}
+    body = {"message": "ask time_zone {}\nask time_zone {}\nwait\nsay Done.", "client_tools": [clock]}
+    found = []
+    sent.clear()
+    waiting = (await alice.post(alice.mine("/chat"), json=body)).json()
+    for call in waiting["pending"]:
+        await asyncio.sleep(0)  # as above
+        found.append(len(sent))
+        sent.clear()
+        answers = {"answers": [{"id": call["id"], "output": "UTC"}]}
+        answered = await alice.post(alice.mine(f"/turns/{waiting['turn_id']}/answers"), json=answers)
+        assert answered.is_success, answered.text
+    await asyncio.sleep(0)
+    found.append(len(sent))
+    assert dict(zip(WAITS, found, strict=True)) == {name: getattr(each, kind) for name, each in WAITS.items()}
+
+
 async def test_a_call_that_only_reads_sees_what_is_the_users(side: tuple[str, Client, list[str]]) -> None:
     _, alice, _ = side
     (call,) = (await alice.said("call list_tasks {}"))["tool_calls"]

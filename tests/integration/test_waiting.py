@@ -4,17 +4,27 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+from msgspec.structs import replace
+from sqlalchemy import update
 
+from chatapi.db.models import Wait
+from chatapi.db.owner import EVERYONE
 from chatapi.offline import OfflineAgent
-from tests.support.serving import Client, serve, settings_for
+from chatapi.turns import retention
+from tests.support.agents import CommandedAgent
+from tests.support.databases import open_database
+from tests.support.serving import SLOW_MACHINE, Client, serve, settings_for
 from tests.support.sse import STREAM, chunks_of, resumed, streamed, text_of, types_of
+from tests.support.statements import sent_for_requests
 
 DELETE = 'ask delete_task {"task_id": %d}\nwait\nsay So it is.'
 CLOCK = {"name": "time_zone", "description": "The user's time zone", "parameters": {"type": "object"}}
+ASK_TASK = 'ask add_task {"title": "milk"}\nwait\nsay Done.'
 ASK_CLOCK = "ask time_zone {}\nwait\nsay Thanks."
 
 
@@ -128,6 +138,38 @@ class TestApproval:
             "tool-output-denied",
         ]
         assert await titles_of(bob) == ["bread", "tea"]
+
+    async def test_is_shown_with_the_answers_that_are_there(self, bob: Client) -> None:
+        """In the message and in the stream, while others are missing, and while the turn goes on."""
+        gate = CommandedAgent.gates[bob.user_id]
+        message = (
+            f'ask delete_task {{"task_id": {await task_of(bob)}}}\nask time_zone {{}}\nask time_zone {{}}\n'
+            f"wait\ngate {bob.user_id}\nsay Done."
+        )
+        body = {"message": message, "client_tools": [CLOCK]}
+        waiting = (await bob.post(bob.mine("/chat"), json=body)).json()
+        approval, clock, last = waiting["pending"]
+        no = {"id": approval["id"], "approved": False, "reason": "No."}
+        some = await answer(bob, waiting["turn_id"], no, {"id": clock["id"], "output": [1]})
+        assert [call["result"] for call in some.json()["tool_calls"]] == [[1]]
+
+        async def states() -> list[str]:
+            _, shown = await bob.messages(waiting["conversation_id"], format="ui")
+            return [part["state"] for part in shown["parts"] if part["type"] == "dynamic-tool"]
+
+        assert await states() == ["approval-responded", "output-available", "input-available"]
+        stream = await resumed(bob, waiting["conversation_id"])
+        assert [
+            chunk["type"] for chunk in stream if "response" in chunk["type"] or "output" in chunk["type"]
+        ] == [
+            *("tool-approval-response", "tool-output-available"),
+        ]
+        rest = asyncio.create_task(answer(bob, waiting["turn_id"], {"id": last["id"], "error": "No clock."}))
+        await gate.reached.wait()
+        assert await states() == ["approval-responded", "output-available", "output-error"]
+        gate.opened.set()
+        assert (await rest).json()["response"].endswith("Done.")
+        assert await states() == ["output-denied", "output-available", "output-error"]
 
     async def test_may_be_asked_for_again_in_the_same_turn(self, bob: Client) -> None:
         first, second = await task_of(bob, "milk"), await task_of(bob, "bread")
@@ -247,6 +289,22 @@ class TestStream:
         assert text_of(rest) == "delete_task: done. So it is."
         again = await answered_stream(bob, ids["turn_id"], {"id": request["approvalId"], "approved": True})
         assert (types_of(again), text_of(again), again[0]) == (types_of(rest), text_of(rest), rest[0])
+
+    async def test_has_all_that_waits_in_its_last_step(self, bob: Client) -> None:
+        """Clients answer the calls of the last step alone, and text after a call that was made begins another."""
+        delete = f'ask delete_task {{"task_id": {await task_of(bob)}}}'
+        chunks = await streamed(bob, f"{delete}\nask list_tasks {{}}\n{delete}\nwait\nsay Done.")
+        assert [kind for kind in types_of(chunks) if "step" in kind or "request" in kind] == [
+            *("start-step", "finish-step"),
+            *("start-step", "tool-approval-request", "tool-approval-request", "finish-step"),
+        ]
+
+    async def test_goes_on_with_one_step_for_one_answer_of_the_model(self, alice: Client) -> None:
+        body = {"message": f"{ASK_CLOCK}\nthink Hm.\nsay Well.", "client_tools": [CLOCK]}
+        waiting = (await alice.post(alice.mine("/chat"), json=body)).json()
+        given = {"id": waiting["pending"][0]["id"], "output": "UTC"}
+        chunks = await answered_stream(alice, waiting["turn_id"], given)
+        assert types_of(chunks).count("start-step") == 1
 
     async def test_from_its_beginning_shows_the_answer_too(self, bob: Client) -> None:
         chunks = await streamed(bob, DELETE % await task_of(bob))
@@ -374,6 +432,8 @@ class TestEnds:
         assert listed["items"][0]["pending"] == waiting["pending"]
         records = [json.loads(line) for line in (await bob.get(bob.mine("/export"))).text.splitlines()]
         assert {each["status"] for each in records if each["record"] in {"turn", "message"}} == {"waiting"}
+        (wait,) = [each for each in records if each["record"] == "wait"]
+        assert wait["calls"][0]["arguments"] == waiting["pending"][0]["arguments"]
 
     async def test_a_new_message_denies_what_is_pending_and_goes_on(
         self, bob: Client, waiting: dict[str, Any]
@@ -407,6 +467,14 @@ class TestEnds:
         await bob.delete(bob.mine(f"/conversations/{waiting['conversation_id']}"))
         late = await answer(bob, waiting["turn_id"], {"id": waiting["pending"][0]["id"], "approved": True})
         assert late.status_code == 404
+
+    async def test_its_user_can_be_erased(self, bob: Client, waiting: dict[str, Any]) -> None:
+        erased = await bob.delete(bob.mine(""), params={"confirm": bob.user_id})
+        assert erased.status_code == 204
+        late = await answer(bob, waiting["turn_id"], {"id": waiting["pending"][0]["id"], "approved": True})
+        assert late.status_code == 404
+        assert (await bob.get(bob.mine("/turns"))).json()["items"] == []
+        assert len((await bob.get(bob.mine("/export"))).text.splitlines()) == 2  # its beginning and its end
 
     async def test_its_key_gets_the_wait_again_and_then_the_answer(self, bob: Client) -> None:
         message, key = DELETE % await task_of(bob), {"Idempotency-Key": "first"}
@@ -442,6 +510,50 @@ class TestEnds:
                 carol, waiting["turn_id"], {"id": waiting["pending"][0]["id"], "approved": True}
             )
             assert late.status_code == 409
+
+
+class TestLooks:
+    """For waits whose time is over; nothing else asks the database where nothing runs."""
+
+    async def test_are_made_when_a_turn_begins_to_wait_and_not_for_each_turn(
+        self, empty_database_url: str
+    ) -> None:
+        patience = replace(SLOW_MACHINE, expiry=3_600)
+        with sent_for_requests(and_beside_them=True) as sent:
+            async with (
+                serve(settings_for(empty_database_url, tool_approval="all"), patience=patience) as url,
+                Client(url, "carol") as carol,
+            ):
+                for message in ("say One.", "say Two.", ASK_TASK, "say Three.", "say Four."):
+                    await carol.chat(message)
+                async with asyncio.timeout(10):
+                    while looks(sent) < 2:  # noqa: ASYNC110 - the look comes after the response
+                        await asyncio.sleep(0.01)
+        assert looks(sent) == 2  # one at the start, and one for the wait
+
+    async def test_end_what_is_over_and_then_retention_may_delete_it(self, empty_database_url: str) -> None:
+        database = open_database(settings_for(empty_database_url))
+        tomorrow = datetime.now(UTC) + timedelta(days=1)
+        settings = settings_for(empty_database_url, tool_approval="all")
+        async with (
+            serve(settings, patience=replace(SLOW_MACHINE, expiry=0)) as url,
+            Client(url, "carol") as carol,
+        ):
+            conversation_id = (await carol.chat(ASK_TASK)).json()["conversation_id"]
+            assert await retention.expire(database, tomorrow) == 0
+            async with database.transaction(EVERYONE) as session:
+                await session.execute(update(Wait).values(expires_at=datetime.now(UTC) - timedelta(days=1)))
+            other = (await carol.said("say Hello."))["conversation_id"]  # a look follows each turn
+            async with asyncio.timeout(10):
+                while (await carol.messages(conversation_id))[1]["status"] != "failed":  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(0.01)
+            assert (await carol.messages(other))[1]["status"] == "completed"
+            assert await retention.expire(database, tomorrow) == 2
+        await database.close()
+
+
+def looks(sent: list[str]) -> int:
+    return sum("count" in statement and "FROM waits" in statement for statement in sent)
 
 
 class TestAnotherProcess:

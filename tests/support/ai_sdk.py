@@ -157,10 +157,12 @@ class ChatOf:
 
 
 @asynccontextmanager
-async def driver(directory: Path) -> AsyncIterator[Driver]:
+async def driver(directory: Path, *, six: bool = False) -> AsyncIterator[Driver]:
+    """AI SDK 7, or 6."""
     await asyncio.to_thread(files_of_page, directory)
-    shutil.copy(PROJECT / "driver.mjs", directory)
-    process = await node(directory, "driver.mjs", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    page = await asyncio.to_thread(install_six, directory) if six else directory
+    shutil.copy(PROJECT / "driver.mjs", page)
+    process = await node(page, "driver.mjs", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         yield Driver(process)
     finally:

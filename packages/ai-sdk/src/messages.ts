@@ -1,8 +1,4 @@
 import type { DynamicToolUIPart, FileUIPart, UIMessage } from "ai";
-import {
-  lastAssistantMessageIsCompleteWithApprovalResponses,
-  lastAssistantMessageIsCompleteWithToolCalls,
-} from "ai";
 
 /** What the service says of a message beside its parts. */
 export interface ChatapiMetadata {
@@ -50,28 +46,41 @@ export function turnIn(messageId: string | undefined): number | undefined {
   return Number(messageId?.match(/^(?:turn|question)_(\d+)$/)?.[1]) || undefined;
 }
 
-/** Whether everything that the last turn waits for is answered: for `sendAutomaticallyWhen` of `useChat`. */
+/**
+ * Whether everything that the last turn waits for is answered: for `sendAutomaticallyWhen` of `useChat`. The SDK's own helper
+ * for calls of tools does not look at approvals, and would send before these are given.
+ */
 export function answersAreReady({ messages }: { messages: UIMessage[] }): boolean {
-  const metadata = messages.at(-1)?.metadata as ChatapiMetadata | undefined;
-  if (metadata?.waiting !== true) return false;
-  return (
-    lastAssistantMessageIsCompleteWithApprovalResponses({ messages }) ||
-    lastAssistantMessageIsCompleteWithToolCalls({ messages })
-  );
+  const last = messages.at(-1);
+  const metadata = last?.metadata as ChatapiMetadata | undefined;
+  if (last === undefined || metadata?.waiting !== true) return false;
+  return !callsIn(last).some(isAsked) && answersIn(last).length > 0;
 }
 
-/** The answers that the page has given in the last step: approvals, and results of its own tools. */
-export function answersIn(message: UIMessage, ownTools: Set<string>): Answer[] {
+/**
+ * The answers that the page has given in the last step: approvals, and results of its own tools, which are those that are
+ * not `providerExecuted`.
+ */
+export function answersIn(message: UIMessage): Answer[] {
+  return callsIn(message).flatMap(answerIn);
+}
+
+/** The calls of the last step, which has all that a turn waits for. */
+function callsIn(message: UIMessage): DynamicToolUIPart[] {
   const step = message.parts.slice(message.parts.findLastIndex((part) => part.type === "step-start") + 1);
-  return step.filter((part) => part.type === "dynamic-tool").flatMap((part) => answerIn(part, ownTools));
+  return step.filter((part) => part.type === "dynamic-tool");
 }
 
-function answerIn(part: DynamicToolUIPart, ownTools: Set<string>): Answer[] {
+function isAsked({ state, providerExecuted }: DynamicToolUIPart): boolean {
+  return state === "approval-requested" || (state === "input-available" && !providerExecuted);
+}
+
+function answerIn(part: DynamicToolUIPart): Answer[] {
   if (part.state === "approval-responded") {
     const { id, approved, reason } = part.approval;
     return [reason === undefined ? { id, approved } : { id, approved, reason }];
   }
-  if (part.providerExecuted || !ownTools.has(part.toolName)) return [];
+  if (part.providerExecuted) return [];
   if (part.state === "output-available") return [{ id: part.toolCallId, output: part.output }];
   if (part.state === "output-error") return [{ id: part.toolCallId, error: part.errorText }];
   return [];

@@ -43,6 +43,8 @@ interface Sent {
   /** The id of the question on the page, and what it said. */
   question: string;
   message: string;
+  /** The turn that goes on with these answers. */
+  answered?: number | undefined;
   /** The turn that is answered anew, and those that its answer takes the place of. */
   anew?: number | undefined;
   replaces?: (number | undefined)[];
@@ -95,7 +97,11 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     this.turnId = undefined;
     this.#cancelled = this.#resumed = false;
     const reading: Reading = (this.#reading = { signal: abortSignal });
-    reading.begun = super.sendMessages({ ...options, abortSignal: undefined }).then((stream) => this.#watched(stream, reading));
+    const asked =
+      metadata?.again && this.sent?.answered
+        ? this.#answerAgain(this.sent.answered, options)
+        : super.sendMessages({ ...options, abortSignal: undefined });
+    reading.begun = asked.then((stream) => this.#watched(stream, reading));
     return reading.begun;
   }
 
@@ -159,11 +165,7 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
 
   /** Send a message that is answered after what runs now, and do not wait for that. */
   async queue(message: ChatapiMessage): Promise<{ conversation_id: number; turn_id: number }> {
-    const response = await this.request("/chat", {
-      method: "POST",
-      headers: { Accept: "text/event-stream", "Content-Type": "application/json", "Idempotency-Key": crypto.randomUUID() },
-      body: JSON.stringify(await this.#chatBody(message, "queue")),
-    });
+    const response = await this.#post("/chat", await this.#chatBody(message, "queue"), crypto.randomUUID());
     const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
     let said = "";
     while (!said.includes("\n\n")) said += (await reader.read()).value ?? "\n\n";
@@ -182,6 +184,20 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     const response = await fetch(this.base + path, { ...options, headers });
     if (!response.ok && !(response.status === 409 && path.endsWith("/cancel"))) throw await errorOf(response);
     return response;
+  }
+
+  #post(path: string, body: object, key: string): Promise<Response> {
+    const headers = { Accept: "text/event-stream", "Content-Type": "application/json", "Idempotency-Key": key };
+    return this.request(path, { method: "POST", headers, body: JSON.stringify(body) });
+  }
+
+  /** `useChat` has cut the message that goes on. So the answers are given again, and their turn is read from its beginning. */
+  async #answerAgain(turn: number, options: ReconnectOptions): Promise<ReadableStream<UIMessageChunk>> {
+    const { path, body, key } = this.sent!;
+    const response = await this.#post(path, body, key);
+    void response.body?.cancel(); // the turn goes on without this reader
+    this.turnId = turn;
+    return (await super.reconnectToStream(options))!; // a turn that is named has a stream
   }
 
   async #authorization(): Promise<Record<string, string>> {
@@ -221,8 +237,8 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     const key = crypto.randomUUID();
     const sent = { key, question: last.id, message: textOf(last), path: "/chat" };
     if (last.role === "assistant" && trigger === "submit-message") {
-      const answers = answersIn(last, new Set(this.clientTools.map((tool) => tool.name)));
-      return { ...sent, message: "", path: `/turns/${this.#turnOf(last)}/answers`, body: { answers } };
+      const answered = this.#turnOf(last);
+      return { ...sent, message: "", path: `/turns/${answered}/answers`, body: { answers: answersIn(last) }, answered };
     }
     const before = messages.slice(0, -1).map((each) => this.#turnOf(each)).findLast(Boolean);
     if (before !== undefined && this.#replaced.has(before)) {

@@ -1,4 +1,7 @@
-"""Ends turns that have waited for answers for too long, whichever process let them wait."""
+"""Ends turns that have waited for answers for too long, whichever process let them wait.
+
+A replica of the version before, which knows no waiting, only marks a waiting turn as cancelled; that is seen here, too.
+"""
 
 import asyncio
 import logging
@@ -6,7 +9,9 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from chatapi.errors.database import DatabaseUnavailable
+from chatapi.db.failures import is_transient
+from chatapi.db.schema import Schema
+from chatapi.errors.database import DatabaseUnavailable, SchemaOutdated
 from chatapi.metrics import Metrics
 from chatapi.patience import Patience
 from chatapi.turns.store import TurnStore
@@ -25,8 +30,9 @@ class Expiry:
     database without work can sleep.
     """
 
-    def __init__(self, store: TurnStore, patience: Patience, metrics: Metrics) -> None:
+    def __init__(self, store: TurnStore, schema: Schema, patience: Patience, metrics: Metrics) -> None:
         self._store = store
+        self._schema = schema
         self._patience = patience
         self._metrics = metrics
         self._woken = asyncio.Event()
@@ -45,10 +51,11 @@ class Expiry:
         while True:
             try:
                 pause = await self._look()
-            except DatabaseUnavailable:
+            except (DatabaseUnavailable, SchemaOutdated):
                 pause = self._patience.expiry
-            except Exception:
-                log.exception("A defect in the look for turns that have waited for too long")
+            except Exception as error:
+                if not is_transient(error):
+                    log.exception("A defect in the look for turns that have waited for too long")
                 pause = self._patience.expiry
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
@@ -56,15 +63,19 @@ class Expiry:
             self._woken.clear()
 
     async def _look(self) -> float | None:
-        """End what is over; returns the seconds until the next look, or None if nothing waits."""
+        """End what is to be ended; returns the seconds until the next look, or None if nothing waits."""
         self._looked_at = time.monotonic()
+        await self._schema.ensure_current()
         found = await self._store.waits_due(BATCH)
         self._metrics.turns_waiting.set(found.waiting)
-        for each in found.due:
-            if (ended := await self._store.expire(each)) is not None:
-                self.ended(ended)
-        if found.due:
+        ended = [await self._store.end_wait(each) for each in found.due]
+        for wait in ended:
+            if wait is not None:
+                self.ended(wait)
+        if any(ended):
             return 0.0
+        if found.due:  # another process ends them
+            return self._patience.expiry
         if found.next_at is None:
             return None
         return min(max((found.next_at - datetime.now(UTC)).total_seconds(), 0.05), LONGEST_PAUSE)

@@ -183,6 +183,7 @@ class Runner:
                 self._limit = limit
                 async for event in self._agent.reply(prompt, self._tools):
                     self._hear(event)
+            self._tools.tell_pending()
         except TimeoutError as error:
             if limit.expired():
                 raise ModelTooSlow(f"The answer took longer than {self._seconds:g} s.") from error

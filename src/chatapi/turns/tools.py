@@ -57,6 +57,7 @@ class TurnTools:
         told_calls = {event.call.id for event in told if isinstance(event, ToolEnded)}
         self.calls: list[ToolCall] = [bounded(call) for call in run.journal]
         self.pending: list[Pending] = []
+        self._untold: list[ToolStarted] = []
         self._made = {call.id: call for call in run.journal}
         self._asked = {} if run.wait is None else {each.tool_call_id: each for each in run.wait.calls}
         self._not_claimed = [
@@ -100,14 +101,14 @@ class TurnTools:
             for earlier in self._not_claimed:
                 if (earlier.name, earlier.arguments) == (name, arguments):
                     self._not_claimed.remove(earlier)
-                    self._tell_start(earlier)
+                    self._tell(started(earlier))
                     self._tell(ToolEnded(bounded(earlier)))
                     return replace(earlier, id=call_id or earlier.id)
             call = ToolCall(id=self._new_id(call_id), name=name, arguments=arguments)
             kind = asks or self._asks(call)
             is_told = kind is None
             if kind is None:
-                self._tell_start(call)
+                self._tell(started(call))
                 try:
                     return await self._make(call, own)
                 except NeedsAnswer as needed:
@@ -116,7 +117,7 @@ class TurnTools:
             if fault is None and may_wait:
                 return self._ask(call, kind)
             if not is_told:
-                self._tell_start(call)
+                self._tell(started(call))
             return await self._journal(
                 call, already(ToolOutcome(error=fault or NOBODY_ASKED[kind])), writes=False
             )
@@ -165,8 +166,14 @@ class TurnTools:
                 arguments=call.arguments,
             )
         )
-        self._tell_start(call, kind, approval)
+        self._untold.append(started(call, kind, approval))
         return call
+
+    def tell_pending(self) -> None:
+        """Tell of the calls that wait, after all else, so that they are one step: clients answer the last one alone."""
+        for each in self._untold:
+            self._tell(each)
+        self._untold = []
 
     async def _answered(self, asked: Pending, own: Own | None) -> ToolCall:
         """Make an approved call, or journal the answer that takes its place; once, whatever has died before."""
@@ -237,13 +244,6 @@ class TurnTools:
         self._spending.counted(spent)
         return done
 
-    def _tell_start(
-        self, call: ToolCall, asks: Asking | None = None, approval: Approval | None = None
-    ) -> None:
-        self._tell(
-            ToolStarted(id=call.id, name=call.name, arguments=call.arguments, asks=asks, approval=approval)
-        )
-
     async def _call_outside(self, call: Own) -> ToolOutcome:
         """Call outside any transaction: one before makes sure that the turn is still ours, one after journals.
 
@@ -254,6 +254,10 @@ class TurnTools:
             return ToolOutcome(result=encodable(await call()))
         except ToolError as error:
             return ToolOutcome(error=str(error))
+
+
+def started(call: ToolCall, asks: Asking | None = None, approval: Approval | None = None) -> ToolStarted:
+    return ToolStarted(id=call.id, name=call.name, arguments=call.arguments, asks=asks, approval=approval)
 
 
 def spec_of(tool: AnyTool) -> ToolSpec:

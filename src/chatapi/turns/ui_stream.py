@@ -106,7 +106,8 @@ class UIMessageChunks:
             case ToolEnded(call=ended, wait=wait):
                 if wait:  # the step was over when the wait began
                     yield from self._end_step()
-                self._step_acted = True
+                else:
+                    self._step_acted = True
                 yield outcome_of(ended, is_denied=ended.id in self._denied)
 
     def at_end(

@@ -13,17 +13,28 @@ from msgspec.structs import replace
 from sqlalchemy import func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.db.models import RUNNING, WAITING, Turn, Wait, now
+from chatapi.db.models import RUNNING, WAITING, Message, Turn, Wait, now
 from chatapi.db.paging import MAX_ID
 from chatapi.errors.requests import Invalid
 from chatapi.errors.turns import KeyReused, NotWaiting, TurnCancelled, TurnNotFound, TurnSuperseded
-from chatapi.parts import RESULT_BYTES
+from chatapi.parts import RESULT_BYTES, bounded
 from chatapi.turns.replay import joined
 from chatapi.turns.schemas import Answer, Pending, WaitingAnswer
 from chatapi.turns.store import end, live
 from chatapi.turns.store.begin import run_of
-from chatapi.turns.store.rows import Claim, Ended, Key, Run, Said, is_ours, turn_is_alive
-from chatapi.turns.store.waits import answer_of_wait, pending_of, told
+from chatapi.turns.store.journal import read_journal
+from chatapi.turns.store.rows import (
+    ASSISTANT,
+    Claim,
+    Ended,
+    Key,
+    Run,
+    Said,
+    is_ours,
+    outline_of,
+    turn_is_alive,
+)
+from chatapi.turns.store.waits import answer_of_wait, given_calls, pending_of, shown_events, told
 
 
 class Waiting(Struct, frozen=True, kw_only=True):
@@ -92,12 +103,14 @@ async def answer(
     """As `TurnStore.answer`, in a transaction that is under way."""
     turn, rows = await locked(session, user_id, turn_id)
     row = wait_of(rows, given)
-    is_open = row.ended_at is None and turn.waits and row.expires_at > now()
+    is_open = row.ended_at is None and turn.waits and not turn.cancel_requested and row.expires_at > now()
     try:
         take_in(row, given, key, is_open=is_open)
     except NotWaiting as error:
         raise error.with_turn(turn_id, turn.conversation_id) from None
     await session.flush()
+    if is_open:
+        await show_answers(session, row)
     if is_open and len(row.answers) < len(row.calls):
         return await told(session, row)
     if is_open:
@@ -109,6 +122,20 @@ async def answer(
     run = await run_of(session, turn, claim)
     seconds = (now() - row.began_at).total_seconds()
     return replace(run, ended=[Ended(by="answered", seconds=seconds)]) if is_open else run
+
+
+async def show_answers(session: AsyncSession, row: Wait) -> None:
+    """Show the answers in the turn's message, for a page that is reloaded before the turn ends."""
+    calls = [bounded(call) for call in await read_journal(session, row.user_id, row.turn_id)]
+    said = Said(events=shown_events(row), tool_calls=[*calls, *given_calls(row)])
+    await session.execute(
+        update(Message)
+        .where(Message.turn_id == row.turn_id, Message.user_id == row.user_id, Message.role == ASSISTANT)
+        .values(
+            tool_calls=msgspec.to_builtins(said.tool_calls),
+            parts=msgspec.to_builtins(outline_of(said, said.response)),
+        )
+    )
 
 
 async def locked(session: AsyncSession, user_id: str, turn_id: int) -> tuple[Turn, Sequence[Wait]]:

@@ -10,6 +10,7 @@ from chatapi.agent.ports import ToolCall
 from chatapi.db.database import Database, Work
 from chatapi.db.models import Turn
 from chatapi.db.owner import EVERYONE
+from chatapi.errors.domains import ConversationNotFound
 from chatapi.turns.schemas import (
     Answer,
     AnswerAnew,
@@ -142,15 +143,18 @@ class TurnStore:
         return await self._database.run(user_id, lambda session: waits.page(session, user_id, limit, before))
 
     async def waits_due(self, limit: int) -> Look:
-        """Everybody's turns that wait; finds `limit` whose time is over at the most."""
+        """Everybody's turns that wait; finds `limit` that are to be ended at the most, of each kind."""
         return await self._database.run(EVERYONE, lambda session: waits.look(session, limit))
 
-    async def expire(self, due: Due) -> Ended | None:
-        """End a turn whose time to wait is over; None if it has ended already."""
+    async def end_wait(self, due: Due) -> Ended | None:
+        """End a turn in the middle of its wait; None if it has gone on, has ended or was deleted meanwhile."""
 
         async def work(session: AsyncSession) -> Ended | None:
-            await end.touch_conversation(session, due.user_id, due.conversation_id)
-            return await end.end_wait(session, due.user_id, due.turn_id, "expired")
+            try:
+                await end.touch_conversation(session, due.user_id, due.conversation_id)
+            except ConversationNotFound:
+                return None
+            return await end.end_wait(session, due.user_id, due.turn_id, due.by)
 
         return await self._database.run(due.user_id, work)
 

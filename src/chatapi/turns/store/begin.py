@@ -6,6 +6,7 @@ order, conversation before turn, so that no two transactions wait for each other
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Literal
 
 import msgspec
 from msgspec import UNSET
@@ -134,11 +135,14 @@ async def make_way(session: AsyncSession, user_id: str, conversation_id: int) ->
     ended = []
     of_conversation = (Turn.user_id == user_id, Turn.conversation_id == conversation_id)
     running = await session.execute(
-        select(Turn.id, Turn.worker_id, turn_is_alive).where(*of_conversation, Turn.status == RUNNING)
+        select(Turn.id, Turn.worker_id, Turn.cancel_requested, turn_is_alive).where(
+            *of_conversation, Turn.status == RUNNING
+        )
     )
-    for turn_id, worker_id, is_alive in running.all():
+    for turn_id, worker_id, cancel_requested, is_alive in running.all():
         if worker_id == WAITING:
-            ended.append(await end_wait(session, user_id, turn_id, "superseded"))
+            by: Literal["cancelled", "superseded"] = "cancelled" if cancel_requested else "superseded"
+            ended.append(await end_wait(session, user_id, turn_id, by))
         elif not is_alive:
             await fail_abandoned(session, *of_conversation, ~turn_is_alive)
     return [wait for wait in ended if wait is not None]
@@ -261,7 +265,7 @@ async def _settled(session: AsyncSession, turn: Turn, key: Key) -> Stored | None
     if turn.status == "completed":
         return await answer_of(session, turn)
     if turn.waits and (wait := await waits.open_wait(session, turn.user_id, turn.id)) is not None:
-        return Stored(answer=await waits.told(session, wait), events=waits.events_of(wait))
+        return Stored(answer=await waits.told(session, wait), events=waits.shown_events(wait))
     if turn.status == "cancelled":
         raise TurnCancelled().with_turn(turn.id, turn.conversation_id)
     return None

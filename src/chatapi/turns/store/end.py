@@ -83,8 +83,8 @@ async def has_counted(session: AsyncSession, run: Run, usage: Usage | None) -> b
 
 
 async def fail_runs(session: AsyncSession, run_ids: Sequence[str]) -> set[str]:
-    """End the turns of these runs as abandoned; returns the runs that had one."""
-    return await fail_abandoned(session, Turn.run_id.in_(run_ids))
+    """End the turns of these runs as abandoned; returns the runs that had one. A turn that waits needs no run."""
+    return await fail_abandoned(session, Turn.run_id.in_(run_ids), Turn.worker_id != WAITING)
 
 
 async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> Ended | None:

@@ -153,7 +153,7 @@ async def ending(session: AsyncSession, place: Place) -> Ending:
     if turn.waits or turn.run_id != place.run_id:
         of_run = select(Wait).where(Wait.turn_id == place.turn_id, Wait.run_id == place.run_id)
         if (wait := await session.scalar(of_run)) is not None:
-            return Ending(await waits.told(session, wait), waits.events_of(wait))
+            return Ending(await waits.told(session, wait), waits.shown_events(wait))
     if turn.run_id != place.run_id or turn.status == "running":
         return Ending(restored(ABANDONED))
     stored = await answer_of(session, turn)

@@ -6,7 +6,7 @@ whose lease has no end (`db.models.WAITING`).
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.db.models import Wait, now
+from chatapi.agent.ports import ToolCall
+from chatapi.db.models import RUNNING, WAITING, Turn, Wait, now
 from chatapi.db.paging import MAX_ID
 from chatapi.parts import bounded
 from chatapi.turns.log import ToolEnded, ToolStarted, TurnEvent
@@ -26,7 +27,7 @@ from chatapi.turns.store.rows import Said, Waited
 async def told(session: AsyncSession, row: Wait) -> WaitingAnswer:
     """What a wait's reader is told at its beginning, and while it goes on."""
     calls = await read_journal(session, row.user_id, row.turn_id)
-    said = Said(events=events_of(row), tool_calls=[bounded(call) for call in calls])
+    said = Said(events=shown_events(row), tool_calls=[*(bounded(call) for call in calls), *given_calls(row)])
     return answer_of_wait(row.conversation_id, row.turn_id, said, pending_of(row))
 
 
@@ -54,6 +55,27 @@ def pending_of(row: Wait) -> list[PendingUntil]:
 
 def events_of(row: Wait) -> list[TurnEvent]:
     return msgspec.convert(row.events, list[TurnEvent])
+
+
+def shown_events(row: Wait) -> list[TurnEvent]:
+    """The events with the answers that are there: all that a reader of the wait can be told."""
+    return [*to_waited(row).events, *(ToolEnded(call) for call in given_calls(row))]
+
+
+def given_calls(row: Wait) -> list[ToolCall]:
+    """The client tools' calls that have an answer."""
+    answers = msgspec.convert(row.answers, dict[str, Answer])
+    return [
+        ToolCall(
+            id=call.tool_call_id,
+            name=call.name,
+            arguments=call.arguments,
+            result=answers[call.id].output,
+            error=answers[call.id].error,
+        )
+        for call in msgspec.convert(row.calls, list[Pending])
+        if call.kind == "client-tool" and call.id in answers
+    ]
 
 
 async def open_wait(session: AsyncSession, user_id: str, turn_id: int) -> Wait | None:
@@ -99,15 +121,16 @@ def with_answer(event: TurnEvent, answers: Mapping[str, Answer]) -> TurnEvent:
 
 
 class Due(NamedTuple):
-    """A turn whose time to wait is over."""
+    """A turn whose wait is to be ended: its time is over, or a replica of the version before was told to cancel it."""
 
+    by: Literal["expired", "cancelled"]
     user_id: str
     conversation_id: int
     turn_id: int
 
 
 class Look(NamedTuple):
-    """How many turns wait, those of them whose time is over, and the time when the next one's will be."""
+    """How many turns wait, those of them whose wait is to be ended, and when the next one's time will be over."""
 
     waiting: int
     due: Sequence[Due]
@@ -115,15 +138,20 @@ class Look(NamedTuple):
 
 
 async def look(session: AsyncSession, limit: int) -> Look:
-    """Look at everybody's open waits; finds `limit` that are over at the most."""
+    """Look at everybody's open waits; finds `limit` of each kind that are to be ended at the most."""
     open_ = Wait.ended_at.is_(None)
-    rows = await session.execute(
+    over = await session.execute(
         select(Wait.user_id, Wait.conversation_id, Wait.turn_id)
         .where(open_, Wait.expires_at <= now())
         .order_by(Wait.expires_at)
         .limit(limit)
     )
-    due = [Due(*row) for row in rows]
+    cancelled = await session.execute(
+        select(Turn.user_id, Turn.conversation_id, Turn.id)
+        .where(Turn.status == RUNNING, Turn.worker_id == WAITING, Turn.cancel_requested)
+        .limit(limit)
+    )
+    due = [*(Due("cancelled", *row) for row in cancelled), *(Due("expired", *row) for row in over)]
     waiting = await session.scalar(select(func.count()).select_from(Wait).where(open_)) or 0
     next_at = await session.scalar(select(func.min(Wait.expires_at)).where(open_, Wait.expires_at > now()))
     return Look(waiting, due, next_at)
