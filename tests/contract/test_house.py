@@ -87,6 +87,7 @@ FUNCTION_LINES = 50
 LONGER = {
     "agent/llm.py": "an answer from several models is one story: ask, call tools, try again, go on to another",
     "db/models.py": "every table there is",
+    "services.py of": "everything that is made, in order",
     "settings.py": "every setting there is, with its check beside it",
     "db/sqlite.py": "a dialect of SQLAlchemy's, and what it stands on: one log, its syncs and its locks",
     "metrics.py __init__": "every metric there is",
