@@ -36,8 +36,9 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
   const [said, setSaid] = useState(""); // told to screen readers
   const whole = useRef(history); // the messages before `useChat` cuts them for an edit or another answer
   const attempts = useRef(0);
+  const [queue, setQueue] = useState<Queued[]>([]); // written while an answer is given
 
-  const { messages, setMessages, status, error, sendMessage, regenerate, resumeStream, addToolApprovalResponse, addToolOutput } =
+  const { messages, setMessages, status, error, sendMessage, regenerate, resumeStream, addToolApprovalResponse, addToolOutput, stop } =
     useChat<ChatapiMessage>({
       transport,
       messages: history,
@@ -132,6 +133,21 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
     void sendMessage(text ? { text, files } : { files });
   }
 
+  /** Send what was written meanwhile, the first first; after an error or a stop it is kept until somebody says so. */
+  const next = queue[0];
+  const free = status === "ready" && !waits && last?.metadata?.status !== "cancelled";
+  useEffect(() => {
+    if (!free || next === undefined) return;
+    setQueue((all) => all.slice(1));
+    send(next.text, next.files);
+  }, [free, next]);
+
+  async function interrupt(queued: Queued) {
+    setQueue((all) => all.filter((each) => each !== queued));
+    await stop(); // the transport ends the turn before it sends the next message
+    send(queued.text, queued.files);
+  }
+
   function edit(text: string) {
     whole.current = messages;
     const question = messages.findLast((message) => message.role === "user")!;
@@ -169,6 +185,14 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
             />
           ))}
           {status === "submitted" && <p className="thinking" aria-hidden="true"><span /><span /><span /></p>}
+          {queue.map((queued) => (
+            <QueuedMessage
+              key={queued.key}
+              text={queued.text}
+              onNow={() => void interrupt(queued)}
+              onRemove={() => setQueue((all) => all.filter((each) => each !== queued))}
+            />
+          ))}
           {error && (
             <Trouble
               error={error}
@@ -189,7 +213,7 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
         busy={busy}
         draft={draft}
         onDraft={setDraft}
-        onSend={send}
+        onSend={(text, files) => (busy ? setQueue((all) => [...all, { key: Math.random(), text, files }]) : send(text, files))}
         onStop={() => void transport.cancel().catch(() => {})}
         onEditLast={lastQuestion !== undefined && !busy && !waits ? () => setEditing(true) : undefined}
       />
@@ -198,6 +222,26 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
 }
 
 const NONE: Alternative[] = [];
+
+interface Queued {
+  key: number;
+  text: string;
+  files: FileUIPart[];
+}
+
+/** A message that is sent when the answer before it has ended, or at once, in that answer's place. */
+function QueuedMessage({ text, onNow, onRemove }: { text: string; onNow: () => void; onRemove: () => void }) {
+  return (
+    <article className="message mine queued" aria-label="Waits to be sent">
+      <div className="said"><p dir="auto" className="plain">{text}</p></div>
+      <footer>
+        <small className="usage">Sent after this answer</small>
+        <button type="button" className="quiet" onClick={onNow}>Send now</button>
+        <button type="button" className="quiet" onClick={onRemove}>Remove</button>
+      </footer>
+    </article>
+  );
+}
 
 function asks(part: ChatapiMessage["parts"][number]): boolean {
   return part.type === "dynamic-tool" && part.state === "approval-requested";

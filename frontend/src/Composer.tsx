@@ -63,7 +63,7 @@ export function Composer({ transport, busy, draft, onDraft, onSend, onStop, onEd
   }
 
   function submit() {
-    if (busy || empty || uploading) return;
+    if (empty || uploading) return;
     onSend(draft, files);
     onDraft("");
     setAttachments([]);
@@ -140,10 +140,10 @@ export function Composer({ transport, busy, draft, onDraft, onSend, onStop, onEd
             }
           }}
         />
-        {busy ? (
+        {busy && empty ? (
           <button type="button" className="send" aria-label="Stop" title="Stop (Escape)" onClick={onStop}><Stop /></button>
         ) : (
-          <button className="send" aria-label="Send" title="Send (Enter)" disabled={empty || uploading}><Send /></button>
+          <button className="send" aria-label="Send" title={busy ? "Send after this answer (Enter)" : "Send (Enter)"} disabled={empty || uploading}><Send /></button>
         )}
       </div>
     </form>

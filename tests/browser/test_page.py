@@ -182,6 +182,28 @@ class TestAnswer:
         await say(page, "say Next.")
         await expect(answers(page).last).to_contain_text("Next.")
 
+    async def test_is_waited_for_or_interrupted_by_the_next_message(
+        self, page: Page, user: str, gate: Gate, alice: Client
+    ) -> None:
+        await say(page, f"say Once\ngate {user}\nsay  and for all.")
+        await expect(answers(page)).to_contain_text("Once")
+        await say(page, f"say Second\ngate {user}-never")
+        await say(page, "say Third.")
+        waiting = page.get_by_role("article", name="Waits to be sent")
+        await expect(waiting).to_have_count(2)
+        await shot(page, "queue")
+        gate.opened.set()
+        await expect(answers(page).last).to_contain_text("Second")
+        await expect(answers(page).first).to_contain_text("Once and for all.")
+        await waiting.get_by_role("button", name="Send now").click()
+        await expect(answers(page).last).to_contain_text("Third.")
+        await expect(waiting).to_have_count(0)
+        await expect(page.get_by_role("button", name="Send")).to_be_visible()
+        stored = await alice.messages(int(page.url.partition("#")[2]))
+        assert [each["status"] for each in stored if each["role"] == "assistant"] == [
+            *("completed", "cancelled", "completed"),
+        ]
+
     async def test_is_edited_and_given_again(self, page: Page) -> None:
         await say(page, "say Helo.")
         await expect(answers(page)).to_contain_text("Helo.")
