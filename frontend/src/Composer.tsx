@@ -4,7 +4,7 @@ import type { FileUIPart } from "ai";
 import { useEffect, useRef, useState } from "react";
 
 import { Clip, Cross, File as FileIcon, Send, Stop } from "./icons.tsx";
-import { IconButton, useMedia, useSession } from "./parts.tsx";
+import { IconButton, useMedia } from "./parts.tsx";
 
 /** A file on its way to the service, and then there. */
 interface Attachment {
@@ -26,8 +26,6 @@ interface Props {
 }
 
 export function Composer({ transport, busy, draft, onDraft, onSend, onStop, onEditLast }: Props) {
-  const session = useSession();
-  const takesFiles = session.features.has("files");
   const touch = useMedia("(pointer: coarse)");
   const [attachments, setAttachments] = useState<Attachment[]>([]);
   const [dragged, setDragged] = useState(false);
@@ -69,7 +67,7 @@ export function Composer({ transport, busy, draft, onDraft, onSend, onStop, onEd
     setAttachments([]);
   }
 
-  const drop = takesFiles && {
+  const drop = {
     onDragOver: (event: React.DragEvent) => {
       event.preventDefault();
       setDragged(true);
@@ -105,15 +103,17 @@ export function Composer({ transport, busy, draft, onDraft, onSend, onStop, onEd
         </ul>
       )}
       <div className="row">
-        {takesFiles && (
-          <>
-            <input ref={chooser} type="file" multiple hidden onChange={(event) => {
-              attach(event.target.files ?? []);
-              event.target.value = "";
-            }} />
-            <IconButton label="Add files" onClick={() => chooser.current?.click()}><Clip /></IconButton>
-          </>
-        )}
+        <input
+          ref={chooser}
+          type="file"
+          multiple
+          hidden
+          onChange={(event) => {
+            attach(event.target.files ?? []);
+            event.target.value = "";
+          }}
+        />
+        <IconButton label="Add files" onClick={() => chooser.current?.click()}><Clip /></IconButton>
         <textarea
           ref={field}
           rows={1}
@@ -124,7 +124,7 @@ export function Composer({ transport, busy, draft, onDraft, onSend, onStop, onEd
           value={draft}
           onChange={(event) => onDraft(event.target.value)}
           onPaste={(event) => {
-            if (!takesFiles || event.clipboardData.files.length === 0) return;
+            if (event.clipboardData.files.length === 0) return;
             event.preventDefault();
             attach(event.clipboardData.files);
           }}

@@ -3,20 +3,18 @@ import { errorOf, ProblemError, type Schemas } from "@chatapi/ai-sdk";
 const TOKEN = "chatapi-token";
 const EARLY = 60_000; // ask for a new token so many milliseconds before the old one ends
 
-/** What the service says to a page that is opened: a token if it signs in by itself, and what else it can do. */
+/** What the service says to a page that is opened: a token if it signs in by itself, or who issues tokens. */
 interface Opening {
   user_id: string | null;
   token: string | null;
   expires_at: string | null;
   issuer: string | null;
-  features: string[];
 }
 
 /** A signed-in user: every request of the page goes through here. */
 export class Session {
   readonly userId: string;
   readonly demo: boolean;
-  readonly features: Set<string>;
   #token: string | undefined;
   #ends: number;
   readonly #givenByHand: boolean;
@@ -24,7 +22,6 @@ export class Session {
   constructor(me: Pick<Schemas["Me"], "user_id" | "demo">, opening: Opening, token: string | undefined, givenByHand: boolean) {
     this.userId = me.user_id;
     this.demo = me.demo;
-    this.features = new Set(opening.features);
     this.#token = token;
     this.#ends = opening.expires_at ? Date.parse(opening.expires_at) : Infinity;
     this.#givenByHand = givenByHand;

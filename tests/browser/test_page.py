@@ -1,5 +1,6 @@
 """The page at `/`, used as people do, in a real Chromium."""
 
+import base64
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.support import browser as browsers
 from tests.support import npm
 from tests.support.agents import CommandedAgent, Gate
 from tests.support.browser import PHONE, opened, shot
+from tests.support.files import png
 from tests.support.proxy import proxy
 from tests.support.serving import (
     GATED,
@@ -279,6 +281,46 @@ class TestApproval:
         await expect(page.get_by_role("button", name="Send")).to_be_visible()
         stored = await alice.messages(int(page.url.partition("#")[2]))
         assert stored[1]["tool_calls"][0]["result"]["time_zone"]
+
+
+GIVE = """(field, {{ name, type, data }}) => {{
+  const files = new DataTransfer();
+  files.items.add(new File([Uint8Array.from(atob(data), (each) => each.charCodeAt(0))], name, {{ type }}));
+  field.dispatchEvent(new {event}("{name}", {{ {key}: files, bubbles: true, cancelable: true }}));
+}}"""
+
+
+class TestFiles:
+    async def test_are_sent_by_button_paste_and_drop(
+        self, page: Page, user: str, alice: Client, tmp_path: Path
+    ) -> None:
+        picture = {"name": "a.png", "type": "image/png", "data": base64.b64encode(png()).decode()}
+        text = {"name": "b.txt", "type": "text/plain", "data": base64.b64encode(b"milk").decode()}
+        drop = GIVE.format(event="DragEvent", name="drop", key="dataTransfer")
+        paste = GIVE.format(event="ClipboardEvent", name="paste", key="clipboardData")
+        await field(page).evaluate(drop, picture)
+        await field(page).evaluate(paste, text)
+        await page.locator("input[type=file]").set_input_files(
+            {"name": "c.md", "mimeType": "text/markdown", "buffer": b"# Bread"}
+        )
+        chosen = page.get_by_role("list", name="Files").get_by_role("listitem")
+        await expect(chosen).to_have_count(3)
+        await page.get_by_role("button", name="Leave out c.md").click()
+        await page.locator("input[type=file]").set_input_files(
+            {"name": "d.exe", "mimeType": "application/x-msdownload", "buffer": b"MZ\x90\x00"}
+        )
+        await expect(chosen.last).to_contain_text("d.exe: ")
+        await shot(page, "files")
+        await say(page, "files")
+        await expect(answers(page)).to_contain_text('["b.txt", "milk"]')
+        for _ in range(2):
+            await expect(page.get_by_role("img", name="a.png")).to_be_visible()
+            async with page.expect_download() as saved:
+                await page.get_by_role("button", name="b.txt").click()
+            assert (await (await saved.value).path()).read_bytes() == b"milk"
+            await page.reload()
+        stored = await alice.messages(int(page.url.partition("#")[2]))
+        assert [each["name"] for each in stored[0]["files"]] == ["a.png", "b.txt"]
 
 
 class TestTrouble:

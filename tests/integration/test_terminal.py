@@ -129,6 +129,22 @@ class TestScript:
 
 @pytest.mark.slow
 class TestTerminal:
+    async def test_asks_before_a_call_that_needs_approval(self, directory: Path) -> None:
+        settings = settings_for(f"sqlite:///{directory}/chatapi.db", tool_approval="all")
+        async with serve(settings) as url:
+            signed_in = {"CHATAPI_TOKEN": token_for("carol")}
+            async with terminal(directory, "--url", url, **signed_in) as shown:
+                await shown.shows("> ")
+                for key, outcome in (("n", "denied"), ("y", "add_task: done.")):
+                    shown.type('ask add_task {"title": "milk"}\u2028wait\u2028say Well.\n')
+                    await shown.shows("Approve?", after="say Well.")
+                    shown.type(f"{key}\n")
+                    await shown.shows(outcome, after="Approve?")
+                    await shown.shows("Well.", after="Approve?")
+            message = 'ask add_task {"title": "milk"}\nwait'
+            done = await piped(directory, "--url", url, "--message", message, **signed_in)
+            assert "Nobody was there to be asked." in done.stdout
+
     async def test_is_talked_to(
         self, directory: Path, there: dict[str, str], alice: Client, gate: Gate
     ) -> None:
@@ -162,6 +178,12 @@ class TestTerminal:
             await shown.shows("Instead.", after="/search")
             shown.type("/usage\n")
             await shown.shows(" turns, ", after="/usage")
+            (directory / "list.txt").write_text("butter")
+            shown.type("/files list.txt missing.txt\n")
+            await shown.shows("list.txt goes with the next message.")
+            await shown.shows("missing.txt: No such file")
+            shown.type("files\n")
+            await shown.shows("butter", after="missing.txt")
             shown.type("/nothing\n")
             await shown.shows("There is no /nothing")
             shown.resize(20, 30)

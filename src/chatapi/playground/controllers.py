@@ -13,7 +13,6 @@ from chatapi.errors.requests import NotFound
 from chatapi.playground.built import assets, page
 from chatapi.playground.sign_in import came_directly
 from chatapi.settings import Settings
-from chatapi.turns.schemas import MessageRequest
 
 TOKEN_LASTS = timedelta(hours=1)
 A_YEAR = 31_536_000
@@ -22,13 +21,6 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-# What the page offers only where the service has a route or a member for it.
-FEATURES_BY_PATH = {
-    "files": "/api/{user_id}/files",
-}
-FEATURES_BY_MEMBER = {
-    "busy": (MessageRequest, "when_busy"),
-}
 
 
 class Opening(Struct, frozen=True, kw_only=True):
@@ -38,7 +30,6 @@ class Opening(Struct, frozen=True, kw_only=True):
     token: str | None
     expires_at: datetime | None
     issuer: str | None
-    features: list[str]
 
 
 def playground_routes(settings: Settings, verifier: TokenVerifier) -> list[ControllerRouterHandler]:
@@ -71,15 +62,6 @@ def playground_routes(settings: Settings, verifier: TokenVerifier) -> list[Contr
             token=verifier.mint(LOCAL_USER, TOKEN_LASTS) if signs_in else None,
             expires_at=datetime.now(UTC) + TOKEN_LASTS if signs_in else None,
             issuer=next(iter(settings.issuer_addresses), None),
-            features=features_of({route.path_format for route in request.app.routes}),
         )
 
     return [show, Router("/playground", route_handlers=[asset, session])]
-
-
-def features_of(paths: set[str]) -> list[str]:
-    by_path = [name for name, path in FEATURES_BY_PATH.items() if path in paths]
-    by_member = [
-        name for name, (body, member) in FEATURES_BY_MEMBER.items() if member in body.__struct_fields__
-    ]
-    return by_path + by_member
