@@ -30,6 +30,7 @@ class Patience(Struct, frozen=True, kw_only=True):
     # A turn first renews a lease that is older than this, half of the lease, so that a late heartbeat costs no turn.
     lease_renewal: float = 6.0
     expiry: float = 60.0  # how often turns that have waited for too long are looked for while turns run
+    queue: float = 4.0  # how often a process that has seen something queued looks whether nobody begins it
     stream_heartbeat: float = 15.0  # proxies close a stream that is silent for long, most of them after 60 s
 
     title: float = 20.0  # how long a model may take for a title

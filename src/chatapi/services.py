@@ -35,6 +35,7 @@ from chatapi.turns.launcher import Launcher
 from chatapi.turns.lease import Lease
 from chatapi.turns.loops import every
 from chatapi.turns.measures import Telemetry
+from chatapi.turns.queue import QueueWatch
 from chatapi.turns.service import ChatService
 from chatapi.turns.store import TurnStore, turn_store
 from chatapi.turns.supervisor import Supervisor
@@ -65,6 +66,8 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
     meter: Meter
     supervisor: Supervisor
     expiry: Expiry
+    queue: QueueWatch
+    launcher: Launcher
     titles: Titles
     verifier: TokenVerifier
     external: "ExternalTools | None"
@@ -96,14 +99,26 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
         lease = Lease(database, patience, turn_seconds=settings.chat_timeout + OVERTIME_SECONDS)
         supervisor = Supervisor(store, patience)
         titles.tell = supervisor.tell_title
-        expiry = Expiry(store, schema, patience, telemetry.metrics)
+        queue = QueueWatch(store, schema, patience)
+        expiry = Expiry(store, queue, schema, patience, telemetry.metrics)
         external = external_tools(settings, patience)
         tools = external or no_external_tools
         own = (*TASK_TOOLS, SEARCH_CONVERSATIONS) if agent.model == OFFLINE else TASK_TOOLS
         files = FileService(database, Storage(settings.files_url), settings)
         attachments = AgentWithFiles(agent, files, settings)
         launcher = Launcher(
-            store, supervisor, lease, expiry, attachments, own, tools, meter, settings, patience, telemetry
+            store,
+            supervisor,
+            lease,
+            expiry,
+            queue,
+            attachments,
+            own,
+            tools,
+            meter,
+            settings,
+            patience,
+            telemetry,
         )
         return cls(
             settings=settings,
@@ -122,8 +137,18 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
             external=external,
             files=files,
             expiry=expiry,
+            queue=queue,
+            launcher=launcher,
             chat=ChatService(
-                store, supervisor, launcher, expiry, attachments, MessageLimit(limiter), patience, telemetry
+                store,
+                supervisor,
+                launcher,
+                expiry,
+                attachments,
+                queue,
+                MessageLimit(limiter),
+                patience,
+                telemetry,
             ),
             mcp=MCPEndpoint(database, schema, limiter, settings, max_body_bytes=MAX_BODY_BYTES),
         )
@@ -143,13 +168,15 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
         for resource in (services.database, services.limiter, services.verifier):
             closing.push_async_callback(resource.close)
         closing.push_async_callback(release, services.lease)
-        supervisor = services.supervisor
+        supervisor, begin_next = services.supervisor, services.launcher.begin_next
         backfill = Backfill(services.database, services.schema)
         sweep = partial(sweep_files, services.files, patience)
         for loop in (
             services.lease.run,
             supervisor.watch,
-            supervisor.live.run,
+            partial(supervisor.live.run, begin_next),
+            services.expiry.run,
+            partial(services.queue.run, begin_next),
             services.titles.run,
             backfill.run,
             sweep,

@@ -94,7 +94,6 @@ LONGER = {
     "agent/schemas.py": "one rule after the other of what providers do not take in a schema, and the walk over them",
     "turns/store/postgres.py": "the two transactions of a turn, each as one statement, read beside each other",
     "turns/store/postgres.py finish_turn": "one SQL statement",
-    "turns/store/begin.py begin_new": "one transaction, in order",
 }
 
 

@@ -18,7 +18,7 @@ from chatapi.db.owner import EVERYONE
 from chatapi.files.service import FileService
 from chatapi.files.storage import Storage
 from tests.support.databases import open_database
-from tests.support.factories import WaitFactory
+from tests.support.factories import QueuedTurnFactory, WaitFactory
 from tests.support.files import uploaded
 from tests.support.logs import heard
 from tests.support.serving import Client, execute, serve, settings_for
@@ -85,12 +85,14 @@ async def fill(alice: Client) -> None:
 
 
 async def leave_chunks(database: Database, user_id: str) -> None:
-    """As a process leaves them that dies in the middle of a turn, here of one that has waited."""
+    """As a process leaves them that dies in the middle of a turn, here of one that has waited, with another queued."""
     async with database.transaction(user_id) as session:
         turn = (await session.scalars(select(Turn).where(Turn.user_id == user_id).limit(1))).one()
         ids = {"turn_id": turn.id, "user_id": user_id}
         session.add(TurnChunk(**ids, run_id="dead", position=0, events=[]))
         session.add(WaitFactory.build(**ids, conversation_id=turn.conversation_id))
+        queued = {"user_id": user_id, "conversation_id": turn.conversation_id}
+        session.add(QueuedTurnFactory.build(id=2**62 + turn.id, **queued))
 
 
 async def exported(client: Client) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from tests.support.serving import SECRET, SLOW_MACHINE, clean_environ, command, 
 
 TABLES = {
     "waits",
+    "queued_turns",
     "users",
     "conversations",
     "turns",

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 
 from chatapi.agent.ports import AgentEvent, Prompt, TextDelta, Tools
 from chatapi.app import app_of
-from chatapi.db.models import TurnChunk
+from chatapi.db.models import Turn, TurnChunk
 from chatapi.db.owner import EVERYONE
 from chatapi.errors.turns import StreamNotRead
 from chatapi.patience import Patience
@@ -347,10 +347,10 @@ class TestCost:
         database = open_database(settings_for(database_url))
         store = turn_store(database)
         found = await store.find(alice.user_id, conversation["id"], None)
-        assert found is not None
+        assert isinstance(found, Turn)
         elsewhere = live.LiveTurns(store, Patience(poll=0.01))
         log = await elsewhere.follow(found)
-        polling = asyncio.create_task(elsewhere.run())
+        polling = asyncio.create_task(elsewhere.run(lambda *_: None))
         while elsewhere.logs:  # noqa: ASYNC110 - its tick
             await asyncio.sleep(0.01)
         assert [batch async for batch in log.read(60)] == []

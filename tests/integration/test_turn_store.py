@@ -27,7 +27,9 @@ from chatapi.turns.log import TextAdded, TurnEvent
 from chatapi.turns.schemas import ChatAnswer, ChatRequest
 from chatapi.turns.store import (
     Claim,
+    Finished,
     Key,
+    Queued,
     Run,
     Said,
     Shown,
@@ -114,6 +116,7 @@ class Turns:
         begun = await self._store.begin(self.user_id, request, its_key, claim)
         if isinstance(begun, Run):
             return begun
+        assert isinstance(begun, Stored)
         assert isinstance(begun.answer, ChatAnswer)
         return begun.answer
 
@@ -122,7 +125,7 @@ class Turns:
     ) -> ChatAnswer:
         assert isinstance(run, Run)
         said = Said(events=said_as(response), **{"tool_calls": [], **outcome})
-        return await self._store.finish(run, said, shown)
+        return (await self._store.finish(run, said, shown)).answer
 
     async def show(self, run: Run | ChatAnswer) -> None:
         assert isinstance(run, Run)
@@ -186,11 +189,11 @@ class Noting(TurnStore):
 
     was_asked = False
 
-    async def _begin(self, *arguments: Any) -> Run | Stored:
+    async def _begin(self, *arguments: Any) -> Run | Queued | Stored:
         self.was_asked = True
         return await super()._begin(*arguments)
 
-    async def _finish(self, *arguments: Any) -> ChatAnswer:
+    async def _finish(self, *arguments: Any) -> Finished:
         self.was_asked = True
         return await super()._finish(*arguments)
 
@@ -202,10 +205,10 @@ class Counting(TurnStore):
         super().__init__(database)
         self._turns = turns
 
-    async def begin(self, *arguments: Any) -> Run | Stored:
+    async def begin(self, *arguments: Any) -> Run | Queued | Stored:
         return await self._counted(super().begin(*arguments))
 
-    async def finish(self, *arguments: Any) -> ChatAnswer:
+    async def finish(self, *arguments: Any) -> Finished:
         return await self._counted(super().finish(*arguments))
 
     async def _counted(self, doing: Awaitable[T]) -> T:

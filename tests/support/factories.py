@@ -7,7 +7,7 @@ from msgspec import UNSET
 from polyfactory.factories.msgspec_factory import MsgspecFactory
 from polyfactory.factories.sqlalchemy_factory import SQLAlchemyFactory
 
-from chatapi.db.models import Wait
+from chatapi.db.models import QueuedTurn, Wait
 from chatapi.tasks.schemas import NewTask
 from chatapi.turns.schemas import ChatRequest
 
@@ -28,6 +28,7 @@ class ChatRequestFactory(MsgspecFactory[ChatRequest]):
     conversation_id = None
     client_tools = UNSET
     files = UNSET
+    when_busy = UNSET
 
     @classmethod
     def message(cls) -> str:
@@ -48,3 +49,13 @@ class WaitFactory(SQLAlchemyFactory[Wait]):
     expires_at = datetime(2100, 1, 1, tzinfo=UTC)
     ended_at = None
     ended_by = None
+
+
+class QueuedTurnFactory(SQLAlchemyFactory[QueuedTurn]):
+    """A turn that is queued; `id`, `user_id` and `conversation_id` must be given."""
+
+    request: ClassVar[dict[str, Any]] = {"message": "say Hello."}
+    idempotency_key = None
+    request_hash = None
+    created_at = datetime(2026, 11, 29, tzinfo=UTC)
+    taken_out_at = None

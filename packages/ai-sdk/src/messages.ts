@@ -8,6 +8,8 @@ export interface ChatapiMetadata {
   status?: string;
   /** The turn waits for approvals, or for results of the page's own tools. */
   waiting?: boolean;
+  /** The stream began while the turn was queued; false once the turn has begun. */
+  queued?: boolean;
   feedback?: { rating: "up" | "down"; comment: string | null };
   usage?: { input_tokens?: number; output_tokens?: number; cached_input_tokens?: number };
 }

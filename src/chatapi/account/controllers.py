@@ -43,8 +43,8 @@ class AccountController(Controller):
         """Lines of JSON, each with its kind in `record`; with `format=tar` an archive of them and of all files' bytes.
 
         First `export` (with `version` and `user_id`), then every `conversation`, `turn`, `message`, `feedback`,
-        `tool_call`, `file`, `task`, `usage_day` and `usage_conversation`, and last `end` (with their number in `records`):
-        without that line the export was cut off.
+        `tool_call`, `queued_turn`, `file`, `task`, `usage_day` and `usage_conversation`, and last `end` (with their number
+        in `records`): without that line the export was cut off.
         """
         database: Database = state.database
         await database.ping()  # so that an absent database is a 503, not a stream without an end

@@ -18,6 +18,7 @@ from chatapi.db.models import (
     Feedback,
     File,
     Message,
+    QueuedTurn,
     Task,
     ToolCallEntry,
     Turn,
@@ -43,6 +44,7 @@ EXPORTED: tuple[tuple[str, FromClause, tuple[str, ...]], ...] = (
     ("tool_call", ToolCallEntry.__table__, ("turn_id", "position")),
     ("wait", Wait.__table__, ("turn_id", "number")),
     ("file", File.__table__, ("id",)),
+    ("queued_turn", QueuedTurn.__table__, ("conversation_id", "id")),
     ("task", Task.__table__, ("id",)),
     ("usage_day", UsageDay.__table__, ("day", "model")),
     ("usage_conversation", UsageConversation.__table__, ("day", "conversation_id")),
@@ -154,10 +156,12 @@ async def erase(database: Database, files: FileService, user_id: str, *, batch: 
 
     Raises `FilesUnavailable` if the bytes of files cannot be deleted now; all else is deleted then, and they will be.
 
-    Running turns are cancelled first: their later writes need a running turn, and find none. A turn that begins
+    What is queued goes first, so that it does not begin. Running turns are cancelled: their later writes need a running
+    turn, and find none. A turn that begins
     meanwhile either references the user's row, and goes with it, or comes after it, and is new.
     """
     async with database.transaction(user_id) as session:
+        await session.execute(delete(QueuedTurn).where(QueuedTurn.user_id == user_id))
         await session.execute(
             update(Turn)
             .where(Turn.user_id == user_id, Turn.status == RUNNING)

@@ -149,7 +149,7 @@ class ConversationController(Controller):
     ) -> Page[Message] | Page[UIMessage]:
         """Oldest first, or with `order=desc` newest first; with `alternatives`, also turns that were answered anew.
 
-        With `format=ui` as messages of the AI SDK, each answer with the parts that its stream had.
+        What is queued comes after the newest message, on top of `limit`. With `format=ui` as messages of the AI SDK, each answer with the parts that its stream had.
         """
         read = conversations.ui_messages if form == "ui" else conversations.messages
         return await read(

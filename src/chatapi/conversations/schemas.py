@@ -15,7 +15,7 @@ ConversationTitle = Annotated[
 Archived = Literal["false", "true", "any"]
 Rating = Literal["up", "down"]
 FeedbackComment = Annotated[str, Meta(max_length=2_000, pattern=NO_NUL, examples=["Just what I needed"])]
-MessageStatus = Literal["running", "waiting", "completed", "failed", "cancelled"]
+MessageStatus = Literal["queued", "running", "waiting", "completed", "failed", "cancelled"]
 
 
 class Conversation(Struct, frozen=True, kw_only=True):
@@ -82,10 +82,11 @@ class Message(Struct, frozen=True, kw_only=True):
     """`status` is that of the message's turn; `alternative_of`, if there, the turn that this one answers anew.
 
     `reasoning` is what the model thought on its way to the answer. `feedback` is there once its user has rated it.
-    `files` are those that a user's message was sent with.
+    `files` are those that a user's message was sent with. A message that is queued has no id yet: it gets one, and its
+    place, when its turn begins.
     """
 
-    id: int
+    id: int | None
     turn_id: int
     role: Literal["user", "assistant"]
     content: str

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
-from sqlalchemy import asc, delete, desc, or_, select, tuple_, update
+from msgspec.structs import replace
+from sqlalchemy import and_, asc, delete, desc, or_, select, tuple_, update
 
 from chatapi.agent.ports import ToolCall
 from chatapi.conversations.feedback import of_message
@@ -29,6 +30,7 @@ from chatapi.files.schemas import FileRef, question_parts
 from chatapi.parts import Part, has_waited, reasoning_of, shown
 
 Row: TypeAlias = tuple[models.Message, models.Turn, models.Feedback | None]
+ItemT = TypeVar("ItemT", Message, UIMessage)
 
 
 class ConversationService(Service[models.Conversation, "ConversationService.Repository"]):
@@ -126,8 +128,11 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         alternatives: bool = False,
     ) -> Page[Message]:
         """As `_messages`, in the plain form."""
+        queued = await self._queued(user_id, conversation_id)
         rows = await self._messages(user_id, conversation_id, limit, cursor, order, alternatives)
-        return page_of(rows, limit, lambda row: to_message(*row), lambda row: row[0].id)
+        page = page_of(rows, limit, lambda row: to_message(*row), lambda row: row[0].id)
+        unbegun = await self._with_files(user_id, queued, rows)
+        return with_queue(page, [to_queued_message(*each) for each in unbegun], cursor, order)
 
     async def ui_messages(
         self,
@@ -140,8 +145,46 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         alternatives: bool = False,
     ) -> Page[UIMessage]:
         """As `_messages`, in the AI SDK's form."""
+        queued = await self._queued(user_id, conversation_id)
         rows = await self._messages(user_id, conversation_id, limit, cursor, order, alternatives)
-        return page_of(rows, limit, lambda row: to_ui_message(*row), lambda row: row[0].id)
+        page = page_of(rows, limit, lambda row: to_ui_message(*row), lambda row: row[0].id)
+        unbegun = await self._with_files(user_id, queued, rows)
+        return with_queue(page, [to_queued_ui_message(*each) for each in unbegun], cursor, order)
+
+    async def _queued(self, user_id: str, conversation_id: int) -> Sequence[models.QueuedTurn]:
+        """What is queued in the conversation; read before its messages, so that nothing is missed that begins meanwhile."""
+        conversation, row = models.Conversation, models.QueuedTurn
+        found = await self.session.execute(
+            select(conversation.id, row)
+            .outerjoin(
+                row,
+                and_(
+                    row.user_id == conversation.user_id,
+                    row.conversation_id == conversation.id,
+                    row.taken_out_at.is_(None),
+                ),
+            )
+            .where(conversation.id == conversation_id, conversation.user_id == user_id)
+            .order_by(row.id)
+        )
+        if not (rows := found.all()):
+            raise ConversationNotFound(conversation_id)
+        return [queued for _, queued in rows if queued is not None]
+
+    async def _with_files(
+        self, user_id: str, queued: Sequence[models.QueuedTurn], rows: Sequence[Row]
+    ) -> list[tuple[models.QueuedTurn, list[FileRef]]]:
+        """What is queued still, if these rows were read after it, with the files that it will be sent with."""
+        begun = {turn.id for _, turn, _ in rows}
+        left = [each for each in queued if each.id not in begun]
+        ids = [file_id for each in left for file_id in files_in(each)]
+        found: dict[int, FileRef] = {}
+        if ids:
+            files = await self.session.scalars(
+                select(models.File).where(models.File.user_id == user_id, models.File.id.in_(ids))
+            )
+            found = {file.id: msgspec.convert(file, FileRef, from_attributes=True) for file in files}
+        return [(each, [found[id_] for id_ in files_in(each) if id_ in found]) for each in left]
 
     async def _messages(
         self,
@@ -159,7 +202,6 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         That is the last one that runs or has an answer, or else the first: an attempt that came to nothing is not
         shown.
         """
-        await self.read(user_id, conversation_id)
         message = models.Message
         edge = decode_cursor(cursor, int)
         ids = {} if edge is None else {"before" if order == "desc" else "after": edge}
@@ -196,6 +238,50 @@ def to_schema(conversation: models.Conversation) -> Conversation:
         pinned=conversation.pinned,
         metadata=conversation.metadata_,
     )
+
+
+def with_queue(
+    page: Page[ItemT], queued: list[ItemT], cursor: str | None, order: Literal["asc", "desc"]
+) -> Page[ItemT]:
+    """The page, with what is queued where the newest messages are; it comes on top of the page's limit."""
+    if order == "desc":
+        return page if cursor else replace(page, items=[*reversed(queued), *page.items])
+    return page if page.next_cursor else replace(page, items=[*page.items, *queued])
+
+
+def to_queued_message(queued: models.QueuedTurn, files: list[FileRef]) -> Message:
+    return Message(
+        id=None,
+        turn_id=queued.id,
+        role="user",
+        content=message_in(queued),
+        reasoning=None,
+        tool_calls=[],
+        files=files,
+        status="queued",
+        created_at=queued.created_at,
+    )
+
+
+def to_queued_ui_message(queued: models.QueuedTurn, files: list[FileRef]) -> UIMessage:
+    return UIMessage(
+        id=f"question_{queued.id}",
+        role="user",
+        parts=question_parts(queued.user_id, message_in(queued), files),
+        metadata={
+            "conversation_id": queued.conversation_id,
+            "turn_id": queued.id,
+            "status": "queued",
+        },
+    )
+
+
+def message_in(queued: models.QueuedTurn) -> str:
+    return str((queued.request or {})["message"])
+
+
+def files_in(queued: models.QueuedTurn) -> list[int]:
+    return list((queued.request or {}).get("files", ()))
 
 
 def to_message(message: models.Message, turn: models.Turn, feedback: models.Feedback | None) -> Message:

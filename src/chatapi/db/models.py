@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-TurnStatus = Literal["running", "waiting", "completed", "failed", "cancelled"]
+TurnStatus = Literal["queued", "running", "waiting", "completed", "failed", "cancelled"]
 
 OwnerId = Annotated[str, mapped_column(Text, ForeignKey("users.id", ondelete="CASCADE"))]
 
@@ -323,6 +323,34 @@ class File(IdentityBase):
             sqlite_where=text("turn_id IS NULL"),
         ),
         {"sqlite_autoincrement": True},
+    )
+
+
+class QueuedTurn(DefaultBase):
+    """A turn that has not begun: one before it is under way. It then becomes a row of `turns`, with the same id.
+
+    `request` is the message (`turns.schemas.ChatRequest`), and `run_id` names the try to store it. A turn that was taken
+    out leaves its row behind if it had a key, so that the same request sent again does not bring it back.
+    """
+
+    __tablename__ = "queued_turns"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    user_id: Mapped[str] = mapped_column(Text)
+    conversation_id: Mapped[int] = mapped_column(BigInteger)
+    run_id: Mapped[str] = mapped_column(Text)
+    idempotency_key: Mapped[str | None] = mapped_column(Text)
+    request_hash: Mapped[str | None] = mapped_column(Text)
+    request: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    created_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), default=now)
+    taken_out_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
+
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["user_id", "conversation_id"], ["conversations.user_id", "conversations.id"], ondelete="CASCADE"
+        ),
+        UniqueConstraint("user_id", "idempotency_key", name="uq_queued_turns_idempotency_key"),
+        Index("ix_queued_turns_conversation", "user_id", "conversation_id", "id"),
     )
 
 

@@ -19,10 +19,35 @@ class TurnInProgress(AppError):
     type = "turn-in-progress"
     title = "A turn is in progress"
     when = "The conversation's turn before this one is not finished; `turn_id` names it"
-    remedy = "Wait for `Retry-After` and send again. Nothing was stored"
+    remedy = "Wait for `Retry-After` and send again, or send it with `when_busy`. Nothing was stored"
 
     def __init__(self) -> None:
         super().__init__("The conversation's turn before this one is not finished.", retry_after=1)
+
+
+class QueueFull(AppError):
+    status = 429
+    type = "queue-full"
+    title = "The conversation's queue is full"
+    when = "As many messages as a conversation may have are queued in it"
+    remedy = "Wait for `Retry-After` and send again, or take one out. Nothing was stored"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"{most} messages are queued in this conversation; no more are taken until one begins.",
+            retry_after=1,
+        )
+
+
+class NotQueued(AppError):
+    status = 409
+    type = "not-queued"
+    title = "The turn is not queued"
+    when = "The turn that was to be taken out of its queue has begun, or has ended"
+    remedy = "Cancel it, if it is still running"
+
+    def __init__(self) -> None:
+        super().__init__("The turn has begun; only one that is queued can be taken out.")
 
 
 class KeyInProgress(AppError):
@@ -63,8 +88,8 @@ class TurnCancelled(AppError):
     type = "turn-cancelled"
     title = "The turn was cancelled"
     when = (
-        "The turn ended before it had its answer: it was cancelled, its conversation was deleted, "
-        "or another process took over"
+        "The turn ended before it had its answer: it was cancelled, interrupted or taken out of the queue, its "
+        "conversation was deleted, or another process took over"
     )
     remedy = "Look at the conversation, if it is still there, before sending again"
 

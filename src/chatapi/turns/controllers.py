@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from litestar import Controller, Request, Response, get, post
+from litestar import Controller, Request, Response, delete, get, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
@@ -86,7 +86,8 @@ class ChatController(Controller):
         """Begins a conversation, or continues the one that is named, and waits for the answer.
 
         With `Accept: text/event-stream` the turn is streamed as it happens, in the AI SDK's UI message stream. The
-        message is stored before the model is asked, and kept whatever becomes of the answer.
+        message is stored before the model is asked, and kept whatever becomes of the answer. `when_busy` says what becomes
+        of it while the conversation has a turn under way.
         """
         return await answered(request, chat, data.request, idempotency_key)
 
@@ -130,6 +131,19 @@ class TurnController(Controller):
         """Ends the turn wherever it runs, within a second. What it has said and done so far is kept."""
         await chat.cancel(user_id, turn_id)
         return ASGIResponse(status_code=202)
+
+    @delete(
+        "/{turn_id:int}",
+        operation_id="unqueueTurn",
+        summary="Take a turn out of its queue",
+        responses=problems(404, 409),
+        act="turn.unqueued",
+    )
+    async def unqueue(
+        self, user_id: FromPath[str], turn_id: FromPath[int], chat: NamedDependency[ChatService]
+    ) -> None:
+        """Its message is forgotten. A turn that has begun can be cancelled instead."""
+        await chat.take_out(user_id, turn_id)
 
     @post(
         "/{turn_id:int}/regenerate",

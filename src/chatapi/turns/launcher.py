@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from secrets import token_hex
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from chatapi.turns.expiry import Expiry
 from chatapi.turns.lease import Lease
 from chatapi.turns.log import TurnLog
 from chatapi.turns.measures import MeasuredAgent, Telemetry, measuring
+from chatapi.turns.queue import QueueWatch
 from chatapi.turns.runner import Runner
 from chatapi.turns.store import Claim, Run, TurnStore
 from chatapi.turns.supervisor import Supervisor
@@ -33,6 +35,7 @@ class Launcher:
         supervisor: Supervisor,
         lease: Lease,
         expiry: Expiry,
+        queue: QueueWatch,
         agent: Agent,
         tools: Sequence[Tool[Any]],
         external: ExternalToolSource,
@@ -45,6 +48,9 @@ class Launcher:
         self._supervisor = supervisor
         self._lease = lease
         self._expiry = expiry
+        self._queue = queue
+        # Users' conversations whose next turn is being begun here.
+        self._beginning: set[tuple[str, int]] = set()
         self._agent = MeasuredAgent(agent, telemetry, meter)
         self._own_tools = {tool.name: tool for tool in tools}
         self._external = external
@@ -84,11 +90,43 @@ class Launcher:
         for ended in run.ended:
             self._expiry.ended(ended)
         runner = Runner(
-            run, self._store, self._agent, self.tools, self._approval, self._patience, self._settings
+            run,
+            self._store,
+            self._agent,
+            self.tools,
+            self._approval,
+            self._patience,
+            self._settings,
+            self._supervisor.live.begun_here(run.turn_id),
         )
         give(begun, runner.log)
         await self._supervisor.look_after(runner)
+        if runner.is_followed:
+            self.begin_next(run.user_id, run.conversation_id)
         self._expiry.wake(at_once=runner.waits)
+        self._queue.wake(at_once=False)
+
+    def begin_next(self, user_id: str, conversation_id: int) -> None:
+        """Begin the first turn that is queued in the conversation, in a task of its own and no request's context.
+
+        A process that is about to end leaves it to others.
+        """
+        place = (user_id, conversation_id)
+        if self._supervisor.is_draining or place in self._beginning:
+            return
+
+        async def begin() -> Run | None:
+            try:
+                return await self.claim(lambda claim: self._store.begin_queued(*place, claim))
+            except DatabaseUnavailable:
+                self._queue.wake(at_once=True)  # which waits for the database, too
+                raise
+            finally:
+                self._beginning.discard(place)
+
+        self._beginning.add(place)
+        begun: asyncio.Future[TurnLog | None] = asyncio.get_running_loop().create_future()
+        self._supervisor.spawn(self._telemetry.turn(self._turn, begin, begun), Context())
 
     async def claim(self, begin: Callable[[Claim], Awaitable[T]]) -> T:
         """Begin with a claim of this process."""

@@ -68,14 +68,23 @@ class TurnLog:
 
     A reader keeps only an index and one batch, so a slow reader costs little, and a late one misses nothing.
     `replayed` says that the answer was given before, to a request with the same key. `wait` is the number of the wait
-    for answers from which the turn has gone on, 0 if there was none.
+    for answers from which the turn has gone on, 0 if there was none. `queued`: the turn has not begun.
     """
 
-    def __init__(self, turn_id: int, conversation_id: int, *, replayed: bool = False, wait: int = 0) -> None:
+    def __init__(
+        self,
+        turn_id: int,
+        conversation_id: int,
+        *,
+        replayed: bool = False,
+        wait: int = 0,
+        queued: bool = False,
+    ) -> None:
         self.turn_id = turn_id
         self.conversation_id = conversation_id
         self.replayed = replayed
         self.wait = wait
+        self.queued = queued
         self.events: list[TurnEvent] = []
         self.outcome: Outcome | None = None
         self.readers = 0
@@ -121,12 +130,21 @@ class TurnLog:
         self._parting = self._parting or reason
         self._wake()
 
+    def lose(self, reason: AppError) -> None:
+        """As `part`, and callers of `answer` are told the reason, too: this process follows the turn no longer."""
+        self.part(reason)
+        self._over.set()
+
     async def answer(self) -> ChatAnswer | WaitingAnswer:
-        """Wait for the turn's end; raises what it ended with."""
-        await self._over.wait()
+        """Wait for the turn's end; raises what it ended with, or why it is not followed to its end."""
+        self.readers += 1
+        try:
+            await self._over.wait()
+        finally:
+            self.readers -= 1
         if isinstance(self.outcome, ChatAnswer | WaitingAnswer):
             return self.outcome
-        raise self.outcome or AssertionError("a log that is over has an outcome")
+        raise self.outcome or self._parting or AssertionError("a log that is over has an outcome")
 
     async def read(self, silence: float) -> AsyncIterator[Sequence[TurnEvent]]:
         """Yield all events from the first on, in batches; an empty batch after `silence` seconds without events.

@@ -68,7 +68,7 @@ Outcome: TypeAlias = Completed | Waits | Cancelled | Failed
 
 
 class Runner:
-    """One run of a turn by this process; its readers here read `log`."""
+    """One run of a turn by this process; its readers here read `log`, which they may have had while it was queued."""
 
     def __init__(
         self,
@@ -79,9 +79,13 @@ class Runner:
         approval: ApprovalPolicy,
         patience: Patience,
         settings: Settings,
+        log: TurnLog | None = None,
     ) -> None:
         self.run = run
-        self.log = TurnLog(run.turn_id, run.conversation_id, wait=0 if run.wait is None else run.wait.number)
+        self.is_followed = False  # whether another turn was queued behind this one when it ended
+        self.log = log or TurnLog(
+            run.turn_id, run.conversation_id, wait=0 if run.wait is None else run.wait.number
+        )
         if run.wait is not None:
             self.log.add(*run.wait.events)
         self._store = store
@@ -243,13 +247,14 @@ class Runner:
             try:
                 match outcome:
                     case Completed():
-                        return await self._store.finish(self.run, said, self._shown)
+                        answer, self.is_followed = await self._store.finish(self.run, said, self._shown)
+                        return answer
                     case Waits():
                         return await self._store.wait(self.run, said, self._waiting)
                     case Cancelled():
-                        await self._store.cancel(self.run, said)
+                        self.is_followed = await self._store.cancel(self.run, said)
                     case Failed(error=error):
-                        await self._store.fail(self.run, said, error.stored)
+                        self.is_followed = await self._store.fail(self.run, said, error.stored)
                 break
             except DatabaseUnavailable as trouble:
                 self.log.end(trouble)

@@ -41,6 +41,7 @@ class ClientTool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     parameters: dict[str, Any]
 
 
+WhenBusy: TypeAlias = Literal["reject", "queue", "interrupt"]
 ClientTools: TypeAlias = Annotated[list[ClientTool], Meta(max_length=128)]
 
 
@@ -56,6 +57,8 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     client_tools: Sequence[ClientTool] | UnsetType = (
         UNSET  # unset, so that keys of the version before still hold
     )
+
+    when_busy: Literal["queue", "interrupt"] | UnsetType = UNSET  # unset is `reject`, for the same reason
 
     @property
     def offered(self) -> Sequence[ClientTool]:
@@ -81,13 +84,15 @@ class MessageRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A message, and the conversation that it continues; without one, or with null, a new one begins.
 
     Either `message` or `parts` is there; a text alone may come as either. `conversation_id` may be text: a page has it
-    from its own address.
+    from its own address. `when_busy` says what becomes of the message while the conversation has a turn under way: it is
+    refused, begins after that, or ends it and begins.
     """
 
     message: MessageText | UnsetType = UNSET
     parts: Parts | UnsetType = UNSET
     conversation_id: ConversationId = None
     client_tools: ClientTools = []
+    when_busy: WhenBusy = "reject"
 
     @property
     def request(self) -> ChatRequest:
@@ -101,6 +106,7 @@ class MessageRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             conversation_id=conversation_id,
             client_tools=self.client_tools or UNSET,
             files=files,
+            when_busy=UNSET if self.when_busy == "reject" else self.when_busy,
         )
 
 

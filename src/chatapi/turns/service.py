@@ -1,9 +1,11 @@
 """The use cases of a turn: start, resume, answer, cancel. No database connection is held while the agent thinks."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
+from chatapi.errors.database import DatabaseUnavailable
 from chatapi.errors.turns import KeyInProgress
 from chatapi.limits.messages import MessageLimit
 from chatapi.patience import Patience
@@ -13,8 +15,9 @@ from chatapi.turns.expiry import Expiry
 from chatapi.turns.launcher import Launcher
 from chatapi.turns.log import TurnLog
 from chatapi.turns.measures import Telemetry
+from chatapi.turns.queue import QueueWatch
 from chatapi.turns.schemas import AnswerAnew, AnswersRequest, ChatRequest, WaitingAnswer, WaitingTurn
-from chatapi.turns.store import Key, Run, Stored, TurnStore
+from chatapi.turns.store import Key, Queued, Run, Stored, TurnStore
 from chatapi.turns.store.answers import Given
 from chatapi.turns.supervisor import Supervisor, part
 
@@ -36,6 +39,7 @@ class ChatService:
         launcher: Launcher,
         expiry: Expiry,
         attachments: AgentWithFiles,
+        queue: QueueWatch,
         limit: MessageLimit,
         patience: Patience,
         telemetry: Telemetry,
@@ -45,6 +49,7 @@ class ChatService:
         self._launcher = launcher
         self._expiry = expiry
         self._check_files = attachments.check
+        self._queue = queue
         self._limit = limit
         self.patience = patience
         self.telemetry = telemetry
@@ -52,22 +57,27 @@ class ChatService:
     async def start(self, user_id: str, request: ChatRequest | AnswerAnew, key: str | None) -> TurnLog:
         """Begin a turn and return its log; a key that was answered before returns the log of that answer.
 
-        Raises what `TurnStore.begin` raises, `Invalid` for the caller's tools, the errors of its files, and `RateLimited` unless the key was
+        A request that says so is queued while the conversation is busy: its log fills when the turn has begun.
+
+        Raises what `TurnStore.begin` raises, `Invalid` for the caller's tools, the errors of its files, and
+        `RateLimited` unless the key was
         answered before. Once the turn has begun, its log ends with the answer, with what it waits for, or with
         `ModelFailed`, `ModelTooSlow`, `TurnCancelled`, `Interrupted` or `DatabaseUnavailable`, each with `turn_id` and
         `conversation_id`.
         """
         check_tools(request.offered, self._launcher.tools)
         known_by = None if key is None else Key.of(key, request)
-        begun = await self._launcher.launch(
-            partial(
-                self._limit.count,
-                user_id,
-                begin=partial(self._begin, user_id, request, known_by),
-                find=partial(self._seen, user_id, known_by),
-                answer=Stored,
-            )
-        )
+
+        async def count() -> Run | Queued | Stored:
+            begin = partial(self._begin, user_id, request, known_by)
+            return await self._limit.count(user_id, begin, partial(self._seen, user_id, known_by), Stored)
+
+        begun: TurnLog | Queued | Stored = await self._launcher.launch(count)
+        if isinstance(begun, Queued):
+            if isinstance(request, ChatRequest) and request.when_busy == "interrupt":
+                with suppress(DatabaseUnavailable):  # the supervisor sees it soon, too
+                    await self._supervisor.stop_cancelled()
+            return self._in_queue(begun)
         return begun if isinstance(begun, TurnLog) else begun.log()
 
     async def start_or_join(
@@ -84,18 +94,17 @@ class ChatService:
             return joined
 
     async def resume(self, user_id: str, conversation_id: int, turn_id: int | None = None) -> TurnLog | None:
-        """The log of the turn with this id, or else of the conversation's active turn; None when no turn is active.
+        """The log of the turn with this id, or else of the conversation's active turn, or of the first that is queued.
 
-        The turn may run or have run in any process. Raises `ConversationNotFound` and `TurnNotFound`.
+        None when no turn is active. The turn may run or have run in any process. Raises `ConversationNotFound` and `TurnNotFound`.
         """
         if (turn := await self._store.find(user_id, conversation_id, turn_id)) is None:
             return None
+        if isinstance(turn, Queued):
+            return self._in_queue(turn)
         if (log := self._supervisor.log_of(turn.run_id)) is not None:
             return log
-        log = await self._supervisor.live.follow(turn)
-        if self._supervisor.is_draining:  # the other streams were told already
-            part([log])
-        return log
+        return self._parted_while_draining(await self._supervisor.live.follow(turn))
 
     async def answer(
         self, user_id: str, turn_id: int, request: AnswersRequest, key: str | None
@@ -127,8 +136,25 @@ class ChatService:
         if (ended := await self._store.request_cancel(user_id, turn_id)) is not None:
             self._expiry.ended(ended)
         await self._supervisor.stop_cancelled()
+        self._queue.wake(at_once=True)  # a turn that waited, or whose process had died, has ended by this
 
-    async def _begin(self, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None) -> Run | Stored:
+    async def take_out(self, user_id: str, turn_id: int) -> None:
+        """Take a turn out of its queue; raises `TurnNotFound`, and `NotQueued` when it has begun."""
+        await self._store.take_out(user_id, turn_id)
+
+    def _in_queue(self, place: Queued) -> TurnLog:
+        self._queue.wake(at_once=True)
+        log = self._supervisor.log_of_turn(place.turn_id) or self._supervisor.live.queue(place)
+        return self._parted_while_draining(log)
+
+    def _parted_while_draining(self, log: TurnLog) -> TurnLog:
+        if self._supervisor.is_draining:  # the other streams were told already
+            part([log])
+        return log
+
+    async def _begin(
+        self, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None
+    ) -> Run | Queued | Stored:
         await self._check_files(user_id, request, partial(self._seen, user_id, key))
         return await self._launcher.claim(lambda claim: self._store.begin(user_id, request, key, claim))
 

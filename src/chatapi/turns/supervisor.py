@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Coroutine, Iterable, Sequence
+from contextvars import Context
 
 from chatapi.errors.base import Defect
 from chatapi.errors.turns import Restarting
@@ -38,9 +39,9 @@ class Supervisor:
         # lives, no other process may end its turns, so these would block their conversations.
         self._lost: dict[str, int] = {}
 
-    def spawn(self, turn: Coroutine[None, None, None]) -> None:
+    def spawn(self, turn: Coroutine[None, None, None], context: Context | None = None) -> None:
         """Run a turn in a task of its own: a client that hangs up ends its request and not its turn."""
-        task = asyncio.create_task(turn)
+        task = asyncio.create_task(turn, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -76,6 +77,10 @@ class Supervisor:
             if (runner.run.user_id, runner.run.conversation_id) == (user_id, conversation_id):
                 runner.log.title = title
 
+    def log_of_turn(self, turn_id: int) -> TurnLog | None:
+        """The log of the turn's run, if it runs in this process."""
+        return next((each.log for each in self._runners.values() if each.run.turn_id == turn_id), None)
+
     async def watch(self) -> None:
         """Look after the turns here, until cancelled.
 
@@ -102,6 +107,8 @@ class Supervisor:
         await self._wait(grace)
         part(runner.log for runner in self._runners.values())
         await self._wait(seconds - grace)
+        for each in self.live.logs:
+            each.lose(Restarting().with_turn(each.turn_id, each.conversation_id))
         for runner in self._runners.values():
             runner.stop("interrupted")
         for task in await self._wait(self._patience.settle * SETTLING_TRIES):

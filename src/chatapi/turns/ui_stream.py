@@ -26,6 +26,7 @@ HEADERS = {
 }
 HEARTBEAT = b": still here\n\n"
 DONE = b"data: [DONE]\n\n"
+HAS_BEGUN = {"type": "message-metadata", "messageMetadata": {"queued": False}}
 
 Chunk = dict[str, Any]
 
@@ -36,11 +37,13 @@ async def ui_message_stream(
     """The whole turn from its beginning, as it happens; always ended by `finish`, `abort` or `error`, and `[DONE]`.
 
     With `after_wait` only what follows the answers of the turn's wait of this number: the client that has given them
-    shows the rest already, and would show it twice. `streams` counts the open streams. After `heartbeat` seconds of
+    shows the rest already, and would show it twice. The stream of a turn that is queued says so in its `start`, and says
+    when the turn has begun. `streams` counts the open streams. After `heartbeat` seconds of
     silence a comment is sent.
     """
     chunks = UIMessageChunks()
     skips = after_wait > 0
+    was_queued = log.queued
     with streams.track_inprogress():
         yield sse(
             [
@@ -51,11 +54,15 @@ async def ui_message_stream(
                         "conversation_id": log.conversation_id,
                         "turn_id": log.turn_id,
                         **({"waiting": False} if log.wait else {}),
+                        **({"queued": True} if was_queued else {}),
                     },
                 }
             ]
         )
         async for events in log.read(heartbeat):
+            if was_queued and not log.queued:
+                was_queued = False
+                yield sse([HAS_BEGUN])
             if not events:
                 yield HEARTBEAT
                 continue

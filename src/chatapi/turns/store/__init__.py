@@ -2,12 +2,15 @@
 
 from chatapi.db.database import Database
 from chatapi.turns.store.base import TurnStore
-from chatapi.turns.store.rows import Claim, Key, Run, Said, Shown, Stored, Waited
+from chatapi.turns.store.queue import Queued
+from chatapi.turns.store.rows import Claim, Finished, Key, Run, Said, Shown, Stored, Waited
 from chatapi.turns.store.title import Title, Titler
 
 __all__ = [
     "Claim",
+    "Finished",
     "Key",
+    "Queued",
     "Run",
     "Said",
     "Shown",

@@ -20,7 +20,7 @@ from chatapi.errors.turns import KeyReused, NotWaiting, TurnCancelled, TurnNotFo
 from chatapi.parts import RESULT_BYTES, bounded
 from chatapi.turns.replay import joined
 from chatapi.turns.schemas import Answer, Pending, WaitingAnswer
-from chatapi.turns.store import end, live
+from chatapi.turns.store import end, live, queue
 from chatapi.turns.store.begin import run_of
 from chatapi.turns.store.journal import read_journal
 from chatapi.turns.store.rows import (
@@ -222,7 +222,8 @@ async def is_to_run_again(session: AsyncSession, turn: Turn, row: Wait) -> bool:
     later = select(Turn.id).where(
         Turn.user_id == turn.user_id, Turn.conversation_id == turn.conversation_id, Turn.id > turn.id
     )
-    if await session.scalar(later.limit(1)) is not None:
+    is_followed = await queue.is_followed(session, turn.user_id, turn.conversation_id)
+    if is_followed or await session.scalar(later.limit(1)) is not None:
         raise TurnSuperseded("The turn failed and the conversation has gone on since.").with_turn(
             turn.id, turn.conversation_id
         )

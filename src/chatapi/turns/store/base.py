@@ -14,15 +14,16 @@ from chatapi.errors.domains import ConversationNotFound
 from chatapi.turns.schemas import (
     Answer,
     AnswerAnew,
-    ChatAnswer,
     ChatRequest,
+    ClientTool,
     WaitingAnswer,
     WaitingTurn,
 )
-from chatapi.turns.store import answers, begin, end, journal, live, waits
+from chatapi.turns.store import answers, begin, end, journal, live, queue, waits
 from chatapi.turns.store.answers import Given, Waiting
 from chatapi.turns.store.live import Chunk, Ending, Place, Watched
-from chatapi.turns.store.rows import Claim, Ended, Key, Run, Said, Shown, Stored, Waited
+from chatapi.turns.store.queue import Queued, QueueLook, QueueNews
+from chatapi.turns.store.rows import Claim, Ended, Finished, Key, Run, Said, Shown, Stored, Waited
 from chatapi.turns.store.title import Title, Titler, give_title
 from chatapi.turns.store.waits import Due, Look
 from chatapi.usage.counting import Spent, count, count_alone
@@ -40,11 +41,12 @@ class TurnStore:
 
     async def begin(
         self, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None, claim: Claim
-    ) -> Run | Stored:
+    ) -> Run | Queued | Stored:
         """Own the conversation or make it, claim its one active turn, store the user's message, read the history.
 
         A key that was seen before runs its turn again if that failed or was abandoned, and returns its answer if it
-        has one. Raises `ConversationNotFound`, `TurnInProgress`; for keys `KeyReused`, `KeyInProgress`,
+        has one. A request that says so is queued behind the conversation's other turns. Raises `ConversationNotFound`,
+        `TurnInProgress`, `QueueFull`; for keys `KeyReused`, `KeyInProgress`,
         `TurnSuperseded` and `TurnCancelled`; for an `AnswerAnew` `TurnNotFound`, and `TurnSuperseded` when the
         conversation has gone on. Raises `BudgetExceeded` where a turn would begin or run again.
         """
@@ -59,11 +61,27 @@ class TurnStore:
         key: Key | None,
         claim: Claim,
         is_retry: bool,  # noqa: FBT001 - `Database.tried` passes it by position
-    ) -> Run | Stored:
+    ) -> Run | Queued | Stored:
         async with self._database.transaction(user_id) as session:
-            if is_retry and (run := await begin.begun(session, user_id, claim, request.offered)) is not None:
-                return run
+            if is_retry:
+                if (run := await begin.begun(session, user_id, claim, request.offered)) is not None:
+                    return run
+                if (place := await queue.of_claim(session, user_id, claim)) is not None:
+                    return place
             return await begin.begin(session, user_id, request, key, claim)
+
+    async def begin_queued(self, user_id: str, conversation_id: int, claim: Claim) -> Run | None:
+        """Begin the first turn that is queued in this conversation; None if nothing is, or another turn is under way."""
+        offered: list[ClientTool] = []  # kept for a second try, because the queue's row is gone by then
+
+        async def work(session: AsyncSession) -> Run | None:
+            run = await begin.begin_queued(session, user_id, conversation_id, claim)
+            offered[:] = () if run is None else run.client_tools
+            return run
+
+        return await self._database.run(
+            user_id, work, lambda session: begin.begun(session, user_id, claim, offered)
+        )
 
     async def seen(self, user_id: str, key: Key) -> Stored | None:
         """The stored answer to a request with this key, or None if its turn is to be begun or run again.
@@ -72,10 +90,11 @@ class TurnStore:
         """
         return await self._database.run(user_id, lambda session: begin.seen(session, user_id, key))
 
-    async def finish(self, run: Run, said: Said, shown: Shown) -> ChatAnswer:
+    async def finish(self, run: Run, said: Said, shown: Shown) -> Finished:
         """Store the answer and end the turn; if `shown` tells of chunks, delete these.
 
-        Raises `TurnCancelled` when the turn is no longer this run's; so do `fail` and `cancel`.
+        Raises `TurnCancelled` when the turn is no longer this run's; so do `fail` and `cancel`. These return whether
+        another turn is queued behind this one.
         """
         return await self._database.tried(lambda is_retry: self._finish(run, said, shown, is_retry))
 
@@ -85,18 +104,20 @@ class TurnStore:
         said: Said,
         shown: Shown,
         is_retry: bool,  # noqa: FBT001 - as above
-    ) -> ChatAnswer:
+    ) -> Finished:
         title = self._title_for(run)
+        is_titled = False
         async with self._database.transaction(run.user_id) as session:
-            if is_retry and (answer := await end.finished(session, run)) is not None:
-                return answer
-            answer = await end.finish(session, run, said)
-            if shown != "nothing":
-                await live.drop(session, run.user_id, run.turn_id)
-            is_titled = await give_title(session, run, title)
-            await count(session, run.user_id, run.conversation_id, said.spent)
+            answer = await end.finished(session, run) if is_retry else None
+            if answer is None:
+                answer = await end.finish(session, run, said)
+                if shown != "nothing":
+                    await live.drop(session, run.user_id, run.turn_id)
+                is_titled = await give_title(session, run, title)
+                await count(session, run.user_id, run.conversation_id, said.spent)
+            is_followed = await queue.is_followed(session, run.user_id, run.conversation_id)
         self._tell_title(run, title, is_titled=is_titled)
-        return answer
+        return Finished(answer, is_followed)
 
     def _title_for(self, run: Run) -> Title | None:
         return None if self._titler is None else self._titler.title_for(run)
@@ -105,15 +126,16 @@ class TurnStore:
         if is_titled and title is not None and self._titler is not None:
             self._titler.given(run, title)
 
-    async def fail(self, run: Run, said: Said, error: dict[str, Any]) -> None:
+    async def fail(self, run: Run, said: Said, error: dict[str, Any]) -> bool:
         """End the turn as failed; keep and show what it had said and done, but never to a model."""
 
-        async def work(session: AsyncSession) -> None:
+        async def work(session: AsyncSession) -> bool:
             await end.fail(session, run, said, error)
             await live.drop(session, run.user_id, run.turn_id)
             await count(session, run.user_id, run.conversation_id, said.spent)
+            return await queue.is_followed(session, run.user_id, run.conversation_id)
 
-        await self._database.run(run.user_id, work)
+        return await self._database.run(run.user_id, work)
 
     async def wait(self, run: Run, said: Said, waiting: Waiting) -> WaitingAnswer:
         """Let the turn wait for answers; raises `TurnCancelled` as `finish` does."""
@@ -158,15 +180,16 @@ class TurnStore:
 
         return await self._database.run(due.user_id, work)
 
-    async def cancel(self, run: Run, said: Said) -> None:
+    async def cancel(self, run: Run, said: Said) -> bool:
         """End the turn as cancelled; keep what it had said and done, also for later history."""
 
-        async def work(session: AsyncSession) -> None:
+        async def work(session: AsyncSession) -> bool:
             await end.finish_cancelled(session, run, said)
             await live.drop(session, run.user_id, run.turn_id)
             await count(session, run.user_id, run.conversation_id, said.spent)
+            return await queue.is_followed(session, run.user_id, run.conversation_id)
 
-        await self._database.run(run.user_id, work)
+        return await self._database.run(run.user_id, work)
 
     async def count_lost(self, run: Run, said: Said, since: datetime) -> None:
         """Count what a run has used whose turn is no longer its own, if that was not counted with the turn's end.
@@ -187,7 +210,7 @@ class TurnStore:
     async def request_cancel(self, user_id: str, turn_id: int) -> Ended | None:
         """Ask the process that runs the turn to end it, or end it here if that process is dead or the turn waits.
 
-        Raises `TurnNotFound` and `TurnEnded`.
+        A turn that is queued is taken out. Raises `TurnNotFound` and `TurnEnded`.
         """
         return await self._database.run(
             user_id, lambda session: end.request_cancel(session, user_id, turn_id)
@@ -200,6 +223,18 @@ class TurnStore:
         transaction has locked are left for the next time, rather than waited for.
         """
         return await self._database.run(EVERYONE, lambda session: live.watch(session, run_ids, chunks))
+
+    async def take_out(self, user_id: str, turn_id: int) -> None:
+        """Take a turn out of its queue; raises `TurnNotFound`, and `NotQueued` when it has begun."""
+        await self._database.run(user_id, lambda session: end.take_out(session, user_id, turn_id))
+
+    async def queue_news(self, places: Sequence[Queued]) -> QueueNews:
+        """What has become of these queued turns."""
+        return await self._database.run(EVERYONE, lambda session: queue.news(session, places))
+
+    async def queue_look(self) -> QueueLook:
+        """Everybody's queues."""
+        return await self._database.run(EVERYONE, queue.look)
 
     async def hold(self, run: Run) -> None:
         """Raise `TurnCancelled` when the turn is no longer this run's."""
@@ -232,8 +267,8 @@ class TurnStore:
         """Give the outcome of a call that was journaled when it began; raises `TurnCancelled` as `hold` does."""
         await self._database.run(run.user_id, lambda session: journal.settle(session, run, position, call))
 
-    async def find(self, user_id: str, conversation_id: int, turn_id: int | None) -> Turn | None:
-        """The turn with this id, or else the conversation's active turn; None when no turn is active.
+    async def find(self, user_id: str, conversation_id: int, turn_id: int | None) -> Turn | Queued | None:
+        """The turn with this id, or else the conversation's active turn, or the first that is queued; None without any.
 
         Raises `ConversationNotFound` and `TurnNotFound`.
         """

@@ -5,33 +5,35 @@ order, conversation before turn, so that no two transactions wait for each other
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import Literal
+from contextlib import suppress
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
+from msgspec.structs import replace
 from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import Usage
+from chatapi.agent.ports import File, Usage
 from chatapi.conversations.deletion import forget_messages
 from chatapi.conversations.search.index import index_message
-from chatapi.db.models import RUNNING, WAITING, Conversation, Message, Turn, now
+from chatapi.db.models import RUNNING, Conversation, Message, Turn, now
+from chatapi.db.paging import MAX_ID
 from chatapi.db.services import insert_unless_there, remember_user
-from chatapi.errors.turns import (
-    KeyInProgress,
-    KeyReused,
-    TurnCancelled,
-    TurnInProgress,
-    TurnNotFound,
-    TurnSuperseded,
-)
+from chatapi.errors.base import AppError
+from chatapi.errors.domains import ConversationNotFound
+from chatapi.errors.files import FileNotFound
+from chatapi.errors.requests import Invalid
+from chatapi.errors.turns import KeyReused, TurnCancelled, TurnNotFound, TurnSuperseded
 from chatapi.turns.schemas import AnswerAnew, ChatRequest, ClientTool
-from chatapi.turns.store import live, waits
+from chatapi.turns.store import live, queue, waits
 from chatapi.turns.store.attached import attach, still_there
-from chatapi.turns.store.end import end_wait, fail_abandoned, touch_conversation
+from chatapi.turns.store.busy import end_at_once, make_way, under_way
+from chatapi.turns.store.end import touch_conversation
 from chatapi.turns.store.history import read_history
 from chatapi.turns.store.journal import read_journal
+from chatapi.turns.store.keys import check_queue, key_in_progress, turn_of_key, who_was_first
+from chatapi.turns.store.queue import Queued, in_queue
 from chatapi.turns.store.rows import (
     USER,
     Claim,
@@ -46,12 +48,10 @@ from chatapi.turns.store.rows import (
     turn_is_alive,
 )
 
-KEY_RETENTION = timedelta(hours=24)  # a client that retries does so within minutes
-
 
 async def begin(
     session: AsyncSession, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None, claim: Claim
-) -> Run | Stored:
+) -> Run | Queued | Stored:
     """As `TurnStore.begin`, in a transaction that is under way."""
     if (again := await begin_again(session, user_id, request, key, claim)) is not None:
         return again
@@ -64,9 +64,12 @@ async def begin_again(
     session: AsyncSession, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None, claim: Claim
 ) -> Run | Stored | None:
     """As `begin` for a key that was seen before; None for any other."""
-    if key is None or (turn := await _turn_of_key(session, user_id, key)) is None:
+    if key is None:
         return None
-    return await _again(session, turn, request, key, claim)
+    if (turn := await turn_of_key(session, user_id, key)) is not None:
+        return await _again(session, turn, request, key, claim)
+    await check_queue(session, user_id, key)
+    return None
 
 
 async def begin_new(
@@ -76,7 +79,7 @@ async def begin_new(
     key: Key | None,
     claim: Claim,
     alternative_of: int | None = None,
-) -> Run:
+) -> Run | Queued:
     """As `begin`, for a key that was not seen before; raises `BudgetExceeded`."""
     await claim.budgets.check(session, user_id)
     ended: Sequence[Ended] = ()
@@ -85,8 +88,10 @@ async def begin_new(
     else:
         conversation_id = request.conversation_id
         await touch_conversation(session, user_id, conversation_id, archived=False)
-        ended = await make_way(session, user_id, conversation_id)
-
+        way = await make_way(session, user_id, conversation_id, request, key, claim)
+        if isinstance(way, Queued):
+            return way
+        ended = way
     columns = new_turn(
         user_id=user_id,
         conversation_id=conversation_id,
@@ -96,10 +101,97 @@ async def begin_new(
         alternative_of=alternative_of,
         at=now(),
     )
+    run = await _start(session, columns, request, claim)
+    if run is None:
+        raise await who_was_first(session, user_id, conversation_id, key)
+    return replace(run, ended=ended)
+
+
+async def begin_queued(session: AsyncSession, user_id: str, conversation_id: int, claim: Claim) -> Run | None:
+    """As `TurnStore.begin_queued`, in a transaction that is under way."""
+    if not await queue.is_followed(session, user_id, conversation_id):
+        return None
+    with suppress(ConversationNotFound):
+        await touch_conversation(session, user_id, conversation_id)
+    turn = await under_way(session, user_id, conversation_id)
+    if turn is not None:
+        if turn.is_alive:
+            return None
+        await end_at_once(session, user_id, conversation_id, turn, is_interrupted=False)
+    while (row := await queue.first(session, user_id, conversation_id)) is not None:
+        request = msgspec.convert(row.request, ChatRequest)
+        columns = new_turn(
+            user_id=user_id,
+            conversation_id=conversation_id,
+            key=row.idempotency_key,
+            request_hash=row.request_hash,
+            claim=claim,
+            alternative_of=None,
+            at=row.created_at,
+        )
+        await session.delete(row)
+        await session.flush()
+        # A replica of the version before may have begun the turn of this key, because it does not see the queue.
+        columns["id"] = row.id
+        try:
+            run = await _start(session, columns, request, claim)
+        except (FileNotFound, Invalid) as error:  # its files were deleted, or sent elsewhere
+            await _fail_at_once(session, columns, request, error)
+        else:
+            if run is not None:
+                return run
+    return None
+
+
+async def _fail_at_once(
+    session: AsyncSession, columns: dict[str, Any], request: ChatRequest, error: AppError
+) -> None:
+    """End a turn that cannot begin as failed, with its message; those behind it go on."""
+    await session.execute(
+        update(Turn)
+        .where(Turn.id == columns["id"], Turn.user_id == columns["user_id"])
+        .values(status="failed", error=error.stored, finished_at=now())
+    )
+    await _ask(session, columns, columns["id"], request, [])
+
+
+async def _start(
+    session: AsyncSession, columns: dict[str, Any], request: ChatRequest, claim: Claim
+) -> Run | None:
+    """Insert the turn with its message, and read its history; None if another request was first.
+
+    A turn that was queued is given all history, whatever the ids: a replica of the version before may have begun a turn
+    while it was queued.
+    """
     turn_id = await session.scalar(insert_unless_there(session, Turn, **columns).returning(Turn.id))
     if turn_id is None:
-        raise await _who_was_first(session, user_id, conversation_id, key)
+        return None
+    user_id, conversation_id = columns["user_id"], columns["conversation_id"]
     files = await attach(session, user_id, turn_id, conversation_id, request.files or ())
+    await _ask(session, columns, turn_id, request, files)
+    return Run(
+        turn_id=turn_id,
+        run_id=claim.run_id,
+        user_id=user_id,
+        conversation_id=conversation_id,
+        message=request.message,
+        client_tools=request.offered,
+        files=files,
+        history=await read_history(
+            session,
+            user_id,
+            conversation_id,
+            turns=claim.history,
+            before=columns["alternative_of"] or MAX_ID,
+        ),
+    )
+
+
+async def _ask(
+    session: AsyncSession, columns: dict[str, Any], turn_id: int, request: ChatRequest, files: Sequence[File]
+) -> None:
+    """Store the message that the turn answers."""
+    user_id, conversation_id = columns["user_id"], columns["conversation_id"]
     question = new_message(
         USER,
         user_id=user_id,
@@ -109,48 +201,17 @@ async def begin_new(
         tool_calls=[],
         parts=None,
         provider_state=None,
-        at=now(),
+        at=columns["created_at"],
     )
     if files:
         question["files"] = msgspec.to_builtins(files)
     message_id = (await session.execute(insert(Message).values(question).returning(Message.id))).scalar_one()
     await index_message(session, user_id, conversation_id, message_id, request.message)
-    return Run(
-        turn_id=turn_id,
-        run_id=claim.run_id,
-        user_id=user_id,
-        conversation_id=conversation_id,
-        message=request.message,
-        client_tools=request.offered,
-        ended=ended,
-        files=files,
-        history=await read_history(
-            session, user_id, conversation_id, turns=claim.history, before=alternative_of or turn_id
-        ),
-    )
-
-
-async def make_way(session: AsyncSession, user_id: str, conversation_id: int) -> list[Ended]:
-    """End a turn whose process has died, or that waits for answers; returns the waits that this has ended."""
-    ended = []
-    of_conversation = (Turn.user_id == user_id, Turn.conversation_id == conversation_id)
-    running = await session.execute(
-        select(Turn.id, Turn.worker_id, Turn.cancel_requested, turn_is_alive).where(
-            *of_conversation, Turn.status == RUNNING
-        )
-    )
-    for turn_id, worker_id, cancel_requested, is_alive in running.all():
-        if worker_id == WAITING:
-            by: Literal["cancelled", "superseded"] = "cancelled" if cancel_requested else "superseded"
-            ended.append(await end_wait(session, user_id, turn_id, by))
-        elif not is_alive:
-            await fail_abandoned(session, *of_conversation, ~turn_is_alive)
-    return [wait for wait in ended if wait is not None]
 
 
 async def begin_anew(
     session: AsyncSession, user_id: str, request: AnswerAnew, key: Key | None, claim: Claim
-) -> Run:
+) -> Run | Queued:
     """Answer the last turn anew: the same message or an edited one, with what came before it as history.
 
     The turn that is answered anew stays as it is: the order of the turns shows which answer counts.
@@ -195,20 +256,21 @@ async def seen(session: AsyncSession, user_id: str, key: Key) -> Stored | None:
 
     Raises `KeyReused`, `TurnCancelled` and `KeyInProgress`.
     """
-    turn = await _turn_of_key(session, user_id, key)
+    turn = await turn_of_key(session, user_id, key)
     if turn is None:
+        await check_queue(session, user_id, key)
         return None
     answer = await _settled(session, turn, key)
     alive = select(Turn.id).where(Turn.id == turn.id, Turn.user_id == user_id, turn_is_alive)
     if turn.status == "running" and await session.scalar(alive) is not None:
-        raise _key_in_progress(turn)
+        raise key_in_progress(turn)
     return answer
 
 
 async def begun(
     session: AsyncSession, user_id: str, claim: Claim, offered: Sequence[ClientTool]
 ) -> Run | None:
-    """The run that `begin` made of this claim, if its COMMIT went through."""
+    """The run that `begin` or `begin_queued` made of this claim, if its COMMIT went through."""
     turn = await session.scalar(select(Turn).where(Turn.run_id == claim.run_id, Turn.user_id == user_id))
     return None if turn is None else await run_of(session, turn, claim, offered)
 
@@ -221,7 +283,9 @@ async def _again(
         return answer
     await touch_conversation(session, turn.user_id, turn.conversation_id)
     gone_on = exists().where(Turn.conversation_id == turn.conversation_id, Turn.id > turn.id)
-    if await session.scalar(select(gone_on.where(Turn.user_id == turn.user_id))):
+    if await session.scalar(
+        select(or_(gone_on.where(Turn.user_id == turn.user_id), in_queue(turn.user_id, turn.conversation_id)))
+    ):
         raise TurnSuperseded(
             "The turn of this key failed and the conversation has gone on since; send the message anew."
         ).with_turn(turn.id, turn.conversation_id)
@@ -246,7 +310,7 @@ async def _again(
         .returning(Turn.id)
     )
     if taken is None:
-        raise _key_in_progress(turn)
+        raise key_in_progress(turn)
     await live.drop(session, turn.user_id, turn.id)
     # The new run's answer takes the place of what the failed run had said.
     gone = await session.scalars(
@@ -297,39 +361,6 @@ async def run_of(session: AsyncSession, turn: Turn, claim: Claim, offered: Seque
         wait=wait,
         used=None if wait is None or turn.usage is None else msgspec.convert(turn.usage, Usage),
     )
-
-
-async def _turn_of_key(session: AsyncSession, user_id: str, key: Key) -> Turn | None:
-    """The turn of this key; forgets a key that is past its retention."""
-    turn = await session.scalar(
-        select(Turn).where(Turn.user_id == user_id, Turn.idempotency_key == key.value)
-    )
-    if turn is None or turn.created_at > now() - KEY_RETENTION:
-        return turn
-    await session.execute(
-        update(Turn).where(Turn.id == turn.id, Turn.user_id == user_id).values(idempotency_key=None)
-    )
-    return None
-
-
-async def _who_was_first(
-    session: AsyncSession, user_id: str, conversation_id: int, key: Key | None
-) -> KeyInProgress | KeyReused | TurnInProgress:
-    """Why a turn could not be claimed: a request with the same key came between, or the conversation has one."""
-    if key is not None and (turn := await _turn_of_key(session, user_id, key)) is not None:
-        return _key_in_progress(turn) if turn.request_hash == key.request_hash else KeyReused()
-    running = await session.scalar(
-        select(Turn.id).where(
-            Turn.user_id == user_id, Turn.conversation_id == conversation_id, Turn.status == RUNNING
-        )
-    )
-    error = TurnInProgress()
-    # The other turn may have ended just now.
-    return error if running is None else error.with_turn(running, conversation_id)
-
-
-def _key_in_progress(turn: Turn) -> KeyInProgress:
-    return KeyInProgress().with_turn(turn.id, turn.conversation_id)
 
 
 async def _new_conversation(session: AsyncSession, user_id: str) -> int:

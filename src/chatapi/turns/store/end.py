@@ -16,12 +16,12 @@ from chatapi.conversations.search.index import index_message
 from chatapi.db.models import RUNNING, WAITING, Conversation, Message, Turn, now
 from chatapi.db.paging import MAX_ID
 from chatapi.errors.domains import ConversationNotFound
-from chatapi.errors.turns import TurnCancelled, TurnEnded, TurnNotFound, WaitExpired
+from chatapi.errors.turns import NotQueued, TurnCancelled, TurnEnded, TurnNotFound, WaitExpired
 from chatapi.parts import bounded
 from chatapi.turns.log import ReasoningAdded, ToolEnded, ToolStarted, TurnEvent, text_of
 from chatapi.turns.replay import denied
 from chatapi.turns.schemas import ChatAnswer
-from chatapi.turns.store import live, waits
+from chatapi.turns.store import live, queue, waits
 from chatapi.turns.store.journal import read_journal
 from chatapi.turns.store.rows import (
     ABANDONED,
@@ -92,11 +92,11 @@ async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> E
 
     A turn that waits ends here, too, and its wait is returned.
 
-    Raises `TurnNotFound` and `TurnEnded`.
+    A turn that is queued is taken out. Raises `TurnNotFound` and `TurnEnded`.
     """
-    turn = await session.scalar(select(Turn).where(Turn.id == turn_id, Turn.user_id == user_id))
-    if turn is None:
-        raise TurnNotFound(turn_id)
+    if await unqueue(session, user_id, turn_id):
+        return None
+    turn = await find_turn(session, user_id, turn_id)
     await touch_conversation(session, user_id, turn.conversation_id)
     if (ended := await end_wait(session, user_id, turn_id, "cancelled")) is not None:
         return ended
@@ -108,6 +108,12 @@ async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> E
     )
     if asked is None:
         raise TurnEnded().with_turn(turn_id, turn.conversation_id)
+    await cancel_abandoned(session, user_id, turn.conversation_id, turn_id)
+    return None
+
+
+async def cancel_abandoned(session: AsyncSession, user_id: str, conversation_id: int, turn_id: int) -> None:
+    """End the turn as cancelled if its process has died, and keep what it wrote down."""
     abandoned = await session.scalar(
         update(Turn)
         .where(Turn.id == turn_id, Turn.user_id == user_id, Turn.status == RUNNING, ~turn_is_alive)
@@ -115,8 +121,36 @@ async def request_cancel(session: AsyncSession, user_id: str, turn_id: int) -> E
         .returning(Turn.run_id)
     )
     if abandoned is not None:
-        await keep_written(session, user_id, turn.conversation_id, turn_id, abandoned)
-    return None
+        await keep_written(session, user_id, conversation_id, turn_id, abandoned)
+
+
+async def take_out(session: AsyncSession, user_id: str, turn_id: int) -> None:
+    """Take a turn out of its queue; raises `TurnNotFound`, and `NotQueued` when it has begun."""
+    if not await unqueue(session, user_id, turn_id):
+        turn = await find_turn(session, user_id, turn_id)
+        raise NotQueued().with_turn(turn_id, turn.conversation_id)
+
+
+async def unqueue(session: AsyncSession, user_id: str, turn_id: int) -> bool:
+    """Take the turn out of its queue, if it is queued."""
+    place = await queue.find(session, user_id, turn_id)
+    if place is None:
+        return False
+    await touch_conversation(session, user_id, place.conversation_id)
+    if await queue.find(session, user_id, turn_id) is None:  # it has begun before the conversation was locked
+        return False
+    await queue.take_out(session, user_id, place.conversation_id, turn_id)
+    return True
+
+
+async def find_turn(session: AsyncSession, user_id: str, turn_id: int) -> Turn:
+    """The turn with this id; raises `TurnNotFound`."""
+    turn = None
+    if turn_id <= MAX_ID:
+        turn = await session.scalar(select(Turn).where(Turn.id == turn_id, Turn.user_id == user_id))
+    if turn is None:
+        raise TurnNotFound(turn_id)
+    return turn
 
 
 async def touch_conversation(

@@ -20,7 +20,8 @@ from chatapi.errors.domains import ConversationNotFound
 from chatapi.errors.turns import TurnCancelled, TurnNotFound
 from chatapi.turns.log import Outcome, TurnEvent
 from chatapi.turns.replay import joined
-from chatapi.turns.store import waits
+from chatapi.turns.store import queue, waits
+from chatapi.turns.store.queue import Queued
 from chatapi.turns.store.rows import ABANDONED, answer_of, turn_is_alive
 
 
@@ -106,15 +107,24 @@ async def drop(session: AsyncSession, user_id: str, turn_id: int) -> None:
     await session.execute(delete(TurnChunk).where(TurnChunk.turn_id == turn_id, TurnChunk.user_id == user_id))
 
 
-async def find(session: AsyncSession, user_id: str, conversation_id: int, turn_id: int | None) -> Turn | None:
-    """The turn with this id, or else the conversation's active turn; None when no turn is active.
+async def find(
+    session: AsyncSession, user_id: str, conversation_id: int, turn_id: int | None
+) -> Turn | Queued | None:
+    """The turn with this id, or else the conversation's active turn, or the first that is queued; None without any.
 
     Raises `ConversationNotFound` and `TurnNotFound`.
     """
     await own_conversation(session, user_id, conversation_id)
     of_conversation = select(Turn).where(Turn.user_id == user_id, Turn.conversation_id == conversation_id)
     if turn_id is None:
-        return await session.scalar(of_conversation.where(Turn.status == RUNNING, turn_is_alive))
+        active = await session.scalar(of_conversation.where(Turn.status == RUNNING, turn_is_alive))
+        if active is not None:
+            return active
+        row = await queue.first(session, user_id, conversation_id)
+        return None if row is None else queue.place_of(row)
+    queued = await queue.find(session, user_id, turn_id)
+    if queued is not None and queued.conversation_id == conversation_id:
+        return queued
     turn = None if turn_id > MAX_ID else await session.scalar(of_conversation.where(Turn.id == turn_id))
     if turn is None:
         raise TurnNotFound(turn_id)

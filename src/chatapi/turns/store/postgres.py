@@ -42,6 +42,7 @@ from chatapi.db.models import (
     RUNNING,
     Conversation,
     Message,
+    QueuedTurn,
     SearchText,
     ToolCallEntry,
     Turn,
@@ -53,15 +54,17 @@ from chatapi.db.paging import MAX_ID
 from chatapi.errors.turns import TurnCancelled
 from chatapi.turns.measures import measuring
 from chatapi.turns.replay import joined
-from chatapi.turns.schemas import AnswerAnew, ChatAnswer, ChatRequest
+from chatapi.turns.schemas import AnswerAnew, ChatRequest
 from chatapi.turns.store import journal
 from chatapi.turns.store.base import TurnStore
 from chatapi.turns.store.history import select_history, to_history
 from chatapi.turns.store.live import Chunk, Watched
+from chatapi.turns.store.queue import Queued, in_queue
 from chatapi.turns.store.rows import (
     ASSISTANT,
     USER,
     Claim,
+    Finished,
     Key,
     Run,
     Said,
@@ -122,7 +125,7 @@ class PostgresTurnStore(TurnStore):
         key: Key | None,
         claim: Claim,
         is_retry: bool,  # noqa: FBT001 - as in `TurnStore`
-    ) -> Run | Stored:
+    ) -> Run | Queued | Stored:
         if isinstance(request, AnswerAnew) or is_uncommon(request):
             return await super()._begin(user_id, request, key, claim, is_retry)
         is_first = request.conversation_id is None
@@ -156,7 +159,7 @@ class PostgresTurnStore(TurnStore):
         said: Said,
         shown: Shown,
         is_retry: bool,  # noqa: FBT001 - as in `TurnStore`
-    ) -> ChatAnswer:
+    ) -> Finished:
         if run.wait is not None or (shown == "being written" and not await self._is_written(run)):
             return await super()._finish(run, said, shown, is_retry)
         title = self._title_for(run)
@@ -166,9 +169,9 @@ class PostgresTurnStore(TurnStore):
         )
         if not rows:
             return await super()._finish(run, said, shown, is_retry)
-        message_id, is_titled = rows[0]
+        message_id, is_titled, is_followed = rows[0]
         self._tell_title(run, title, is_titled=is_titled)
-        return to_answer(run, message_id, said)
+        return Finished(to_answer(run, message_id, said), is_followed)
 
     async def hold(self, run: Run) -> None:
         rows = await self._database.tried(
@@ -273,6 +276,10 @@ def claimed_turn(
     )
 
 
+def key_is_queued() -> ColumnElement[bool]:
+    return exists().where(OWNER_IS_SET, QueuedTurn.user_id == USER_ID, QueuedTurn.idempotency_key == KEY)
+
+
 def users_message(turn: CTE) -> CTE:
     columns = new_message(
         USER,
@@ -354,7 +361,7 @@ def begin_first(budgets: Budgets) -> Statement:
     )
     conversation_id = func.nextval(func.pg_get_serial_sequence("conversations", "id"))
     used, allowed = used_of(budgets)
-    turn = claimed_turn(conversation_id, None, *allowed)
+    turn = claimed_turn(conversation_id, None, ~key_is_queued(), *allowed)
     columns = {"id": turn.c.conversation_id, "user_id": USER_ID, "created_at": NOW, "updated_at": NOW}
     conversation = (
         insert(Conversation)
@@ -389,7 +396,8 @@ def begin_next(history_turns: int, budgets: Budgets, *, keyed: bool) -> Statemen
         Turn.status == RUNNING,
     )
     known = exists().where(OWNER_IS_SET, Turn.user_id == USER_ID, Turn.idempotency_key == KEY)
-    in_the_way = or_(running, known) if keyed else running
+    busy = or_(running, in_queue(USER_ID, CONVERSATION_ID).where(OWNER_IS_SET))
+    in_the_way = or_(busy, known, key_is_queued()) if keyed else busy
     used, allowed = used_of(budgets)
     touched = (
         update(Conversation)
@@ -426,6 +434,8 @@ def finish_turn(*, was_shown: bool, counts: bool) -> Statement:
     """Finish a turn, with the locks of the plain form in the same order: the conversation's, the turn's, the day's.
 
     `was_shown`: chunks were written for readers elsewhere, and are deleted with the end. `counts`: models were used.
+    A turn that is queued while the statement waits for its locks is not seen here; the process that has queued it then
+    sees that nobody runs the conversation.
     """
     ours = (OWNER_IS_SET, is_ours(TURN_ID, USER_ID, RUN_ID))
     touched = (
@@ -473,7 +483,8 @@ def finish_turn(*, was_shown: bool, counts: bool) -> Statement:
         .returning(Message.id, Message.conversation_id)
         .cte("answer")
     )
-    statement = select(answer.c.id, touched.c.is_titled).join(touched, true())
+    is_followed = in_queue(USER_ID, CONVERSATION_ID).where(OWNER_IS_SET)
+    statement = select(answer.c.id, touched.c.is_titled, is_followed).join(touched, true())
     statement = statement.add_cte(searchable(answer), searchable_title(touched))
     if was_shown:
         forgotten = (

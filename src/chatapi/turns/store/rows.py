@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -138,6 +138,13 @@ class Stored(Struct, frozen=True, kw_only=True):
         log.add(*self.events)
         log.end(self.answer)
         return log
+
+
+class Finished(NamedTuple):
+    """The answer of a turn that has ended, and whether another turn is queued behind it."""
+
+    answer: ChatAnswer
+    is_followed: bool
 
 
 Shown: TypeAlias = Literal["nothing", "written", "being written"]

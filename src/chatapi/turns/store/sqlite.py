@@ -32,6 +32,7 @@ from chatapi.db.models import (
     RUNNING,
     Conversation,
     Message,
+    QueuedTurn,
     SearchText,
     Turn,
     TurnChunk,
@@ -43,13 +44,15 @@ from chatapi.db.models import (
 from chatapi.db.paging import MAX_ID
 from chatapi.db.sqlite import Statement, Transaction
 from chatapi.turns.measures import measuring
-from chatapi.turns.schemas import AnswerAnew, ChatAnswer, ChatRequest
+from chatapi.turns.schemas import AnswerAnew, ChatRequest
 from chatapi.turns.store.base import TurnStore
 from chatapi.turns.store.history import select_history, to_history
+from chatapi.turns.store.queue import Queued, in_queue, queued_in
 from chatapi.turns.store.rows import (
     ASSISTANT,
     USER,
     Claim,
+    Finished,
     Key,
     Run,
     Said,
@@ -90,7 +93,7 @@ class SqliteTurnStore(TurnStore):
         key: Key | None,
         claim: Claim,
         is_retry: bool,  # noqa: FBT001 - as in `TurnStore`
-    ) -> Run | Stored:
+    ) -> Run | Queued | Stored:
         if isinstance(request, AnswerAnew) or is_retry or is_uncommon(request):
             return await super()._begin(user_id, request, key, claim, is_retry)
         values = begin_values(user_id, request, key, claim, moment())
@@ -124,7 +127,7 @@ class SqliteTurnStore(TurnStore):
         said: Said,
         shown: Shown,
         is_retry: bool,  # noqa: FBT001 - as in `TurnStore`
-    ) -> ChatAnswer:
+    ) -> Finished:
         if run.wait is not None:
             return await super()._finish(run, said, shown, is_retry)
         title = self._title_for(run)
@@ -136,9 +139,9 @@ class SqliteTurnStore(TurnStore):
         )
         if found is None:
             return await super()._finish(run, said, shown, is_retry)
-        message_id, is_titled = found
+        message_id, is_titled, is_followed = found
         self._tell_title(run, title, is_titled=is_titled)
-        return to_answer(run, message_id, said)
+        return Finished(to_answer(run, message_id, said), is_followed)
 
 
 def begin(
@@ -181,11 +184,8 @@ def is_within(transaction: Transaction, user_id: str, budgets: Budgets) -> bool:
 
 def finish(
     transaction: Transaction, values: Values, spent: Sequence[Spent], *, was_shown: bool
-) -> tuple[int, bool] | None:
-    """Finish a turn; returns the id of the answer's message, and whether the conversation was given its title.
-
-    Returns None if the turn is no longer the run's.
-    """
+) -> tuple[int, bool, bool] | None:
+    """Finish a turn; returns its answer's id, and whether it gives a title and has a turn behind it; None if it is lost."""
     if not transaction.rows(END, values):
         return None
     ((_, is_titled),) = transaction.rows(TOUCH, values)
@@ -193,13 +193,13 @@ def finish(
         transaction.rows(SEARCHABLE_TITLE, values)
     if was_shown:
         transaction.rows(DROP_CHUNKS, values)
-    ((message_id,),) = transaction.rows(ANSWER, values)
+    ((message_id, is_followed),) = transaction.rows(ANSWER, values)
     index_text(transaction, {**values, "message_id": message_id})
     if spent:
         for table, rows in rows_of(values["user_id"], values["conversation_id"], spent):
             for row in rows:
                 transaction.rows(COUNT[table], {**row, "day": row["day"].isoformat()})
-    return int(message_id), bool(is_titled)
+    return int(message_id), bool(is_titled), bool(is_followed)
 
 
 def index_text(transaction: Transaction, values: Values) -> None:
@@ -282,11 +282,15 @@ COUNT = {
     )
     for table in (UsageDay, UsageConversation)
 }
-KNOWN = Statement(select(Turn.id).where(Turn.user_id == USER_ID, Turn.idempotency_key == KEY))
+KNOWN = Statement(
+    select(Turn.id)
+    .where(Turn.user_id == USER_ID, Turn.idempotency_key == KEY)
+    .union_all(select(QueuedTurn.id).where(QueuedTurn.user_id == USER_ID, QueuedTurn.idempotency_key == KEY))
+)
 IN_THE_WAY = Statement(
-    select(Turn.id).where(
-        Turn.user_id == USER_ID, Turn.conversation_id == CONVERSATION_ID, Turn.status == RUNNING
-    )
+    select(Turn.id)
+    .where(Turn.user_id == USER_ID, Turn.conversation_id == CONVERSATION_ID, Turn.status == RUNNING)
+    .union_all(select(QueuedTurn.id).where(queued_in(USER_ID, CONVERSATION_ID)))
 )
 TOUCH = Statement(
     touched(
@@ -342,5 +346,5 @@ ANSWER = Statement(
             provider_state=bindparam("provider_state", None, type_=Text()),
         )
     )
-    .returning(Message.id)
+    .returning(Message.id, in_queue(USER_ID, CONVERSATION_ID))
 )
