@@ -99,6 +99,7 @@ const calls = {
   },
   /** When what was sent unasked is over, and whatever it would send again. */
   async quiet({ chat }) {
+    await chats[chat].doing;
     for (let round = 0; round < 3; round++) {
       await new Promise((resolve) => setTimeout(resolve, 5));
       await chats[chat].when(() => ["ready", "error"].includes(chats[chat].chat.status));
