@@ -40,7 +40,8 @@ export interface paths {
          * @description Begins a conversation, or continues the one that is named, and waits for the answer.
          *
          *     With `Accept: text/event-stream` the turn is streamed as it happens, in the AI SDK's UI message stream. The
-         *     message is stored before the model is asked, and kept whatever becomes of the answer.
+         *     message is stored before the model is asked, and kept whatever becomes of the answer. `when_busy` says what becomes
+         *     of it while the conversation has a turn under way.
          */
         post: operations["chat"];
         delete?: never;
@@ -128,7 +129,7 @@ export interface paths {
          * List a conversation's messages
          * @description Oldest first, or with `order=desc` newest first; with `alternatives`, also turns that were answered anew.
          *
-         *     With `format=ui` as messages of the AI SDK, each answer with the parts that its stream had.
+         *     What is queued comes after the newest message, on top of `limit`. With `format=ui` as messages of the AI SDK, each answer with the parts that its stream had.
          */
         get: operations["listMessages"];
         put?: never;
@@ -151,8 +152,8 @@ export interface paths {
          * @description Lines of JSON, each with its kind in `record`; with `format=tar` an archive of them and of all files' bytes.
          *
          *     First `export` (with `version` and `user_id`), then every `conversation`, `turn`, `message`, `feedback`,
-         *     `tool_call`, `file`, `task`, `usage_day` and `usage_conversation`, and last `end` (with their number in `records`):
-         *     without that line the export was cut off.
+         *     `tool_call`, `queued_turn`, `file`, `task`, `usage_day` and `usage_conversation`, and last `end` (with their number
+         *     in `records`): without that line the export was cut off.
          */
         get: operations["exportAccount"];
         put?: never;
@@ -341,6 +342,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/{user_id}/turns/{turn_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Take a turn out of its queue
+         * @description Its message is forgotten. A turn that has begun can be cancelled instead.
+         */
+        delete: operations["unqueueTurn"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/{user_id}/turns/{turn_id}/answers": {
         parameters: {
             query?: never;
@@ -442,7 +463,8 @@ export interface paths {
          * @description Begins a conversation, or continues the one that is named, and waits for the answer.
          *
          *     With `Accept: text/event-stream` the turn is streamed as it happens, in the AI SDK's UI message stream. The
-         *     message is stored before the model is asked, and kept whatever becomes of the answer.
+         *     message is stored before the model is asked, and kept whatever becomes of the answer. `when_busy` says what becomes
+         *     of it while the conversation has a turn under way.
          */
         post: operations["chatAsTokenUser"];
         delete?: never;
@@ -706,12 +728,12 @@ export interface components {
             created_at: string;
             feedback?: components["schemas"]["Feedback"];
             files: components["schemas"]["FileRef"][];
-            id: number;
+            id: number | null;
             reasoning: string | null;
             /** @enum {string} */
             role: "user" | "assistant";
             /** @enum {string} */
-            status: "running" | "waiting" | "completed" | "failed" | "cancelled";
+            status: "queued" | "running" | "waiting" | "completed" | "failed" | "cancelled";
             tool_calls: components["schemas"]["ToolCall"][];
             turn_id: number;
         };
@@ -723,6 +745,11 @@ export interface components {
             /** @example Add milk and bread to my list */
             message?: string;
             parts?: (components["schemas"]["TextPart"] | components["schemas"]["FilePart"])[];
+            /**
+             * @default reject
+             * @enum {string}
+             */
+            when_busy: "reject" | "queue" | "interrupt";
         };
         /** NewFeedback */
         NewFeedback: {
@@ -1000,6 +1027,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -1164,9 +1192,10 @@ export interface operations {
              * @description Conflict. The last part of `type` is one of:
              *
              *     - `turn-in-progress`: The conversation's turn before this one is not finished; `turn_id` names it
+             *     - `not-queued`: The turn that was to be taken out of its queue has begun, or has ended
              *     - `key-in-progress`: The first request with this `Idempotency-Key` is not finished
              *     - `turn-superseded`: The turn of this `Idempotency-Key` failed, or the turn that was to be answered anew is not the last, and the conversation has gone on since
-             *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, its conversation was deleted, or another process took over
+             *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, interrupted or taken out of the queue, its conversation was deleted, or another process took over
              *     - `not-waiting`: The turn does not wait for answers, or was given another one to this call before
              *     - `turn-ended`: The turn that was to be cancelled has ended already
              */
@@ -1253,6 +1282,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -1478,6 +1508,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -1624,6 +1655,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -1769,6 +1801,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -1912,6 +1945,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -2053,6 +2087,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -2262,6 +2297,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -2435,6 +2471,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -2577,6 +2614,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -2789,6 +2827,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -2977,6 +3016,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -3118,6 +3158,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -3327,6 +3368,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -3490,6 +3532,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -3663,6 +3706,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -3809,6 +3853,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -3995,6 +4040,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -4138,6 +4184,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -4347,6 +4394,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -4488,6 +4536,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -4697,6 +4746,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -4840,6 +4890,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -4986,6 +5037,176 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    unqueueTurn: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                turn_id: number;
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not Found. The last part of `type` is one of:
+             *
+             *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
+             *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
+             *     - `task-not-found`: You have no task with this id
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
+             *     - `turn-not-found`: You have no turn with this id
+             */
+            404: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict. The last part of `type` is one of:
+             *
+             *     - `turn-in-progress`: The conversation's turn before this one is not finished; `turn_id` names it
+             *     - `not-queued`: The turn that was to be taken out of its queue has begun, or has ended
+             *     - `key-in-progress`: The first request with this `Idempotency-Key` is not finished
+             *     - `turn-superseded`: The turn of this `Idempotency-Key` failed, or the turn that was to be answered anew is not the last, and the conversation has gone on since
+             *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, interrupted or taken out of the queue, its conversation was deleted, or another process took over
+             *     - `not-waiting`: The turn does not wait for answers, or was given another one to this call before
+             *     - `turn-ended`: The turn that was to be cancelled has ended already
+             */
+            409: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -5151,9 +5372,10 @@ export interface operations {
              * @description Conflict. The last part of `type` is one of:
              *
              *     - `turn-in-progress`: The conversation's turn before this one is not finished; `turn_id` names it
+             *     - `not-queued`: The turn that was to be taken out of its queue has begun, or has ended
              *     - `key-in-progress`: The first request with this `Idempotency-Key` is not finished
              *     - `turn-superseded`: The turn of this `Idempotency-Key` failed, or the turn that was to be answered anew is not the last, and the conversation has gone on since
-             *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, its conversation was deleted, or another process took over
+             *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, interrupted or taken out of the queue, its conversation was deleted, or another process took over
              *     - `not-waiting`: The turn does not wait for answers, or was given another one to this call before
              *     - `turn-ended`: The turn that was to be cancelled has ended already
              */
@@ -5240,6 +5462,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -5424,9 +5647,10 @@ export interface operations {
              * @description Conflict. The last part of `type` is one of:
              *
              *     - `turn-in-progress`: The conversation's turn before this one is not finished; `turn_id` names it
+             *     - `not-queued`: The turn that was to be taken out of its queue has begun, or has ended
              *     - `key-in-progress`: The first request with this `Idempotency-Key` is not finished
              *     - `turn-superseded`: The turn of this `Idempotency-Key` failed, or the turn that was to be answered anew is not the last, and the conversation has gone on since
-             *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, its conversation was deleted, or another process took over
+             *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, interrupted or taken out of the queue, its conversation was deleted, or another process took over
              *     - `not-waiting`: The turn does not wait for answers, or was given another one to this call before
              *     - `turn-ended`: The turn that was to be cancelled has ended already
              */
@@ -5451,6 +5675,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -5616,9 +5841,10 @@ export interface operations {
              * @description Conflict. The last part of `type` is one of:
              *
              *     - `turn-in-progress`: The conversation's turn before this one is not finished; `turn_id` names it
+             *     - `not-queued`: The turn that was to be taken out of its queue has begun, or has ended
              *     - `key-in-progress`: The first request with this `Idempotency-Key` is not finished
              *     - `turn-superseded`: The turn of this `Idempotency-Key` failed, or the turn that was to be answered anew is not the last, and the conversation has gone on since
-             *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, its conversation was deleted, or another process took over
+             *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, interrupted or taken out of the queue, its conversation was deleted, or another process took over
              *     - `not-waiting`: The turn does not wait for answers, or was given another one to this call before
              *     - `turn-ended`: The turn that was to be cancelled has ended already
              */
@@ -5705,6 +5931,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -5895,6 +6122,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -6057,9 +6285,10 @@ export interface operations {
              * @description Conflict. The last part of `type` is one of:
              *
              *     - `turn-in-progress`: The conversation's turn before this one is not finished; `turn_id` names it
+             *     - `not-queued`: The turn that was to be taken out of its queue has begun, or has ended
              *     - `key-in-progress`: The first request with this `Idempotency-Key` is not finished
              *     - `turn-superseded`: The turn of this `Idempotency-Key` failed, or the turn that was to be answered anew is not the last, and the conversation has gone on since
-             *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, its conversation was deleted, or another process took over
+             *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, interrupted or taken out of the queue, its conversation was deleted, or another process took over
              *     - `not-waiting`: The turn does not wait for answers, or was given another one to this call before
              *     - `turn-ended`: The turn that was to be cancelled has ended already
              */
@@ -6146,6 +6375,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -6370,6 +6600,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
@@ -6486,6 +6717,7 @@ export interface operations {
              *
              *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
              *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
              */
             429: {
                 headers: {
