@@ -81,6 +81,12 @@ const calls = {
     stopped.stop();
     chats[chat].doing = stopped.sendMessage(message);
   },
+  /** Send a message in the place of the answer that is shown. */
+  interrupt({ chat, ...message }) {
+    const { chat: stopped } = chats[chat];
+    stopped.stop();
+    chats[chat].doing = stopped.sendMessage(message, { metadata: { whenBusy: "interrupt" } });
+  },
   // These go on by themselves until `settled` is asked for.
   send({ chat, ...message }) {
     chats[chat].doing = chats[chat].chat.sendMessage(message);
@@ -109,6 +115,11 @@ const calls = {
     await chats[chat].doing;
     await chats[chat].idle();
   },
+  async queue({ chat, text }) {
+    const message = { id: "queued", role: "user", parts: [{ type: "text", text }] };
+    return { queued: await chats[chat].transport.queue(message) };
+  },
+  unqueue: ({ chat, turn }) => chats[chat].transport.unqueue(turn),
   shows: ({ chat, text }) => chats[chat].shows(text),
   stop: ({ chat }) => chats[chat].chat.stop(),
   cancel: ({ chat }) => chats[chat].transport.cancel(),

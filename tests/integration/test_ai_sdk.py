@@ -131,6 +131,22 @@ class TestConversation:
                 "usage": {"input_tokens": history, "output_tokens": 1},
             }
 
+    async def test_takes_messages_for_later_and_back_and_interrupts(
+        self, chat: ChatOf, gate: Gate, alice: Client
+    ) -> None:
+        await chat("send", text=f"say Well,\ngate {chat.name}")
+        conversation_id = (await chat("shows", text="Well,"))["conversation_id"]
+        one = (await chat("queue", text="say one"))["queued"]
+        two = (await chat("queue", text="say two"))["queued"]
+        assert one == {"conversation_id": conversation_id, "turn_id": one["turn_id"], "queued": True}
+        await chat("unqueue", turn=two["turn_id"])
+        asked = [each["content"] for each in await alice.messages(conversation_id) if each["role"] == "user"]
+        assert asked[1:] == ["say one"]
+        state = await chat.done("interrupt", text="say three")
+        assert text_of(state["messages"][-1]) == "three"
+        asked = [each["content"] for each in await alice.messages(conversation_id) if each["role"] == "user"]
+        assert asked[1:] == ["say three"]
+
     async def test_is_shown_as_it_is_said(self, chat: ChatOf, gate: Gate) -> None:
         await chat("send", text=f"say Once upon a time\ngate {chat.name}\nsay  there was.")
         state = await chat("shows", text="Once upon a time")

@@ -428,3 +428,34 @@ class TestLimits:
             busy.go_on()
             assert (await one).json()["response"] == "one"
             assert (await busy.post("say one", key="one")).status_code == 200
+
+
+@pytest.mark.slow
+async def test_five_hundred_callers_queue_in_a_hundred_conversations_on_two_replicas(
+    new_database: Callable[[], str],
+) -> None:
+    """Each caller gets the answer to its own message, and each conversation has them in order."""
+    url = await asyncio.to_thread(new_database)
+    settings = settings_for(url, rate_limit="off", rate_limit_chat="off")
+    async with (
+        serve(settings) as one,
+        serve(settings) as other,
+        Client(one, "alice", timeout=300) as here,
+        Client(other, "alice", timeout=300) as there,
+    ):
+        ids = [(await here.said("say 0"))["conversation_id"] for _ in range(100)]
+
+        async def call(client: Client, conversation_id: int, number: int) -> tuple[int, int, str]:
+            body = {"message": f"say {number}", "conversation_id": conversation_id, "when_busy": "queue"}
+            response = await client.post(client.mine("/chat"), json=body)
+            assert response.status_code == 200, response.text
+            return conversation_id, number, response.json()["response"]
+
+        calls = [call((here, there)[number % 2], id_, number) for number in range(5) for id_ in ids]
+        answers = await asyncio.gather(*calls)
+        assert all(str(number) == response for _, number, response in answers)
+        for id_ in ids:
+            shown = await here.messages(id_)
+            assert sorted(each["content"] for each in shown[3::2]) == [str(number) for number in range(5)]
+            assert [each["turn_id"] for each in shown] == sorted(each["turn_id"] for each in shown)
+            assert {each["status"] for each in shown} == {"completed"}

@@ -19,7 +19,7 @@ from chatapi.turns.schemas import (
     WaitingAnswer,
     WaitingTurn,
 )
-from chatapi.turns.store import answers, begin, end, journal, live, queue, waits
+from chatapi.turns.store import answers, begin, end, journal, live, queue, queued, waits
 from chatapi.turns.store.answers import Given, Waiting
 from chatapi.turns.store.live import Chunk, Ending, Place, Watched
 from chatapi.turns.store.queue import Queued, QueueLook, QueueNews
@@ -75,7 +75,7 @@ class TurnStore:
         offered: list[ClientTool] = []  # kept for a second try, because the queue's row is gone by then
 
         async def work(session: AsyncSession) -> Run | None:
-            run = await begin.begin_queued(session, user_id, conversation_id, claim)
+            run = await queued.begin_queued(session, user_id, conversation_id, claim)
             offered[:] = () if run is None else run.client_tools
             return run
 

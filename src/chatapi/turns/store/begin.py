@@ -5,7 +5,6 @@ order, conversation before turn, so that no two transactions wait for each other
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -20,15 +19,11 @@ from chatapi.conversations.search.index import index_message
 from chatapi.db.models import RUNNING, Conversation, Message, Turn, now
 from chatapi.db.paging import MAX_ID
 from chatapi.db.services import insert_unless_there, remember_user
-from chatapi.errors.base import AppError
-from chatapi.errors.domains import ConversationNotFound
-from chatapi.errors.files import FileNotFound
-from chatapi.errors.requests import Invalid
 from chatapi.errors.turns import KeyReused, TurnCancelled, TurnNotFound, TurnSuperseded
 from chatapi.turns.schemas import AnswerAnew, ChatRequest, ClientTool
-from chatapi.turns.store import live, queue, waits
+from chatapi.turns.store import live, waits
 from chatapi.turns.store.attached import attach, still_there
-from chatapi.turns.store.busy import end_at_once, make_way, under_way
+from chatapi.turns.store.busy import make_way
 from chatapi.turns.store.end import touch_conversation
 from chatapi.turns.store.history import read_history
 from chatapi.turns.store.journal import read_journal
@@ -101,61 +96,13 @@ async def begin_new(
         alternative_of=alternative_of,
         at=now(),
     )
-    run = await _start(session, columns, request, claim)
+    run = await start(session, columns, request, claim)
     if run is None:
         raise await who_was_first(session, user_id, conversation_id, key)
     return replace(run, ended=ended)
 
 
-async def begin_queued(session: AsyncSession, user_id: str, conversation_id: int, claim: Claim) -> Run | None:
-    """As `TurnStore.begin_queued`, in a transaction that is under way."""
-    if not await queue.is_followed(session, user_id, conversation_id):
-        return None
-    with suppress(ConversationNotFound):
-        await touch_conversation(session, user_id, conversation_id)
-    turn = await under_way(session, user_id, conversation_id)
-    if turn is not None:
-        if turn.is_alive:
-            return None
-        await end_at_once(session, user_id, conversation_id, turn, is_interrupted=False)
-    while (row := await queue.first(session, user_id, conversation_id)) is not None:
-        request = msgspec.convert(row.request, ChatRequest)
-        columns = new_turn(
-            user_id=user_id,
-            conversation_id=conversation_id,
-            key=row.idempotency_key,
-            request_hash=row.request_hash,
-            claim=claim,
-            alternative_of=None,
-            at=row.created_at,
-        )
-        await session.delete(row)
-        await session.flush()
-        # A replica of the version before may have begun the turn of this key, because it does not see the queue.
-        columns["id"] = row.id
-        try:
-            run = await _start(session, columns, request, claim)
-        except (FileNotFound, Invalid) as error:  # its files were deleted, or sent elsewhere
-            await _fail_at_once(session, columns, request, error)
-        else:
-            if run is not None:
-                return run
-    return None
-
-
-async def _fail_at_once(
-    session: AsyncSession, columns: dict[str, Any], request: ChatRequest, error: AppError
-) -> None:
-    """End a turn that cannot begin as failed, with its message; those behind it go on."""
-    await session.execute(
-        update(Turn)
-        .where(Turn.id == columns["id"], Turn.user_id == columns["user_id"])
-        .values(status="failed", error=error.stored, finished_at=now())
-    )
-    await _ask(session, columns, columns["id"], request, [])
-
-
-async def _start(
+async def start(
     session: AsyncSession, columns: dict[str, Any], request: ChatRequest, claim: Claim
 ) -> Run | None:
     """Insert the turn with its message, and read its history; None if another request was first.
@@ -168,7 +115,7 @@ async def _start(
         return None
     user_id, conversation_id = columns["user_id"], columns["conversation_id"]
     files = await attach(session, user_id, turn_id, conversation_id, request.files or ())
-    await _ask(session, columns, turn_id, request, files)
+    await ask(session, columns, turn_id, request, files)
     return Run(
         turn_id=turn_id,
         run_id=claim.run_id,
@@ -187,7 +134,7 @@ async def _start(
     )
 
 
-async def _ask(
+async def ask(
     session: AsyncSession, columns: dict[str, Any], turn_id: int, request: ChatRequest, files: Sequence[File]
 ) -> None:
     """Store the message that the turn answers."""
