@@ -110,14 +110,7 @@ class Database:
         finally:
             self._log.write_turn.release()
 
-    async def run(
-        self,
-        owner: Owner,
-        work: Work[T],
-        recover: Work[T | None] | None = None,
-        *,
-        reads_only: bool = False,
-    ) -> T:
+    async def run(self, owner: Owner, work: Work[T], recover: Work[T | None] | None = None) -> T:
         """Run `work` in a transaction, and try again as `tried` does.
 
         A COMMIT that was cut off may have happened. So a second try asks `recover` before `work`: it returns what the
@@ -125,7 +118,7 @@ class Database:
         """
 
         async def attempt(is_retry: bool) -> T:  # noqa: FBT001 - see `tried`
-            async with self.transaction(owner, reads_only=reads_only) as session:
+            async with self.transaction(owner) as session:
                 if is_retry and recover is not None and (written := await recover(session)) is not None:
                     return written
                 return await work(session)

@@ -171,7 +171,9 @@ class Offer:
         """
         try:
             await self._schema.ensure_current()
-            return await self._database.run(user_id, work, recover, reads_only=reads_only)
+            if reads_only:
+                return await self._database.read(user_id, work)
+            return await self._database.run(user_id, work, recover)
         except ConversationNotFound:
             raise
         except Invalid as error:

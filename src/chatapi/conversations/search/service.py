@@ -12,14 +12,12 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
-from sqlalchemy import ColumnElement, Integer, Select, and_, case, func, literal, or_, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import ColumnElement, Integer, Select, and_, case, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.conversations.schemas import Found
 from chatapi.conversations.search.folding import TITLE, WHOLE, NotSearchable, needles_of
 from chatapi.conversations.search.snippets import snippet_of, spans_of
-from chatapi.db.failures import sqlstate_of
 from chatapi.db.models import Conversation, Message, SearchText
 from chatapi.db.paging import MAX_ID, Page, decode_cursor
 from chatapi.db.texts import position
@@ -29,8 +27,6 @@ from chatapi.errors.requests import Invalid
 # Matches are ranked among the newest so many, then among the next: to score all matches of a very common word would take
 # most of a second where a user has much.
 WINDOW = 500
-QUERY_CANCELED = "57014"
-TIME_OUT = text("SELECT set_config('statement_timeout', :milliseconds, true)")
 
 Id = Annotated[int, Meta(ge=0, le=MAX_ID)]
 Match = tuple[int, Id]  # a score, and a message's id
@@ -53,7 +49,6 @@ class SearchService:
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
-        self._is_postgresql = session.get_bind().dialect.name == "postgresql"
 
     async def search(
         self,
@@ -113,21 +108,18 @@ class SearchService:
                 return picked, place
 
     async def _run(self, statement: Select[Match], seconds: float) -> list[Match]:
+        """The statement's rows. If it takes too long, the driver tells the database to stop it."""
         try:
-            if self._is_postgresql:
-                await self._session.execute(TIME_OUT, {"milliseconds": f"{seconds * 1_000:.0f}"})
-            async with asyncio.timeout(None if self._is_postgresql else seconds):
+            async with asyncio.timeout(seconds):
                 rows = await self._session.execute(statement)
         except TimeoutError:
             raise SearchTooLong(seconds) from None
-        except DBAPIError as error:
-            if sqlstate_of(error) == QUERY_CANCELED:
-                raise SearchTooLong(seconds) from None
-            raise
         return [(row.score, row.message_id) for row in rows]
 
     async def _shown(self, user_id: str, ids: Sequence[int], needles: Sequence[str]) -> list[Found]:
         """The messages with these ids, in their order; one that was deleted just now is left out."""
+        if not ids:
+            return []
         rows = await self._session.execute(
             select(
                 Message.id,
