@@ -21,6 +21,7 @@ from benchmarks.measuring import (
     ratio,
     watched,
 )
+from benchmarks.page import page_load
 from benchmarks.servers import Server, User, cores_apart, load, running
 from benchmarks.uploads import uploads
 from tests.support.postgres import Postgres
@@ -282,6 +283,7 @@ SCENARIOS: dict[str, Callable[[Postgres], list[Row]]] = {
     "memory": footprint.memory,
     "image": footprint.image,
     "uploads": uploads,
+    "page": page_load,
     "instant": partial(instant_turns, apart=True),
     "shared": partial(instant_turns, apart=False),
     "others": other_servers,
