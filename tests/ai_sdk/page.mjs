@@ -128,9 +128,8 @@ const { id } = await (await fetch(`${url}/api/${user}/files`, { method: "POST", 
 await elsewhere({ parts: [{ type: "file", file_id: id }, { type: "text", text: "say A dot." }] });
 root.unmount();
 await mounted("1");
-await until(() => shown().length === 18, "the history");
+await until(() => shown().length === 18 && document.querySelector("img"), "the history with its picture");
 steps.reloaded = shown();
-await until(() => document.querySelector("img"), "the picture");
 const picture = document.querySelector("img");
 steps.picture = [picture.alt, (await (await fetch(picture.src)).blob()).size];
 await write("ask delete_task {\"task_id\": 1}\u2028wait\u2028say Well.");

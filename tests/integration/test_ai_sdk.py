@@ -598,7 +598,7 @@ class TestErrors:
     async def test_of_a_file_are_told_before_anything_is_sent(self, chat: ChatOf, alice: Client) -> None:
         picture = {"type": "file", "mediaType": "image/png", "url": "data:image/png;base64,iVBORw0KGgo="}
         state = await chat.done("send", text="say Look.", files=[picture])
-        assert [kind(error) for error in state["errors"]] == ["not-found"]  # there is no route for files yet
+        assert [kind(error) for error in state["errors"]] == ["file-kind-refused"]  # half a picture
         assert (await alice.get(alice.mine("/conversations"))).json()["items"] == []
 
     @pytest.mark.parametrize(

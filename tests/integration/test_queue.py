@@ -11,6 +11,7 @@ import pytest
 
 from chatapi.errors.base import PROBLEM_TYPE_PREFIX
 from tests.support.agents import CommandedAgent, Gate
+from tests.support.files import parts, uploaded
 from tests.support.serving import DIES, Client, execute, serve, settings_for, two_replicas
 from tests.support.sse import STREAM, Chunk, chunks_of, resumed, text_of, types_of
 
@@ -117,6 +118,19 @@ async def busy(alice: Client) -> AsyncIterator[Busy]:
 
 
 class TestQueue:
+    async def test_goes_on_behind_a_message_whose_file_was_deleted(self, busy: Busy) -> None:
+        file = await uploaded(busy.client, b"milk")
+        body = {"parts": parts("say A", file["id"]), "conversation_id": busy.id, "when_busy": "queue"}
+        first = asyncio.create_task(busy.client.post(busy.client.mine("/chat"), json=body))
+        busy.sent.append(first)
+        await busy.queued(1)
+        second, third = await busy.queue("say B", "say C")
+        await busy.client.delete(busy.client.mine(f"/files/{file['id']}"))
+        busy.go_on()
+        lost, *rest = await asyncio.gather(first, second, third)
+        assert problem(lost) == (404, "file-not-found")
+        assert [each.json()["response"] for each in rest] == ["B", "C"]
+
     async def test_begins_in_the_order_of_arrival_with_what_was_said_before(self, busy: Busy) -> None:
         sent = await busy.queue("say one", "fail", "history")
         assert [each["content"] for each in await busy.queued()] == ["say one", "fail", "history"]

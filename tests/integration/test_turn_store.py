@@ -24,7 +24,7 @@ from chatapi.errors.base import AppError
 from chatapi.errors.requests import BudgetExceeded
 from chatapi.patience import Patience
 from chatapi.turns.log import TextAdded, TurnEvent
-from chatapi.turns.schemas import ChatAnswer, ChatRequest
+from chatapi.turns.schemas import ChatAnswer, ChatRequest, Pending
 from chatapi.turns.store import (
     Claim,
     Finished,
@@ -36,6 +36,7 @@ from chatapi.turns.store import (
     Stored,
     TurnStore,
 )
+from chatapi.turns.store.answers import Waiting
 from chatapi.turns.store.live import Chunk, Watched
 from chatapi.turns.store.postgres import PostgresTurnStore
 from chatapi.turns.store.sqlite import SqliteTurnStore
@@ -608,3 +609,17 @@ async def test_reads_show_the_rows_of_their_owner(database: Database, request: p
 
     is_guarded = ROLE in request.node.name
     assert await database.read(mine, read) == ({mine} if is_guarded else {mine, other})
+
+
+async def test_a_wait_that_is_stored_again_after_an_outage_is_stored_once(database: Database) -> None:
+    """The end of a run is tried until it succeeds, and an earlier COMMIT may have gone through unheard."""
+    turns = Turns(database, one=False)
+    run = await turns.begin("ask")
+    assert isinstance(run, Run)
+    store = TurnStore(database)
+    asked = Pending(id="a", kind="client-tool", tool_call_id="a", name="time_zone", arguments={})
+    waiting = Waiting(pending=[asked], state=None, seconds=60)
+    said = Said(events=said_as("Hm."), tool_calls=[])
+    first = await store.wait(run, said, waiting)
+    assert await store.wait(run, said, waiting) == first
+    assert len(await store.waiting(turns.user_id, 10, None)) == 1

@@ -105,13 +105,25 @@ def not_taken(file: File, model: str) -> FileNotSupported:
 
 
 async def shown_files(
-    files: Sequence[File], history: Sequence[HistoryMessage], taken: Collection[str]
+    files: Sequence[File],
+    history: Sequence[HistoryMessage],
+    taken: Collection[str],
+    *,
+    goes_on: bool = False,
 ) -> Mapping[int, Shown]:
     """The files of the message and of the history by id, each as it is shown to a model that takes these media types.
 
-    Raises `FileNotSupported` for a file of the message, never for one of the history.
+    Raises `FileNotSupported` for a file of the message, never for one of the history; and `FileNotFound` for one that was
+    deleted, unless the turn `goes_on`: its model has seen it.
     """
-    shown = {file.id: await show(file, taken) for file in files}
+    shown: dict[int, Shown] = {}
+    for file in files:
+        try:
+            shown[file.id] = await show(file, taken)
+        except FileNotFound:
+            if not goes_on:
+                raise
+            shown[file.id] = f"[The file {file.name} was shown here, and has been deleted.]"
     left = HISTORY_BYTES
     for file in (file for message in reversed(history) for file in message.files):
         if file.id in shown:

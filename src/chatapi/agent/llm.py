@@ -304,7 +304,9 @@ class Turn:
     ) -> tuple[Question, CallIds]:
         """The next question, and the ids of the calls in it. Reads the files that it shows, and keeps none of them."""
         prompt, ids, format_ = self._prompt, CallIds(), self.candidate.format
-        shown = await shown_files(prompt.files, self._history, self.candidate.takes)
+        shown = await shown_files(
+            prompt.files, self._history, self.candidate.takes, goes_on=prompt.resumed is not None
+        )
         messages = [
             *(message for said in self._history for message in self._earlier(said, ids, shown)),
             format_.user(*content_of(prompt.message, prompt.files, shown)),

@@ -18,7 +18,7 @@ from msgspec import Struct
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import Agent, Asks, ModelUsage
+from chatapi.agent.ports import Agent, Asks, HistoryMessage, ModelUsage
 from chatapi.conversations.search.index import index_title
 from chatapi.conversations.titles import first_words, proposed
 from chatapi.db.database import Database
@@ -80,8 +80,10 @@ class Titles:
     def title_for(self, run: Run) -> Title | None:
         if not self._are_on:
             return None
-        message = run.history[0].content if run.history else run.message
-        return Title(first_words(message), None if self._model is None else now() + LEASE)
+        first = run.history[0] if run.history else run
+        message = first.content if isinstance(first, HistoryMessage) else first.message
+        words = message if message.strip() else ", ".join(file.name for file in first.files)
+        return Title(first_words(words), None if self._model is None else now() + LEASE)
 
     def given(self, run: Run, title: Title) -> None:
         self.tell(run.user_id, run.conversation_id, title.text)
@@ -185,7 +187,14 @@ async def take(session: AsyncSession, *, due: Due, claim: Due) -> Sequence[str]:
         .order_by(Message.conversation_id, Message.id)
         .limit(2)
     )
-    return (await session.scalars(first)).all()
+    found = (await session.scalars(first)).all()
+    if not found:  # its turn was lost, and nobody need look for the title again
+        await session.execute(
+            update(Conversation)
+            .where(Conversation.id == due.conversation_id, Conversation.user_id == due.user_id)
+            .values(title_due=None, updated_at=Conversation.updated_at)
+        )
+    return found
 
 
 async def settle(session: AsyncSession, *, claim: Due, title: str | None) -> bool:

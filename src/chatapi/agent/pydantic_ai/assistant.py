@@ -121,7 +121,9 @@ class PydanticAgent:
     async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:
         left = None if prompt.resumed is None else Left.read(prompt.resumed.state)
         turn = Turn(tools, task_tools=self._task_tools, asked={} if left is None else left.asked)
-        shown = await shown_files(prompt.files, prompt.history, self.takes)
+        shown = await shown_files(
+            prompt.files, prompt.history, self.takes, goes_on=prompt.resumed is not None
+        )
         asked = prompt_of(prompt.message, prompt.files, shown)
         before: list[ModelMessage] = []
         if left is not None:

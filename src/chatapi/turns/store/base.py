@@ -141,11 +141,14 @@ class TurnStore:
         """Let the turn wait for answers; raises `TurnCancelled` as `finish` does."""
 
         async def work(session: AsyncSession) -> WaitingAnswer:
+            # Asked each time: after an outage the run's end is tried anew, and an earlier COMMIT may have gone through.
+            if (written := await answers.waited(session, run)) is not None:
+                return written
             answer = await answers.wait(session, run, said, waiting)
             await count(session, run.user_id, run.conversation_id, said.spent)
             return answer
 
-        return await self._database.run(run.user_id, work, lambda session: answers.waited(session, run))
+        return await self._database.run(run.user_id, work)
 
     async def answer(
         self, user_id: str, turn_id: int, given: Sequence[Answer], key: Key | None, claim: Claim
@@ -157,7 +160,9 @@ class TurnStore:
         Raises `TurnNotFound`, `NotWaiting`, `Invalid`, `KeyReused` and `TurnSuperseded`.
         """
         return await self._database.run(
-            user_id, lambda session: answers.answer(session, user_id, turn_id, given, key, claim)
+            user_id,
+            lambda session: answers.answer(session, user_id, turn_id, given, key, claim),
+            lambda session: begin.begun(session, user_id, claim, ()),
         )
 
     async def waiting(self, user_id: str, limit: int, before: int | None) -> Sequence[WaitingTurn]:

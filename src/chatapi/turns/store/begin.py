@@ -19,6 +19,7 @@ from chatapi.conversations.search.index import index_message
 from chatapi.db.models import RUNNING, Conversation, Message, Turn, now
 from chatapi.db.paging import MAX_ID
 from chatapi.db.services import insert_unless_there, remember_user
+from chatapi.errors.files import FileNotFound
 from chatapi.errors.turns import KeyReused, TurnCancelled, TurnNotFound, TurnSuperseded
 from chatapi.turns.schemas import AnswerAnew, ChatRequest, ClientTool
 from chatapi.turns.store import live, waits
@@ -183,6 +184,8 @@ async def begin_anew(
     if message is None:
         message, sent = await question_of(session, turn)
         files = await still_there(session, user_id, sent) or UNSET
+        if sent and not files and not message.strip():
+            raise FileNotFound(sent[0].id)
     return await begin_new(
         session,
         user_id,

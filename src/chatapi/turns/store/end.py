@@ -280,10 +280,10 @@ async def end_wait(
         )
         .returning(Turn.id)
     )
-    if ended is None:
-        return None
     row.ended_at, row.ended_by = ended_at, by
     await session.flush()
+    if ended is None:
+        return None
     events = denied(waits.to_waited(row).events, by, wait=row.number)
     await keep(session, user_id, row.conversation_id, turn_id, events, replaces=True)
     return Ended(by=by, seconds=(ended_at - row.began_at).total_seconds())

@@ -1,6 +1,7 @@
 """How a turn begins that was queued."""
 
 from contextlib import suppress
+from secrets import token_hex
 from typing import Any
 
 import msgspec
@@ -59,10 +60,10 @@ async def begin_queued(session: AsyncSession, user_id: str, conversation_id: int
 async def fail_at_once(
     session: AsyncSession, columns: dict[str, Any], request: ChatRequest, error: AppError
 ) -> None:
-    """End a turn that cannot begin as failed, with its message; those behind it go on."""
+    """End a turn that cannot begin as failed, with its message; those behind it go on with the claim's run id."""
     await session.execute(
         update(Turn)
         .where(Turn.id == columns["id"], Turn.user_id == columns["user_id"])
-        .values(status="failed", error=error.stored, finished_at=now())
+        .values(status="failed", run_id=token_hex(16), error=error.stored, finished_at=now())
     )
     await ask(session, columns, columns["id"], request, [])
