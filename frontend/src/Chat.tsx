@@ -36,12 +36,13 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
   const [said, setSaid] = useState(""); // told to screen readers
   const whole = useRef(history); // the messages before `useChat` cuts them for an edit or another answer
   const attempts = useRef(0);
-  const [queue, setQueue] = useState<Queued[]>([]); // written while an answer is given
+  const [queue, setQueue] = useState(() => history.filter(isQueued)); // questions whose turns have not begun
+  const [full, setFull] = useState<Error>(); // why a message was not queued
 
-  const { messages, setMessages, status, error, sendMessage, regenerate, resumeStream, addToolApprovalResponse, addToolOutput, stop } =
+  const { messages, setMessages, status, error, sendMessage, regenerate, resumeStream, addToolApprovalResponse, addToolOutput } =
     useChat<ChatapiMessage>({
       transport,
-      messages: history,
+      messages: history.filter((message) => !isQueued(message)),
       resume: runs(history),
       throttle: FRAME,
       sendAutomaticallyWhen: answersAreReady,
@@ -121,7 +122,8 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
     if (status !== "ready") return;
     const news = await transport.news().catch(() => undefined);
     if (news === undefined) return;
-    setMessages(news);
+    setMessages(news.filter((message) => !isQueued(message)));
+    setQueue(news.filter(isQueued));
     onChanged();
     if (runs(news)) void resumeStream();
   });
@@ -133,19 +135,34 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
     void sendMessage(text ? { text, files } : { files });
   }
 
-  /** Send what was written meanwhile, the first first; after an error or a stop it is kept until somebody says so. */
+  /** When a turn has ended, however it did, the service begins the next one; the page reads it. */
   const next = queue[0];
-  const free = status === "ready" && !waits && last?.metadata?.status !== "cancelled";
+  const answered = last?.metadata?.status !== "running" && last?.metadata?.status !== "queued";
+  const ended = answered && !waits && (status === "ready" || (status === "error" && !lost && problemOf(error)?.turn_id !== undefined));
   useEffect(() => {
-    if (!free || next === undefined) return;
+    if (!ended || next === undefined) return;
     setQueue((all) => all.slice(1));
-    send(next.text, next.files);
-  }, [free, next]);
+    setMessages((all) => [...all, next]);
+    transport.turnId = next.metadata!.turn_id;
+    void resumeStream();
+  }, [ended, next, transport, setMessages, resumeStream]);
 
-  async function interrupt(queued: Queued) {
-    setQueue((all) => all.filter((each) => each !== queued));
-    await stop(); // the transport ends the turn before it sends the next message
-    send(queued.text, queued.files);
+  async function enqueue(text: string, files: FileUIPart[]) {
+    setFull(undefined);
+    const said = text ? [{ type: "text" as const, text }] : [];
+    const message: ChatapiMessage = { id: "", role: "user", parts: [...files, ...said] };
+    try {
+      const { turn_id } = await transport.queue(message);
+      setQueue((all) => [...all, { ...message, id: `question_${turn_id}`, metadata: { turn_id, status: "queued" } }]);
+    } catch (failure) {
+      setFull(failure as Error);
+      setDraft((begun) => begun || text);
+    }
+  }
+
+  async function takeBack(message: ChatapiMessage) {
+    setQueue((all) => all.filter((each) => each !== message));
+    await transport.unqueue(message.metadata!.turn_id!).catch(() => {}); // it has begun, and will be read
   }
 
   function edit(text: string) {
@@ -185,14 +202,15 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
             />
           ))}
           {status === "submitted" && <p className="thinking" aria-hidden="true"><span /><span /><span /></p>}
-          {queue.map((queued) => (
+          {queue.map((message, index) => (
             <QueuedMessage
-              key={queued.key}
-              text={queued.text}
-              onNow={() => void interrupt(queued)}
-              onRemove={() => setQueue((all) => all.filter((each) => each !== queued))}
+              key={message.id}
+              text={textOf(message)}
+              onNow={index === 0 ? () => void transport.cancel().catch(() => {}) : undefined}
+              onRemove={() => void takeBack(message)}
             />
           ))}
+          {full && <Trouble error={full} again={undefined} reconnecting={false} />}
           {error && (
             <Trouble
               error={error}
@@ -213,7 +231,7 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
         busy={busy}
         draft={draft}
         onDraft={setDraft}
-        onSend={(text, files) => (busy ? setQueue((all) => [...all, { key: Math.random(), text, files }]) : send(text, files))}
+        onSend={(text, files) => void (busy ? enqueue(text, files) : send(text, files))}
         onStop={() => void transport.cancel().catch(() => {})}
         onEditLast={lastQuestion !== undefined && !busy && !waits ? () => setEditing(true) : undefined}
       />
@@ -223,20 +241,18 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
 
 const NONE: Alternative[] = [];
 
-interface Queued {
-  key: number;
-  text: string;
-  files: FileUIPart[];
+function isQueued(message: ChatapiMessage): boolean {
+  return message.metadata?.status === "queued";
 }
 
-/** A message that is sent when the answer before it has ended, or at once, in that answer's place. */
-function QueuedMessage({ text, onNow, onRemove }: { text: string; onNow: () => void; onRemove: () => void }) {
+/** A message that is answered when the answer before it has ended; the first may end that. */
+function QueuedMessage({ text, onNow, onRemove }: { text: string; onNow: (() => void) | undefined; onRemove: () => void }) {
   return (
-    <article className="message mine queued" aria-label="Waits to be sent">
+    <article className="message mine queued" aria-label="Waits for its turn">
       <div className="said"><p dir="auto" className="plain">{text}</p></div>
       <footer>
-        <small className="usage">Sent after this answer</small>
-        <button type="button" className="quiet" onClick={onNow}>Send now</button>
+        <small className="usage">Answered after this</small>
+        {onNow && <button type="button" className="quiet" onClick={onNow}>Answer now</button>}
         <button type="button" className="quiet" onClick={onRemove}>Remove</button>
       </footer>
     </article>
@@ -248,7 +264,7 @@ function asks(part: ChatapiMessage["parts"][number]): boolean {
 }
 
 function runs(messages: ChatapiMessage[]): boolean {
-  return messages.at(-1)?.metadata?.status === "running";
+  return messages.findLast((message) => !isQueued(message))?.metadata?.status === "running";
 }
 
 function Welcome({ onPick }: { onPick: (text: string) => void }) {
