@@ -36,13 +36,12 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
   const [said, setSaid] = useState(""); // told to screen readers
   const whole = useRef(history); // the messages before `useChat` cuts them for an edit or another answer
   const attempts = useRef(0);
-  const [queue, setQueue] = useState(() => history.filter(isQueued)); // questions whose turns have not begun
-  const [full, setFull] = useState<Error>(); // why a message was not queued
+  const [queue, setQueue] = useState<Queued[]>([]); // written while an answer is given
 
-  const { messages, setMessages, status, error, sendMessage, regenerate, resumeStream, addToolApprovalResponse, addToolOutput } =
+  const { messages, setMessages, status, error, sendMessage, regenerate, resumeStream, addToolApprovalResponse, addToolOutput, stop } =
     useChat<ChatapiMessage>({
       transport,
-      messages: history.filter((message) => !isQueued(message)),
+      messages: history,
       resume: runs(history),
       throttle: FRAME,
       sendAutomaticallyWhen: answersAreReady,
@@ -122,8 +121,7 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
     if (status !== "ready") return;
     const news = await transport.news().catch(() => undefined);
     if (news === undefined) return;
-    setMessages(news.filter((message) => !isQueued(message)));
-    setQueue(news.filter(isQueued));
+    setMessages(news);
     onChanged();
     if (runs(news)) void resumeStream();
   });
@@ -135,34 +133,19 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
     void sendMessage(text ? { text, files } : { files });
   }
 
-  /** When a turn has ended, however it did, the service begins the next one; the page reads it. */
+  /** Send what was written meanwhile, the first first; after an error or a stop it is kept until somebody says so. */
   const next = queue[0];
-  const answered = last?.metadata?.status !== "running" && last?.metadata?.status !== "queued";
-  const ended = answered && !waits && (status === "ready" || (status === "error" && !lost && problemOf(error)?.turn_id !== undefined));
+  const free = status === "ready" && !waits && last?.metadata?.status !== "cancelled";
   useEffect(() => {
-    if (!ended || next === undefined) return;
+    if (!free || next === undefined) return;
     setQueue((all) => all.slice(1));
-    setMessages((all) => [...all, next]);
-    transport.turnId = next.metadata!.turn_id;
-    void resumeStream();
-  }, [ended, next, transport, setMessages, resumeStream]);
+    send(next.text, next.files);
+  }, [free, next]);
 
-  async function enqueue(text: string, files: FileUIPart[]) {
-    setFull(undefined);
-    const said = text ? [{ type: "text" as const, text }] : [];
-    const message: ChatapiMessage = { id: "", role: "user", parts: [...files, ...said] };
-    try {
-      const { turn_id } = await transport.queue(message);
-      setQueue((all) => [...all, { ...message, id: `question_${turn_id}`, metadata: { turn_id, status: "queued" } }]);
-    } catch (failure) {
-      setFull(failure as Error);
-      setDraft((begun) => begun || text);
-    }
-  }
-
-  async function takeBack(message: ChatapiMessage) {
-    setQueue((all) => all.filter((each) => each !== message));
-    await transport.unqueue(message.metadata!.turn_id!).catch(() => {}); // it has begun, and will be read
+  async function interrupt(queued: Queued) {
+    setQueue((all) => all.filter((each) => each !== queued));
+    await stop(); // the transport ends the turn before it sends the next message
+    send(queued.text, queued.files);
   }
 
   function edit(text: string) {
@@ -202,15 +185,14 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
             />
           ))}
           {status === "submitted" && <p className="thinking" aria-hidden="true"><span /><span /><span /></p>}
-          {queue.map((message, index) => (
+          {queue.map((queued) => (
             <QueuedMessage
-              key={message.id}
-              text={textOf(message)}
-              onNow={index === 0 ? () => void transport.cancel().catch(() => {}) : undefined}
-              onRemove={() => void takeBack(message)}
+              key={queued.key}
+              text={queued.text}
+              onNow={() => void interrupt(queued)}
+              onRemove={() => setQueue((all) => all.filter((each) => each !== queued))}
             />
           ))}
-          {full && <Trouble error={full} again={undefined} reconnecting={false} />}
           {error && (
             <Trouble
               error={error}
@@ -231,7 +213,7 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
         busy={busy}
         draft={draft}
         onDraft={setDraft}
-        onSend={(text, files) => void (busy ? enqueue(text, files) : send(text, files))}
+        onSend={(text, files) => (busy ? setQueue((all) => [...all, { key: Math.random(), text, files }]) : send(text, files))}
         onStop={() => void transport.cancel().catch(() => {})}
         onEditLast={lastQuestion !== undefined && !busy && !waits ? () => setEditing(true) : undefined}
       />
@@ -241,18 +223,20 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
 
 const NONE: Alternative[] = [];
 
-function isQueued(message: ChatapiMessage): boolean {
-  return message.metadata?.status === "queued";
+interface Queued {
+  key: number;
+  text: string;
+  files: FileUIPart[];
 }
 
-/** A message that is answered when the answer before it has ended; the first may end that. */
-function QueuedMessage({ text, onNow, onRemove }: { text: string; onNow: (() => void) | undefined; onRemove: () => void }) {
+/** A message that is sent when the answer before it has ended, or at once, in that answer's place. */
+function QueuedMessage({ text, onNow, onRemove }: { text: string; onNow: () => void; onRemove: () => void }) {
   return (
-    <article className="message mine queued" aria-label="Waits for its turn">
+    <article className="message mine queued" aria-label="Waits to be sent">
       <div className="said"><p dir="auto" className="plain">{text}</p></div>
       <footer>
-        <small className="usage">Answered after this</small>
-        {onNow && <button type="button" className="quiet" onClick={onNow}>Answer now</button>}
+        <small className="usage">Sent after this answer</small>
+        <button type="button" className="quiet" onClick={onNow}>Send now</button>
         <button type="button" className="quiet" onClick={onRemove}>Remove</button>
       </footer>
     </article>
@@ -264,7 +248,7 @@ function asks(part: ChatapiMessage["parts"][number]): boolean {
 }
 
 function runs(messages: ChatapiMessage[]): boolean {
-  return messages.findLast((message) => !isQueued(message))?.metadata?.status === "running";
+  return messages.at(-1)?.metadata?.status === "running";
 }
 
 function Welcome({ onPick }: { onPick: (text: string) => void }) {

@@ -88,17 +88,13 @@ const calls = {
     chats[chat].doing = stopped.sendMessage(message, { metadata: { whenBusy: "interrupt" } });
   },
   // These go on by themselves until `settled` is asked for.
-  send({ chat, metadata, ...message }) {
-    chats[chat].doing = chats[chat].chat.sendMessage(message, { metadata });
+  send({ chat, ...message }) {
+    chats[chat].doing = chats[chat].chat.sendMessage(message);
   },
   regenerate({ chat, ...options }) {
     chats[chat].doing = chats[chat].chat.regenerate(options);
   },
   resume({ chat }) {
-    chats[chat].doing = chats[chat].chat.resumeStream();
-  },
-  read({ chat, turn }) {
-    chats[chat].transport.turnId = turn;
     chats[chat].doing = chats[chat].chat.resumeStream();
   },
   approve({ chat, ...answer }) {

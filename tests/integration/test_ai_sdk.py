@@ -464,30 +464,6 @@ async def deletion(client: Client) -> str:
     return f'{ADD}\nask delete_task {{"task_id": {task["id"]}}}\nwait\nsay So it is.'
 
 
-class TestBusy:
-    async def test_a_queued_message_is_read_when_the_page_is_free(self, chat: ChatOf, gate: Gate) -> None:
-        await chat("send", text=f"say Once\ngate {chat.name}\nsay  and for all.")
-        await chat("shows", text="Once")
-        queued = (await chat("queue", text="say Next."))["queued"]
-        gate.opened.set()
-        await chat("settled")
-        state = await chat.done("read", turn=queued["turn_id"])
-        assert (state["status"], text_of(state["messages"][-1])) == ("ready", "Next.")
-
-    async def test_a_message_may_end_what_runs_elsewhere(
-        self, chat: ChatOf, driver: Driver, alice: Client
-    ) -> None:
-        await chat("send", text=f"say Once\ngate {chat.name}")
-        state = await chat("shows", text="Once")
-        other = await driver.open(alice.user_id, str(alice.base_url).rstrip("/"), state["conversation_id"])
-        await other("history")
-        refused = await other.done("send", text="say Now.")
-        assert [kind(error) for error in refused["errors"]] == ["turn-in-progress"]
-        state = await other.done("send", text="say Now.", metadata={"whenBusy": "interrupt"})
-        assert text_of(state["messages"][-1]) == "Now."
-        assert (await chat("settled"))["status"] == "ready"
-
-
 class TestAnswers:
     """A turn that waits, answered from the page: one request goes out, and no other."""
 

@@ -139,8 +139,7 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     const { items } = (await response.json()) as { items: ChatapiMessage[] };
     const messages = items.reverse();
     this.turnId = undefined;
-    const begun = messages.filter((message) => message.metadata?.status !== "queued");
-    this.#order = [...new Set(begun.map((message) => this.#turnOf(message)).filter((turn) => turn !== undefined))];
+    this.#order = [...new Set(messages.map((message) => this.#turnOf(message)).filter((turn) => turn !== undefined))];
     this.#order.forEach((turn) => this.#replaced.delete(turn));
     this.#waiting = messages.at(-1)?.metadata?.waiting ?? false;
     return messages;
@@ -164,7 +163,7 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     return { type: "file", mediaType: stored.media_type, filename: stored.name, url: `${path}/files/${stored.id}` };
   }
 
-  /** Send a message that is answered after what runs now, and do not wait for that: set `turnId` and resume, to read it. */
+  /** Send a message that is answered after what runs now, and do not wait for that. */
   async queue(message: ChatapiMessage): Promise<{ conversation_id: number; turn_id: number }> {
     const response = await this.#post("/chat", await this.#chatBody(message, "queue"), crypto.randomUUID());
     const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
