@@ -42,7 +42,7 @@ class Patience(Struct, frozen=True, kw_only=True):
     traces: float = 3.0  # to send the last traces
 
     # The period of the look for files that nobody wants any more, which takes a process one statement.
-    files_sweep: float = 60.0
+    files_sweep: float = 3_600.0
 
     # Clients.
     # How long a connection stays open after its refusal. Closed while the client still sends, the connection would be

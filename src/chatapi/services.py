@@ -175,7 +175,6 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
             services.lease.run,
             supervisor.watch,
             partial(supervisor.live.run, begin_next),
-            services.expiry.run,
             partial(services.queue.run, begin_next),
             services.titles.run,
             backfill.run,

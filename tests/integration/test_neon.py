@@ -208,6 +208,7 @@ async def test_a_service_that_nobody_uses_lets_its_database_sleep(postgres: Post
     async with serve(settings) as base, Client(base, "alice") as alice:
         await alice.get("/api/me")
         connection = await asyncpg.connect(postgres.url("postgres", role="postgres"))
+        await asyncio.sleep(1)  # what is looked for at the start
         question = "SELECT max(state_change) FROM pg_stat_activity WHERE datname = $1"
         before = await connection.fetchval(question, name)
         await asyncio.sleep(4.5)  # a heartbeat's time

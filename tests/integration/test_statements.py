@@ -131,7 +131,7 @@ async def test_a_statement_that_is_a_transaction_sets_its_owner(
 
 
 WAITS = {
-    "a turn that waits": Sends(20, 13, 14),
+    "a turn that waits": Sends(21, 14, 15),
     "some answers": Sends(10, 10, 11),
     "the last answer": Sends(35, 30, 32),
 }

@@ -189,6 +189,9 @@ class Replicas:
         await self._begin_life(replica)
 
     async def _look(self, replica: int) -> None:
+        for due in (await self._store.waits_due(50)).due:  # one that was interrupted while it began to wait
+            if due.user_id == self.user_id:
+                await self._store.end_wait(due)
         for user_id, conversation_id in (await self._store.queue_look()).stalled:
             if (user_id, conversation_id) == (self.user_id, self.conversation_id):
                 await self._begin_next(replica)

@@ -156,7 +156,7 @@ class ChatService:
         self, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None
     ) -> Run | Queued | Stored:
         await self._check_files(user_id, request, partial(self._seen, user_id, key))
-        return await self._launcher.claim(lambda claim: self._store.begin(user_id, request, key, claim))
+        return await self._launcher.claim(partial(self._store.begin, user_id, request, key))
 
     async def _seen(self, user_id: str, key: Key | None) -> Stored | None:
         return None if key is None else await self._store.seen(user_id, key)

@@ -12,7 +12,7 @@ import pytest
 from chatapi.agent.loading import load_agent
 from tests.integration.models.conftest import WIRES
 from tests.support.providers.scripted import Scripted, call, delta, serve_scripted, streamed
-from tests.support.providers.server import Providers
+from tests.support.providers.server import Providers, serve_providers
 from tests.support.serving import BRIEF_PAUSES, SECRET, Client, Process, serve, settings_for
 from tests.support.sse import STREAM
 
@@ -102,43 +102,48 @@ async def test_each_answer_has_a_price_of_its_own(sqlite_url: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("wire", WIRES[:1])
 async def test_the_sums_are_what_the_provider_gave_through_kills(
-    new_database: Callable[..., str], directory: Path, providers: Providers, wire: str
+    new_database: Callable[..., str], directory: Path, wire: str
 ) -> None:
     """Every turn is killed while its second answer is awaited, or has come to its end."""
-    database_url = await asyncio.to_thread(new_database)
-    environ = {
-        "DATABASE_URL": database_url,
-        "BETTER_AUTH_SECRET": SECRET,
-        "CHAT_MODEL": wire,
-        "TITLES": "off",  # a title that is asked for when its process dies was given, and nobody got it
-        **providers.environ,
-    }
-    before = providers.given
-    conversations: list[int] = []
-    user_id = uuid4().hex
-    for kill in range(3):
+    async with serve_providers() as providers:  # its own: another test's service may still ask for a title
+        database_url = await asyncio.to_thread(new_database)
+        environ = {
+            "DATABASE_URL": database_url,
+            "BETTER_AUTH_SECRET": SECRET,
+            "CHAT_MODEL": wire,
+            "TITLES": "off",  # a title that is asked for when its process dies was given, and nobody got it
+            **providers.environ,
+        }
+        conversations: list[int] = []
+        user_id = uuid4().hex
+        for kill in range(3):
+            async with (
+                Process(directory, environ) as process,
+                Client(await process.ready(), user_id) as alice,
+            ):
+                for conversation_id in conversations:  # which ends what the process before left there
+                    while (await alice.chat("say Bye.", conversation_id)).status_code == 409:  # noqa: ASYNC110 - a lease runs out
+                        await asyncio.sleep(0.5)
+                conversations = [
+                    (await alice.said('call add_task {"title": "milk"}\nsay Done.'))["conversation_id"]
+                    for _ in range(4)
+                ]
+                asleep = providers.brain.asleep
+                dying = [
+                    asyncio.create_task(
+                        alice.chat(
+                            f'call add_task {{"title": "{kill}"}}\nsleep 600\nsay Done.', conversation_id
+                        )
+                    )
+                    for conversation_id in conversations
+                ]
+                while providers.brain.asleep < asleep + len(dying):  # noqa: ASYNC110 - the fake tells nobody
+                    await asyncio.sleep(0.01)
+                process.kill()
+                await asyncio.gather(*dying, return_exceptions=True)
         async with Process(directory, environ) as process, Client(await process.ready(), user_id) as alice:
-            for conversation_id in conversations:  # which ends what the process before left there
-                while (await alice.chat("say Bye.", conversation_id)).status_code == 409:  # noqa: ASYNC110 - a lease runs out
-                    await asyncio.sleep(0.5)
-            conversations = [
-                (await alice.said('call add_task {"title": "milk"}\nsay Done.'))["conversation_id"]
-                for _ in range(4)
-            ]
-            asleep = providers.brain.asleep
-            dying = [
-                asyncio.create_task(
-                    alice.chat(f'call add_task {{"title": "{kill}"}}\nsleep 600\nsay Done.', conversation_id)
-                )
-                for conversation_id in conversations
-            ]
-            while providers.brain.asleep < asleep + len(dying):  # noqa: ASYNC110 - the fake tells nobody
-                await asyncio.sleep(0.01)
-            process.kill()
-            await asyncio.gather(*dying, return_exceptions=True)
-    async with Process(directory, environ) as process, Client(await process.ready(), user_id) as alice:
-        total = (await alice.get(alice.mine("/usage"))).json()["total"]
-    given = providers.given - before
-    assert given == 3 * 4 * 3 + 2 * 4  # a turn's two answers, the first of one that died, and "Bye."
-    assert (total["input_tokens"], total["output_tokens"]) == (given * EACH[0], given * EACH[1])
-    assert total["turns"] == 3 * 4 * 2 + 2 * 4
+            total = (await alice.get(alice.mine("/usage"))).json()["total"]
+        given = providers.given
+        assert given == 3 * 4 * 3 + 2 * 4  # a turn's two answers, the first of one that died, and "Bye."
+        assert (total["input_tokens"], total["output_tokens"]) == (given * EACH[0], given * EACH[1])
+        assert total["turns"] == 3 * 4 * 2 + 2 * 4
