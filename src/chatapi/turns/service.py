@@ -68,11 +68,11 @@ class ChatService:
         check_tools(request.offered, self._launcher.tools)
         known_by = None if key is None else Key.of(key, request)
 
-        async def count() -> Run | Queued | Stored:
-            begin = partial(self._begin, user_id, request, known_by)
-            return await self._limit.count(user_id, begin, partial(self._seen, user_id, known_by), Stored)
-
-        begun: TurnLog | Queued | Stored = await self._launcher.launch(count)
+        begin = partial(self._begin, user_id, request, known_by)
+        seen = partial(self._seen, user_id, known_by)
+        begun: TurnLog | Queued | Stored = await self._launcher.launch(
+            lambda: self._limit.count(user_id, begin, seen, Stored)
+        )
         if isinstance(begun, Queued):
             if isinstance(request, ChatRequest) and request.when_busy == "interrupt":
                 with suppress(DatabaseUnavailable):  # the supervisor sees it soon, too
