@@ -18,6 +18,12 @@ from tests.support.sse import STREAM, Chunk, chunks_of, resumed, text_of, types_
 QUEUED = {"queued": True}
 
 
+def see(request: asyncio.Task[Any]) -> None:
+    """Mark its error as seen: where a process is killed nobody awaits the request, and the loop would log it later."""
+    if not request.cancelled():
+        request.exception()
+
+
 class Busy:
     """A conversation of Alice's in which a turn runs until `go_on`; `first` is the request that began it."""
 
@@ -27,11 +33,13 @@ class Busy:
         self.gate = gate
         self.first = first
         self.sent = [first]
+        first.add_done_callback(see)
 
     def send(
         self, message: str, when_busy: str | None = "queue", *, key: str | None = None, **options: Any
     ) -> asyncio.Task[httpx.Response]:
         self.sent.append(asyncio.create_task(self.post(message, when_busy, key=key, **options)))
+        self.sent[-1].add_done_callback(see)
         return self.sent[-1]
 
     async def post(

@@ -66,7 +66,7 @@ async def conversation(client: Client, conversation_id: int) -> dict[str, Any]:
 
 
 async def title_becomes(client: Client, conversation_id: int, title: str | None) -> None:
-    for _ in range(500):
+    for _ in range(3_000):
         if (await conversation(client, conversation_id))["title"] == title:
             return
         await asyncio.sleep(0.01)
