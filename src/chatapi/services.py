@@ -175,7 +175,6 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
             services.lease.run,
             supervisor.watch,
             partial(supervisor.live.run, begin_next),
-            partial(services.queue.run, begin_next),
             services.titles.run,
             backfill.run,
             sweep,
@@ -185,7 +184,9 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
             await services.schema.migrate()
         except Exception:  # noqa: BLE001 - after any error the service starts, answers 503 with the reason, and retries
             closing.push_async_callback(stop, asyncio.create_task(services.schema.migrate_when_possible()))
-        closing.push_async_callback(stop, asyncio.create_task(services.expiry.run()))
+        # Their first look needs the schema; a second comes only when something is due.
+        for look in (services.expiry.run, partial(services.queue.run, begin_next)):
+            closing.push_async_callback(stop, asyncio.create_task(look()))
         if services.external is not None:
             closing.push_async_callback(services.external.close)
             await services.external.start()
