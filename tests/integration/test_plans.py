@@ -14,8 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.budgets import parse_budgets
 from chatapi.conversations.search.service import SearchService
-from chatapi.conversations.service import ConversationService
+from chatapi.conversations.service import PLAIN, ConversationService
 from chatapi.db.autocommit import Statement
+from chatapi.db.database import Database
 from chatapi.db.engine import BITMAPS
 from chatapi.db.models import Conversation, User, now
 from chatapi.db.owner import EVERYONE
@@ -113,6 +114,17 @@ async def connection(postgres: Postgres, populated: str, role: str) -> AsyncIter
     await connection.close()
 
 
+def sent_by(database: Database) -> list[tuple[str, Sequence[Any]]]:
+    """The statements that the database is sent from now on, with their parameters."""
+    sent: list[tuple[str, Sequence[Any]]] = []
+    event.listen(
+        database.engine.sync_engine,
+        "before_cursor_execute",
+        lambda _, __, sql, parameters, *___: sent.append((sql, parameters)),
+    )
+    return sent
+
+
 def url_of(connection: asyncpg.Connection) -> str:
     """Where a service would connect to what this is connected to."""
     parameters, (host, port) = connection._params, connection._addr
@@ -188,17 +200,12 @@ class TestOfAUserWhoHasSaidMuch:
     async def test_a_page_of_messages_is_read_as_such(
         self, connection: asyncpg.Connection, plan: str, order: Literal["asc", "desc"]
     ) -> None:
-        sent: list[tuple[str, Sequence[Any]]] = []
         database = open_database(settings_for(url_of(connection)))
-        event.listen(
-            database.engine.sync_engine,
-            "before_cursor_execute",
-            lambda _, __, sql, parameters, *___: sent.append((sql, parameters)),
-        )
+        sent = sent_by(database)
         conversation_id = await conversation_of_large(connection)
         async with database.transaction("large") as session:
             page = await ConversationService(session).messages(
-                "large", conversation_id, limit=20, cursor=None, order=order
+                "large", conversation_id, PLAIN, limit=20, cursor=None, order=order
             )
         await database.close()
         assert len(page.items) == 20
@@ -224,13 +231,8 @@ async def search_pages(postgres: Postgres, role: str, others: int, query: str) -
     connection = await asyncpg.connect(postgres.url(name, role=role))
     await connection.execute(f"SET {BITMAPS} = off")
     await connection.execute("SELECT set_config('chatapi.user_id', 'm', false)")
-    sent: list[tuple[str, Sequence[Any]]] = []
     database = open_database(settings_for(url_of(connection)))
-    event.listen(
-        database.engine.sync_engine,
-        "before_cursor_execute",
-        lambda _, __, sql, parameters, *___: sent.append((sql, parameters)),
-    )
+    sent = sent_by(database)
     async with database.transaction("m") as session:
         await SearchService(session).search("m", query, limit=20, seconds=60)
     await database.close()
@@ -266,13 +268,8 @@ async def test_a_page_of_conversations_is_read_in_the_order_of_its_index(
     connection = await asyncpg.connect(postgres.url(name, role=role))
     await connection.execute(f"SET {BITMAPS} = off")
     await connection.execute("SELECT set_config('chatapi.user_id', 'large', false)")
-    sent: list[tuple[str, Sequence[Any]]] = []
     database = open_database(settings_for(url_of(connection)))
-    event.listen(
-        database.engine.sync_engine,
-        "before_cursor_execute",
-        lambda _, __, sql, parameters, *___: sent.append((sql, parameters)),
-    )
+    sent = sent_by(database)
     async with database.transaction("large") as session:
         page = await ConversationService(session).page("large", limit=20, cursor=None, archived=archived)
         cursor = page.next_cursor
@@ -319,13 +316,8 @@ async def test_sqlite_reads_a_page_of_messages_along_the_index_of_conversations(
         for user_id in ("alice", "bob"):
             await session.execute(insert(User).values(id=user_id))
         await session.execute(insert(Conversation).values(id=1, user_id="alice"))
-        sent: list[tuple[str, Sequence[Any]]] = []
-        event.listen(
-            database.engine.sync_engine,
-            "before_cursor_execute",
-            lambda _, __, sql, parameters, *___: sent.append((sql, parameters)),
-        )
-        await ConversationService(session).messages("alice", 1, limit=20, cursor=cursor, order=order)
+        sent = sent_by(database)
+        await ConversationService(session).messages("alice", 1, PLAIN, limit=20, cursor=cursor, order=order)
     await database.close()
     explained = sqlite3.connect(tmp_path / "chatapi.db")
     first, *others = (row[3] for row in explained.execute(f"EXPLAIN QUERY PLAN {sent[-1][0]}", sent[-1][1]))

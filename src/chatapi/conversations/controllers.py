@@ -1,7 +1,7 @@
 """Conversations and their messages over REST."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Controller, delete, get, patch, put
@@ -25,7 +25,7 @@ from chatapi.conversations.schemas import (
     UIMessage,
 )
 from chatapi.conversations.search.service import SearchService
-from chatapi.conversations.service import ConversationService
+from chatapi.conversations.service import PLAIN, UI, ConversationService, Form
 from chatapi.db.dependencies import service_dependency
 from chatapi.db.paging import Page
 from chatapi.errors.requests import Invalid
@@ -151,9 +151,15 @@ class ConversationController(Controller):
 
         What is queued comes after the newest message, on top of `limit`. With `format=ui` as messages of the AI SDK, each answer with the parts that its stream had.
         """
-        read = conversations.ui_messages if form == "ui" else conversations.messages
-        return await read(
-            user_id, conversation_id, limit=limit, cursor=cursor, order=order, alternatives=alternatives
+        shown: Form[Any] = UI if form == "ui" else PLAIN
+        return await conversations.messages(
+            user_id,
+            conversation_id,
+            shown,
+            limit=limit,
+            cursor=cursor,
+            order=order,
+            alternatives=alternatives,
         )
 
 

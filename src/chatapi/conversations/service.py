@@ -1,8 +1,8 @@
 """Lists, reads, changes and deletes conversations; `turns` adds to them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
@@ -121,35 +121,24 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         self,
         user_id: str,
         conversation_id: int,
+        form: "Form[ItemT]",
         *,
         limit: int,
         cursor: str | None,
         order: Literal["asc", "desc"],
         alternatives: bool = False,
-    ) -> Page[Message]:
-        """As `_messages`, in the plain form."""
+    ) -> Page[ItemT]:
+        """A page in this form; what is queued stands where the newest messages are, on top of the page's limit."""
         queued = await self._queued(user_id, conversation_id)
         rows = await self._messages(user_id, conversation_id, limit, cursor, order, alternatives)
-        page = page_of(rows, limit, lambda row: to_message(*row), lambda row: row[0].id)
-        unbegun = await self._with_files(user_id, queued, rows)
-        return with_queue(page, [to_queued_message(*each) for each in unbegun], cursor, order)
-
-    async def ui_messages(
-        self,
-        user_id: str,
-        conversation_id: int,
-        *,
-        limit: int,
-        cursor: str | None,
-        order: Literal["asc", "desc"],
-        alternatives: bool = False,
-    ) -> Page[UIMessage]:
-        """As `_messages`, in the AI SDK's form."""
-        queued = await self._queued(user_id, conversation_id)
-        rows = await self._messages(user_id, conversation_id, limit, cursor, order, alternatives)
-        page = page_of(rows, limit, lambda row: to_ui_message(*row), lambda row: row[0].id)
-        unbegun = await self._with_files(user_id, queued, rows)
-        return with_queue(page, [to_queued_ui_message(*each) for each in unbegun], cursor, order)
+        page: Page[ItemT] = page_of(rows, limit, lambda row: form.item(*row), lambda row: row[0].id)
+        if cursor if order == "desc" else page.next_cursor:  # the newest messages are on another page
+            return page
+        unbegun: list[ItemT] = [
+            form.queued_item(*each) for each in await self._with_files(user_id, queued, rows)
+        ]
+        items = [*reversed(unbegun), *page.items] if order == "desc" else [*page.items, *unbegun]
+        return replace(page, items=items)
 
     async def _queued(self, user_id: str, conversation_id: int) -> Sequence[models.QueuedTurn]:
         """What is queued in the conversation; read before its messages, so that nothing is missed that begins meanwhile."""
@@ -193,7 +182,7 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         limit: int,
         cursor: str | None,
         order: Literal["asc", "desc"],
-        alternatives: bool,  # noqa: FBT001 - as in the public methods
+        alternatives: bool,  # noqa: FBT001 - as in `messages`
     ) -> Sequence[Row]:
         """The rows of a page, and one more if there is another page.
 
@@ -238,15 +227,6 @@ def to_schema(conversation: models.Conversation) -> Conversation:
         pinned=conversation.pinned,
         metadata=conversation.metadata_,
     )
-
-
-def with_queue(
-    page: Page[ItemT], queued: list[ItemT], cursor: str | None, order: Literal["asc", "desc"]
-) -> Page[ItemT]:
-    """The page, with what is queued where the newest messages are; it comes on top of the page's limit."""
-    if order == "desc":
-        return page if cursor else replace(page, items=[*reversed(queued), *page.items])
-    return page if page.next_cursor else replace(page, items=[*page.items, *queued])
 
 
 def to_queued_message(queued: models.QueuedTurn, files: list[FileRef]) -> Message:
@@ -344,3 +324,14 @@ def ids_of(turn: models.Turn) -> dict[str, Any]:
 
 def outline_of(message: models.Message) -> list[Part] | None:
     return None if message.parts is None else msgspec.convert(message.parts, list[Part])
+
+
+class Form(NamedTuple, Generic[ItemT]):
+    """How messages are shown."""
+
+    item: Callable[[models.Message, models.Turn, models.Feedback | None], ItemT]
+    queued_item: Callable[[models.QueuedTurn, list[FileRef]], ItemT]
+
+
+PLAIN = Form(to_message, to_queued_message)
+UI = Form(to_ui_message, to_queued_ui_message)  # the AI SDK's

@@ -12,7 +12,7 @@ from chatapi.conversations.schemas import Conversation, Found, Message
 from chatapi.conversations.search.folding import MAX_QUERY
 from chatapi.conversations.search.service import SearchService
 from chatapi.conversations.search.snippets import END, START
-from chatapi.conversations.service import ConversationService
+from chatapi.conversations.service import PLAIN, ConversationService
 from chatapi.db.paging import MAX_ID, Page
 from chatapi.patience import Patience
 
@@ -60,7 +60,7 @@ async def read(session: AsyncSession, user_id: str, call: Read) -> ConversationC
     conversations = ConversationService(session)
     conversation = await conversations.read(user_id, call.conversation_id)
     page = await conversations.messages(
-        user_id, call.conversation_id, limit=PAGE, cursor=call.cursor, order="desc"
+        user_id, call.conversation_id, PLAIN, limit=PAGE, cursor=call.cursor, order="desc"
     )
     return ConversationContents(
         **msgspec.structs.asdict(conversation), messages=page.items[::-1], next_cursor=page.next_cursor
