@@ -14,12 +14,15 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.schema import CreateTable
 
 from chatapi.db import sqlite
 from chatapi.db.database import Database
+from chatapi.db.models import Worker
 from chatapi.db.owner import EVERYONE
 from chatapi.errors.database import DatabaseUnavailable
 from chatapi.patience import Patience
+from chatapi.turns.lease import Lease
 from tests.support.databases import open_database
 from tests.support.serving import clean_environ, settings_for
 
@@ -109,6 +112,19 @@ class TestWriters:
 
         await asyncio.gather(*(write(number) for number in range(10)))
         assert order == list(range(10))
+
+    async def test_let_the_heartbeat_go_ahead(self, database: Database) -> None:
+        """A lease that ran out while its heartbeat stood in a long line would end all turns of the process."""
+        async with database.transaction(EVERYONE) as session:
+            await session.execute(CreateTable(Worker.metadata.tables["workers"]))
+        leases: list[int | None] = []
+
+        async def write() -> None:
+            async with database.transaction(EVERYONE) as session:
+                leases.append(await session.scalar(text("SELECT count(*) FROM workers")))
+
+        await asyncio.gather(*(write() for _ in range(20)), Lease(database, Patience(), 60).ensure())
+        assert leases.count(0) < 5
 
     async def test_that_wait_have_no_connection_yet(self, database: Database) -> None:
         """So a connection is left for readers, however many writers wait."""

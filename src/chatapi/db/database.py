@@ -4,14 +4,13 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import Any, TypeAlias, TypeVar
 
 import stamina
 from sqlalchemy import event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -70,11 +69,13 @@ class Database:
         self._autocommit = self.engine.execution_options(**AUTOCOMMIT) if self.is_postgresql else self.engine
 
     @asynccontextmanager
-    async def transaction(self, owner: Owner, *, reads_only: bool = False) -> AsyncIterator[AsyncSession]:
+    async def transaction(
+        self, owner: Owner, *, reads_only: bool = False, ahead: bool = False
+    ) -> AsyncIterator[AsyncSession]:
         """A transaction: committed when the block ends, rolled back when it raises.
 
-        On SQLite, transactions that write take turns. With `reads_only` a transaction runs beside them, and cannot
-        write.
+        On SQLite, transactions that write take turns: in order, or `ahead` of all that wait. With `reads_only` a
+        transaction runs beside them, and cannot write.
 
         If our role is subject to row-level security, PostgreSQL shows and takes rows of `owner` alone: a query that
         forgot its owner finds nothing. With None it finds nobody's rows.
@@ -84,7 +85,7 @@ class Database:
         with self._watched():
             settings = await self._settings(owner)
             async with (
-                self._turn_to_write(reads_only=reads_only),
+                nullcontext() if reads_only else self._turn_to_write(ahead=ahead),
                 self._sessions(bind=self.reader if reads_only else self.engine) as session,
                 session.begin(),
             ):
@@ -94,31 +95,21 @@ class Database:
                 yield session
             await self._sync()
 
-    @asynccontextmanager
-    async def _turn_to_write(self, *, reads_only: bool) -> AsyncIterator[None]:
-        """Wait in order, and without a connection, for this process's other writers: SQLite has one writer."""
-        if self._log is None or reads_only:
-            yield
-            return
-        try:
-            async with asyncio.timeout(self._pool_timeout):
-                await self._log.write_turn.acquire()
-        except TimeoutError:
-            raise PoolTimeout("no turn to write") from None
-        try:
-            yield
-        finally:
-            self._log.write_turn.release()
+    def _turn_to_write(self, *, ahead: bool = False) -> AbstractAsyncContextManager[None]:
+        """Wait, without a connection, for this process's other writers: SQLite has one writer."""
+        return nullcontext() if self._log is None else self._log.write_turn(self._pool_timeout, ahead=ahead)
 
-    async def run(self, owner: Owner, work: Work[T], recover: Work[T | None] | None = None) -> T:
-        """Run `work` in a transaction, and try again as `tried` does.
+    async def run(
+        self, owner: Owner, work: Work[T], recover: Work[T | None] | None = None, *, ahead: bool = False
+    ) -> T:
+        """Run `work` in a `transaction`, and try again as `tried` does.
 
         A COMMIT that was cut off may have happened. So a second try asks `recover` before `work`: it returns what the
         earlier try wrote, or None if that was lost.
         """
 
         async def attempt(is_retry: bool) -> T:  # noqa: FBT001 - see `tried`
-            async with self.transaction(owner) as session:
+            async with self.transaction(owner, ahead=ahead) as session:
                 if is_retry and recover is not None and (written := await recover(session)) is not None:
                     return written
                 return await work(session)
@@ -188,7 +179,7 @@ class Database:
         disk. Raises as `transaction` does.
         """
         with self._watched():
-            async with self._turn_to_write(reads_only=False):
+            async with self._turn_to_write():
                 done = await sqlite.run(self.engine, self._tracing, work)
             if is_last:
                 await self._sync()

@@ -11,9 +11,9 @@ import math
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -24,6 +24,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chatapi.tracing import Tracing
@@ -52,7 +53,8 @@ class WriteAheadLog:
 
     def __init__(self, database: Path, locked_seconds: float) -> None:
         self.locked_seconds = locked_seconds  # how long another process may write before its lock is an error
-        self.write_turn = asyncio.Lock()  # waited for in order
+        self._write_turn = asyncio.Lock()
+        self._line = asyncio.Lock()  # waited for in order; who has it is the next to write
         self._database = database
         self._path = database.with_name(database.name + "-wal")
         self._thread = ThreadPoolExecutor(1, "sqlite-log")
@@ -62,6 +64,19 @@ class WriteAheadLog:
         self._syncing: asyncio.Task[None] | None = None
         self._checkpointing: asyncio.Task[None] | None = None
         self._soon: asyncio.TimerHandle | None = None
+
+    @asynccontextmanager
+    async def write_turn(self, seconds: float | None = None, *, ahead: bool = False) -> AsyncIterator[None]:
+        """A turn to write, in order or `ahead` of those that wait; raises SQLAlchemy's `TimeoutError` after `seconds`."""
+        try:
+            async with asyncio.timeout(seconds), nullcontext() if ahead else self._line:
+                await self._write_turn.acquire()
+        except TimeoutError:
+            raise PoolTimeout("no turn to write") from None
+        try:
+            yield
+        finally:
+            self._write_turn.release()
 
     def commits(self) -> None:
         """Note that something has been committed, and is in the log."""
@@ -111,7 +126,7 @@ class WriteAheadLog:
     async def _checkpoint_once(self) -> None:
         """Move the log into the file, while nobody writes: SQLite restarts only a log that is wholly moved."""
         try:
-            async with self.write_turn:
+            async with self.write_turn(ahead=True):
                 self._checkpointed = self._committed
                 await self._in_thread(self._checkpoint)
         finally:

@@ -53,7 +53,8 @@ class Lease:
         """Renew the lease, or take it; raises `DatabaseUnavailable`."""
         before = time.monotonic()
         if not (self._database.is_postgresql and await self._renew_by_statement()):
-            await self._database.run(None, self._renew)
+            # Behind a line of writers, which may be longer than a lease, this process would take its own turns for dead.
+            await self._database.run(None, self._renew, ahead=True)
         self._renewed_at = before
 
     async def release(self) -> None:
