@@ -8,11 +8,12 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from chatapi.errors.base import PROBLEM_TYPE_PREFIX
 from tests.support.agents import CommandedAgent, Gate
 from tests.support.files import parts, uploaded
-from tests.support.serving import DIES, Client, execute, serve, settings_for, two_replicas
+from tests.support.serving import DIES, SLOW_MACHINE, Client, execute, serve, settings_for, two_replicas
 from tests.support.sse import STREAM, Chunk, chunks_of, resumed, text_of, types_of
 
 QUEUED = {"queued": True}
@@ -459,9 +460,10 @@ async def test_five_hundred_callers_queue_in_a_hundred_conversations_on_two_repl
     """Each caller gets the answer to its own message, and each conversation has them in order."""
     url = await asyncio.to_thread(new_database)
     settings = settings_for(url, rate_limit="off", rate_limit_chat="off")
+    patience = replace(SLOW_MACHINE, database_statement=60, database_pool=120)
     async with (
-        serve(settings) as one,
-        serve(settings) as other,
+        serve(settings, patience=patience) as one,
+        serve(settings, patience=patience) as other,
         Client(one, "alice", timeout=300) as here,
         Client(other, "alice", timeout=300) as there,
     ):

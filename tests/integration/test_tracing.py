@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from chatapi.patience import Patience
 from chatapi.settings import SettingsError
@@ -19,7 +20,7 @@ from tests.support.logs import heard
 from tests.support.otlp import Collector, Span, collecting
 from tests.support.postgres import Postgres
 from tests.support.proxy import proxy
-from tests.support.serving import Client, anybody, execute, serve, settings_for
+from tests.support.serving import SLOW_MACHINE, Client, anybody, execute, serve, settings_for
 
 CANARY = "canary-9b1c"
 CHAT = "POST /api/{user_id}/chat"
@@ -40,9 +41,9 @@ def traced(collector: Collector, empty_database_url: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
 
     @asynccontextmanager
-    async def served(**changes: object) -> AsyncIterator[Client]:
+    async def served(patience: Patience = SLOW_MACHINE, **changes: object) -> AsyncIterator[Client]:
         settings = settings_for(empty_database_url, **changes)
-        async with serve(settings) as url, Client(url, "alice") as alice:
+        async with serve(settings, patience=patience) as url, Client(url, "alice") as alice:
             yield alice
 
     return served
@@ -122,7 +123,9 @@ class TestATurn:
     async def test_that_loses_its_conversation_has_the_failure_at_the_tool_too(
         self, collector: Collector, traced: Serve, empty_database_url: str
     ) -> None:
-        async with traced() as alice:
+        async with traced(
+            replace(SLOW_MACHINE, watch=60)
+        ) as alice:  # or the look for lost turns might end it before its call
             conversation_id = (await alice.said("say x"))["conversation_id"]
             gate = CommandedAgent.gates[collector.url]
             commands = f"gate {collector.url}\ncall list_tasks {{}}"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import msgspec
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chatapi.agent.ports import ToolCall
@@ -39,7 +39,18 @@ def test_a_stream_made_of_what_is_stored_is_the_same(events: list[TurnEvent]) ->
     assert streamed(again) == streamed(events)
 
 
+TWO_CALLS = [ToolCall(id=id_, name="list_tasks", arguments={}, result=[]) for id_ in "12"]
+BETWEEN_OUTCOMES: list[TurnEvent] = [
+    *(ToolStarted(id=call.id, name=call.name, arguments={}) for call in TWO_CALLS),
+    ToolEnded(TWO_CALLS[0]),
+    ReasoningAdded("Hm."),
+    TextAdded("One."),
+    ToolEnded(TWO_CALLS[1]),
+]
+
+
 @given(TURNS, st.integers(min_value=0))
+@example(BETWEEN_OUTCOMES, 4)
 def test_a_reader_elsewhere_gets_the_rest_from_what_is_stored(events: list[TurnEvent], cut: int) -> None:
     told = joined(events[: cut % (len(events) + 1)])
     rest = rest_of(events_of(*stored(events)), told)

@@ -62,23 +62,30 @@ def rest_of(events: Sequence[TurnEvent], told: Sequence[TurnEvent]) -> list[Turn
     started = {(event.id, event.asks) for event in told if isinstance(event, ToolStarted)}
     ended = {event.call.id for event in told if isinstance(event, ToolEnded)}
     rest: list[TurnEvent] = []
+    late: list[
+        TurnEvent
+    ] = []  # outcomes: before the rest of a text that was told in part, they would cut it in two steps
     for event in events:
+        left: TextAdded | ReasoningAdded | ToolStarted | None = None
         match event:
             case ToolStarted(id=id_, asks=asks):
-                if (id_, asks) not in started:
-                    rest.append(event)
+                left = None if (id_, asks) in started else event
             case ToolEnded(call=call):
-                if call.id not in ended:
-                    rest.append(event)
+                late += [] if call.id in ended else [event]
             case TextAdded() | ReasoningAdded():
                 size = len(event.text)
                 if size > characters:
-                    begins_step = event.begins_step and not characters
-                    rest.append(type(event)(event.text[characters:], begins_step))
+                    left = type(event)(event.text[characters:], event.begins_step and not characters)
                 elif not size and not characters:
-                    rest.append(event)
+                    left = event
                 characters = max(characters - size, 0)
-    return rest
+        if left is None:
+            continue
+        if left.begins_step:
+            rest += late
+            late = []
+        rest.append(left)
+    return rest + late
 
 
 def joined(events: Sequence[TurnEvent]) -> list[TurnEvent]:
