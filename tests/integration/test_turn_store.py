@@ -436,6 +436,25 @@ async def test_both_forms_do_the_same(
         )
 
 
+@pytest.mark.parametrize("one", [False, True])
+async def test_a_message_whose_commit_was_cut_is_not_queued_again_when_its_turn_has_begun(
+    database: Database, *, one: bool
+) -> None:
+    turns = Turns(database, one=one)
+    first = await turns.begin("one")
+    assert isinstance(first, Run)
+    request = ChatRequest(message="two", conversation_id=first.conversation_id, when_busy="queue")
+    claim = Claim(run_id=uuid4().hex, worker_id="alive", model="m", history=2)
+    place = await turns._store.begin(turns.user_id, request, None, claim)
+    assert isinstance(place, Queued)
+    await turns.finish(first)
+    elsewhere = replace(claim, run_id=uuid4().hex)
+    begun = await turns._store.begin_queued(turns.user_id, first.conversation_id, elsewhere)
+    assert isinstance(begun, Run)
+    assert await turns._store._begin(turns.user_id, request, None, claim, True) == place
+    await turns.finish(begun)
+
+
 @ON_POSTGRES
 async def test_a_turn_that_waited_for_another_to_end_sees_what_that_said(
     database: Database, postgres: Postgres
