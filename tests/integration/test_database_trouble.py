@@ -131,15 +131,15 @@ class TestCommitOfUnknownOutcome:
             message = f'gate {name}\ncall add_task {{"title": "milk"}}\ngate {name}2\nsay Done.'
             second = CommandedAgent.gates[f"{name}2"]
             if when == "INSERT INTO messages":
-                between.cut_at(b"COMMIT")
+                between.cut_at(b"COMMIT", behind=name.encode())
             turn = asyncio.create_task(alice.chat(message, conversation_id))
             await gate.reached.wait()
             if when == "INSERT INTO tool_calls":
-                between.cut_at(b"COMMIT")
+                between.cut_at(b"COMMIT", behind=b"INSERT INTO tool_calls")
             gate.opened.set()
             await second.reached.wait()
             if when == "UPDATE turns SET status":
-                between.cut_at(b"COMMIT")
+                between.cut_at(b"COMMIT", behind=b"Done.")
             second.opened.set()
             response = await turn
             assert response.status_code == 200, response.text
@@ -162,7 +162,7 @@ class TestCommitOfUnknownOutcome:
                 )
             )
             await gate.reached.wait()
-            between.cut_at(b"COMMIT", for_good=True)
+            between.cut_at(b"COMMIT", behind=b"milk", for_good=True)
             gate.opened.set()
             assert (await turn).status_code == 503
             between.heal()
