@@ -95,6 +95,7 @@ async def test_a_migration_that_fails_leaves_nothing_behind(bare_database_url: s
     await database.close()
 
 
+@pytest.mark.slow
 async def test_three_processes_at_once_make_it_once(
     new_database: Callable[..., str], directory: Path
 ) -> None:
@@ -195,6 +196,7 @@ async def test_waits_for_another_upgrade_on_sqlite_too(directory: Path) -> None:
     assert await tables(settings) == TABLES
 
 
+@pytest.mark.slow
 async def test_does_not_queue_for_a_table_with_everybody_behind(postgres: Postgres, directory: Path) -> None:
     """As while `pg_dump` reads: a turn would wait for the migration, which waits for the dump."""
     name = await asyncio.to_thread(postgres.new_database, migrated=False)
