@@ -42,7 +42,7 @@ def migrate(connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def alone(engine: AsyncEngine) -> AsyncIterator[None]:
+async def migration_lock(engine: AsyncEngine) -> AsyncIterator[None]:
     """Hold the lock against other processes, in a transaction of a connection of its own.
 
     An index that another process builds concurrently waits for all transactions that hold a snapshot. So a transaction
@@ -89,7 +89,7 @@ async def migrate_online() -> None:
             async with engine.begin() as connection:
                 await connection.run_sync(migrate)
         else:
-            async with alone(engine), engine.connect() as connection:
+            async with migration_lock(engine), engine.connect() as connection:
                 event.listen(connection.sync_connection, "begin", bound_wait_for_tables)
                 await connection.run_sync(migrate)
     finally:

@@ -110,9 +110,9 @@ def add_columns() -> None:
         sa.Column("title_due", sa.DateTime(timezone=True), nullable=True),
     ]
     # They stay when the build of an index fails, and are there already when the migration is run again.
-    again = True if op.get_bind().dialect.name == "postgresql" else None
+    if_not_exists = True if op.get_bind().dialect.name == "postgresql" else None
     for column in columns:
-        op.add_column("conversations", column, if_not_exists=again)
+        op.add_column("conversations", column, if_not_exists=if_not_exists)
 
 
 def downgrade() -> None:
