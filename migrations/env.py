@@ -1,13 +1,16 @@
-"""How Alembic runs here: everything in one transaction, one process at a time.
+"""How Alembic runs here: one process at a time, and on PostgreSQL each migration in a transaction of its own.
 
-Processes that upgrade at once queue for a lock, and the late ones find nothing left to do. On PostgreSQL it is an
-advisory lock that ends with the transaction; on SQLite, BEGIN IMMEDIATE is the lock.
+A table is locked for a moment, because its migration has its own transaction. An index on a table that may be large is
+built outside of one; see `chatapi.db.indexes`. SQLite has one writer in any case: there the whole upgrade is one
+transaction, and BEGIN IMMEDIATE is the lock against other processes.
 
-A statement may take as long as it needs: a queued process waits for another's whole upgrade, and an index of a large
-table takes minutes. Only the wait for a table is short, because all who use the table queue behind it meanwhile.
+A statement may take as long as it needs: an index of a large table takes minutes. Only the wait for a table is short,
+because all who use the table queue behind it meanwhile.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from advanced_alchemy.base import metadata_registry
@@ -21,21 +24,48 @@ if TYPE_CHECKING:
     from advanced_alchemy.alembic.commands import AlembicCommandConfig
 
 MIGRATION_LOCK = 0x63686174  # any number, as long as nobody else uses it: "chat"
+LOCK_PAUSE = 0.2  # seconds between two tries to get it
 TABLE_LOCK = "5s"  # as long as a request's statement may take; a longer wait is a 503
 
 
 def migrate(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
-        connection.execute(text(f"SET LOCAL lock_timeout = '{TABLE_LOCK}'"))
     context.configure(
         connection=connection,
         target_metadata=metadata_registry.get(config.bind_key),
         version_table=config.version_table_name,
         compare_type=config.compare_type,
         transactional_ddl=True,  # SQLite's DDL is transactional, too, under an explicit BEGIN
+        transaction_per_migration=True,  # has no effect in the transaction that is begun for SQLite
     )
-    context.run_migrations()
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+@asynccontextmanager
+async def migration_lock(engine: AsyncEngine) -> AsyncIterator[None]:
+    """Hold the lock against other processes, in a transaction of a connection of its own.
+
+    An index that another process builds concurrently waits for all transactions that hold a snapshot. So a transaction
+    that has not got the lock ends at once, instead of waiting in a statement, and the one that has it gives its snapshot
+    back.
+    """
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="READ COMMITTED")
+        await connection.run_sync(Connection.detach)  # the pool may have one place only
+        while not await connection.scalar(
+            text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK}
+        ):
+            await connection.rollback()
+            await asyncio.sleep(LOCK_PAUSE)
+        # The last SELECT holds its snapshot until another statement takes its place. SET needs none.
+        await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        yield
+
+
+def bound_wait_for_tables(connection: Connection) -> None:
+    """Begin each transaction with the limit. A concurrent build is in none, and may wait: nobody queues behind it."""
+    if connection.get_isolation_level() != "AUTOCOMMIT":
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{TABLE_LOCK}'")
 
 
 def take_your_time(_: Any, __: Any, ___: Any, arguments: dict[str, Any]) -> None:
@@ -53,11 +83,15 @@ def wait_for_others(connection: Any, _: Any) -> None:
 async def migrate_online() -> None:
     engine = cast("AsyncEngine", config.engine)
     event.listen(engine.sync_engine, "do_connect", take_your_time)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine.sync_engine, "connect", wait_for_others)
     try:
-        async with engine.begin() as connection:
-            await connection.run_sync(migrate)
+        if engine.dialect.name == "sqlite":
+            event.listen(engine.sync_engine, "connect", wait_for_others)
+            async with engine.begin() as connection:
+                await connection.run_sync(migrate)
+        else:
+            async with migration_lock(engine), engine.connect() as connection:
+                event.listen(connection.sync_connection, "begin", bound_wait_for_tables)
+                await connection.run_sync(migrate)
     finally:
         await engine.dispose()
 

@@ -5,8 +5,12 @@ Revises: 0008
 Create Date: 2026-11-29 09:00:00
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
+
+from chatapi.db.indexes import build_index
 
 revision = "0009"
 down_revision = "0008"
@@ -14,7 +18,6 @@ branch_labels = None
 depends_on = None
 
 
-TITLE_DUE = sa.text("title_due IS NOT NULL")
 GUARDED = ["feedback", "search_text"]
 # The key's index holds the words: a search reads nothing else. They are compared by bytes and never compressed. A table
 # that is seldom changed is vacuumed late by default, and until then a search looks up each row in the table, too.
@@ -33,28 +36,12 @@ CREATE TABLE search_text (
 
 
 def upgrade() -> None:
-    op.add_column(
-        "conversations", sa.Column("archived", sa.Boolean(), server_default=sa.false(), nullable=False)
-    )
-    op.add_column(
-        "conversations", sa.Column("pinned", sa.Boolean(), server_default=sa.false(), nullable=False)
-    )
-    op.add_column("conversations", sa.Column("metadata", sa.JSON(), server_default="{}", nullable=False))
-    op.add_column("conversations", sa.Column("titled_at", sa.DateTime(timezone=True), nullable=True))
-    op.add_column("conversations", sa.Column("title_due", sa.DateTime(timezone=True), nullable=True))
-    op.create_index(
-        "ix_conversations_title_due",
-        "conversations",
-        ["title_due"],
-        postgresql_where=TITLE_DUE,
-        sqlite_where=TITLE_DUE,
-    )
-    # It takes the place of an index that each turn writes twice. Until they are replaced, processes of the version before
-    # sort their user's conversations.
-    op.create_index(
+    add_columns()
+    build_index("ix_conversations_title_due", "conversations", ["title_due"], where="title_due IS NOT NULL")
+    # It takes the place of ix_conversations_activity, which stays for processes of the version before.
+    build_index(
         "ix_conversations_list", "conversations", ["user_id", "archived", "pinned", "updated_at", "id"]
     )
-    op.drop_index("ix_conversations_activity", "conversations")
     op.create_table(
         "feedback",
         sa.Column("user_id", sa.Text(), nullable=False),
@@ -114,11 +101,24 @@ def upgrade() -> None:
         )
 
 
+def add_columns() -> None:
+    columns: list[sa.Column[Any]] = [
+        sa.Column("archived", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("pinned", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("metadata", sa.JSON(), server_default="{}", nullable=False),
+        sa.Column("titled_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("title_due", sa.DateTime(timezone=True), nullable=True),
+    ]
+    # They stay when the build of an index fails, and are there already when the migration is run again.
+    if_not_exists = True if op.get_bind().dialect.name == "postgresql" else None
+    for column in columns:
+        op.add_column("conversations", column, if_not_exists=if_not_exists)
+
+
 def downgrade() -> None:
     op.drop_table("search_text")
     op.drop_table("search_backfill")
     op.drop_table("feedback")
-    op.create_index("ix_conversations_activity", "conversations", ["user_id", "updated_at", "id"])
     op.drop_index("ix_conversations_list", "conversations")
     op.drop_index("ix_conversations_title_due", "conversations")
     op.drop_column("conversations", "title_due")

@@ -134,6 +134,7 @@ class TestExport:
     async def test_of_a_stranger_is_empty(self, bob: Client) -> None:
         assert [record["record"] for record in await exported(bob)] == ["export", "end"]
 
+    @pytest.mark.slow
     async def test_of_many_messages_is_never_in_memory_at_once(
         self, database: Database, alice: Client
     ) -> None:

@@ -59,6 +59,7 @@ async def test_says_what_does_not_answer_and_why(empty_database_url: str, tmp_pa
     }
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_1_when_something_is_wrong(directory: Path) -> None:
     def check(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -14,11 +14,12 @@ from sqlalchemy.exc import IntegrityError
 
 from chatapi.db.breaker import FAILURES_TO_ASK
 from chatapi.db.failures import is_outage, is_transient
-from chatapi.db.models import Conversation, Message, Turn, TurnChunk, User
+from chatapi.db.models import Conversation, Message, Turn, TurnChunk, UsageDay, User, now
 from chatapi.db.owner import EVERYONE
 from chatapi.patience import Patience
-from chatapi.turns.store import turn_store
+from chatapi.turns.store import Run, Said, turn_store
 from chatapi.turns.supervisor import Supervisor
+from chatapi.usage.counting import Spent
 from tests.support.agents import CommandedAgent
 from tests.support.databases import open_database
 from tests.support.logs import heard
@@ -130,15 +131,15 @@ class TestCommitOfUnknownOutcome:
             message = f'gate {name}\ncall add_task {{"title": "milk"}}\ngate {name}2\nsay Done.'
             second = CommandedAgent.gates[f"{name}2"]
             if when == "INSERT INTO messages":
-                between.cut_at(b"COMMIT")
+                between.cut_at(b"COMMIT", behind=name.encode())
             turn = asyncio.create_task(alice.chat(message, conversation_id))
             await gate.reached.wait()
             if when == "INSERT INTO tool_calls":
-                between.cut_at(b"COMMIT")
+                between.cut_at(b"COMMIT", behind=b"INSERT INTO tool_calls")
             gate.opened.set()
             await second.reached.wait()
             if when == "UPDATE turns SET status":
-                between.cut_at(b"COMMIT")
+                between.cut_at(b"COMMIT", behind=b"Done.")
             second.opened.set()
             response = await turn
             assert response.status_code == 200, response.text
@@ -148,6 +149,48 @@ class TestCommitOfUnknownOutcome:
             stored = await alice.messages(conversation_id)
             assert [message["role"] for message in stored] == ["user", "assistant"] * 2
             assert stored[-1]["id"] == response.json()["message_id"]
+
+    async def test_of_a_call_in_an_outage_counts_what_was_used_once(self, postgres: Postgres) -> None:
+        """The call's transaction counts it; the turn fails, and its end would count it, too."""
+        async with behind_proxy(postgres) as (between, alice):
+            conversation_id = (await alice.said("say 0"))["conversation_id"]
+            gate = CommandedAgent.gates[name := uuid4().hex]
+            use = 'use {"model": "m", "input_tokens": 20, "output_tokens": 4}'
+            turn = asyncio.create_task(
+                alice.chat(
+                    f'{use}\ngate {name}\ncall add_task {{"title": "milk"}}\nsay Done.', conversation_id
+                )
+            )
+            await gate.reached.wait()
+            between.cut_at(b"COMMIT", behind=b"milk", for_good=True)
+            gate.opened.set()
+            assert (await turn).status_code == 503
+            between.heal()
+            path = alice.mine(f"/conversations/{conversation_id}/messages")
+            while (shown := await alice.get(path)).status_code != 200 or "running" in shown.text:  # noqa: ASYNC110 - nothing else tells
+                await asyncio.sleep(0.05)
+            assert len((await alice.get(alice.mine("/tasks"))).json()["items"]) == 1
+            used = (await alice.get(alice.mine("/usage?by=model"))).json()["items"]
+            assert [(each["turns"], each["input_tokens"]) for each in used if each["model"] == "m"] == [
+                (1, 20)
+            ]
+
+    async def test_of_usage_outside_its_turn_counts_it_once(self, postgres: Postgres) -> None:
+        name = await asyncio.to_thread(postgres.new_database)
+        run = Run(turn_id=1, run_id="r", user_id="alice", conversation_id=1, message="", history=[])
+        spent = Spent(
+            input_tokens=20, output_tokens=4, day=now().date(), model="m", cost_picodollars=None, turns=1
+        )
+        async with proxy(postgres.port) as between:
+            database = open_database(settings_for(postgres.url(name, port=between.port)))
+            async with database.transaction(EVERYONE) as session:
+                session.add(User(id="alice"))
+            between.cut_at(b"COMMIT")
+            said = Said(events=[], tool_calls=[], spent=[spent])
+            await turn_store(database).count_lost(run, said, now())
+            async with database.transaction(EVERYONE) as session:
+                assert await session.scalar(select(UsageDay.turns)) == 1
+            await database.close()
 
 
 class TestStatementOfUnknownOutcome:

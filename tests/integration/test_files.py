@@ -6,8 +6,9 @@ import json
 import os
 import tarfile
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, given, settings, strategies
 from sqlalchemy import select, update
 
 from chatapi.db.database import Database
-from chatapi.db.models import File, now
+from chatapi.db.models import File, QueuedTurn, now
 from chatapi.db.owner import EVERYONE
 from chatapi.errors.files import FileTooLarge
 from chatapi.files.service import FileService
@@ -311,6 +312,32 @@ class TestDeletion:
         assert [path.exists() for path in paths] == [True, False]
         assert (await alice.get(alice.mine(f"/files/{young['id']}"))).status_code == 200
         assert await row_of(database, old["id"]) is None
+
+    async def test_waits_for_a_message_that_is_queued_with_it(
+        self, alice: Client, database: Database, files: FileService
+    ) -> None:
+        kept, taken_out, other = [(await uploaded(alice, b"x"))["id"] for _ in range(3)]
+        conversation_id = (await alice.said("say 0"))["conversation_id"]
+
+        def queued(taken_out_at: datetime | None = None, **request: Any) -> QueuedTurn:
+            return QueuedTurn(
+                id=uuid4().int >> 65,
+                user_id=alice.user_id,
+                conversation_id=conversation_id,
+                run_id=uuid4().hex,
+                request={"message": "say A", "conversation_id": conversation_id, **request},
+                taken_out_at=taken_out_at,
+            )
+
+        async with database.transaction(EVERYONE) as session:
+            session.add_all([queued(files=[1, kept]), queued(now(), files=[taken_out]), queued()])
+            moment = now() - timedelta(hours=25)
+            await session.execute(update(File).where(File.user_id == alice.user_id).values(created_at=moment))
+        await files.sweep()
+        left = [await row_of(database, file_id) is not None for file_id in (kept, taken_out, other)]
+        assert left == [True, False, False]
+        await alice.delete(alice.mine(f"/files/{kept}"))
+        assert await row_of(database, kept) is None
 
     @pytest.mark.parametrize(("is_stored", "has_object"), [(False, False), (False, True), (True, False)])
     async def test_of_what_a_crash_left_happens_within_an_hour(

@@ -6,7 +6,7 @@ import asyncpg
 
 from chatapi.patience import Patience
 from tests.support.metrics import scrape
-from tests.support.postgres import ROLE, WAITING, Postgres
+from tests.support.postgres import ROLE, WAITING, Postgres, until
 from tests.support.proxy import proxy
 from tests.support.serving import Client, anybody, serve, settings_for
 
@@ -77,8 +77,7 @@ class TestWhileAllConnectionsAreAtWork:
             async with other.transaction():
                 await other.execute("LOCK TABLE tasks")
                 waiting = asyncio.create_task(alice.get(alice.mine("/tasks")))
-                while not await other.fetchval(WAITING):  # noqa: ASYNC110 - nothing else tells
-                    await asyncio.sleep(0.01)
+                await until(WAITING, other, waiting)
                 assert (await alice.get("/health/ready")).json() == {"status": "ready"}
                 assert (await alice.get("/health")).json()["database"] == "connected"
                 assert not waiting.done()

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from tests.support.agents import CommandedAgent, Gate
-from tests.support.postgres import WAITING, Postgres
+from tests.support.postgres import WAITING, Postgres, until
 from tests.support.serving import DIES, Client, execute, serve, settings_for, two_replicas
 
 
@@ -124,9 +124,7 @@ class TestKey:
                             headers={"Idempotency-Key": "k", "Accept": accept},
                         )
                     )
-                    while not await other.fetchval(WAITING):
-                        assert not asking.done()
-                        await asyncio.sleep(0.01)
+                    await until(WAITING, other, asking)
                 response = await asking
             finally:
                 await other.close()

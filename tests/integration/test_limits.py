@@ -211,6 +211,7 @@ class TestLimitOfAddresses:
 
 
 class TestWithRedis:
+    @pytest.mark.slow
     async def test_a_hundred_at_once_over_two_processes_pass_exactly(
         self, redis: Redis, new_database: Callable[[], str], directory: Path
     ) -> None:

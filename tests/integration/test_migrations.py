@@ -19,8 +19,14 @@ from chatapi.db.schema import revisions
 from chatapi.patience import Patience
 from chatapi.settings import Settings
 from tests.support.databases import open_database
-from tests.support.postgres import WAITING, Postgres
+from tests.support.postgres import WAITING, Postgres, until
 from tests.support.serving import SECRET, SLOW_MACHINE, clean_environ, command, settings_for
+
+ASKS_FOR_THE_LOCK = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+    "AND (query LIKE '%pg_try_advisory_xact_lock%' OR query = 'ROLLBACK;')"
+)
+INVALID = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
 
 TABLES = {
     "waits",
@@ -89,6 +95,7 @@ async def test_a_migration_that_fails_leaves_nothing_behind(bare_database_url: s
     await database.close()
 
 
+@pytest.mark.slow
 async def test_three_processes_at_once_make_it_once(
     new_database: Callable[..., str], directory: Path
 ) -> None:
@@ -127,26 +134,52 @@ async def holding(url: str, statement: str) -> AsyncIterator[asyncpg.Connection]
         await connection.close()
 
 
-async def somebody_waits(connection: asyncpg.Connection) -> None:
-    for _ in range(1_000):
-        if await connection.fetchval(WAITING):
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("nobody waits")
-
-
 async def test_waits_for_another_upgrade_for_longer_than_a_statement_may_take(postgres: Postgres) -> None:
     name = await asyncio.to_thread(postgres.new_database, migrated=False)
-    settings = settings_for(postgres.url(name))
+    settings = settings_for(postgres.url(name), db_pool_size=1)
     async with holding(settings.database_url, f"SELECT pg_advisory_xact_lock({0x63686174})") as other:
         upgrading = asyncio.create_task(
             alembic(settings, "upgrade", patience=Patience(database_statement=0.1))
         )
-        await somebody_waits(other)
+        await until(ASKS_FOR_THE_LOCK, other, upgrading)
         await asyncio.sleep(0.3)
         assert not upgrading.done()
+        assert not await other.fetchval("SELECT to_regclass('alembic_versions')")
     await upgrading
     assert await tables(settings) == TABLES
+
+
+async def test_writers_go_on_while_an_index_is_built(postgres: Postgres) -> None:
+    """The build waits for a transaction that began before it, and a writer meanwhile for nothing.
+
+    A build that is broken off leaves an invalid index, and the next upgrade makes it anew.
+    """
+    name = await asyncio.to_thread(postgres.new_database, migrated=False)
+    settings = settings_for(postgres.url(name))
+    await alembic(settings, "upgrade", "0008")
+    writer = await asyncpg.connect(settings.database_url, command_timeout=30)
+    await writer.execute(
+        "SET chatapi.everyone = 'on'; INSERT INTO users (id, created_at) VALUES ('alice', now())"
+    )
+    old_snapshot = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT * FROM users"
+    async with holding(settings.database_url, old_snapshot):
+        upgrading = asyncio.create_task(alembic(settings, "upgrade"))
+        await until(WAITING, writer, upgrading)
+        await writer.execute(
+            "INSERT INTO conversations (user_id, created_at, updated_at) VALUES ('alice', now(), now())"
+        )
+        await writer.execute("UPDATE conversations SET title = 'while it is built'")
+        await writer.execute(
+            "SELECT pg_cancel_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid) "
+            "WHERE NOT granted AND datname = current_database()"
+        )
+        with pytest.raises(DBAPIError, match="canceling statement due to user request"):
+            await upgrading
+        assert await writer.fetchval(INVALID) == 1
+    await alembic(settings, "upgrade")
+    assert await writer.fetchval(INVALID) == 0
+    await writer.close()
+    await alembic(settings, "check")
 
 
 @pytest.mark.slow
@@ -163,6 +196,7 @@ async def test_waits_for_another_upgrade_on_sqlite_too(directory: Path) -> None:
     assert await tables(settings) == TABLES
 
 
+@pytest.mark.slow
 async def test_does_not_queue_for_a_table_with_everybody_behind(postgres: Postgres, directory: Path) -> None:
     """As while `pg_dump` reads: a turn would wait for the migration, which waits for the dump."""
     name = await asyncio.to_thread(postgres.new_database, migrated=False)

@@ -452,6 +452,35 @@ class TestLimits:
             assert (await one).json()["response"] == "one"
             assert (await busy.post("say one", key="one")).status_code == 200
 
+    async def test_hold_a_queued_message_against_a_budget_that_was_used_up_meanwhile(
+        self, new_database: Callable[[], str]
+    ) -> None:
+        url = await asyncio.to_thread(new_database)
+        async with (
+            serve(settings_for(url, budget_tokens="40/day")) as base_url,
+            Client(base_url, "alice") as alice,
+        ):
+            busy = await make_busy(
+                alice, 'use {"model": "m", "input_tokens": 50, "output_tokens": 1}\nsay Yes.'
+            )
+            file = await uploaded(alice, b"milk")
+            body = busy.body("", "queue") | {"parts": parts("say one", file["id"])}
+            del body["message"]
+            one = asyncio.create_task(alice.post(alice.mine("/chat"), json=body))
+            await busy.queued(1)
+            (two,) = await busy.queue("say two", key="two")
+            busy.go_on()
+            for refused in await asyncio.gather(one, two):
+                assert problem(refused) == (429, "budget-exceeded")
+                assert refused.json()["policy"] == "tokens-day"
+                assert int(refused.headers["Retry-After"]) > 0
+            shown = (await alice.messages(busy.id))[-2:]
+            assert [(each["content"], each["status"]) for each in shown] == [
+                ("say one", "failed"),
+                ("say two", "failed"),
+            ]
+            assert [each["id"] for each in shown[0]["files"]] == [file["id"]]
+
 
 @pytest.mark.slow
 async def test_five_hundred_callers_queue_in_a_hundred_conversations_on_two_replicas(

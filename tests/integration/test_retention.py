@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
 from sqlalchemy import select, update
 
 from chatapi.db.models import Conversation
@@ -33,6 +34,7 @@ async def age(url: str, conversation_id: int, days: int) -> None:
     await database.close()
 
 
+@pytest.mark.slow
 async def test_deletes_what_is_old_and_says_so(empty_database_url: str, directory: Path) -> None:
     url = empty_database_url
     async with serve(settings_for(url)) as base, Client(base, "alice") as alice, Client(base, "bob") as bob:
@@ -65,6 +67,7 @@ async def test_deletes_what_is_old_and_says_so(empty_database_url: str, director
         assert (again.stdout, again.stderr.rsplit(": ", 1)[1]) == ("", "0\n")
 
 
+@pytest.mark.slow
 async def test_a_turn_under_way_keeps_its_conversation_and_an_abandoned_one_does_not(
     empty_database_url: str, directory: Path
 ) -> None:

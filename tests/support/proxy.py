@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import NamedTuple
 
 SSL_REQUEST = (80877103).to_bytes(4)
 
@@ -13,6 +14,14 @@ def error_response(sqlstate: str) -> bytes:
     """
     fields = b"SERROR\0" + b"C" + sqlstate.encode() + b"\0Mthe compute cannot be started\0\0"
     return b"E" + (len(fields) + 4).to_bytes(4) + fields
+
+
+class Cut(NamedTuple):
+    """See `Proxy.cut_at`."""
+
+    query: bytes
+    behind: bytes
+    for_good: bool
 
 
 class Proxy:
@@ -26,8 +35,7 @@ class Proxy:
         self._refusing = False
         self._refusal: bytes | None = None
         self.delay = 0.0  # seconds, added to each answer
-        self._cut_after_query: bytes | None = None
-        self._cut_for_good = False
+        self._cut_after_query: Cut | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def gone(self, connections: frozenset[asyncio.StreamWriter]) -> None:
@@ -55,12 +63,13 @@ class Proxy:
         self._refusal = error_response(sqlstate)
         self._break_all()
 
-    def cut_at(self, query: bytes, *, for_good: bool = False) -> None:
+    def cut_at(self, query: bytes, *, behind: bytes = b"", for_good: bool = False) -> None:
         """Break one connection, once, just after this query went through: its answer is lost, its effect is not.
 
+        `behind`: only on a connection that has sent this before, since the service's own looks send COMMIT, too.
         With `for_good` break all other connections, too, and take no new ones.
         """
-        self._cut_after_query, self._cut_for_good = query, for_good
+        self._cut_after_query = Cut(query, behind, for_good)
 
     def heal(self) -> None:
         self._refusing = False
@@ -103,16 +112,19 @@ class Proxy:
         cutting: asyncio.Event,
         answered: asyncio.Event,
     ) -> None:
+        due: Cut | None = None  # what this connection waits for
         while data := await reader.read(65_536):
             await self._passing.wait()
-            if self._cut_after_query and self._cut_after_query in data:
+            if (cut := self._cut_after_query) is not None and cut.behind in data:
+                due = cut
+            if due is not None and due is self._cut_after_query and due.query in data:
                 self._cut_after_query = None
                 cutting.set()
             writer.write(data)
             await writer.drain()
-            if cutting.is_set():
+            if due is not None and cutting.is_set():
                 await answered.wait()  # the database has carried it out
-                if self._cut_for_good:
+                if due.for_good:
                     self.cut()
                 raise ConnectionAbortedError
         raise ConnectionAbortedError  # one side has closed, so close the other

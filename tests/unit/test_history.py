@@ -121,6 +121,7 @@ def database(loop: asyncio.Runner, new_database: Callable[[], str]) -> Iterator[
     loop.run(opened.close())
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(turns=st.lists(st.tuples(st.sampled_from(FATES), st.integers(0, 3)), min_size=1, max_size=9))
 def test_history_is_whole_turns_of_what_was_answered(

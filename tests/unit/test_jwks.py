@@ -294,6 +294,7 @@ class TestFind:
         await jwks.close()
         with pytest.raises(JWKSUnavailable):
             await caller
+        assert issuer.fetches == 1
 
 
 def redirects(issuer: Issuer) -> None:

@@ -252,6 +252,7 @@ def database(loop: asyncio.Runner, new_database: Callable[[], str]) -> Iterator[
 ACT = st.tuples(st.sampled_from(ACTS), st.integers(0, 1))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(steps=st.lists(st.lists(ACT, min_size=1, max_size=3), min_size=3, max_size=12))
 def test_whatever_two_replicas_do_one_turn_runs_at_a_time_in_order_and_none_is_lost(

@@ -52,6 +52,7 @@ class JWKS:
         self._retry_at = 0.0
         self._searches_restored_at = -math.inf
         self._fetching: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     async def find(self, kid: str | None, algorithm: str) -> PyJWK | None:
         """The key that `kid` names, if it is for this algorithm; without a `kid`, the only key for it.
@@ -72,7 +73,8 @@ class JWKS:
         return fitting[0] if len(fitting) == 1 or (fitting and kid is not None) else None
 
     async def close(self) -> None:
-        """Cancel a running fetch."""
+        """Cancel a running fetch; those who waited for it begin no other."""
+        self._is_closed = True
         if self._fetching is not None and not self._fetching.done():
             self._fetching.cancel()
             await asyncio.wait({self._fetching})
@@ -84,6 +86,8 @@ class JWKS:
         return all(key.key_id != kid for key in self._keys)
 
     async def _renew(self) -> None:
+        if self._is_closed:
+            return
         age = self._clock() - self._fetched_at
         if age > FRESH_SECONDS and (self._is_fetching or self._clock() >= self._retry_at):
             fetch = self._fetch()
@@ -99,6 +103,8 @@ class JWKS:
 
     def _may_search(self) -> bool:
         """Take from a token bucket, which is stored as the time when it is full again."""
+        if self._is_closed:
+            return False
         now = self._clock()
         restored_at = max(self._searches_restored_at, now) + PAUSE_SECONDS
         if restored_at > now + SEARCH_BURST * PAUSE_SECONDS:

@@ -77,6 +77,8 @@ class Conversation(IdentityAuditBase):
             sqlite_where=text("title_due IS NOT NULL"),
         ),
         Index("ix_conversations_list", "user_id", "archived", "pinned", "updated_at", "id"),
+        # Only the version before reads it. Drop it concurrently in the version after this one.
+        Index("ix_conversations_activity", "user_id", "updated_at", "id"),
         UniqueConstraint("user_id", "id", name="uq_conversations_owner"),  # for the turns' foreign key
         {"sqlite_autoincrement": True},
     )

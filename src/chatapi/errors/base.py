@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Final, NamedTuple, Self
 
 PROBLEM_TYPE_PREFIX = "urn:chatapi:problem:"
-STORED = ("detail", "retry_after")
+STORED = ("detail", "retry_after", "policy")
 
 _kinds: dict[str, type["AppError"]] = {}
 
@@ -96,5 +96,5 @@ def restored(stored: Mapping[str, Any]) -> AppError:
     kind = _kinds.get(stored["type"], Defect)  # a replica of the next version may know more types
     error = kind.__new__(kind, stored["detail"])
     # A kind's own constructor would ask for what it made the detail of.
-    AppError.__init__(error, stored["detail"], retry_after=stored.get("retry_after"))
+    AppError.__init__(error, **{name: stored[name] for name in STORED if name in stored})
     return error

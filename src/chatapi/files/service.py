@@ -15,10 +15,11 @@ from tempfile import TemporaryFile
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.db import models
+from chatapi.db.arrays import array_has
 from chatapi.db.database import Database
 from chatapi.db.models import now
 from chatapi.db.owner import EVERYONE, Owner
@@ -49,11 +50,21 @@ def is_there() -> ColumnElement[bool]:
     return and_(file.stored_at.is_not(None), or_(file.turn_id.is_not(None), file.sent_at.is_(None)))
 
 
+def is_queued() -> ColumnElement[bool]:
+    """Whether a message that is queued has the file: it is sent when its turn begins."""
+    file, queued = models.File, models.QueuedTurn
+    return exists().where(
+        queued.user_id == file.user_id,
+        queued.taken_out_at.is_(None),
+        array_has(queued.request["files"], file.id),
+    )
+
+
 def is_due() -> ColumnElement[bool]:
     """Whether the object and the row are to be deleted. An upload under way finds its row for long enough."""
     file = models.File
     moment = now()
-    unwanted = or_(file.sent_at.is_not(None), file.created_at < moment - UNSENT)
+    unwanted = or_(file.sent_at.is_not(None), and_(file.created_at < moment - UNSENT, ~is_queued()))
     return and_(
         file.turn_id.is_(None),
         or_(

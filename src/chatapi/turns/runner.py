@@ -284,6 +284,7 @@ class Runner:
             tool_calls=self._tools.calls,
             usage=self._spending.usage,
             spent=self._spending.uncounted,
+            unheard=self._spending.unheard,
             finish_reason=self._finish_reason,
             state=self._state,
         )

@@ -238,7 +238,7 @@ class TurnTools:
 
     async def _record(self, position: int, effect: Work[ToolCall], *, writes: bool) -> ToolCall:
         """Write an entry in the transaction of the call's work, which counts what was spent until then, too."""
-        spent = self._spending.uncounted
+        spent = self._spending.counting(position)
         with self._stopping_clock():
             done = await self._store.call(self._run, position, effect, spent, writes=writes)
         self._spending.counted(spent)

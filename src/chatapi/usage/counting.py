@@ -6,7 +6,7 @@ wait for each other for no longer than a COMMIT, and never in a circle.
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 from sqlalchemy import (
@@ -55,6 +55,13 @@ class Spent(Usage, frozen=True, kw_only=True):
     turns: int = 0
 
 
+class Unheard(NamedTuple):
+    """An entry of the journal that was perhaps written, and how many answers, the oldest, it then has counted."""
+
+    position: int
+    answers: int
+
+
 class Spending:
     """What a turn has used: `before` until it waited for answers, and since then in this run."""
 
@@ -62,6 +69,7 @@ class Spending:
         self._before = before
         self._all: list[Spent] = []
         self._counted = 0
+        self.unheard: Unheard | None = None
 
     def add(self, usage: Usage) -> None:
         """Add an answer, if it was metered: `MeasuredAgent` makes `Spent` of all."""
@@ -84,9 +92,16 @@ class Spending:
     def uncounted(self) -> Sequence[Spent]:
         return self._all[self._counted :]
 
+    def counting(self, position: int) -> Sequence[Spent]:
+        """What the entry of the journal at this position counts, once it is written."""
+        spent = self.uncounted
+        self.unheard = Unheard(position, len(spent))
+        return spent
+
     def counted(self, spent: Sequence[Spent]) -> None:
         """These, the oldest that were not, are counted."""
         self._counted += len(spent)
+        self.unheard = None
 
 
 def summed(spent: Iterable[Spent], key: str | None = None) -> list[dict[str, Any]]:

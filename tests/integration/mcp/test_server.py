@@ -498,7 +498,7 @@ class TestTroubleOfTheService:
             connected(str(alice.base_url).rstrip("/"), "alice") as client,
         ):
             await called(client, "add_task", title="bread")
-            between.cut_at(b"COMMIT")
+            between.cut_at(b"COMMIT", behind=b"milk")
             with pytest.raises(MCPError, match="look whether it took effect"):
                 await client.call_tool("add_task", {"title": "milk"})
             titles = [task["title"] for task in (await called(client, "list_tasks"))["items"]]

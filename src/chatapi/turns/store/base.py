@@ -114,7 +114,7 @@ class TurnStore:
                 if shown != "nothing":
                     await live.drop(session, run.user_id, run.turn_id)
                 is_titled = await give_title(session, run, title)
-                await count(session, run.user_id, run.conversation_id, said.spent)
+                await count_rest(session, run, said)
             is_followed = await queue.is_followed(session, run.user_id, run.conversation_id)
         self._tell_title(run, title, is_titled=is_titled)
         return Finished(answer, is_followed)
@@ -132,7 +132,7 @@ class TurnStore:
         async def work(session: AsyncSession) -> bool:
             await end.fail(session, run, said, error)
             await live.drop(session, run.user_id, run.turn_id)
-            await count(session, run.user_id, run.conversation_id, said.spent)
+            await count_rest(session, run, said)
             return await queue.is_followed(session, run.user_id, run.conversation_id)
 
         return await self._database.run(run.user_id, work)
@@ -145,7 +145,7 @@ class TurnStore:
             if (written := await answers.waited(session, run)) is not None:
                 return written
             answer = await answers.wait(session, run, said, waiting)
-            await count(session, run.user_id, run.conversation_id, said.spent)
+            await count_rest(session, run, said)
             return answer
 
         return await self._database.run(run.user_id, work)
@@ -191,7 +191,7 @@ class TurnStore:
         async def work(session: AsyncSession) -> bool:
             await end.finish_cancelled(session, run, said)
             await live.drop(session, run.user_id, run.turn_id)
-            await count(session, run.user_id, run.conversation_id, said.spent)
+            await count_rest(session, run, said)
             return await queue.is_followed(session, run.user_id, run.conversation_id)
 
         return await self._database.run(run.user_id, work)
@@ -200,13 +200,22 @@ class TurnStore:
         """Count what a run has used whose turn is no longer its own, if that was not counted with the turn's end.
 
         `since` is when the run began: what a user who was erased meanwhile has used is not counted.
+        Nothing is left that would tell whether a COMMIT went through, so after one that was cut off nothing is counted
+        again: better too little than twice.
         """
+        counted: list[bool] = []  # true from before the first COMMIT on
 
-        async def work(session: AsyncSession) -> None:
+        async def work(session: AsyncSession) -> bool:
             if not await end.has_counted(session, run, said.usage):
-                await count_alone(session, run.user_id, run.conversation_id, said.spent, since)
+                spent = await journal.uncounted(session, run, said)
+                await count_alone(session, run.user_id, run.conversation_id, spent, since)
+            counted.append(True)
+            return True
 
-        await self._database.run(run.user_id, work)
+        async def recover(_: AsyncSession) -> bool | None:
+            return True if counted else None
+
+        await self._database.run(run.user_id, work, recover)
 
     async def fail_runs(self, run_ids: Sequence[str]) -> set[str]:
         """End the turns of these runs as abandoned; returns the runs that had one."""
@@ -292,3 +301,8 @@ class TurnStore:
     async def news(self, places: Sequence[Place]) -> tuple[Sequence[Chunk], dict[str, Ending]]:
         """The chunks since these places, and by run id the endings of the turns that have ended."""
         return await self._database.run(EVERYONE, lambda session: live.news_and_ends(session, places))
+
+
+async def count_rest(session: AsyncSession, run: Run, said: Said) -> None:
+    """Count what was not counted with the run's calls, as the last thing in the transaction that ends it."""
+    await count(session, run.user_id, run.conversation_id, await journal.uncounted(session, run, said))

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chatapi.agent.ports import ToolCall
 from chatapi.db.models import ToolCallEntry, Turn, now
 from chatapi.errors.turns import TurnCancelled
-from chatapi.turns.store.rows import Run, is_ours
+from chatapi.turns.store.rows import Run, Said, is_ours
 from chatapi.usage.counting import Spent, count, counted_with
 
 
@@ -80,6 +80,18 @@ async def written(session: AsyncSession, run: Run, position: int) -> ToolCall | 
     await hold(session, run)
     calls = await read_journal(session, run.user_id, run.turn_id)
     return calls[position] if len(calls) > position else None
+
+
+async def uncounted(session: AsyncSession, run: Run, said: Said) -> Sequence[Spent]:
+    """What no call of the run has counted: the COMMIT of the last one may have gone through unheard."""
+    if said.unheard is None:
+        return said.spent
+    entry = select(ToolCallEntry.position).where(
+        ToolCallEntry.turn_id == run.turn_id,
+        ToolCallEntry.user_id == run.user_id,
+        ToolCallEntry.position == said.unheard.position,
+    )
+    return said.spent if await session.scalar(entry) is None else said.spent[said.unheard.answers :]
 
 
 async def read_journal(session: AsyncSession, user_id: str, turn_id: int) -> list[ToolCall]:

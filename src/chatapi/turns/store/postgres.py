@@ -160,7 +160,8 @@ class PostgresTurnStore(TurnStore):
         shown: Shown,
         is_retry: bool,  # noqa: FBT001 - as in `TurnStore`
     ) -> Finished:
-        if run.wait is not None or (shown == "being written" and not await self._is_written(run)):
+        is_plain = run.wait is not None or said.unheard is not None
+        if is_plain or (shown == "being written" and not await self._is_written(run)):
             return await super()._finish(run, said, shown, is_retry)
         title = self._title_for(run)
         rows = await self._database.statement(

@@ -96,10 +96,17 @@ async def of_key(session: AsyncSession, user_id: str, key: Key) -> QueuedTurn | 
 
 
 async def of_claim(session: AsyncSession, user_id: str, claim: Claim) -> Queued | None:
-    """The turn that this claim has queued, if its COMMIT went through."""
-    row = await session.scalar(
+    """The turn that this claim has queued, if its COMMIT went through; it may have begun since.
+
+    A turn that was queued without a key has begun with the claim's run id in the place of one.
+    """
+    row: QueuedTurn | Turn | None = await session.scalar(
         select(QueuedTurn).where(QueuedTurn.user_id == user_id, QueuedTurn.run_id == claim.run_id, is_open)
     )
+    if row is None:
+        row = await session.scalar(
+            select(Turn).where(Turn.user_id == user_id, Turn.idempotency_key == claim.run_id)
+        )
     return None if row is None else place_of(row)
 
 
@@ -199,5 +206,5 @@ def run_by() -> ColumnElement[str | None]:
     )
 
 
-def place_of(row: QueuedTurn) -> Queued:
+def place_of(row: QueuedTurn | Turn) -> Queued:
     return Queued(user_id=row.user_id, conversation_id=row.conversation_id, turn_id=row.id)

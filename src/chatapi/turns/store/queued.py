@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 from secrets import token_hex
-from typing import Any
 
 import msgspec
 from sqlalchemy import update
@@ -12,7 +11,7 @@ from chatapi.db.models import Turn, now
 from chatapi.errors.base import AppError
 from chatapi.errors.domains import ConversationNotFound
 from chatapi.errors.files import FileNotFound
-from chatapi.errors.requests import Invalid
+from chatapi.errors.requests import BudgetExceeded, Invalid
 from chatapi.turns.schemas import ChatRequest
 from chatapi.turns.store import queue
 from chatapi.turns.store.begin import ask, start
@@ -37,7 +36,7 @@ async def begin_queued(session: AsyncSession, user_id: str, conversation_id: int
         columns = new_turn(
             user_id=user_id,
             conversation_id=conversation_id,
-            key=row.idempotency_key,
+            key=row.idempotency_key or row.run_id,  # by which `queue.of_claim` finds the turn
             request_hash=row.request_hash,
             claim=claim,
             alternative_of=None,
@@ -50,20 +49,24 @@ async def begin_queued(session: AsyncSession, user_id: str, conversation_id: int
         try:
             run = await start(session, columns, request, claim)
         except (FileNotFound, Invalid) as error:  # its files were deleted, or sent elsewhere
-            await fail_at_once(session, columns, request, error)
-        else:
-            if run is not None:
-                return run
+            await ask(session, columns, row.id, request, [])
+            await fail_at_once(session, user_id, row.id, error)
+            continue
+        if run is None:
+            continue
+        try:
+            await claim.budgets.check(session, user_id)
+        except BudgetExceeded as error:  # used up since it was queued
+            await fail_at_once(session, user_id, row.id, error)
+            continue
+        return run
     return None
 
 
-async def fail_at_once(
-    session: AsyncSession, columns: dict[str, Any], request: ChatRequest, error: AppError
-) -> None:
-    """End a turn that cannot begin as failed, with its message; those behind it go on with the claim's run id."""
+async def fail_at_once(session: AsyncSession, user_id: str, turn_id: int, error: AppError) -> None:
+    """End a turn that may not begin as failed; those behind it go on with the claim's run id."""
     await session.execute(
         update(Turn)
-        .where(Turn.id == columns["id"], Turn.user_id == columns["user_id"])
+        .where(Turn.id == turn_id, Turn.user_id == user_id)
         .values(status="failed", run_id=token_hex(16), error=error.stored, finished_at=now())
     )
-    await ask(session, columns, columns["id"], request, [])

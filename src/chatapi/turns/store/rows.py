@@ -30,7 +30,7 @@ from chatapi.turns.schemas import (
 )
 from chatapi.turns.ui_stream import parts_of
 from chatapi.usage.budgets import NO_BUDGETS, Budgets
-from chatapi.usage.counting import Spent
+from chatapi.usage.counting import Spent, Unheard
 
 turn_is_alive = exists().where(Worker.id == Turn.worker_id, Worker.lease_until > utc_now())
 ABANDONED = Interrupted("The process that ran this turn ended.").stored
@@ -110,13 +110,14 @@ class Key(Struct, frozen=True, kw_only=True):
 class Said(Struct, frozen=True, kw_only=True):
     """The result of a run. `finish_reason` is None for `stop`; `state` is the provider's, for a whole answer only.
 
-    `spent` is what is not counted yet of `usage`.
+    `spent` is what is not counted yet of `usage`, but perhaps by the call that `unheard` names.
     """
 
     events: Sequence[TurnEvent]
     tool_calls: Sequence[ToolCall]
     usage: Usage | None = None
     spent: Sequence[Spent] = ()
+    unheard: Unheard | None = None
     finish_reason: FinishReason | None = None
     state: ProviderState | None = None
 

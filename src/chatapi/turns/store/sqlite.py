@@ -128,7 +128,7 @@ class SqliteTurnStore(TurnStore):
         shown: Shown,
         is_retry: bool,  # noqa: FBT001 - as in `TurnStore`
     ) -> Finished:
-        if run.wait is not None:
+        if run.wait is not None or said.unheard is not None:
             return await super()._finish(run, said, shown, is_retry)
         title = self._title_for(run)
         values = finish_values(run, said, moment()) | title_values(title)
