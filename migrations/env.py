@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MIGRATION_LOCK = 0x63686174  # any number, as long as nobody else uses it: "chat"
 LOCK_PAUSE = 0.2  # seconds between two tries to get it
+BUILD_LOCK = "10min"  # for transactions that began before a build, such as a dump
 TABLE_LOCK = "5s"  # as long as a request's statement may take; a longer wait is a 503
 
 
@@ -63,8 +64,14 @@ async def migration_lock(engine: AsyncEngine) -> AsyncIterator[None]:
 
 
 def bound_wait_for_tables(connection: Connection) -> None:
-    """Begin each transaction with the limit. A concurrent build is in none, and may wait: nobody queues behind it."""
-    if connection.get_isolation_level() != "AUTOCOMMIT":
+    """Begin each transaction with the limit.
+
+    A concurrent build is in none. It may wait for long, because nobody queues behind it, but not for ever: an upgrade of the
+    version before would wait for us in a statement, and we for that statement.
+    """
+    if connection.get_isolation_level() == "AUTOCOMMIT":
+        connection.exec_driver_sql(f"SET lock_timeout = '{BUILD_LOCK}'")
+    else:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{TABLE_LOCK}'")
 
 
