@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
+from msgspec import UNSET
 from msgspec.structs import replace
 from sqlalchemy import and_, asc, delete, desc, or_, select, tuple_, update
 
@@ -18,6 +19,8 @@ from chatapi.conversations.schemas import (
     ConversationChanges,
     Feedback,
     Message,
+    MessageStatus,
+    Rating,
     UIMessage,
 )
 from chatapi.conversations.search.index import index_title
@@ -29,8 +32,41 @@ from chatapi.errors.domains import ConversationNotFound
 from chatapi.files.schemas import FileRef, question_parts
 from chatapi.parts import Part, has_waited, reasoning_of, shown
 
-Row: TypeAlias = tuple[models.Message, models.Turn, models.Feedback | None]
 ItemT = TypeVar("ItemT", Message, UIMessage)
+
+
+class Row(NamedTuple):
+    """All that a message is shown from: columns of its own row, its turn's and its feedback's.
+
+    SQLAlchemy takes twice as long to make objects of these.
+    """
+
+    id: int
+    user_id: str
+    conversation_id: int
+    turn_id: int
+    role: Literal["user", "assistant"]
+    content: str
+    tool_calls: list[dict[str, Any]]
+    parts: list[dict[str, Any]] | None
+    files: list[dict[str, Any]] | None
+    created_at: datetime
+    status: MessageStatus
+    alternative_of: int | None
+    usage: dict[str, Any] | None
+    rating: Rating | None
+    comment: str | None
+    rated_at: datetime | None
+
+    @property
+    def outline(self) -> list[Part] | None:
+        return None if self.parts is None else msgspec.convert(self.parts, list[Part])
+
+    @property
+    def feedback(self) -> Feedback | None:
+        if self.rating is None or self.rated_at is None:
+            return None
+        return Feedback(rating=self.rating, comment=self.comment, updated_at=self.rated_at)
 
 
 class ConversationService(Service[models.Conversation, "ConversationService.Repository"]):
@@ -87,13 +123,13 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         values: dict[Any, Any] = {
             columns[name]: value
             for name, value in msgspec.structs.asdict(changes).items()
-            if value is not msgspec.UNSET
+            if value is not UNSET
         }
         if not values:
             return await self.read(user_id, conversation_id)
-        if changes.metadata is not msgspec.UNSET:
+        if changes.metadata is not UNSET:
             check_metadata(changes.metadata)
-        if changes.title is not msgspec.UNSET:  # no title takes the place of this one
+        if changes.title is not UNSET:  # no title takes the place of this one
             values |= {columns.titled_at: models.now(), columns.title_due: None}
         conversation = await self.session.scalar(
             update(models.Conversation)
@@ -103,7 +139,7 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         )
         if conversation is None:
             raise ConversationNotFound(conversation_id)
-        if changes.title is not msgspec.UNSET:
+        if changes.title is not UNSET:
             await index_title(self.session, user_id, conversation_id, changes.title)
         return to_schema(conversation)
 
@@ -131,7 +167,7 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         """A page in this form; what is queued stands where the newest messages are, on top of the page's limit."""
         queued = await self._queued(user_id, conversation_id)
         rows = await self._messages(user_id, conversation_id, limit, cursor, order, alternatives)
-        page: Page[ItemT] = page_of(rows, limit, lambda row: form.item(*row), lambda row: row[0].id)
+        page: Page[ItemT] = page_of(rows, limit, form.item, lambda row: row.id)
         if cursor if order == "desc" else page.next_cursor:  # the newest messages are on another page
             return page
         unbegun: list[ItemT] = [
@@ -164,7 +200,7 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         self, user_id: str, queued: Sequence[models.QueuedTurn], rows: Sequence[Row]
     ) -> list[tuple[models.QueuedTurn, list[FileRef]]]:
         """What is queued still, if these rows were read after it, with the files that it will be sent with."""
-        begun = {turn.id for _, turn, _ in rows}
+        begun = {row.turn_id for row in rows}
         left = [each for each in queued if each.id not in begun]
         ids = [file_id for each in left for file_id in files_in(each)]
         found: dict[int, FileRef] = {}
@@ -191,14 +227,31 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         That is the last one that runs or has an answer, or else the first: an attempt that came to nothing is not
         shown.
         """
-        message = models.Message
+        message, feedback = models.Message, models.Feedback
         edge = decode_cursor(cursor, int)
         ids = {} if edge is None else {"before" if order == "desc" else "after": edge}
         turned = desc if order == "desc" else asc
         statement = (
-            select(message, models.Turn, models.Feedback)
+            select(
+                message.id,
+                message.user_id,
+                message.conversation_id,
+                message.turn_id,
+                message.role,
+                message.content,
+                message.tool_calls,
+                message.parts,
+                message.files,
+                message.created_at,
+                models.SHOWN_STATUS,
+                models.Turn.alternative_of,
+                models.Turn.usage,
+                feedback.rating,
+                feedback.comment,
+                feedback.updated_at,
+            )
             .join(models.Turn, models.Turn.id == message.turn_id)
-            .outerjoin(models.Feedback, of_message())
+            .outerjoin(feedback, of_message())
             .where(message.user_id == user_id, in_conversation(self.session, message, conversation_id, **ids))
             .order_by(turned(message.conversation_id), turned(message.id))
             .limit(limit + 1)
@@ -208,9 +261,7 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
                 ~superseded(is_answered_or_under_way),
                 or_(models.Turn.alternative_of.is_(None), is_answered_or_under_way(models.Turn)),
             )
-        return [
-            (message, turn, feedback) for message, turn, feedback in await self.session.execute(statement)
-        ]
+        return [Row._make(row) for row in await self.session.execute(statement)]
 
 
 def place_in_list(conversation: models.Conversation) -> tuple[bool, datetime, int]:
@@ -264,72 +315,64 @@ def files_in(queued: models.QueuedTurn) -> list[int]:
     return list((queued.request or {}).get("files", ()))
 
 
-def to_message(message: models.Message, turn: models.Turn, feedback: models.Feedback | None) -> Message:
-    return msgspec.convert(
-        {
-            "id": message.id,
-            "turn_id": message.turn_id,
-            "role": message.role,
-            "content": message.content,
-            "reasoning": reasoning_of(outline_of(message)),
-            "tool_calls": message.tool_calls,
-            "files": message.files or [],
-            "status": turn.shown_status,
-            "created_at": message.created_at,
-            **({} if turn.alternative_of is None else {"alternative_of": turn.alternative_of}),
-            **({} if feedback is None else {"feedback": feedback}),
-        },
-        Message,
-        from_attributes=True,
+def to_message(row: Row) -> Message:
+    return Message(
+        id=row.id,
+        turn_id=row.turn_id,
+        role=row.role,
+        content=row.content,
+        reasoning=reasoning_of(row.outline),
+        tool_calls=msgspec.convert(row.tool_calls, list[ToolCall]),
+        files=msgspec.convert(row.files or [], list[FileRef]),
+        status=row.status,
+        created_at=row.created_at,
+        alternative_of=UNSET if row.alternative_of is None else row.alternative_of,
+        feedback=row.feedback or UNSET,
     )
 
 
-def to_ui_message(message: models.Message, turn: models.Turn, feedback: models.Feedback | None) -> UIMessage:
+def to_ui_message(row: Row) -> UIMessage:
     """The message as its stream made it; once it was rated, its metadata has the rating, too."""
-    if message.role == "user":
-        files = msgspec.convert(message.files or [], list[FileRef])
-        parts = question_parts(message.user_id, message.content, files)
-        status = {} if turn.status == "completed" else {"status": turn.shown_status}
-        metadata = {**ids_of(turn), **status}
-        return UIMessage(id=f"question_{turn.id}", role="user", parts=parts, metadata=metadata)
-    calls = msgspec.convert(message.tool_calls, list[ToolCall])
+    if row.role == "user":
+        files = msgspec.convert(row.files or [], list[FileRef])
+        parts = question_parts(row.user_id, row.content, files)
+        status = {} if row.status == "completed" else {"status": row.status}
+        return UIMessage(
+            id=f"question_{row.turn_id}", role="user", parts=parts, metadata={**ids_of(row), **status}
+        )
+    outline = row.outline
+    calls = msgspec.convert(row.tool_calls, list[ToolCall])
     return UIMessage(
-        id=f"turn_{turn.id}",
+        id=f"turn_{row.turn_id}",
         role="assistant",
-        parts=shown(outline_of(message), message.content, calls),
-        metadata=metadata_of(message, turn, feedback),
+        parts=shown(outline, row.content, calls),
+        metadata=metadata_of(row, has_waited=has_waited(outline)),
     )
 
 
-def metadata_of(
-    message: models.Message, turn: models.Turn, feedback: models.Feedback | None
-) -> dict[str, Any]:
+def metadata_of(row: Row, *, has_waited: bool) -> dict[str, Any]:
     """The metadata that the stream gave piece by piece."""
-    metadata: dict[str, Any] = ids_of(turn)
-    if feedback is not None:
-        metadata["feedback"] = msgspec.convert(feedback, Feedback, from_attributes=True)
-    if turn.waits:
+    metadata: dict[str, Any] = ids_of(row)
+    if (feedback := row.feedback) is not None:
+        metadata["feedback"] = feedback
+    if row.status == "waiting":
         return {**metadata, "waiting": True}
-    if has_waited(outline_of(message)):
+    if has_waited:
         metadata["waiting"] = False
-    if turn.status != "completed":
-        return {**metadata, "status": turn.status}
-    metadata["message_id"] = message.id
-    return metadata if turn.usage is None else {**metadata, "usage": turn.usage}
+    if row.status != "completed":
+        return {**metadata, "status": row.status}
+    metadata["message_id"] = row.id
+    return metadata if row.usage is None else {**metadata, "usage": row.usage}
 
 
-def ids_of(turn: models.Turn) -> dict[str, Any]:
-    return {"conversation_id": turn.conversation_id, "turn_id": turn.id}
-
-
-def outline_of(message: models.Message) -> list[Part] | None:
-    return None if message.parts is None else msgspec.convert(message.parts, list[Part])
+def ids_of(row: Row) -> dict[str, Any]:
+    return {"conversation_id": row.conversation_id, "turn_id": row.turn_id}
 
 
 class Form(NamedTuple, Generic[ItemT]):
     """How messages are shown."""
 
-    item: Callable[[models.Message, models.Turn, models.Feedback | None], ItemT]
+    item: Callable[[Row], ItemT]
     queued_item: Callable[[models.QueuedTurn, list[FileRef]], ItemT]
 
 
