@@ -26,7 +26,7 @@ with left_out():
     import uvicorn
     from litestar import Litestar
 
-    from chatapi.auth.tokens import LOCAL_USER, TokenVerifier
+    from chatapi.agent.loading import is_bundled
     from chatapi.conversations.search.backfill import Backfill
     from chatapi.db.database import Database
     from chatapi.db.engine import database_config
@@ -36,7 +36,7 @@ with left_out():
     from chatapi.logs import configure_logging
     from chatapi.metrics import MULTIPROCESS, Metrics
     from chatapi.patience import Patience
-    from chatapi.settings import Settings, SettingsError
+    from chatapi.settings import LOCAL_USER, Settings, SettingsError
     from chatapi.tracing import Tracing
     from chatapi.turns.retention import expire
     from chatapi.web.server import BoundedHttp, Server
@@ -139,11 +139,21 @@ def server_options(settings: Settings, patience: Patience) -> dict[str, Any]:
 def settled_app() -> Litestar:
     """The app of a process that serves it."""
     gc.disable()  # as above; `settle` ends it
+    import_jwt(Settings.from_env())
     with left_out():
         make = resolve_name(os.environ[APP_VARIABLE])
     app: Litestar = make()
     settle()
     return app
+
+
+def import_jwt(settings: Settings) -> None:
+    """Import PyJWT, without `cryptography` where nothing needs it: 8 MiB, which only the published keys of issuers are for.
+
+    An agent of the user's own may use PyJWT with such keys, too.
+    """
+    with left_out(("cryptography",) if is_bundled(settings.chat_model) and not settings.issuers else ()):
+        import jwt  # noqa: F401 - for those who import it later
 
 
 def settle() -> None:
@@ -183,6 +193,8 @@ def end_well(*_: object) -> NoReturn:
 )
 def token(user_id: str, expires: timedelta) -> None:
     """Print a development token for USER_ID, signed with BETTER_AUTH_SECRET."""
+    from chatapi.auth.tokens import TokenVerifier
+
     settings = Settings.from_env()
     verifier = TokenVerifier(settings, Patience(), Metrics(__version__, settings.chatapi_build))
     click.echo(verifier.mint(user_id, expires))
