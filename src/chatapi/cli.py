@@ -19,7 +19,7 @@ import click
 from dotenv import load_dotenv
 
 from chatapi import __version__
-from chatapi.leaving_out import left_out
+from chatapi.leaving_out import import_jwt, left_out
 
 gc.disable()  # imports make what stays: to look through it again and again takes a fifth of them
 with left_out():
@@ -139,21 +139,14 @@ def server_options(settings: Settings, patience: Patience) -> dict[str, Any]:
 def settled_app() -> Litestar:
     """The app of a process that serves it."""
     gc.disable()  # as above; `settle` ends it
-    import_jwt(Settings.from_env())
+    settings = Settings.from_env()
+    # An agent of the user's own may use PyJWT, too.
+    import_jwt(whole=bool(settings.issuers) or not is_bundled(settings.chat_model))
     with left_out():
         make = resolve_name(os.environ[APP_VARIABLE])
     app: Litestar = make()
     settle()
     return app
-
-
-def import_jwt(settings: Settings) -> None:
-    """Import PyJWT, without `cryptography` where nothing needs it: 8 MiB, which only the published keys of issuers are for.
-
-    An agent of the user's own may use PyJWT with such keys, too.
-    """
-    with left_out(("cryptography",) if is_bundled(settings.chat_model) and not settings.issuers else ()):
-        import jwt  # noqa: F401 - for those who import it later
 
 
 def settle() -> None:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 
 # They cost a tenth of a start, and of the memory at rest. Advanced Alchemy and Litestar look for attrs and pydantic, which
 # come with other packages, and for what is made of these (cattrs, SQLModel): hidden alone, attrs and pydantic would make the
@@ -21,3 +22,9 @@ def left_out(names: Collection[str] = NOT_NEEDED) -> Iterator[None]:
     finally:
         for name in absent:
             del sys.modules[name]
+
+
+def import_jwt(*, whole: bool) -> None:
+    """Import PyJWT, if not `whole` without `cryptography`: 8 MiB, which only public keys are for, not a shared secret."""
+    with left_out(() if whole else ("cryptography",)):
+        import_module("jwt")

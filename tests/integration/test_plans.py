@@ -13,8 +13,9 @@ from sqlalchemy import event, func, insert, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.budgets import parse_budgets
+from chatapi.conversations.forms import PLAIN
 from chatapi.conversations.search.service import SearchService
-from chatapi.conversations.service import PLAIN, ConversationService
+from chatapi.conversations.service import ConversationService
 from chatapi.db.autocommit import Statement
 from chatapi.db.database import Database
 from chatapi.db.engine import BITMAPS
