@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 
-from benchmarks import footprint, model_turns, search, servers, streams, waits
+from benchmarks import footprint, messages, model_turns, search, servers, streams, waits
 from benchmarks.load import Report
 from benchmarks.measuring import (
     CLIENTS,
@@ -278,6 +278,7 @@ SCENARIOS: dict[str, Callable[[Postgres], list[Row]]] = {
     "open": model_turns.open_streams,
     "sqlite": sqlite_turns,
     "beside": small_beside_large,
+    "messages": messages.pages,
     "search": search.scenario,
     "start": footprint.start,
     "memory": footprint.memory,

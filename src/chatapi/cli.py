@@ -19,14 +19,14 @@ import click
 from dotenv import load_dotenv
 
 from chatapi import __version__
-from chatapi.leaving_out import left_out
+from chatapi.leaving_out import import_jwt, left_out
 
 gc.disable()  # imports make what stays: to look through it again and again takes a fifth of them
 with left_out():
     import uvicorn
     from litestar import Litestar
 
-    from chatapi.auth.tokens import LOCAL_USER, TokenVerifier
+    from chatapi.agent.loading import is_bundled
     from chatapi.conversations.search.backfill import Backfill
     from chatapi.db.database import Database
     from chatapi.db.engine import database_config
@@ -36,7 +36,7 @@ with left_out():
     from chatapi.logs import configure_logging
     from chatapi.metrics import MULTIPROCESS, Metrics
     from chatapi.patience import Patience
-    from chatapi.settings import Settings, SettingsError
+    from chatapi.settings import LOCAL_USER, Settings, SettingsError
     from chatapi.tracing import Tracing
     from chatapi.turns.retention import expire
     from chatapi.web.server import BoundedHttp, Server
@@ -139,6 +139,9 @@ def server_options(settings: Settings, patience: Patience) -> dict[str, Any]:
 def settled_app() -> Litestar:
     """The app of a process that serves it."""
     gc.disable()  # as above; `settle` ends it
+    settings = Settings.from_env()
+    # An agent of the user's own may use PyJWT, too.
+    import_jwt(whole=bool(settings.issuers) or not is_bundled(settings.chat_model))
     with left_out():
         make = resolve_name(os.environ[APP_VARIABLE])
     app: Litestar = make()
@@ -183,6 +186,8 @@ def end_well(*_: object) -> NoReturn:
 )
 def token(user_id: str, expires: timedelta) -> None:
     """Print a development token for USER_ID, signed with BETTER_AUTH_SECRET."""
+    from chatapi.auth.tokens import TokenVerifier
+
     settings = Settings.from_env()
     verifier = TokenVerifier(settings, Patience(), Metrics(__version__, settings.chatapi_build))
     click.echo(verifier.mint(user_id, expires))

@@ -23,6 +23,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 # The embedded default keeps its database and secret here, below the working directory.
 DATA_DIRECTORY = Path(".chatapi")
+# Somebody at this machine who has not said who they are: in the playground, and in the terminal.
+LOCAL_USER = "local"
 REDIS_SCHEMES = {"redis", "rediss", "valkey", "valkeys"}
 REDIS_PORT = 6379
 INPUTS = frozenset({"text", "image", "pdf"})

@@ -6,14 +6,14 @@ from tempfile import TemporaryFile
 from typing import Any
 
 import msgspec
-from sqlalchemy import FromClause, Select, and_, case, delete, select, tuple_, update
+from sqlalchemy import FromClause, Select, delete, select, tuple_, update
 
 from chatapi.audit import Outcome, audit
 from chatapi.db.clock import utc_now
 from chatapi.db.database import Database
 from chatapi.db.models import (
     RUNNING,
-    WAITING,
+    SHOWN_STATUS,
     Conversation,
     Feedback,
     File,
@@ -54,9 +54,6 @@ LEFT_OUT = {
     *("user_id", "worker_id", "run_id", "request_hash", "keys", "state"),
     *("titled_at", "title_due", "key", "stored_at"),
 }
-SHOWN_STATUS = case(
-    (and_(Turn.status == RUNNING, Turn.worker_id == WAITING), "waiting"), else_=Turn.status
-).label("status")
 # The rest, and rows that came meanwhile, go with the user's row.
 ERASED = (Turn, Conversation, Task, UsageConversation)
 

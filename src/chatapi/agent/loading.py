@@ -36,6 +36,11 @@ def load_agent(settings: Settings, patience: Patience) -> Agent:
     return own(chat_model, settings)
 
 
+def is_bundled(chat_model: str) -> bool:
+    """Whether `load_agent` makes an agent of this package alone, and runs nobody else's code."""
+    return chat_model == "offline" or "," in chat_model or chat_model.partition(":")[0] in PROVIDERS
+
+
 def models_of(agent: Agent) -> Sequence[ModelAddress]:
     """The models that an agent may ask; see `ports.Agent`."""
     models: Sequence[ModelAddress] | None = getattr(agent, "models", None)

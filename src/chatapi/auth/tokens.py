@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from chatapi.auth.keys import ASYMMETRIC, SYNONYMS
 from chatapi.errors.auth import Unauthenticated
+from chatapi.leaving_out import left_out
 from chatapi.metrics import Metrics
 from chatapi.patience import Patience
 from chatapi.settings import Issuer, Settings, SettingsError
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 MAX_TOKEN_BYTES = 16 * 1024  # Better Auth puts names of any length into a token; a header is limited
 MAX_USER_ID = 255
-LOCAL_USER = (
-    "local"  # somebody at this machine who has not said who they are: in the playground, and in the terminal
-)
 MAX_VERIFIED = 4096  # remembered good tokens, about 1 kB each
 USER_CLAIMS = ("sub", "userId", "id")
 TIME_CLAIMS = ("exp", "nbf", "iat")
@@ -279,6 +277,7 @@ def key_sets(urls: Collection[str], patience: Patience, metrics: Metrics) -> "di
     """Imports an HTTP client only where there are keys to fetch."""
     if not urls:
         return {}
-    from chatapi.auth.jwks import JWKS
+    with left_out():
+        from chatapi.auth.jwks import JWKS
 
     return {url: JWKS(url, patience, metrics) for url in urls}

@@ -13,6 +13,7 @@ from msgspec import Meta
 from chatapi.audit import name_subject
 from chatapi.conversations.deletion import delete_many
 from chatapi.conversations.feedback import FeedbackService
+from chatapi.conversations.forms import PLAIN, UI, Form
 from chatapi.conversations.schemas import (
     Archived,
     Conversation,
@@ -25,7 +26,7 @@ from chatapi.conversations.schemas import (
     UIMessage,
 )
 from chatapi.conversations.search.service import SearchService
-from chatapi.conversations.service import PLAIN, UI, ConversationService, Form
+from chatapi.conversations.service import ConversationService
 from chatapi.db.dependencies import service_dependency
 from chatapi.db.paging import Page
 from chatapi.errors.requests import Invalid

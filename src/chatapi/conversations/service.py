@@ -1,36 +1,26 @@
 """Lists, reads, changes and deletes conversations; `turns` adds to them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal
 
 import msgspec
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
+from msgspec import UNSET
 from msgspec.structs import replace
 from sqlalchemy import and_, asc, delete, desc, or_, select, tuple_, update
 
-from chatapi.agent.ports import ToolCall
 from chatapi.conversations.feedback import of_message
+from chatapi.conversations.forms import COLUMNS, Form, ItemT, Row, files_in
 from chatapi.conversations.metadata import check_metadata
-from chatapi.conversations.schemas import (
-    Archived,
-    Conversation,
-    ConversationChanges,
-    Feedback,
-    Message,
-    UIMessage,
-)
+from chatapi.conversations.schemas import Archived, Conversation, ConversationChanges
 from chatapi.conversations.search.index import index_title
 from chatapi.db import models
 from chatapi.db.alternatives import is_answered_or_under_way, superseded
 from chatapi.db.paging import Page, decode_cursor, in_conversation, page_of
 from chatapi.db.services import Service
 from chatapi.errors.domains import ConversationNotFound
-from chatapi.files.schemas import FileRef, question_parts
-from chatapi.parts import Part, has_waited, reasoning_of, shown
-
-Row: TypeAlias = tuple[models.Message, models.Turn, models.Feedback | None]
-ItemT = TypeVar("ItemT", Message, UIMessage)
+from chatapi.files.schemas import FileRef
 
 
 class ConversationService(Service[models.Conversation, "ConversationService.Repository"]):
@@ -87,13 +77,13 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         values: dict[Any, Any] = {
             columns[name]: value
             for name, value in msgspec.structs.asdict(changes).items()
-            if value is not msgspec.UNSET
+            if value is not UNSET
         }
         if not values:
             return await self.read(user_id, conversation_id)
-        if changes.metadata is not msgspec.UNSET:
+        if changes.metadata is not UNSET:
             check_metadata(changes.metadata)
-        if changes.title is not msgspec.UNSET:  # no title takes the place of this one
+        if changes.title is not UNSET:  # no title takes the place of this one
             values |= {columns.titled_at: models.now(), columns.title_due: None}
         conversation = await self.session.scalar(
             update(models.Conversation)
@@ -103,7 +93,7 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         )
         if conversation is None:
             raise ConversationNotFound(conversation_id)
-        if changes.title is not msgspec.UNSET:
+        if changes.title is not UNSET:
             await index_title(self.session, user_id, conversation_id, changes.title)
         return to_schema(conversation)
 
@@ -131,7 +121,7 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         """A page in this form; what is queued stands where the newest messages are, on top of the page's limit."""
         queued = await self._queued(user_id, conversation_id)
         rows = await self._messages(user_id, conversation_id, limit, cursor, order, alternatives)
-        page: Page[ItemT] = page_of(rows, limit, lambda row: form.item(*row), lambda row: row[0].id)
+        page: Page[ItemT] = page_of(rows, limit, form.item, lambda row: row.id)
         if cursor if order == "desc" else page.next_cursor:  # the newest messages are on another page
             return page
         unbegun: list[ItemT] = [
@@ -164,7 +154,7 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         self, user_id: str, queued: Sequence[models.QueuedTurn], rows: Sequence[Row]
     ) -> list[tuple[models.QueuedTurn, list[FileRef]]]:
         """What is queued still, if these rows were read after it, with the files that it will be sent with."""
-        begun = {turn.id for _, turn, _ in rows}
+        begun = {row.turn_id for row in rows}
         left = [each for each in queued if each.id not in begun]
         ids = [file_id for each in left for file_id in files_in(each)]
         found: dict[int, FileRef] = {}
@@ -196,7 +186,7 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         ids = {} if edge is None else {"before" if order == "desc" else "after": edge}
         turned = desc if order == "desc" else asc
         statement = (
-            select(message, models.Turn, models.Feedback)
+            select(*COLUMNS)
             .join(models.Turn, models.Turn.id == message.turn_id)
             .outerjoin(models.Feedback, of_message())
             .where(message.user_id == user_id, in_conversation(self.session, message, conversation_id, **ids))
@@ -208,9 +198,7 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
                 ~superseded(is_answered_or_under_way),
                 or_(models.Turn.alternative_of.is_(None), is_answered_or_under_way(models.Turn)),
             )
-        return [
-            (message, turn, feedback) for message, turn, feedback in await self.session.execute(statement)
-        ]
+        return [Row._make(row) for row in await self.session.execute(statement)]
 
 
 def place_in_list(conversation: models.Conversation) -> tuple[bool, datetime, int]:
@@ -227,111 +215,3 @@ def to_schema(conversation: models.Conversation) -> Conversation:
         pinned=conversation.pinned,
         metadata=conversation.metadata_,
     )
-
-
-def to_queued_message(queued: models.QueuedTurn, files: list[FileRef]) -> Message:
-    return Message(
-        id=None,
-        turn_id=queued.id,
-        role="user",
-        content=message_in(queued),
-        reasoning=None,
-        tool_calls=[],
-        files=files,
-        status="queued",
-        created_at=queued.created_at,
-    )
-
-
-def to_queued_ui_message(queued: models.QueuedTurn, files: list[FileRef]) -> UIMessage:
-    return UIMessage(
-        id=f"question_{queued.id}",
-        role="user",
-        parts=question_parts(queued.user_id, message_in(queued), files),
-        metadata={
-            "conversation_id": queued.conversation_id,
-            "turn_id": queued.id,
-            "status": "queued",
-        },
-    )
-
-
-def message_in(queued: models.QueuedTurn) -> str:
-    return str((queued.request or {})["message"])
-
-
-def files_in(queued: models.QueuedTurn) -> list[int]:
-    return list((queued.request or {}).get("files", ()))
-
-
-def to_message(message: models.Message, turn: models.Turn, feedback: models.Feedback | None) -> Message:
-    return msgspec.convert(
-        {
-            "id": message.id,
-            "turn_id": message.turn_id,
-            "role": message.role,
-            "content": message.content,
-            "reasoning": reasoning_of(outline_of(message)),
-            "tool_calls": message.tool_calls,
-            "files": message.files or [],
-            "status": turn.shown_status,
-            "created_at": message.created_at,
-            **({} if turn.alternative_of is None else {"alternative_of": turn.alternative_of}),
-            **({} if feedback is None else {"feedback": feedback}),
-        },
-        Message,
-        from_attributes=True,
-    )
-
-
-def to_ui_message(message: models.Message, turn: models.Turn, feedback: models.Feedback | None) -> UIMessage:
-    """The message as its stream made it; once it was rated, its metadata has the rating, too."""
-    if message.role == "user":
-        files = msgspec.convert(message.files or [], list[FileRef])
-        parts = question_parts(message.user_id, message.content, files)
-        status = {} if turn.status == "completed" else {"status": turn.shown_status}
-        metadata = {**ids_of(turn), **status}
-        return UIMessage(id=f"question_{turn.id}", role="user", parts=parts, metadata=metadata)
-    calls = msgspec.convert(message.tool_calls, list[ToolCall])
-    return UIMessage(
-        id=f"turn_{turn.id}",
-        role="assistant",
-        parts=shown(outline_of(message), message.content, calls),
-        metadata=metadata_of(message, turn, feedback),
-    )
-
-
-def metadata_of(
-    message: models.Message, turn: models.Turn, feedback: models.Feedback | None
-) -> dict[str, Any]:
-    """The metadata that the stream gave piece by piece."""
-    metadata: dict[str, Any] = ids_of(turn)
-    if feedback is not None:
-        metadata["feedback"] = msgspec.convert(feedback, Feedback, from_attributes=True)
-    if turn.waits:
-        return {**metadata, "waiting": True}
-    if has_waited(outline_of(message)):
-        metadata["waiting"] = False
-    if turn.status != "completed":
-        return {**metadata, "status": turn.status}
-    metadata["message_id"] = message.id
-    return metadata if turn.usage is None else {**metadata, "usage": turn.usage}
-
-
-def ids_of(turn: models.Turn) -> dict[str, Any]:
-    return {"conversation_id": turn.conversation_id, "turn_id": turn.id}
-
-
-def outline_of(message: models.Message) -> list[Part] | None:
-    return None if message.parts is None else msgspec.convert(message.parts, list[Part])
-
-
-class Form(NamedTuple, Generic[ItemT]):
-    """How messages are shown."""
-
-    item: Callable[[models.Message, models.Turn, models.Feedback | None], ItemT]
-    queued_item: Callable[[models.QueuedTurn, list[FileRef]], ItemT]
-
-
-PLAIN = Form(to_message, to_queued_message)
-UI = Form(to_ui_message, to_queued_ui_message)  # the AI SDK's

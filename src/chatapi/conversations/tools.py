@@ -8,11 +8,12 @@ from msgspec import Meta, Struct
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.tools import Tool
+from chatapi.conversations.forms import PLAIN
 from chatapi.conversations.schemas import Conversation, Found, Message
 from chatapi.conversations.search.folding import MAX_QUERY
 from chatapi.conversations.search.service import SearchService
 from chatapi.conversations.search.snippets import END, START
-from chatapi.conversations.service import PLAIN, ConversationService
+from chatapi.conversations.service import ConversationService
 from chatapi.db.paging import MAX_ID, Page
 from chatapi.patience import Patience
 

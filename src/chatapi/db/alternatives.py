@@ -5,6 +5,7 @@ all turns to give the last ten, or everybody's answers.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Integer, and_, case, func, literal_column, or_, select
@@ -13,6 +14,7 @@ from sqlalchemy.orm import aliased
 from chatapi.db.models import RUNNING, Message, Turn
 
 
+@cache
 def is_answered(turn: Any) -> ColumnElement[bool]:
     """Whether the turn's user has seen an answer: a whole one, or what it had said and done when cancelled."""
     answer = aliased(Message)
@@ -28,6 +30,7 @@ def is_answered_or_under_way(turn: Any) -> ColumnElement[bool]:
     return or_(turn.status == RUNNING, is_answered(turn))
 
 
+@cache
 def superseded(counts: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[bool]:
     """Whether a later turn, for which `counts` holds, answers anew what `Turn` answers.
 

@@ -20,6 +20,8 @@ from sqlalchemy import (
     SmallInteger,
     Text,
     UniqueConstraint,
+    and_,
+    case,
     false,
     literal_column,
     text,
@@ -112,11 +114,6 @@ class Turn(IdentityBase):
     finished_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
 
     @property
-    def shown_status(self) -> str:
-        """The status that callers see."""
-        return "waiting" if self.waits else self.status
-
-    @property
     def waits(self) -> bool:
         return self.status == "running" and self.worker_id == WAITING
 
@@ -143,6 +140,12 @@ class Turn(IdentityBase):
         ),
         {"sqlite_autoincrement": True},
     )
+
+
+# The status that callers see.
+SHOWN_STATUS = case(
+    (and_(Turn.status == RUNNING, Turn.worker_id == WAITING), "waiting"), else_=Turn.status
+).label("status")
 
 
 class Message(IdentityBase):

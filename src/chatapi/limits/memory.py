@@ -1,7 +1,8 @@
 """The windows of this process alone."""
 
 import time
-from collections import OrderedDict, deque
+from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Callable
 
 from limits import RateLimitItem
@@ -27,14 +28,15 @@ class OwnWindows:
         self._limit = limit
         self._clock = clock
         self._seconds = limit.get_expiry()
-        self._windows: OrderedDict[str, deque[float]] = OrderedDict()  # the latest hit comes last
+        self._windows: OrderedDict[str, list[float]] = (
+            OrderedDict()
+        )  # the latest hit comes last; a deque takes 0.7 KiB
 
     def hit(self, identity: str) -> Quota:
         now = self._clock()
         self._forget(now)
-        window = self._windows.setdefault(identity, deque())
-        while window and window[0] <= now - self._seconds:
-            window.popleft()
+        window = self._windows.setdefault(identity, [])
+        del window[: bisect_right(window, now - self._seconds)]
         if allowed := len(window) < self._limit.amount:
             window.append(now)
             self._windows.move_to_end(identity)

@@ -8,11 +8,11 @@ from litestar.params import FromPath
 from litestar.types import ControllerRouterHandler
 from msgspec import Struct
 
-from chatapi.auth.tokens import LOCAL_USER, TokenVerifier
+from chatapi.auth.tokens import TokenVerifier
 from chatapi.errors.requests import NotFound
 from chatapi.playground.built import assets, page
 from chatapi.playground.sign_in import came_directly
-from chatapi.settings import Settings
+from chatapi.settings import LOCAL_USER, Settings
 
 TOKEN_LASTS = timedelta(hours=1)
 A_YEAR = 31_536_000

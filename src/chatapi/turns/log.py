@@ -59,6 +59,38 @@ class ToolEnded(Struct, frozen=True, tag=True, omit_defaults=True):
     wait: int = 0
 
 
+class Waiters:
+    """Tasks that wait for the same thing. A stream has two such objects, and an `asyncio.Event` takes 0.8 KiB."""
+
+    __slots__ = ("_futures",)
+
+    def __init__(self) -> None:
+        self._futures: list[asyncio.Future[bool]] = []
+
+    def wake(self) -> None:
+        """Wake all that wait now."""
+        for future in self._futures:
+            settle(future, woken=True)
+
+    async def wait(self, seconds: float | None = None) -> bool:
+        """Wait until `wake`, at most so long; returns False when the time is up."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
+        timer = None if seconds is None else loop.call_later(seconds, settle, future)
+        self._futures.append(future)
+        try:
+            return await future
+        finally:
+            self._futures.remove(future)
+            if timer is not None:
+                timer.cancel()
+
+
+def settle(future: asyncio.Future[bool], *, woken: bool = False) -> None:
+    if not future.done():
+        future.set_result(woken)
+
+
 Outcome: TypeAlias = ChatAnswer | WaitingAnswer | AppError
 TurnEvent: TypeAlias = TextAdded | ReasoningAdded | ToolStarted | ToolEnded
 
@@ -93,8 +125,9 @@ class TurnLog:
         )
         self._step_begins = False
         self._parting: AppError | None = None
-        self._news = asyncio.Event()
-        self._over = asyncio.Event()
+        self._is_over = False
+        self._news = Waiters()
+        self._end = Waiters()
 
     @property
     def text(self) -> str:
@@ -112,7 +145,7 @@ class TurnLog:
 
     def add(self, *events: TurnEvent) -> None:
         self._append(*events)
-        self._wake()
+        self._news.wake()
 
     def end(self, outcome: Outcome) -> None:
         """End the log; no event comes later. The first outcome stays, because clients may have been told of it.
@@ -122,24 +155,24 @@ class TurnLog:
         if isinstance(outcome, AppError):
             outcome = outcome.with_turn(self.turn_id, self.conversation_id)
         self.outcome = self.outcome or outcome
-        self._over.set()
-        self._wake()
+        self._be_over()
 
     def part(self, reason: AppError) -> None:
         """End the log's streams; the turn goes on, and a caller of `answer` still gets its answer."""
         self._parting = self._parting or reason
-        self._wake()
+        self._news.wake()
 
     def lose(self, reason: AppError) -> None:
         """As `part`, and callers of `answer` are told the reason, too: this process follows the turn no longer."""
-        self.part(reason)
-        self._over.set()
+        self._parting = self._parting or reason
+        self._be_over()
 
     async def answer(self) -> ChatAnswer | WaitingAnswer:
         """Wait for the turn's end; raises what it ended with, or why it is not followed to its end."""
         self.readers += 1
         try:
-            await self._over.wait()
+            if not self._is_over:
+                await self._end.wait()
         finally:
             self.readers -= 1
         if isinstance(self.outcome, ChatAnswer | WaitingAnswer):
@@ -155,19 +188,13 @@ class TurnLog:
         self.readers += 1
         try:
             while True:
-                news = self._news
-                batch = self._batch(index)
-                if not batch and self.ended is not None:
+                if batch := self._batch(index):
+                    index += len(batch)
+                    yield batch
+                elif self.ended is not None:
                     return
-                if not batch:
-                    try:
-                        async with asyncio.timeout(silence):
-                            await news.wait()
-                    except TimeoutError:
-                        yield ()
-                    continue
-                index += len(batch)
-                yield batch
+                elif not await self._news.wait(silence):
+                    yield ()
         finally:
             self.readers -= 1
 
@@ -191,10 +218,10 @@ class TurnLog:
             end += 1
         return self.events[start:end]
 
-    def _wake(self) -> None:
-        if self.readers:
-            self._news.set()
-            self._news = asyncio.Event()
+    def _be_over(self) -> None:
+        self._is_over = True
+        self._end.wake()
+        self._news.wake()
 
 
 def pieces_of(delta: TextAdded | ReasoningAdded) -> Iterator[TurnEvent]:

@@ -27,6 +27,7 @@ NOT_AT_START = (
     "chatapi.mcp.client",
     "chatapi.mcp.server",
     "chatapi.turns.store.postgres",
+    "cryptography",
     "httpx",
     "litestar.cli",
     "mako",
@@ -88,12 +89,21 @@ def test_the_offline_assistant_imports_no_model_library(directory: Path) -> None
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
 
 
-@pytest.mark.parametrize(("model", "more"), [("offline", ""), ("openai:gpt-5-mini", "aiohttp")])
-def test_what_is_not_needed_is_not_imported(directory: Path, model: str, more: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "keys_url", "more"),
+    [
+        ("offline", "", ""),
+        ("openai:gpt-5-mini", "", "aiohttp"),
+        ("tests.support.agents:CommandedAgent", "", "cryptography"),
+        ("offline", "https://issuer.example/jwks", "chatapi.auth.jwks cryptography httpx"),
+    ],
+)
+def test_what_is_not_needed_is_not_imported(directory: Path, model: str, keys_url: str, more: str) -> None:
     """By a start on a database that is migrated already."""
     database_url = f"sqlite:///{directory / 'chatapi.db'}"
     upgrade(settings_for(database_url), Patience())
     environ = {"DATABASE_URL": database_url, "BETTER_AUTH_SECRET": SECRET, "OPENAI_API_KEY": "key"}
+    environ |= {"JWKS_URL": keys_url, "JWT_ISSUER": "https://issuer.example", "PYTHONPATH": str(REPOSITORY)}
     done = python(directory, STARTED.format(names=NOT_AT_START), CHAT_MODEL=model, **environ)
     assert (done.stdout.splitlines()[-1].strip(), done.returncode) == (more, 0), done.stderr
 
