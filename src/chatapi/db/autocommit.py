@@ -3,7 +3,8 @@
 It bypasses SQLAlchemy's connection, which costs as much again as such a statement, but uses its pool and its errors.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +12,7 @@ from sqlalchemy import BindParameter, Select
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.sql.visitors import traverse
+from sqlalchemy.sql.visitors import iterate
 
 from chatapi.tracing import Tracing
 
@@ -29,11 +30,12 @@ class Statement:
     @cached_property
     def compiled(self) -> tuple[str, list[str]]:
         """The text, and its parameters' names in their order."""
-        traverse(self._expression, {}, {"bindparam": write_value})
-        compiled = self._expression.compile(
-            dialect=asyncpg.dialect(),  # type: ignore[no-untyped-call]
-            compile_kwargs={"render_postcompile": True},
-        )
+        # Other statements share parts of the expression, and have the values of those as parameters.
+        with written_values(self._expression):
+            compiled = self._expression.compile(
+                dialect=asyncpg.dialect(),  # type: ignore[no-untyped-call]
+                compile_kwargs={"render_postcompile": True},
+            )
         return str(compiled), compiled.positiontup or []
 
 
@@ -75,5 +77,16 @@ async def run(
     return rows
 
 
-def write_value(parameter: BindParameter[Any]) -> None:
-    parameter.literal_execute = parameter.value is not None
+@contextmanager
+def written_values(expression: Select[Any]) -> Iterator[None]:
+    """Have values written into a statement that is compiled in the block."""
+    parameters = [
+        part
+        for part in iterate(expression)
+        if isinstance(part, BindParameter) and part.value is not None and not part.literal_execute
+    ]
+    for parameter in parameters:
+        parameter.literal_execute = True
+    yield
+    for parameter in parameters:
+        parameter.literal_execute = False
