@@ -100,6 +100,11 @@ def answers(page: Page) -> Locator:
     return page.get_by_role("article", name="Assistant")
 
 
+def waiting(page: Page) -> Locator:
+    """The messages that are queued."""
+    return page.get_by_role("article", name="Waits for its turn")
+
+
 async def test_the_first_minute_of_a_newcomer(chromium: Browser, directory: Path) -> None:
     """As after `make run`: nothing is configured, and the page signs in by itself."""
     async with Process(directory) as service, opened(chromium, await service.ready()) as page:
@@ -184,26 +189,52 @@ class TestAnswer:
         await say(page, "say Next.")
         await expect(answers(page).last).to_contain_text("Next.")
 
-    async def test_is_waited_for_or_interrupted_by_the_next_message(
+    async def test_is_waited_for_by_messages_that_outlive_the_page(
         self, page: Page, user: str, gate: Gate, alice: Client
     ) -> None:
         await say(page, f"say Once\ngate {user}\nsay  and for all.")
-        await expect(answers(page)).to_contain_text("Once")
-        await say(page, f"say Second\ngate {user}-never")
-        await say(page, "say Third.")
-        waiting = page.get_by_role("article", name="Waits to be sent")
-        await expect(waiting).to_have_count(2)
+        for text in ("say Second.", "say Third.", "say Fourth."):
+            await say(page, text)  # the first of them before the conversation is there
+        await expect(waiting(page)).to_contain_text(["say Second.", "say Third.", "say Fourth."])
         await shot(page, "queue")
+        await page.reload()
+        await expect(waiting(page)).to_contain_text(["say Second.", "say Third.", "say Fourth."])
+        await say(page, "say Fifth.")
+        await expect(waiting(page)).to_have_count(4)
+        other = await page.context.new_page()
+        await other.goto(page.url)
+        await expect(waiting(other)).to_have_count(4)
+        await waiting(other).nth(1).get_by_role("button", name="Remove").click()
+        left = ["say Second.", "say Fourth.", "say Fifth."]
+        await expect(waiting(other)).to_contain_text(left)
+        await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        await expect(waiting(page)).to_contain_text(left)
         gate.opened.set()
-        await expect(answers(page).last).to_contain_text("Second")
-        await expect(answers(page).first).to_contain_text("Once and for all.")
-        await waiting.get_by_role("button", name="Send now").click()
-        await expect(answers(page).last).to_contain_text("Third.")
-        await expect(waiting).to_have_count(0)
+        for tab in (page, other):
+            await expect(answers(tab)).to_contain_text(["Once and for all.", "Second.", "Fourth.", "Fifth."])
+            await expect(waiting(tab)).to_have_count(0)
+            await expect(tab.get_by_role("button", name="Send")).to_be_visible()
+            said = tab.get_by_role("article", name="You")
+            await expect(said).to_contain_text(["say Once", *left])
+        stored = await alice.messages(int(page.url.partition("#")[2]))
+        assert [each["content"] for each in stored if each["role"] == "user"][1:] == left
+
+    async def test_is_ended_for_a_message_that_waits(
+        self, page: Page, user: str, gate: Gate, alice: Client
+    ) -> None:
+        await say(page, f"say Once\ngate {user}-never")
+        await say(page, f"fail\ngate {user}-never")
+        await say(page, f"say Third\ngate {user}")
+        await expect(waiting(page)).to_have_count(2)
+        await waiting(page).get_by_role("button", name="Answer now").click()
+        await expect(answers(page).last).to_contain_text("Third")
+        await expect(page.get_by_text("The answer failed.")).to_be_visible()
+        await expect(waiting(page)).to_have_count(0)
+        gate.opened.set()
         await expect(page.get_by_role("button", name="Send")).to_be_visible()
         stored = await alice.messages(int(page.url.partition("#")[2]))
-        assert [each["status"] for each in stored if each["role"] == "assistant"] == [
-            *("completed", "cancelled", "completed"),
+        assert [each["status"] for each in stored if each["role"] == "user"] == [
+            *("cancelled", "failed", "completed"),
         ]
 
     async def test_is_edited_and_given_again(self, page: Page) -> None:
