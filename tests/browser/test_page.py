@@ -61,6 +61,7 @@ def embedded(directory: Path, **changes: Any) -> Settings:
         database_url=f"sqlite:///{directory}/chatapi.db",
         better_auth_secret=SECRET,
         log_level="WARNING",
+        model_prices='{"commanded": {"input": 1, "output": 2.5}}',
         **changes,
     )
 
@@ -466,9 +467,11 @@ class TestConversations:
 
     async def test_add_up_to_what_is_told(self, page: Page, user: str) -> None:
         await say(page, "say Hello.")
-        await expect(answers(page).get_by_text("0 in · 1 out")).to_be_visible()
+        await expect(answers(page)).to_contain_text("0 in · 1 out · $0.0000025")
         await page.get_by_role("button", name=user).click()
         await expect(page.get_by_text("0 tokens read, 1 written")).to_be_visible()
+        await page.reload()
+        await expect(answers(page)).to_contain_text("0 in · 1 out · $0.0000025")
 
     async def test_have_answers_that_are_rated(self, page: Page, alice: Client) -> None:
         await say(page, "say Hello.")
