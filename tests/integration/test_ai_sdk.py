@@ -926,7 +926,9 @@ async def test_the_component_does_what_its_buttons_say(tmp_path: Path, node: str
 
 
 async def test_assistant_ui_works_with_the_transport(tmp_path: Path) -> None:
-    settings = settings_for(f"sqlite:///{tmp_path}/chatapi.db", cors_origins="http://localhost")
+    settings = settings_for(
+        f"sqlite:///{tmp_path}/chatapi.db", cors_origins="http://localhost", tool_approval="destructive"
+    )
     await asyncio.to_thread(ai_sdk.files_of_page, tmp_path)
     (tmp_path / "assistant.mjs").write_text((ai_sdk.PROJECT / "assistant.mjs").read_text())
     name = f"alice-{uuid4().hex}"
@@ -946,10 +948,19 @@ async def test_assistant_ui_works_with_the_transport(tmp_path: Path) -> None:
         (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
         assert conversation["title"] == ADD
         stored = await alice.messages(conversation["id"], alternatives=True)
-        assert [message["content"] for message in stored if message["role"] == "user"] == [
+        asked = [message for message in stored if message["role"] == "user"]
+        assert [message["content"] for message in asked[:5]] == [
             *(ADD, "say Hello.", "say Hello.", "say Goodbye.", f"say Once\ngate {name}"),
         ]
-        assert stored[-1]["status"] == "cancelled"
+        assert asked[4]["status"] == "cancelled"
+        assert steps["denied"].endswith("The user did not allow this call: No.. So it is.")
+        assert steps["approved"].endswith("delete_task: done. So it is.")
+        assert steps["later"].endswith("delete_task: done. So it is.")
+        assert (await alice.get(alice.mine("/tasks"))).json()["items"] == []
+        assert steps["files"] == ['[["dot.gif", 24]]']
+        assert steps["pictures"] == [[["dot.gif", 24]]] * 2
+        assert steps["seen"][-1] == 'Seen.[["dot.gif", 24]]'
+        assert [[file["name"] for file in message["files"]] for message in asked[-2:]] == [["dot.gif"]] * 2
 
 
 def page_with(directory: Path, node: str, sdk: str) -> Path:
