@@ -24,11 +24,11 @@ interface Props {
   onBegun: (conversationId: number) => void;
   /** Something has changed that the list of conversations may show. */
   onChanged: () => void;
-  onToolUsed: () => void;
+  onTasksUsed: () => void;
   onSignedOut: () => void;
 }
 
-export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSignedOut }: Props) {
+export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSignedOut }: Props) {
   const session = useSession();
   const online = useOnline();
   const [draft, setDraft] = useState("");
@@ -65,7 +65,7 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
         setSaid(isAbort ? "The answer was stopped." : message.metadata?.waiting ? "Your approval is asked for." : textOf(message));
         onChanged();
         void lookAtEarlierQuestions();
-        void lookForAlternatives();
+        if (!transport.sent || transport.sent.anew) void lookForAlternatives();
       },
     });
   const last = messages.at(-1);
@@ -79,10 +79,10 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
   }, [conversationId, onBegun]);
 
   /** What the assistant does to tasks is seen beside the chat at once. */
-  const outputs = messages.flatMap((message) => message.parts).filter((part) => "output" in part && part.output).length;
+  const outputs = messages.flatMap((message) => message.parts).filter(isDoneToTasks).length;
   useEffect(() => {
-    if (outputs > 0) onToolUsed();
-  }, [outputs, onToolUsed]);
+    if (outputs > 0) onTasksUsed();
+  }, [outputs, onTasksUsed]);
 
   const resume = useCallback(() => {
     setResuming(true);
@@ -300,6 +300,10 @@ function QueuedMessage({ message, onNow, onRemove }: QueuedProps) {
       </footer>
     </article>
   );
+}
+
+function isDoneToTasks(part: ChatapiMessage["parts"][number]): boolean {
+  return part.type === "dynamic-tool" && part.state === "output-available" && /_tasks?$/.test(part.toolName);
 }
 
 function asks(part: ChatapiMessage["parts"][number]): boolean {

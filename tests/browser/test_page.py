@@ -486,6 +486,20 @@ class TestConversations:
 
 
 class TestEverybody:
+    async def test_loads_what_is_seen_and_nothing_else(self, chromium: Browser, url: str, user: str) -> None:
+        async with opened(chromium, url, user) as page:
+            await expect(page.get_by_text("No conversations yet.")).to_be_visible()
+            asked: list[str] = []
+            page.on("request", lambda request: asked.append(request.url.removeprefix(url)))
+            await page.reload()
+            await expect(page.get_by_text("No conversations yet.")).to_be_visible()
+            of_the_service = sorted(path for path in asked if not path.startswith("/playground/assets/"))
+            mine = f"/api/{user}"
+            assert of_the_service == ["/", f"{mine}/conversations?limit=30&archived=false", "/api/me"]
+            await page.get_by_role("button", name="Show tasks").click()
+            await expect(page.get_by_text("Nothing to do.")).to_be_visible()
+            assert asked[-1] == f"{mine}/tasks?limit=100"
+
     async def test_uses_it_on_a_phone(self, chromium: Browser, url: str, user: str) -> None:
         async with opened(chromium, url, user, viewport=PHONE, has_touch=True, is_mobile=True) as page:
             await field(page).fill(f"{ADD}\nsay {'wide ' * 30}{'x' * 300}")
