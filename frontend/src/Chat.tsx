@@ -2,7 +2,7 @@ import { useChat } from "@ai-sdk/react";
 import type { ChatapiMessage, ChatapiTransport } from "@chatapi/ai-sdk";
 import { answersAreReady, filesOf, problemOf, textOf } from "@chatapi/ai-sdk";
 import type { FileUIPart } from "ai";
-import { useCallback, useEffect, useRef, useState } from "react";
+import { Fragment, useCallback, useEffect, useRef, useState } from "react";
 
 import { type Alternative, alternativesOf } from "./alternatives.ts";
 import { Composer } from "./Composer.tsx";
@@ -40,7 +40,7 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
   const [queue, setQueue] = useState(transport.queued); // questions whose turns have not begun
   const [resuming, setResuming] = useState(false); // `status` does not tell while a stream is asked for
   const [queueing, setQueueing] = useState(0); // how many are on their way there
-  const [unqueued, setUnqueued] = useState<Error>(); // why one was not queued, or not taken back
+  const [unqueued, setUnqueued] = useState<Unqueued[]>([]);
   const arrival = useRef(Promise.resolve()); // they are queued in the order in which they were written
 
   const { messages, setMessages, status, error, sendMessage, regenerate, resumeStream, addToolApprovalResponse, addToolOutput, clearError } =
@@ -148,7 +148,6 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
     whole.current = messages;
     attempts.current = 0;
     setAlternatives([]);
-    setUnqueued(undefined);
     void sendMessage(text ? { text, files } : { files });
   }
 
@@ -173,26 +172,23 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
     resume();
   }, [free, next, last, transport, setMessages, resume]);
 
-  function enqueue(text: string, files: FileUIPart[]) {
-    const said = text ? [{ type: "text" as const, text }] : [];
-    const message: ChatapiMessage = { id: "", role: "user", parts: [...files, ...said] };
-    setUnqueued(undefined);
+  function enqueue(message: ChatapiMessage) {
     setQueueing((count) => count + 1);
     arrival.current = arrival.current
       .then(() => transport.queue(message))
-      .catch((failure: Error) => {
-        setUnqueued(failure);
-        setDraft((begun) => begun || text);
-      })
+      .catch((error: Error) => setUnqueued((all) => [...all, { message, error }]))
       .then(() => {
         setQueue(transport.queued);
         setQueueing((count) => count - 1);
       });
   }
 
+  function giveUp(given: Unqueued) {
+    setUnqueued((all) => all.filter((each) => each !== given));
+  }
+
   async function takeBack(message: ChatapiMessage) {
-    setUnqueued(undefined);
-    await transport.unqueue(message.metadata!.turn_id!).catch(setUnqueued);
+    await transport.unqueue(message.metadata!.turn_id!).catch(() => {}); // it is shown still
     setQueue(transport.queued);
   }
 
@@ -244,11 +240,24 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
             <QueuedMessage
               key={message.id}
               message={message}
+              note="Answered after this"
               onNow={index === 0 ? () => void answerNow() : undefined}
               onRemove={() => void takeBack(message)}
             />
           ))}
-          {unqueued && <Trouble error={unqueued} again={undefined} reconnecting={false} />}
+          {unqueued.map((each) => (
+            <Fragment key={each.message.id}>
+              <QueuedMessage message={each.message} note="Not sent" onNow={undefined} onRemove={() => giveUp(each)} />
+              <Trouble
+                error={each.error}
+                again={() => {
+                  giveUp(each);
+                  enqueue(each.message);
+                }}
+                reconnecting={false}
+              />
+            </Fragment>
+          ))}
           {error && (
             <Trouble
               error={error}
@@ -269,7 +278,7 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
         busy={busy}
         draft={draft}
         onDraft={setDraft}
-        onSend={(text, files) => (busy || queueing || queue.length ? enqueue(text, files) : send(text, files))}
+        onSend={(text, files) => (busy || queueing || queue.length ? enqueue(written(text, files)) : send(text, files))}
         onStop={() => void transport.cancel().catch(() => {})}
         onEditLast={lastQuestion !== undefined && !busy && !waits ? () => setEditing(true) : undefined}
       />
@@ -279,14 +288,25 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
 
 const NONE: Alternative[] = [];
 
+/** A message that the service has not taken into its queue. */
+interface Unqueued {
+  message: ChatapiMessage;
+  error: Error;
+}
+
+function written(text: string, files: FileUIPart[]): ChatapiMessage {
+  return { id: String(Math.random()), role: "user", parts: [...files, ...(text ? [{ type: "text" as const, text }] : [])] };
+}
+
 interface QueuedProps {
   message: ChatapiMessage;
+  note: string;
   onNow: (() => void) | undefined;
   onRemove: () => void;
 }
 
 /** A message that is answered when the answer before it has ended; the first may end that. */
-function QueuedMessage({ message, onNow, onRemove }: QueuedProps) {
+function QueuedMessage({ message, note, onNow, onRemove }: QueuedProps) {
   return (
     <article className="message mine queued" aria-label="Waits for its turn">
       <div className="said">
@@ -294,7 +314,7 @@ function QueuedMessage({ message, onNow, onRemove }: QueuedProps) {
         {textOf(message) && <p dir="auto" className="plain">{textOf(message)}</p>}
       </div>
       <footer>
-        <small className="usage">Answered after this</small>
+        <small className="usage">{note}</small>
         {onNow && <button type="button" className="quiet" onClick={onNow}>Answer now</button>}
         <button type="button" className="quiet" onClick={onRemove}>Remove</button>
       </footer>

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,22 @@ class TestAnswer:
         assert [each["status"] for each in stored if each["role"] == "user"] == [
             *("cancelled", "failed", "completed"),
         ]
+
+    async def test_is_waited_for_by_as_many_as_the_queue_takes(self, page: Page, user: str) -> None:
+        await say(page, f"say Once\ngate {user}-never")
+        for number in range(9):
+            await say(page, f"say Number {number}")
+        await expect(page.get_by_text("The conversation's queue is full")).to_be_visible()
+        await expect(waiting(page)).to_have_count(9)
+        await expect(waiting(page).last).to_contain_text("Not sent")
+        await waiting(page).nth(3).get_by_role("button", name="Remove").click()
+        await expect(waiting(page)).to_have_count(8)
+        await page.get_by_role("button", name="Try again", exact=True).click()
+        await expect(waiting(page).last).to_contain_text(re.compile("Number 8.*Answered after this"))
+        await page.get_by_role("button", name="Stop").click()
+        await expect(answers(page).last).to_contain_text("Number 8")
+        await expect(waiting(page)).to_have_count(0)
+        await expect(answers(page)).to_have_count(9)
 
     async def test_is_edited_and_given_again(self, page: Page) -> None:
         await say(page, "say Helo.")
