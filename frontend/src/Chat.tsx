@@ -1,11 +1,12 @@
 import { useChat } from "@ai-sdk/react";
 import type { ChatapiMessage, ChatapiTransport } from "@chatapi/ai-sdk";
-import { answersAreReady, problemOf, textOf } from "@chatapi/ai-sdk";
+import { answersAreReady, filesOf, problemOf, textOf } from "@chatapi/ai-sdk";
 import type { FileUIPart } from "ai";
-import { useCallback, useEffect, useRef, useState } from "react";
+import { Fragment, useCallback, useEffect, useRef, useState } from "react";
 
 import { type Alternative, alternativesOf } from "./alternatives.ts";
 import { Composer } from "./Composer.tsx";
+import { FileView } from "./files.tsx";
 import { ToEnd } from "./icons.tsx";
 import { MessageView } from "./Message.tsx";
 import { useOnline, useReturn, useSession } from "./parts.tsx";
@@ -23,11 +24,11 @@ interface Props {
   onBegun: (conversationId: number) => void;
   /** Something has changed that the list of conversations may show. */
   onChanged: () => void;
-  onToolUsed: () => void;
+  onTasksUsed: () => void;
   onSignedOut: () => void;
 }
 
-export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSignedOut }: Props) {
+export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSignedOut }: Props) {
   const session = useSession();
   const online = useOnline();
   const [draft, setDraft] = useState("");
@@ -36,13 +37,17 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
   const [said, setSaid] = useState(""); // told to screen readers
   const whole = useRef(history); // the messages before `useChat` cuts them for an edit or another answer
   const attempts = useRef(0);
-  const [queue, setQueue] = useState<Queued[]>([]); // written while an answer is given
+  const [queue, setQueue] = useState(transport.queued); // questions whose turns have not begun
+  const [resuming, setResuming] = useState(false); // `status` does not tell while a stream is asked for
+  const [queueing, setQueueing] = useState(0); // how many are on their way there
+  const [unqueued, setUnqueued] = useState<Unqueued[]>([]);
+  const arrival = useRef(Promise.resolve()); // they are queued in the order in which they were written
 
-  const { messages, setMessages, status, error, sendMessage, regenerate, resumeStream, addToolApprovalResponse, addToolOutput, stop } =
+  const { messages, setMessages, status, error, sendMessage, regenerate, resumeStream, addToolApprovalResponse, addToolOutput, clearError } =
     useChat<ChatapiMessage>({
       transport,
       messages: history,
-      resume: runs(history),
+      resume: isUnderWay(history.at(-1)),
       throttle: FRAME,
       sendAutomaticallyWhen: answersAreReady,
       onToolCall: ({ toolCall }) => {
@@ -60,11 +65,11 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
         setSaid(isAbort ? "The answer was stopped." : message.metadata?.waiting ? "Your approval is asked for." : textOf(message));
         onChanged();
         void lookAtEarlierQuestions();
-        void lookForAlternatives();
+        if (!transport.sent || transport.sent.anew) void lookForAlternatives();
       },
     });
-  const busy = status === "submitted" || status === "streaming";
   const last = messages.at(-1);
+  const busy = status === "submitted" || status === "streaming" || resuming || isUnderWay(last);
   const conversationId = last?.metadata?.conversation_id;
   const waits = last?.metadata?.waiting === true;
   const lost = error !== undefined && transport.lost(error);
@@ -74,10 +79,15 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
   }, [conversationId, onBegun]);
 
   /** What the assistant does to tasks is seen beside the chat at once. */
-  const outputs = messages.flatMap((message) => message.parts).filter((part) => "output" in part && part.output).length;
+  const outputs = messages.flatMap((message) => message.parts).filter(isDoneToTasks).length;
   useEffect(() => {
-    if (outputs > 0) onToolUsed();
-  }, [outputs, onToolUsed]);
+    if (outputs > 0) onTasksUsed();
+  }, [outputs, onTasksUsed]);
+
+  const resume = useCallback(() => {
+    setResuming(true);
+    void resumeStream().finally(() => setResuming(false));
+  }, [resumeStream]);
 
   const lookForAlternatives = useCallback(async () => {
     if (transport.conversationId === undefined) return;
@@ -85,27 +95,37 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
   }, [session, transport]);
   useEffect(() => void lookForAlternatives(), [lookForAlternatives]);
 
+  /** Read the conversation, and show it unless the page has gone on meanwhile. Returns whether it has shown something. */
+  async function show(read: () => Promise<ChatapiMessage[] | undefined> = () => transport.history()): Promise<boolean> {
+    const before = transport.streams;
+    const found = await read().catch(() => undefined);
+    if (found === undefined || transport.streams !== before) return false;
+    setMessages(found);
+    setQueue(transport.queued);
+    if (isUnderWay(found.at(-1))) resume();
+    return true;
+  }
+
   /** A new message takes the place of what an earlier turn has asked for: show how that has ended. */
   async function lookAtEarlierQuestions() {
-    if (!messages.slice(0, -1).some((message) => message.parts.some(asks))) return;
-    const read = await transport.history().catch(() => undefined);
-    if (read) setMessages(read);
+    if (messages.slice(0, -1).some((message) => message.parts.some(asks))) await show();
   }
 
   /** What was refused has changed nothing: show the messages as they were, and give back what was written. */
   async function restore(failure: Error) {
     setSaid("");
-    if (problemOf(failure)?.status === 401) onSignedOut();
+    const problem = problemOf(failure);
+    if (problem?.status === 401) onSignedOut();
+    if (problem?.status === 404 && last?.metadata?.status === "queued" && (await show())) clearError(); // taken back elsewhere
     if (!transport.refused(failure)) return;
-    const conflict = problemOf(failure)?.status === 409;
-    setMessages(conflict ? await transport.history().catch(() => whole.current) : whole.current);
+    if (problem?.status !== 409 || !(await show())) setMessages(whole.current);
     setDraft((begun) => begun || (transport.sent?.message ?? ""));
   }
 
   const again = useCallback(() => {
-    if (lost) void resumeStream();
+    if (lost) resume();
     else void regenerate({ metadata: { again: true } });
-  }, [lost, resumeStream, regenerate]);
+  }, [lost, resume, regenerate]);
 
   /** A stream that was lost is read on by itself; a message that never arrived is sent again when the network is back. */
   useEffect(() => {
@@ -118,12 +138,10 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
   }, [error, lost, online, status, again]);
 
   useReturn(async () => {
-    if (status !== "ready") return;
-    const news = await transport.news().catch(() => undefined);
-    if (news === undefined) return;
-    setMessages(news);
-    onChanged();
-    if (runs(news)) void resumeStream();
+    if (busy) {
+      await transport.lookAtQueue().catch(() => {});
+      setQueue(transport.queued);
+    } else if (await show(() => transport.news())) onChanged();
   });
 
   function send(text: string, files: FileUIPart[] = []) {
@@ -133,19 +151,52 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
     void sendMessage(text ? { text, files } : { files });
   }
 
-  /** Send what was written meanwhile, the first first; after an error or a stop it is kept until somebody says so. */
+  /** When a turn has ended, however it did, the service begins the next one; the page reads it. */
+  const failed = status === "error" && !lost && problemOf(error)?.turn_id !== undefined;
+  const free = status === "ready" || failed;
   const next = queue[0];
-  const free = status === "ready" && !waits && last?.metadata?.status !== "cancelled";
   useEffect(() => {
-    if (!free || next === undefined) return;
-    setQueue((all) => all.slice(1));
-    send(next.text, next.files);
-  }, [free, next]);
+    if (!free || next === undefined || next !== transport.queued[0]) return;
+    let taken = false;
+    setMessages((all) => {
+      const newest = all.at(-1); // `last` may be a frame behind
+      if (isUnderWay(newest) || newest?.metadata?.waiting) return all;
+      taken = true;
+      return [...all, next];
+    });
+    if (!taken) return;
+    transport.readNext();
+    setQueue(transport.queued);
+    attempts.current = 0;
+    setAlternatives([]);
+    resume();
+  }, [free, next, last, transport, setMessages, resume]);
 
-  async function interrupt(queued: Queued) {
-    setQueue((all) => all.filter((each) => each !== queued));
-    await stop(); // the transport ends the turn before it sends the next message
-    send(queued.text, queued.files);
+  function enqueue(message: ChatapiMessage) {
+    setQueueing((count) => count + 1);
+    arrival.current = arrival.current
+      .then(() => transport.queue(message))
+      .catch((error: Error) => setUnqueued((all) => [...all, { message, error }]))
+      .then(() => {
+        setQueue(transport.queued);
+        setQueueing((count) => count - 1);
+      });
+  }
+
+  function giveUp(given: Unqueued) {
+    setUnqueued((all) => all.filter((each) => each !== given));
+  }
+
+  async function takeBack(message: ChatapiMessage) {
+    await transport.unqueue(message.metadata!.turn_id!).catch(() => {}); // it is shown still
+    setQueue(transport.queued);
+  }
+
+  /** End the turn before the first that is queued. */
+  async function answerNow() {
+    if (!waits) return transport.cancel().catch(() => {});
+    await transport.request(`/turns/${last.metadata!.turn_id}/cancel`, { method: "POST" }).catch(() => {});
+    await show();
   }
 
   function edit(text: string) {
@@ -185,13 +236,27 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
             />
           ))}
           {status === "submitted" && <p className="thinking" aria-hidden="true"><span /><span /><span /></p>}
-          {queue.map((queued) => (
+          {queue.map((message, index) => (
             <QueuedMessage
-              key={queued.key}
-              text={queued.text}
-              onNow={() => void interrupt(queued)}
-              onRemove={() => setQueue((all) => all.filter((each) => each !== queued))}
+              key={message.id}
+              message={message}
+              note="Answered after this"
+              onNow={index === 0 ? () => void answerNow() : undefined}
+              onRemove={() => void takeBack(message)}
             />
+          ))}
+          {unqueued.map((each) => (
+            <Fragment key={each.message.id}>
+              <QueuedMessage message={each.message} note="Not sent" onNow={undefined} onRemove={() => giveUp(each)} />
+              <Trouble
+                error={each.error}
+                again={() => {
+                  giveUp(each);
+                  enqueue(each.message);
+                }}
+                reconnecting={false}
+              />
+            </Fragment>
           ))}
           {error && (
             <Trouble
@@ -213,7 +278,7 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
         busy={busy}
         draft={draft}
         onDraft={setDraft}
-        onSend={(text, files) => (busy ? setQueue((all) => [...all, { key: Math.random(), text, files }]) : send(text, files))}
+        onSend={(text, files) => (busy || queueing || queue.length ? enqueue(written(text, files)) : send(text, files))}
         onStop={() => void transport.cancel().catch(() => {})}
         onEditLast={lastQuestion !== undefined && !busy && !waits ? () => setEditing(true) : undefined}
       />
@@ -223,32 +288,51 @@ export function Chat({ transport, history, onBegun, onChanged, onToolUsed, onSig
 
 const NONE: Alternative[] = [];
 
-interface Queued {
-  key: number;
-  text: string;
-  files: FileUIPart[];
+/** A message that the service has not taken into its queue. */
+interface Unqueued {
+  message: ChatapiMessage;
+  error: Error;
 }
 
-/** A message that is sent when the answer before it has ended, or at once, in that answer's place. */
-function QueuedMessage({ text, onNow, onRemove }: { text: string; onNow: () => void; onRemove: () => void }) {
+function written(text: string, files: FileUIPart[]): ChatapiMessage {
+  return { id: String(Math.random()), role: "user", parts: [...files, ...(text ? [{ type: "text" as const, text }] : [])] };
+}
+
+interface QueuedProps {
+  message: ChatapiMessage;
+  note: string;
+  onNow: (() => void) | undefined;
+  onRemove: () => void;
+}
+
+/** A message that is answered when the answer before it has ended; the first may end that. */
+function QueuedMessage({ message, note, onNow, onRemove }: QueuedProps) {
   return (
-    <article className="message mine queued" aria-label="Waits to be sent">
-      <div className="said"><p dir="auto" className="plain">{text}</p></div>
+    <article className="message mine queued" aria-label="Waits for its turn">
+      <div className="said">
+        {filesOf(message).map((part) => <FileView key={part.url} part={part} />)}
+        {textOf(message) && <p dir="auto" className="plain">{textOf(message)}</p>}
+      </div>
       <footer>
-        <small className="usage">Sent after this answer</small>
-        <button type="button" className="quiet" onClick={onNow}>Send now</button>
+        <small className="usage">{note}</small>
+        {onNow && <button type="button" className="quiet" onClick={onNow}>Answer now</button>}
         <button type="button" className="quiet" onClick={onRemove}>Remove</button>
       </footer>
     </article>
   );
 }
 
+function isDoneToTasks(part: ChatapiMessage["parts"][number]): boolean {
+  return part.type === "dynamic-tool" && part.state === "output-available" && /_tasks?$/.test(part.toolName);
+}
+
 function asks(part: ChatapiMessage["parts"][number]): boolean {
   return part.type === "dynamic-tool" && part.state === "approval-requested";
 }
 
-function runs(messages: ChatapiMessage[]): boolean {
-  return messages.at(-1)?.metadata?.status === "running";
+/** Whether the turn of this message, the last one, has yet to be read. */
+function isUnderWay(message: ChatapiMessage | undefined): boolean {
+  return message?.metadata?.status === "running" || message?.metadata?.status === "queued";
 }
 
 function Welcome({ onPick }: { onPick: (text: string) => void }) {

@@ -7,7 +7,7 @@ import { Feedback } from "./Feedback.tsx";
 import { FileView } from "./files.tsx";
 import { Again, Check, Copy, Left, Pencil, Right, Thought } from "./icons.tsx";
 import { Markdown } from "./Markdown.tsx";
-import { IconButton, useCopied } from "./parts.tsx";
+import { dollars, IconButton, useCopied } from "./parts.tsx";
 import { ToolCard } from "./tools.tsx";
 
 const ENDED: Record<string, string> = { failed: "The answer failed.", cancelled: "The answer was stopped." };
@@ -144,6 +144,11 @@ function CopyButton({ text }: { text: string }) {
 
 function Usage({ usage }: { usage: ChatapiMetadata["usage"] }) {
   if (!usage) return null;
-  const { input_tokens: read = 0, output_tokens: written = 0 } = usage;
-  return <small className="usage" title="Tokens read and written">{`${read.toLocaleString("en")} in · ${written.toLocaleString("en")} out`}</small>;
+  const { input_tokens: read = 0, output_tokens: written = 0, cost } = usage;
+  const tokens = `${read.toLocaleString("en")} in · ${written.toLocaleString("en")} out`;
+  return (
+    <small className="usage" title={cost === undefined ? "Tokens read and written" : "Tokens read and written, and their price"}>
+      {cost === undefined ? tokens : `${tokens} · ${dollars(cost)}`}
+    </small>
+  );
 }

@@ -1,7 +1,7 @@
 import type { Schemas } from "@chatapi/ai-sdk";
 import { useEffect, useRef, useState } from "react";
 
-import { useSession } from "./parts.tsx";
+import { dollars, useSession } from "./parts.tsx";
 
 /** The user's name; pressed, it says what the user has used in the last thirty days. */
 export function Used() {
@@ -28,7 +28,7 @@ export function Used() {
           <strong>The last 30 days</strong>
           <span>{`${count(total.turns)} answers of a model`}</span>
           <span>{`${count(total.input_tokens)} tokens read, ${count(total.output_tokens)} written`}</span>
-          {total.cost !== null && <span>{`$${total.cost.toFixed(2)}`}</span>}
+          {total.cost !== null && <span>{dollars(total.cost)}</span>}
         </div>
       )}
     </div>

@@ -16,6 +16,7 @@ interface Open {
   conversationId: number | undefined;
 }
 
+const TASKS = "chatapi-tasks"; // whether the reader wants them beside the chat, once that was said
 const TITLE_LOOKS = [1_000, 4_000, 10_000]; // milliseconds after a conversation without a title is seen
 
 function opened(conversationId: number | undefined): Open {
@@ -31,7 +32,7 @@ export function Workspace({ session, onLeave }: { session: Session; onLeave: () 
   const wide = useMedia("(min-width: 75rem)");
   const [open, setOpen] = useState(() => opened(inAddress()));
   const [listShown, setListShown] = useState(!narrow);
-  const [tasksShown, setTasksShown] = useState(wide);
+  const [tasksShown, setTasksShown] = useState(() => wide && localStorage.getItem(TASKS) === "shown");
   const [archived, setArchived] = useState(false);
   const [changes, setChanges] = useState(0); // of tasks
   const list = useConversations(session, archived);
@@ -64,7 +65,17 @@ export function Workspace({ session, onLeave }: { session: Session; onLeave: () 
     [read],
   );
   const changed = useCallback(() => void read().catch(() => {}), [read]);
-  const toolUsed = useCallback(() => setChanges((count) => count + 1), []);
+
+  function wantTasks(wanted: boolean) {
+    setTasksShown(wanted);
+    if (wide) localStorage.setItem(TASKS, wanted ? "shown" : "hidden");
+  }
+
+  /** Tasks are shown, and asked for, from when there is something to see in them. */
+  const tasksUsed = useCallback(() => {
+    setChanges((count) => count + 1);
+    if (wide && localStorage.getItem(TASKS) !== "hidden") setTasksShown(true);
+  }, [wide]);
 
   function showChat() {
     setListShown(false);
@@ -112,7 +123,7 @@ export function Workspace({ session, onLeave }: { session: Session; onLeave: () 
               <Menu />
             </IconButton>
             <h1 dir="auto">{title}</h1>
-            <IconButton label={tasksShown ? "Hide tasks" : "Show tasks"} aria-expanded={tasksShown} onClick={() => setTasksShown(!tasksShown)}>
+            <IconButton label={tasksShown ? "Hide tasks" : "Show tasks"} aria-expanded={tasksShown} onClick={() => wantTasks(!tasksShown)}>
               <Tasks />
             </IconButton>
           </header>
@@ -122,12 +133,12 @@ export function Workspace({ session, onLeave }: { session: Session; onLeave: () 
             conversationId={open.conversationId}
             onBegun={begun}
             onChanged={changed}
-            onToolUsed={toolUsed}
+            onTasksUsed={tasksUsed}
             onSignedOut={onLeave}
           />
         </main>
         {narrow && (listShown || tasksShown) && <div className="scrim" onClick={showChat} />}
-        {tasksShown && <TaskList changes={changes} onClose={() => setTasksShown(false)} />}
+        {tasksShown && <TaskList changes={changes} onClose={() => wantTasks(false)} />}
         <div className="toast" role="status">
           {list.deleted && (
             <p>
@@ -146,7 +157,7 @@ interface ConversationProps {
   conversationId: number | undefined;
   onBegun: (conversationId: number) => void;
   onChanged: () => void;
-  onToolUsed: () => void;
+  onTasksUsed: () => void;
   onSignedOut: () => void;
 }
 

@@ -157,3 +157,8 @@ export function useCopied(): [boolean, (text: string) => void] {
   };
   return [copied, copy];
 }
+
+/** An amount of US dollars; one below ten cents with two digits that say something. */
+export function dollars(amount: number): string {
+  return amount >= 0.1 || amount === 0 ? `$${amount.toFixed(2)}` : `$${amount.toLocaleString("en", { maximumSignificantDigits: 2 })}`;
+}

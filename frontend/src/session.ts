@@ -17,23 +17,22 @@ export class Session {
   readonly demo: boolean;
   #token: string | undefined;
   #ends: number;
-  readonly #givenByHand: boolean;
 
-  constructor(me: Pick<Schemas["Me"], "user_id" | "demo">, opening: Opening, token: string | undefined, givenByHand: boolean) {
+  /** `expiresAt` is of a token that the service gave by itself; the user gave any other. */
+  constructor(me: Pick<Schemas["Me"], "user_id" | "demo">, token: string | undefined, expiresAt?: string) {
     this.userId = me.user_id;
     this.demo = me.demo;
     this.#token = token;
-    this.#ends = opening.expires_at ? Date.parse(opening.expires_at) : Infinity;
-    this.#givenByHand = givenByHand;
+    this.#ends = expiresAt ? Date.parse(expiresAt) : Infinity;
   }
 
   get canSignOut(): boolean {
-    return this.#givenByHand;
+    return this.#token !== undefined && this.#ends === Infinity;
   }
 
   /** The token for the next request; one that the service gave by itself is fetched anew before it ends. */
   token = async (): Promise<string | undefined> => {
-    if (!this.#givenByHand && Date.now() > this.#ends - EARLY) {
+    if (Date.now() > this.#ends - EARLY) {
       const { token, expires_at } = await opening();
       this.#token = token ?? undefined;
       this.#ends = expires_at ? Date.parse(expires_at) : Infinity;
@@ -71,22 +70,31 @@ async function opening(): Promise<Opening> {
   return response.json();
 }
 
-/** Sign in with the token of this tab, with the service's own, or as its demo user. */
-export async function signIn(given = sessionStorage.getItem(TOKEN) ?? undefined): Promise<Session | SignedOut> {
-  const opened = await opening();
-  if (given === undefined && opened.user_id !== null) {
-    return new Session({ user_id: opened.user_id, demo: false }, opened, opened.token!, false);
-  }
-  const headers: Record<string, string> = given === undefined ? {} : { Authorization: `Bearer ${given}` };
+/** Whom the service takes the bearer of this token for; the error if it takes none. */
+async function bearerOf(token: string | undefined): Promise<Schemas["Me"] | ProblemError> {
+  const headers: Record<string, string> = token === undefined ? {} : { Authorization: `Bearer ${token}` };
   const response = await fetch("/api/me", { headers });
-  if (response.ok) {
-    if (given !== undefined) sessionStorage.setItem(TOKEN, given);
-    return new Session(await response.json(), opened, given, given !== undefined);
-  }
+  if (response.ok) return response.json();
   const error = await errorOf(response);
   if (!(error instanceof ProblemError) || error.problem.status !== 401) throw error;
-  sessionStorage.removeItem(TOKEN);
-  return { issuer: opened.issuer, refused: given === undefined ? undefined : error.message };
+  return error;
+}
+
+/** Sign in with the token of this tab, with the service's own, or as its demo user. */
+export async function signIn(given = sessionStorage.getItem(TOKEN) ?? undefined): Promise<Session | SignedOut> {
+  if (given !== undefined) {
+    const me = await bearerOf(given);
+    if (me instanceof ProblemError) {
+      sessionStorage.removeItem(TOKEN);
+      return { issuer: (await opening()).issuer, refused: me.message };
+    }
+    sessionStorage.setItem(TOKEN, given);
+    return new Session(me, given);
+  }
+  const opened = await opening();
+  if (opened.user_id !== null) return new Session({ user_id: opened.user_id, demo: false }, opened.token!, opened.expires_at!);
+  const me = await bearerOf(undefined);
+  return me instanceof ProblemError ? { issuer: opened.issuer } : new Session(me, undefined);
 }
 
 export function signOut(): void {

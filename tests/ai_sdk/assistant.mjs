@@ -73,5 +73,53 @@ button('call add_task {"title": "milk"}').click();
 await until(() => shown().at(-1)?.endsWith("Once"), "what is being said");
 button("Stop").click();
 steps.stopped = await answered(6, "Once");
+
+/** Choose a file, as a browser's dialogue would have it. */
+async function choose(bytes, name, type) {
+  await until(() => button("Add a file"), "a button for files");
+  button("Add a file").click();
+  await until(() => document.querySelector("input[type=file]"), "a dialogue");
+  const file = new File([Uint8Array.from(bytes, (letter) => letter.charCodeAt(0))], name, { type });
+  document.querySelector("input[type=file]").onchange({ target: { files: [file] } });
+}
+
+/** The page in another tab, with the conversation opened. */
+async function reloaded() {
+  root.unmount();
+  root = mounted();
+  await until(() => button('call add_task {"title": "milk"}'), "the list of threads");
+  button('call add_task {"title": "milk"}').click();
+}
+
+const asks = (task) => `ask delete_task {"task_id": ${task}}\nwait\nsay So it is.`;
+await write(asks(1));
+await until(() => button("Deny"), "asked");
+button("Deny").click();
+steps.denied = (await answered(8, "So it is.")).at(-1);
+await write(asks(1));
+await until(() => button("Approve"), "asked again");
+button("Approve").click();
+steps.approved = (await answered(10, "So it is.")).at(-1);
+await write('call add_task {"title": "bread"}\n' + asks(2));
+await until(() => button("Approve"), "asked once more");
+await reloaded();
+await until(() => shown().length === 12 && button("Approve"), "asked after a reload");
+button("Approve").click();
+steps.later = (await answered(12, "So it is.")).at(-1);
+
+await choose("MZ\x90\x00", "d.exe", "application/x-msdownload");
+await choose(atob("R0lGODlhAQABAAAAACwAAAAAAQABAAAC"), "dot.gif", "image/gif");
+await until(() => document.querySelector("form img"), "the picture that is to be sent");
+await write("files");
+steps.files = (await answered(14, "]]")).slice(-1);
+const pictures = async () => Promise.all([...document.querySelectorAll("article img")].map(async ({ alt, src }) => [alt, (await (await fetch(src)).blob()).size]));
+await until(() => document.querySelector("article img"), "the picture");
+steps.pictures = [await pictures()];
+await reloaded();
+await until(() => shown().length === 14 && document.querySelector("article img"), "the picture after a reload");
+steps.pictures.push(await pictures());
+button("Edit").click();
+await write("say Seen.\nfiles", "Send again");
+steps.seen = await answered(14, "]]");
 console.log(JSON.stringify(steps));
 process.exit(0);

@@ -33,9 +33,9 @@ class Conversation {
 
   state() {
     const { messages, status } = this.chat;
-    const { conversationId = null, turnId = null } = this.transport;
+    const { conversationId = null, turnId = null, queued: waiting } = this.transport;
     const answers = posted[this.user] ?? [];
-    return { messages, status, errors: this.errors, conversation_id: conversationId, turn_id: turnId, answers };
+    return { messages, status, errors: this.errors, conversation_id: conversationId, turn_id: turnId, answers, waiting };
   }
 
   /** Answers are sent by the SDK itself, which does not let anybody wait for that. */
@@ -88,14 +88,20 @@ const calls = {
     chats[chat].doing = stopped.sendMessage(message, { metadata: { whenBusy: "interrupt" } });
   },
   // These go on by themselves until `settled` is asked for.
-  send({ chat, ...message }) {
-    chats[chat].doing = chats[chat].chat.sendMessage(message);
+  send({ chat, metadata, ...message }) {
+    chats[chat].doing = chats[chat].chat.sendMessage(message, { metadata });
   },
   regenerate({ chat, ...options }) {
     chats[chat].doing = chats[chat].chat.regenerate(options);
   },
   resume({ chat }) {
     chats[chat].doing = chats[chat].chat.resumeStream();
+  },
+  /** Read the next of the queued messages, as a page does that is free. */
+  next({ chat: id }) {
+    const { chat, transport } = chats[id];
+    chat.messages = [...chat.messages, transport.readNext()];
+    chats[id].doing = chat.resumeStream();
   },
   approve({ chat, ...answer }) {
     chats[chat].doing = chats[chat].chat.addToolApprovalResponse(answer);
@@ -118,6 +124,9 @@ const calls = {
   async queue({ chat, text }) {
     const message = { id: "queued", role: "user", parts: [{ type: "text", text }] };
     return { queued: await chats[chat].transport.queue(message) };
+  },
+  async lookAtQueue({ chat }) {
+    await chats[chat].transport.lookAtQueue();
   },
   unqueue: ({ chat, turn }) => chats[chat].transport.unqueue(turn),
   shows: ({ chat, text }) => chats[chat].shows(text),

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ def embedded(directory: Path, **changes: Any) -> Settings:
         database_url=f"sqlite:///{directory}/chatapi.db",
         better_auth_secret=SECRET,
         log_level="WARNING",
+        model_prices='{"commanded": {"input": 1, "output": 2.5}}',
         **changes,
     )
 
@@ -98,6 +100,11 @@ async def say(page: Page, text: str) -> None:
 
 def answers(page: Page) -> Locator:
     return page.get_by_role("article", name="Assistant")
+
+
+def waiting(page: Page) -> Locator:
+    """The messages that are queued."""
+    return page.get_by_role("article", name="Waits for its turn")
 
 
 async def test_the_first_minute_of_a_newcomer(chromium: Browser, directory: Path) -> None:
@@ -184,27 +191,69 @@ class TestAnswer:
         await say(page, "say Next.")
         await expect(answers(page).last).to_contain_text("Next.")
 
-    async def test_is_waited_for_or_interrupted_by_the_next_message(
+    async def test_is_waited_for_by_messages_that_outlive_the_page(
         self, page: Page, user: str, gate: Gate, alice: Client
     ) -> None:
         await say(page, f"say Once\ngate {user}\nsay  and for all.")
-        await expect(answers(page)).to_contain_text("Once")
-        await say(page, f"say Second\ngate {user}-never")
-        await say(page, "say Third.")
-        waiting = page.get_by_role("article", name="Waits to be sent")
-        await expect(waiting).to_have_count(2)
+        for text in ("say Second.", "say Third.", "say Fourth."):
+            await say(page, text)  # the first of them before the conversation is there
+        await expect(waiting(page)).to_contain_text(["say Second.", "say Third.", "say Fourth."])
         await shot(page, "queue")
+        await page.reload()
+        await expect(waiting(page)).to_contain_text(["say Second.", "say Third.", "say Fourth."])
+        await say(page, "say Fifth.")
+        await expect(waiting(page)).to_have_count(4)
+        other = await page.context.new_page()
+        await other.goto(page.url)
+        await expect(waiting(other)).to_have_count(4)
+        await waiting(other).nth(1).get_by_role("button", name="Remove").click()
+        left = ["say Second.", "say Fourth.", "say Fifth."]
+        await expect(waiting(other)).to_contain_text(left)
+        await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        await expect(waiting(page)).to_contain_text(left)
         gate.opened.set()
-        await expect(answers(page).last).to_contain_text("Second")
-        await expect(answers(page).first).to_contain_text("Once and for all.")
-        await waiting.get_by_role("button", name="Send now").click()
-        await expect(answers(page).last).to_contain_text("Third.")
-        await expect(waiting).to_have_count(0)
+        for tab in (page, other):
+            await expect(answers(tab)).to_contain_text(["Once and for all.", "Second.", "Fourth.", "Fifth."])
+            await expect(waiting(tab)).to_have_count(0)
+            await expect(tab.get_by_role("button", name="Send")).to_be_visible()
+            said = tab.get_by_role("article", name="You")
+            await expect(said).to_contain_text(["say Once", *left])
+        stored = await alice.messages(int(page.url.partition("#")[2]))
+        assert [each["content"] for each in stored if each["role"] == "user"][1:] == left
+
+    async def test_is_ended_for_a_message_that_waits(
+        self, page: Page, user: str, gate: Gate, alice: Client
+    ) -> None:
+        await say(page, f"say Once\ngate {user}-never")
+        await say(page, f"fail\ngate {user}-never")
+        await say(page, f"say Third\ngate {user}")
+        await expect(waiting(page)).to_have_count(2)
+        await waiting(page).get_by_role("button", name="Answer now").click()
+        await expect(answers(page).last).to_contain_text("Third")
+        await expect(page.get_by_text("The answer failed.")).to_be_visible()
+        await expect(waiting(page)).to_have_count(0)
+        gate.opened.set()
         await expect(page.get_by_role("button", name="Send")).to_be_visible()
         stored = await alice.messages(int(page.url.partition("#")[2]))
-        assert [each["status"] for each in stored if each["role"] == "assistant"] == [
-            *("completed", "cancelled", "completed"),
+        assert [each["status"] for each in stored if each["role"] == "user"] == [
+            *("cancelled", "failed", "completed"),
         ]
+
+    async def test_is_waited_for_by_as_many_as_the_queue_takes(self, page: Page, user: str) -> None:
+        await say(page, f"say Once\ngate {user}-never")
+        for number in range(9):
+            await say(page, f"say Number {number}")
+        await expect(page.get_by_text("The conversation's queue is full")).to_be_visible()
+        await expect(waiting(page)).to_have_count(9)
+        await expect(waiting(page).last).to_contain_text("Not sent")
+        await waiting(page).nth(3).get_by_role("button", name="Remove").click()
+        await expect(waiting(page)).to_have_count(8)
+        await page.get_by_role("button", name="Try again", exact=True).click()
+        await expect(waiting(page).last).to_contain_text(re.compile("Number 8.*Answered after this"))
+        await page.get_by_role("button", name="Stop").click()
+        await expect(answers(page).last).to_contain_text("Number 8")
+        await expect(waiting(page)).to_have_count(0)
+        await expect(answers(page)).to_have_count(9)
 
     async def test_is_edited_and_given_again(self, page: Page) -> None:
         await say(page, "say Helo.")
@@ -435,9 +484,11 @@ class TestConversations:
 
     async def test_add_up_to_what_is_told(self, page: Page, user: str) -> None:
         await say(page, "say Hello.")
-        await expect(answers(page).get_by_text("0 in · 1 out")).to_be_visible()
+        await expect(answers(page)).to_contain_text("0 in · 1 out · $0.0000025")
         await page.get_by_role("button", name=user).click()
         await expect(page.get_by_text("0 tokens read, 1 written")).to_be_visible()
+        await page.reload()
+        await expect(answers(page)).to_contain_text("0 in · 1 out · $0.0000025")
 
     async def test_have_answers_that_are_rated(self, page: Page, alice: Client) -> None:
         await say(page, "say Hello.")
@@ -452,6 +503,20 @@ class TestConversations:
 
 
 class TestEverybody:
+    async def test_loads_what_is_seen_and_nothing_else(self, chromium: Browser, url: str, user: str) -> None:
+        async with opened(chromium, url, user) as page:
+            await expect(page.get_by_text("No conversations yet.")).to_be_visible()
+            asked: list[str] = []
+            page.on("request", lambda request: asked.append(request.url.removeprefix(url)))
+            await page.reload()
+            await expect(page.get_by_text("No conversations yet.")).to_be_visible()
+            of_the_service = sorted(path for path in asked if not path.startswith("/playground/assets/"))
+            mine = f"/api/{user}"
+            assert of_the_service == ["/", f"{mine}/conversations?limit=30&archived=false", "/api/me"]
+            await page.get_by_role("button", name="Show tasks").click()
+            await expect(page.get_by_text("Nothing to do.")).to_be_visible()
+            assert asked[-1] == f"{mine}/tasks?limit=100"
+
     async def test_uses_it_on_a_phone(self, chromium: Browser, url: str, user: str) -> None:
         async with opened(chromium, url, user, viewport=PHONE, has_touch=True, is_mobile=True) as page:
             await field(page).fill(f"{ADD}\nsay {'wide ' * 30}{'x' * 300}")

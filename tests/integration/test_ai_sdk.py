@@ -15,7 +15,7 @@ import pytest
 
 from tests.support import ai_sdk, npm
 from tests.support.agents import CommandedAgent, Gate
-from tests.support.ai_sdk import ChatOf, Driver, text_of, tools_of
+from tests.support.ai_sdk import ChatOf, Driver, State, text_of, tools_of
 from tests.support.files import png
 from tests.support.proxy import proxy
 from tests.support.serving import Client, serve, settings_for, token_for
@@ -464,6 +464,107 @@ async def deletion(client: Client) -> str:
     return f'{ADD}\nask delete_task {{"task_id": {task["id"]}}}\nwait\nsay So it is.'
 
 
+def waiting_in(state: State) -> list[str]:
+    """What is queued, as the page knows it."""
+    assert {message["metadata"]["status"] for message in state["waiting"]} <= {"queued"}
+    return [text_of(message) for message in state["waiting"]]
+
+
+class TestQueue:
+    async def test_is_read_in_order_when_the_page_is_free_whatever_ended_the_turn_before(
+        self, chat: ChatOf, gate: Gate
+    ) -> None:
+        last = CommandedAgent.gates[f"{chat.name}-last"]
+        await chat("send", text=f"say Once\ngate {chat.name}-never")
+        await chat("queue", text="once fail\nsay Better.")  # the conversation's id is not known yet
+        await chat("queue", text=f"say Last\ngate {chat.name}-last")
+        state = await chat("shows", text="Once")
+        assert waiting_in(state) == ["once fail\nsay Better.", f"say Last\ngate {chat.name}-last"]
+        await chat("cancel")
+        await chat("settled")
+        state = await chat.done("next")
+        assert [kind(error) for error in state["errors"]] == ["model-failed"]
+        await chat("next")
+        state = await chat("shows", text="Last")  # the stop was not meant for it
+        assert waiting_in(state) == []
+        last.opened.set()
+        state = await chat("settled")
+        assert [(message["role"], text_of(message)) for message in state["messages"]] == [
+            *(("user", f"say Once\ngate {chat.name}-never"), ("assistant", "Once")),
+            *(("user", "once fail\nsay Better."), ("assistant", "")),
+            *(("user", f"say Last\ngate {chat.name}-last"), ("assistant", "Last")),
+        ]
+        assert state["status"] == "ready"
+
+    async def test_whose_answer_failed_is_tried_again_as_itself(self, chat: ChatOf, gate: Gate) -> None:
+        await chat("send", text=f"say Once\ngate {chat.name}")
+        await chat("queue", text="once fail\nsay Better.")
+        gate.opened.set()
+        await chat("settled")
+        await chat.done("next")
+        state = await chat.done("regenerate", **AGAIN)
+        assert [text_of(message) for message in state["messages"]][1:] == [
+            "Once",
+            "once fail\nsay Better.",
+            "Better.",
+        ]
+
+    async def test_comes_after_the_history_and_is_news_when_it_changes_elsewhere(
+        self, chat: ChatOf, driver: Driver, gate: Gate, alice: Client
+    ) -> None:
+        await chat("send", text=f"say Once\ngate {chat.name}")
+        one = (await chat("queue", text="say one"))["queued"]
+        state = await chat("queue", text="say two")
+        other = await driver.open(alice.user_id, str(alice.base_url).rstrip("/"), state["conversation_id"])
+        state = await other("history")
+        assert text_of(state["messages"][0]) == f"say Once\ngate {chat.name}"
+        assert waiting_in(state) == ["say one", "say two"]
+        assert (await other("news"))["news"] is None
+        await chat("unqueue", turn=one["turn_id"])
+        assert (await other("news"))["news"] is not None
+        assert waiting_in(await other("unqueue", turn=one["turn_id"])) == ["say two"]  # it is gone already
+        await other("queue", text="say three")
+        assert waiting_in(await chat("lookAtQueue")) == ["say two", "say three"]
+        gate.opened.set()
+        await chat("settled")
+        assert waiting_in(await other("unqueue", turn=state["waiting"][1]["metadata"]["turn_id"])) == [
+            *("say two", "say three"),  # it has begun, and is read
+        ]
+        await other("next")
+        state = await other("settled")
+        assert text_of(state["messages"][-1]) == "two"
+
+    async def test_takes_a_message_once_though_its_first_request_was_lost(
+        self, driver: Driver, alice: Client, gate: Gate
+    ) -> None:
+        url = str(alice.base_url).rstrip("/")
+        async with proxy(int(url.rsplit(":", 1)[1])) as between:
+            chat = await driver.open(alice.user_id, f"http://127.0.0.1:{between.port}")
+            await chat("send", text=f"say Once\ngate {chat.name}")
+            await chat("shows", text="Once")
+            between.cut_at(b'"when_busy":"queue"')
+            with pytest.raises(AssertionError, match="fetch failed"):
+                await chat("queue", text="say one")
+            state = await chat("queue", text="say one")
+        assert waiting_in(state) == ["say one"]
+        asked = [each["content"] for each in await alice.messages(state["conversation_id"])]
+        assert asked.count("say one") == 1
+        gate.opened.set()
+
+    async def test_may_be_passed_by_a_message_that_ends_what_runs_elsewhere(
+        self, chat: ChatOf, driver: Driver, alice: Client
+    ) -> None:
+        await chat("send", text=f"say Once\ngate {chat.name}")
+        state = await chat("shows", text="Once")
+        other = await driver.open(alice.user_id, str(alice.base_url).rstrip("/"), state["conversation_id"])
+        await other("history")
+        refused = await other.done("send", text="say Now.")
+        assert [kind(error) for error in refused["errors"]] == ["turn-in-progress"]
+        state = await other.done("send", text="say Now.", metadata={"whenBusy": "interrupt"})
+        assert text_of(state["messages"][-1]) == "Now."
+        assert (await chat("settled"))["status"] == "ready"
+
+
 class TestAnswers:
     """A turn that waits, answered from the page: one request goes out, and no other."""
 
@@ -825,7 +926,9 @@ async def test_the_component_does_what_its_buttons_say(tmp_path: Path, node: str
 
 
 async def test_assistant_ui_works_with_the_transport(tmp_path: Path) -> None:
-    settings = settings_for(f"sqlite:///{tmp_path}/chatapi.db", cors_origins="http://localhost")
+    settings = settings_for(
+        f"sqlite:///{tmp_path}/chatapi.db", cors_origins="http://localhost", tool_approval="destructive"
+    )
     await asyncio.to_thread(ai_sdk.files_of_page, tmp_path)
     (tmp_path / "assistant.mjs").write_text((ai_sdk.PROJECT / "assistant.mjs").read_text())
     name = f"alice-{uuid4().hex}"
@@ -845,10 +948,19 @@ async def test_assistant_ui_works_with_the_transport(tmp_path: Path) -> None:
         (conversation,) = (await alice.get(alice.mine("/conversations"))).json()["items"]
         assert conversation["title"] == ADD
         stored = await alice.messages(conversation["id"], alternatives=True)
-        assert [message["content"] for message in stored if message["role"] == "user"] == [
+        asked = [message for message in stored if message["role"] == "user"]
+        assert [message["content"] for message in asked[:5]] == [
             *(ADD, "say Hello.", "say Hello.", "say Goodbye.", f"say Once\ngate {name}"),
         ]
-        assert stored[-1]["status"] == "cancelled"
+        assert asked[4]["status"] == "cancelled"
+        assert steps["denied"].endswith("The user did not allow this call: No.. So it is.")
+        assert steps["approved"].endswith("delete_task: done. So it is.")
+        assert steps["later"].endswith("delete_task: done. So it is.")
+        assert (await alice.get(alice.mine("/tasks"))).json()["items"] == []
+        assert steps["files"] == ['[["dot.gif", 24]]']
+        assert steps["pictures"] == [[["dot.gif", 24]]] * 2
+        assert steps["seen"][-1] == 'Seen.[["dot.gif", 24]]'
+        assert [[file["name"] for file in message["files"]] for message in asked[-2:]] == [["dot.gif"]] * 2
 
 
 def page_with(directory: Path, node: str, sdk: str) -> Path:

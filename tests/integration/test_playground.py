@@ -57,6 +57,16 @@ class TestFiles:
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
 
+    async def test_the_page_is_asked_for_each_time_and_sent_if_it_is_another(
+        self, page: httpx.AsyncClient
+    ) -> None:
+        first = await page.get("/")
+        assert first.headers["cache-control"] == "no-cache"
+        again = await page.get("/", headers={"If-None-Match": first.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == first.headers["etag"]
+        assert (await page.get("/", headers={"If-None-Match": '"another"'})).content == first.content
+
     async def test_are_kept_for_ever_and_sent_compressed(self, page: httpx.AsyncClient) -> None:
         for name, asset in assets().items():
             for encoding in ("gzip", "identity"):

@@ -78,7 +78,10 @@ class TestCounting:
         today = now().date().isoformat()
         answered = await alice.said(f"{USE}\n{USE}\nsay One.")
         first = answered["conversation_id"]
-        assert answered["usage"] == {"input_tokens": 20, "output_tokens": 3, "cached_input_tokens": 8}
+        used = {"input_tokens": 20, "output_tokens": 3, "cached_input_tokens": 8}
+        assert answered["usage"] == {**used, "cost": pytest.approx(2 * COST + own(1), rel=1e-12)}
+        (_, told) = await alice.messages(first, format="ui")
+        assert told["metadata"]["usage"] == answered["usage"]
         assert (await alice.chat(f"{USE}\nfail")).status_code == 502
         gate = uuid4().hex
         streaming = asyncio.create_task(alice.chat(f"{USE}\nsay Half.\ngate {gate}", headers=STREAM))
@@ -100,7 +103,7 @@ class TestCounting:
             {"model": "m", **amounts(3, 40, 16, 4, 4 * COST)},
         ]
         # An answer without a price makes its sums null, and no others.
-        await alice.said(f"{UNPRICED}\nsay Two.")
+        assert "cost" not in (await alice.said(f"{UNPRICED}\n{USE}\nsay Two."))["usage"]
         items = (await usage(alice, by="model"))["items"]
         assert [item["cost"] is None for item in items] == [False, False, True]
         assert (await usage(alice))["total"]["cost"] is None
@@ -157,6 +160,7 @@ class TestCounting:
                 "input_tokens": 20,
                 "output_tokens": 3,
                 "cached_input_tokens": 8,
+                "cost": pytest.approx(2 * COST + own(1), rel=1e-12),
             }
             assert (await usage(alice))["total"] == amounts(1, 20, 8, 3, 2 * COST + own(1))
 

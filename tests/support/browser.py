@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
 
 from tests.support.serving import token_for
 
@@ -21,8 +21,12 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 SHOTS = os.environ.get("SHOTS")  # a folder for pictures of each step
 TELL_VIOLATIONS = """addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) =>
   console.error("against the policy:", violatedDirective, blockedURI))"""
+PATIENCE = 30_000  # milliseconds; a busy machine takes its time, and only a test that fails waits so long
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
+
+
+expect.set_options(timeout=PATIENCE)
 
 
 def executable() -> str | None:
@@ -74,7 +78,7 @@ async def opened(
 ) -> AsyncIterator[Page]:
     """The page at that address, in a context of its own, signed in as that user or as the service does by itself."""
     context = await browser.new_context(**{"viewport": DESKTOP, **options})
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(PATIENCE)
     await context.add_init_script(TELL_VIOLATIONS)
     if user_id is not None:
         await context.add_init_script(

@@ -612,7 +612,7 @@ export interface components {
             response: string;
             tool_calls: components["schemas"]["ToolCall"][];
             turn_id: number;
-            usage?: components["schemas"]["Usage"];
+            usage?: components["schemas"]["TurnUsage"];
         };
         /** ClientTool */
         ClientTool: {
@@ -866,6 +866,14 @@ export interface components {
             name: string;
             result?: unknown;
         };
+        /** TurnUsage */
+        TurnUsage: {
+            /** @default 0 */
+            cached_input_tokens: number;
+            cost?: number;
+            input_tokens: number;
+            output_tokens: number;
+        };
         /** UIMessage */
         UIMessage: {
             id: string;
@@ -877,13 +885,6 @@ export interface components {
             }[];
             /** @enum {string} */
             role: "user" | "assistant";
-        };
-        /** Usage */
-        Usage: {
-            /** @default 0 */
-            cached_input_tokens: number;
-            input_tokens: number;
-            output_tokens: number;
         };
         /** UsageItem */
         UsageItem: {

@@ -11,7 +11,8 @@ export interface ChatapiMetadata {
   /** The stream began while the turn was queued; false once the turn has begun. */
   queued?: boolean;
   feedback?: { rating: "up" | "down"; comment: string | null };
-  usage?: { input_tokens?: number; output_tokens?: number; cached_input_tokens?: number };
+  /** `cost` is in US dollars, and there if all prices are known. */
+  usage?: { input_tokens?: number; output_tokens?: number; cached_input_tokens?: number; cost?: number };
 }
 
 export type ChatapiMessage = UIMessage<ChatapiMetadata>;

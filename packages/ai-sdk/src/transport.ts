@@ -65,7 +65,11 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
   /** The turn that is read, once its first chunk is there. */
   turnId: number | undefined;
   sent: Sent | undefined;
+  /** The questions that wait for their turns, the next one first, as far as they are known here. Replaced, never changed. */
+  queued: readonly ChatapiMessage[] = [];
   clientTools: ClientTool[];
+  /** How often a stream was asked for: what was read while it grew is old. */
+  streams = 0;
   #token: NonNullable<ChatapiOptions["token"]>;
   /** The conversation's turns, as far as they are known here; of several answers the last one's. */
   #order: number[] = [];
@@ -74,6 +78,10 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
   /** The turn of a question, by the question's id on this page. */
   #turns = new Map<string, number>();
   #reading: Reading | undefined;
+  /** The turn that ran when the history was read. */
+  #running: number | undefined;
+  /** What was to be queued, and no answer came. */
+  #unsure: { body: string; key: string } | undefined;
   #resumed = false;
   #cancelled = false;
   #waiting = false;
@@ -94,8 +102,9 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
   override async sendMessages({ abortSignal, ...options }: SendOptions) {
     const metadata = options.metadata as RequestMetadata | undefined;
     if (!metadata?.again && metadata?.whenBusy !== "interrupt") await this.#endStopped();
-    this.turnId = undefined;
+    this.turnId = this.#running = undefined;
     this.#cancelled = this.#resumed = false;
+    this.streams++;
     const reading: Reading = (this.#reading = { signal: abortSignal });
     const asked =
       metadata?.again && this.sent?.answered
@@ -108,6 +117,7 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
   override async reconnectToStream(options: ReconnectOptions) {
     if (this.conversationId === undefined) return null; // nothing has begun yet
     this.#resumed = true;
+    this.streams++;
     const stream = await super.reconnectToStream(options);
     return stream && this.#watched(stream, (this.#reading = { signal: options.abortSignal }));
   }
@@ -131,26 +141,40 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     return nothingBegan && Boolean(this.sent?.anew || this.sent?.refused);
   }
 
-  /** The conversation so far, its newest 100 messages, as `messages` for `useChat`. */
+  /**
+   * The conversation so far, its newest 100 messages, as `messages` for `useChat`. `queued` has the questions that come
+   * after them.
+   */
   async history(): Promise<ChatapiMessage[]> {
     if (this.conversationId === undefined) return [];
-    const query = "order=desc&limit=100&format=ui";
-    const response = await this.request(`/conversations/${this.conversationId}/messages?${query}`);
-    const { items } = (await response.json()) as { items: ChatapiMessage[] };
-    const messages = items.reverse();
+    const streams = this.streams;
+    const all = await this.#messages(100);
+    const messages = all.filter((message) => !isQueued(message));
+    if (this.streams !== streams) return messages;
     this.turnId = undefined;
+    this.queued = all.filter(isQueued);
     this.#order = [...new Set(messages.map((message) => this.#turnOf(message)).filter((turn) => turn !== undefined))];
     this.#order.forEach((turn) => this.#replaced.delete(turn));
-    this.#waiting = messages.at(-1)?.metadata?.waiting ?? false;
+    const last = messages.at(-1);
+    this.#running = last?.metadata?.status === "running" ? last.metadata.turn_id : undefined;
+    this.#waiting = last?.metadata?.waiting ?? false;
     return messages;
   }
 
   /** As `history()`, if the conversation has gone on elsewhere, in another tab or on another device. */
   async news(): Promise<ChatapiMessage[] | undefined> {
-    const known = this.#order.at(-1);
-    const waited = this.#waiting;
+    const known = this.#state;
+    const streams = this.streams;
     const messages = await this.history();
-    return this.#order.at(-1) === known && this.#waiting === waited ? undefined : messages;
+    return this.#state === known || this.streams !== streams ? undefined : messages;
+  }
+
+  /** Look what is queued behind the turn that is read. */
+  async lookAtQueue(): Promise<void> {
+    if (this.turnId === undefined) return;
+    const all = await this.#messages(1);
+    const newest = all.find((message) => !isQueued(message));
+    if (newest?.metadata?.turn_id === this.turnId) this.queued = all.filter(isQueued);
   }
 
   /** Keep a file for a message: put what comes back among the message's `files`. */
@@ -163,19 +187,53 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     return { type: "file", mediaType: stored.media_type, filename: stored.name, url: `${path}/files/${stored.id}` };
   }
 
-  /** Send a message that is answered after what runs now, and do not wait for that. */
+  /** Send a message that is answered after what runs now, and do not wait for that: `readNext` reads the answer. */
   async queue(message: ChatapiMessage): Promise<{ conversation_id: number; turn_id: number }> {
-    const response = await this.#post("/chat", await this.#chatBody(message, "queue"), crypto.randomUUID());
-    const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
-    let said = "";
-    while (!said.includes("\n\n")) said += (await reader.read()).value ?? "\n\n";
-    void reader.cancel(); // the turn goes on without a reader
-    return JSON.parse(said.slice("data: ".length, said.indexOf("\n"))).messageMetadata;
+    if (this.conversationId === undefined) await this.#reading?.begun; // which tells its id
+    const content = await this.#chatBody(message, "queue");
+    const body = JSON.stringify(content);
+    if (this.#unsure?.body !== body) this.#unsure = { body, key: crypto.randomUUID() };
+    const response = await this.#post("/chat", content, this.#unsure.key).catch((error: unknown) => {
+      if (error instanceof ProblemError) this.#unsure = undefined;
+      throw error;
+    });
+    const begun = await firstChunk(response);
+    this.#unsure = undefined;
+    const { conversation_id, turn_id } = begun;
+    const queued = { ...message, id: `question_${turn_id}`, metadata: { conversation_id, turn_id, status: "queued" } };
+    const others = this.queued.filter((each) => each.metadata?.turn_id !== turn_id);
+    this.queued = [...others, queued].sort((one, other) => one.metadata!.turn_id! - other.metadata!.turn_id!);
+    return begun;
   }
 
-  /** Take a queued message back. */
+  /** Take a queued message back. One that has begun meanwhile stays in `queued`, until it is read. */
   async unqueue(turnId: number): Promise<void> {
-    await this.request(`/turns/${turnId}`, { method: "DELETE" });
+    try {
+      await this.request(`/turns/${turnId}`, { method: "DELETE" });
+    } catch (error) {
+      if (problemOf(error as Error)?.status === 409) return;
+      if (problemOf(error as Error)?.status !== 404) throw error;
+    }
+    this.#forget(turnId);
+  }
+
+  /**
+   * Take the next question out of `queued`, and have `resumeStream()` read its turn. For a page whose `useChat` is free,
+   * which then shows the question and calls that.
+   */
+  readNext(): ChatapiMessage | undefined {
+    const [next, ...rest] = this.queued;
+    if (next === undefined) return undefined;
+    this.turnId = next.metadata!.turn_id;
+    this.queued = rest;
+    this.sent = undefined;
+    this.#cancelled = false;
+    this.streams++;
+    return next;
+  }
+
+  #forget(turnId: number): void {
+    this.queued = this.queued.filter((each) => each.metadata?.turn_id !== turnId);
   }
 
   /** A request for the user's `path`. Throws what the service says is the matter, but for 409: a turn that has ended already. */
@@ -184,6 +242,19 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     const response = await fetch(this.base + path, { ...options, headers });
     if (!response.ok && !(response.status === 409 && path.endsWith("/cancel"))) throw await errorOf(response);
     return response;
+  }
+
+  /** The newest messages, and then what is queued. */
+  async #messages(limit: number): Promise<ChatapiMessage[]> {
+    const query = `order=desc&limit=${limit}&format=ui`;
+    const response = await this.request(`/conversations/${this.conversationId}/messages?${query}`);
+    const { items } = (await response.json()) as { items: ChatapiMessage[] };
+    return items.reverse();
+  }
+
+  /** What another page may have changed. */
+  get #state(): string {
+    return JSON.stringify([this.#order.at(-1), this.#waiting, this.queued.map(({ id }) => id)]);
   }
 
   #post(path: string, body: object, key: string): Promise<Response> {
@@ -289,8 +360,8 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
 
   /** A turn that is known is streamed even when it has ended meanwhile; without one, the conversation's active turn. */
   #streamUrl(): string {
-    const turn = this.turnId === undefined ? "" : `?turn_id=${this.turnId}`;
-    return `${this.base}/chat/${this.conversationId}/stream${turn}`;
+    const turn = this.turnId ?? this.#running;
+    return `${this.base}/chat/${this.conversationId}/stream${turn === undefined ? "" : `?turn_id=${turn}`}`;
   }
 
   /** The stream, once its first chunk is there: `stop()` hangs up no sooner, so that the turn is known. */
@@ -329,6 +400,7 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     const turnId = metadata.turn_id!;
     this.conversationId = metadata.conversation_id;
     this.turnId = turnId;
+    this.#forget(turnId);
     if (!this.#order.includes(turnId)) {
       if (this.sent?.anew && !this.#resumed) this.sent.replaces = [this.sent.anew, this.#order.pop()];
       this.#order.push(turnId);
@@ -346,6 +418,19 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     const stream = await this.request(`/chat/${this.conversationId}/stream?turn_id=${this.turnId}`);
     await stream.text();
   }
+}
+
+function isQueued(message: ChatapiMessage): boolean {
+  return message.metadata?.status === "queued";
+}
+
+/** What the first chunk of a stream tells. The turn goes on without a reader. */
+async function firstChunk(response: Response): Promise<{ conversation_id: number; turn_id: number }> {
+  const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+  let said = "";
+  while (!said.includes("\n\n")) said += (await reader.read()).value ?? "\n\n";
+  void reader.cancel();
+  return JSON.parse(said.slice("data: ".length, said.indexOf("\n"))).messageMetadata;
 }
 
 function refusedSend(question: ChatapiMessage, error: unknown): Sent {

@@ -1,6 +1,7 @@
 """The built page and its files. They are made from `frontend/` and kept compressed; CONTRIBUTING.md says how to build."""
 
 import gzip
+import hashlib
 from functools import cache
 from mimetypes import guess_type
 from pathlib import Path
@@ -36,3 +37,9 @@ def assets() -> dict[str, Asset]:
 @cache
 def page() -> bytes:
     return (STATIC / "index.html").read_bytes()
+
+
+@cache
+def etag() -> str:
+    """The page's entity tag, in quotes as in the header."""
+    return f'"{hashlib.sha256(page()).hexdigest()[:16]}"'

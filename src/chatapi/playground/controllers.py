@@ -10,7 +10,8 @@ from msgspec import Struct
 
 from chatapi.auth.tokens import TokenVerifier
 from chatapi.errors.requests import NotFound
-from chatapi.playground.built import assets, page
+from chatapi.files.ranges import is_fresh
+from chatapi.playground.built import assets, etag, page
 from chatapi.playground.sign_in import came_directly
 from chatapi.settings import LOCAL_USER, Settings
 
@@ -34,8 +35,11 @@ class Opening(Struct, frozen=True, kw_only=True):
 
 def playground_routes(settings: Settings, verifier: TokenVerifier) -> list[ControllerRouterHandler]:
     @get("/", include_in_schema=False, sync_to_thread=False)
-    def show() -> Response[bytes]:
-        return Response(page(), media_type=MediaType.HTML, headers={"Content-Security-Policy": POLICY})
+    def show(request: Request[Any, Any, Any]) -> Response[bytes]:
+        headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache", "ETag": etag()}
+        if is_fresh(request.headers, etag()):
+            return Response(b"", status_code=304, media_type=MediaType.HTML, headers=headers)
+        return Response(page(), media_type=MediaType.HTML, headers=headers)
 
     @get("/assets/{name:str}", include_in_schema=False, sync_to_thread=False)
     def asset(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:

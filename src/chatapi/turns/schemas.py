@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from chatapi.agent.ports import Asking, FinishReason, ToolCall, Usage
+from chatapi.agent.ports import Asking, FinishReason, ToolCall
 from chatapi.db.paging import MAX_ID
 from chatapi.errors.requests import Invalid
 from chatapi.text import NOT_BLANK
+from chatapi.usage.schemas import TurnUsage
 
 MAX_CHARACTERS = 10_000
 MAX_PARTS = 100  # bounds the work of one request; FILES_PER_MESSAGE bounds its files
@@ -169,7 +170,7 @@ class ChatAnswer(Struct, frozen=True, kw_only=True):
     tool_calls: list[ToolCall]
     message_id: int
     turn_id: int
-    usage: Usage | UnsetType = UNSET
+    usage: TurnUsage | UnsetType = UNSET
     finish_reason: FinishReason | UnsetType = UNSET
 
 

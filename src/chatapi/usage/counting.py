@@ -9,6 +9,7 @@ from datetime import date, datetime
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -31,7 +32,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.expression import CTE
 
 from chatapi.agent.ports import Usage
+from chatapi.budgets import PICODOLLARS
 from chatapi.db.models import UsageConversation, UsageDay, User
+from chatapi.usage.schemas import TurnUsage
 
 Upsert: TypeAlias = postgresql.Insert | sqlite.Insert
 Table: TypeAlias = type[UsageDay] | type[UsageConversation]
@@ -65,7 +68,7 @@ class Unheard(NamedTuple):
 class Spending:
     """What a turn has used: `before` until it waited for answers, and since then in this run."""
 
-    def __init__(self, before: Usage | None = None) -> None:
+    def __init__(self, before: TurnUsage | None = None) -> None:
         self._before = before
         self._all: list[Spent] = []
         self._counted = 0
@@ -77,16 +80,26 @@ class Spending:
             self._all.append(usage)
 
     @property
-    def usage(self) -> Usage | None:
-        """All tokens; None if no server has counted any."""
+    def usage(self) -> TurnUsage | None:
+        """All tokens, with their cost if all have one; None if no server has counted any."""
         told = [*self._all, *([] if self._before is None else [self._before])]
         if not any(used.input_tokens or used.output_tokens for used in told):
             return None
-        return Usage(
+        return TurnUsage(
             input_tokens=sum(used.input_tokens for used in told),
             output_tokens=sum(used.output_tokens for used in told),
             cached_input_tokens=sum(used.cached_input_tokens for used in told),
+            cost=self._cost,
         )
+
+    @property
+    def _cost(self) -> float | UnsetType:
+        """In USD; unknown if the price of an answer is."""
+        before = 0.0 if self._before is None else self._before.cost
+        costs = [used.cost_picodollars for used in self._all]
+        if before is UNSET or None in costs:
+            return UNSET
+        return (round(before * PICODOLLARS) + sum(filter(None, costs))) / PICODOLLARS
 
     @property
     def uncounted(self) -> Sequence[Spent]:

@@ -5,7 +5,15 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from chatapi.agent.ports import Usage
+
 By: TypeAlias = Literal["day", "model", "conversation"]
+
+
+class TurnUsage(Usage, frozen=True, kw_only=True):
+    """Tokens of all answers of a model in a turn. `cost` is in USD; it is left out if an answer had no known price."""
+
+    cost: float | UnsetType = UNSET
 
 
 class Amounts(Struct, frozen=True, kw_only=True):

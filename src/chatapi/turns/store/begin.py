@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import File, Usage
+from chatapi.agent.ports import File
 from chatapi.conversations.deletion import forget_messages
 from chatapi.conversations.search.index import index_message
 from chatapi.db.models import RUNNING, Conversation, Message, Turn, now
@@ -43,6 +43,7 @@ from chatapi.turns.store.rows import (
     question_of,
     turn_is_alive,
 )
+from chatapi.usage.schemas import TurnUsage
 
 
 async def begin(
@@ -309,7 +310,7 @@ async def run_of(session: AsyncSession, turn: Turn, claim: Claim, offered: Seque
         journal=await read_journal(session, turn.user_id, turn.id),
         client_tools=offered if wait is None else wait.client_tools,
         wait=wait,
-        used=None if wait is None or turn.usage is None else msgspec.convert(turn.usage, Usage),
+        used=None if wait is None or turn.usage is None else msgspec.convert(turn.usage, TurnUsage),
     )
 
 

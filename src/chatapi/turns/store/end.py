@@ -10,7 +10,6 @@ import msgspec
 from sqlalchemy import ColumnElement, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import Usage
 from chatapi.conversations.deletion import forget_messages
 from chatapi.conversations.search.index import index_message
 from chatapi.db.models import RUNNING, WAITING, Conversation, Message, Turn, now
@@ -38,6 +37,7 @@ from chatapi.turns.store.rows import (
     turn_is_alive,
     typed_text,
 )
+from chatapi.usage.schemas import TurnUsage
 
 
 async def finish(session: AsyncSession, run: Run, said: Said) -> ChatAnswer:
@@ -72,7 +72,7 @@ async def finished(session: AsyncSession, run: Run) -> ChatAnswer | None:
     return stored.answer if stored is not None and isinstance(stored.answer, ChatAnswer) else None
 
 
-async def has_counted(session: AsyncSession, run: Run, usage: Usage | None) -> bool:
+async def has_counted(session: AsyncSession, run: Run, usage: TurnUsage | None) -> bool:
     """Whether the end of this run is stored, and so what it used."""
     stored = await session.scalar(
         select(Turn.usage).where(

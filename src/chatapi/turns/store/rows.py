@@ -9,7 +9,7 @@ from msgspec import UNSET, Struct
 from sqlalchemy import ColumnElement, Text, and_, exists, false, func, literal, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import File, FinishReason, HistoryMessage, ProviderState, ToolCall, Usage
+from chatapi.agent.ports import File, FinishReason, HistoryMessage, ProviderState, ToolCall
 from chatapi.conversations.search.folding import folded_parts
 from chatapi.db.clock import utc_now
 from chatapi.db.models import RUNNING, Message, Turn, Worker
@@ -31,6 +31,7 @@ from chatapi.turns.schemas import (
 from chatapi.turns.ui_stream import parts_of
 from chatapi.usage.budgets import NO_BUDGETS, Budgets
 from chatapi.usage.counting import Spent, Unheard
+from chatapi.usage.schemas import TurnUsage
 
 turn_is_alive = exists().where(Worker.id == Turn.worker_id, Worker.lease_until > utc_now())
 ABANDONED = Interrupted("The process that ran this turn ended.").stored
@@ -92,7 +93,7 @@ class Run(Struct, frozen=True, kw_only=True):
     client_tools: Sequence[ClientTool] = ()
     wait: Waited | None = None
     ended: Sequence[Ended] = ()
-    used: Usage | None = None
+    used: TurnUsage | None = None
 
 
 class Key(Struct, frozen=True, kw_only=True):
@@ -115,7 +116,7 @@ class Said(Struct, frozen=True, kw_only=True):
 
     events: Sequence[TurnEvent]
     tool_calls: Sequence[ToolCall]
-    usage: Usage | None = None
+    usage: TurnUsage | None = None
     spent: Sequence[Spent] = ()
     unheard: Unheard | None = None
     finish_reason: FinishReason | None = None
@@ -341,7 +342,7 @@ async def answer_of(session: AsyncSession, turn: Turn) -> Stored | None:
         tool_calls=calls,
         message_id=message.id,
         turn_id=turn.id,
-        usage=UNSET if turn.usage is None else msgspec.convert(turn.usage, Usage),
+        usage=UNSET if turn.usage is None else msgspec.convert(turn.usage, TurnUsage),
         finish_reason=UNSET
         if turn.finish_reason is None
         else msgspec.convert(turn.finish_reason, FinishReason),
