@@ -24,6 +24,8 @@ from chatapi.leaving_out import left_out
 from chatapi.limits.middleware import RefusedTokens, within_limits
 from chatapi.logs import access_log, configure_logging
 from chatapi.mcp.endpoint import discovery_route, mcp_router
+from chatapi.openai_api.errors import PREFIX, error_response
+from chatapi.openai_api.routes import announce_limits, openai_router
 from chatapi.patience import Patience
 from chatapi.playground.controllers import playground_routes
 from chatapi.services import Services, lifespan
@@ -39,7 +41,7 @@ from chatapi.web.docs import openapi_config, swagger_assets
 from chatapi.web.health import HealthController
 from chatapi.web.me import me
 from chatapi.web.observability import metrics_route, observe
-from chatapi.web.problems import handle_exception
+from chatapi.web.problems import exception_handler
 from chatapi.web.requests import (
     MAX_BODY_BYTES,
     JSONRequest,
@@ -64,6 +66,7 @@ def create_app(
 def app_of(services: Services) -> Litestar:
     """Make the app that serves with these services. It starts and stops them, too."""
     settings = services.settings
+    handle_exception = exception_handler({PREFIX: error_response})
 
     def provide_chat() -> ChatService:
         return services.chat
@@ -80,7 +83,7 @@ def app_of(services: Services) -> Litestar:
                 "files": Provide(provide_files, sync_to_thread=False),
             },
             exception_handlers={HTTPException: handle_exception, Exception: handle_exception},
-            before_send=[add_headers, protect, audit_act],
+            before_send=[announce_limits, add_headers, protect, audit_act],
             cors_config=cors_config(settings),
             lifespan=[lambda _: lifespan(services)],
             logging_config=None,
@@ -136,6 +139,7 @@ def routes(services: Services) -> Sequence[ControllerRouterHandler]:
     )
     return [
         api,
+        openai_router(services.agent, middleware=identified, guards=[all_of(*of_somebody)]),
         mcp_router(services.mcp, middleware=identified, guards=[all_of(name_user, within_limits)]),
         discovery_route(settings),
         HealthController,

@@ -44,6 +44,7 @@ class Problem(Struct, frozen=True, kw_only=True):
     policy: str | UnsetType = UNSET
 
 
+OPENAI_TAG = "OpenAI"  # of the operations below /v1, which speak as OpenAI's API does
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 EVENT_STREAM = "text/event-stream"
 

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from chatapi.web.browsers import EVERYWHERE, EXPOSED
+from tests.support.agents import CommandedAgent
 from tests.support.files import uploaded
 from tests.support.serving import Client, anybody
 
@@ -38,6 +39,7 @@ BODIES: dict[str, Any] = {
     "giveFeedback": {"rating": "up", "comment": "Thanks"},
     "changeConversation": {"title": "Shopping"},
 }
+EVERYBODYS = {"model_id": CommandedAgent.model}
 QUERIES = {
     "/api/{user_id}": "?confirm={user_id}",
     "/api/{user_id}/conversations": "?archived=true",
@@ -56,7 +58,7 @@ async def document(service: str) -> dict[str, Any]:
 
 def url_of(path: str, user_id: str, ids: dict[str, int]) -> str:
     """The path filled in, with what it asks for, so that nothing but the owner stands in its way."""
-    return (path + QUERIES.get(path, "")).format(user_id=user_id, **ids)
+    return (path + QUERIES.get(path, "")).format(user_id=user_id, **EVERYBODYS, **ids)
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -121,6 +123,8 @@ class TestDocument:
             ("POST", "/api/{user_id}/files"),
             ("GET", "/api/{user_id}/files/{file_id}"),
             ("DELETE", "/api/{user_id}/files/{file_id}"),
+            ("GET", "/v1/models"),
+            ("GET", "/v1/models/{model_id}"),
             ("GET", "/health"),
             ("GET", "/health/live"),
             ("GET", "/health/ready"),
@@ -130,9 +134,17 @@ class TestDocument:
         ids = [operation["operationId"] for _, _, operation in operations(document)]
         assert len(ids) == len(set(ids))
 
-    async def test_every_error_is_a_problem_and_none_is_400(self, document: dict[str, Any]) -> None:
+    async def test_every_error_is_a_problem_and_none_is_400_but_where_we_speak_as_openai_does(
+        self, document: dict[str, Any]
+    ) -> None:
         for _, path, operation in operations(document):
             for status, response in operation["responses"].items():
+                if path.startswith("/v1/"):
+                    assert status != "422"
+                    if int(status) >= 400:
+                        schema = {"$ref": "#/components/schemas/ErrorResponse"}
+                        assert response["content"] == {"application/json": {"schema": schema}}
+                    continue
                 assert status != "400"
                 if int(status) >= 400 and path != "/health":
                     assert list(response["content"]) == ["application/problem+json"]
