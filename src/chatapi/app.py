@@ -11,7 +11,8 @@ from litestar.types import ControllerRouterHandler, Middleware
 
 from chatapi.account.controllers import AccountController
 from chatapi.agent.ports import Agent
-from chatapi.auth.guards import all_of, ids_can_exist, owns_path
+from chatapi.api_keys.controllers import APIKeyController
+from chatapi.auth.guards import all_of, ids_can_exist, needs_no_user, owns_path
 from chatapi.auth.middleware import BearerAuthentication
 from chatapi.conversations.controllers import (
     ConversationController,
@@ -111,13 +112,18 @@ def routes(services: Services) -> Sequence[ControllerRouterHandler]:
     settings = services.settings
     identified: list[Middleware] = [
         RefusedTokens(),
-        DefineMiddleware(BearerAuthentication, verifier=services.verifier, demo_mode=settings.demo_mode),
+        DefineMiddleware(
+            BearerAuthentication,
+            verifier=services.verifier,
+            keys=services.api_keys,
+            demo_mode=settings.demo_mode,
+        ),
     ]
     of_somebody = (name_user, within_limits, body_is_json, schema_is_current)
     token_scoped = Router("/", guards=[all_of(*of_somebody)], route_handlers=[me, ChatController])
     user_scoped = Router(
         "/{user_id:str}",
-        guards=[all_of(*of_somebody, owns_path, ids_can_exist)],
+        guards=[all_of(*of_somebody, owns_path, needs_no_user, ids_can_exist)],
         route_handlers=[
             ChatController,
             TurnController,
@@ -126,6 +132,7 @@ def routes(services: Services) -> Sequence[ControllerRouterHandler]:
             SearchController,
             TaskController,
             AccountController,
+            APIKeyController,
             UsageController,
             # The service bounds an upload itself, by FILE_MAX_BYTES, and with an error of its own.
             Router("/", request_max_body_size=None, route_handlers=[FileController]),

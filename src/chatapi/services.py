@@ -13,6 +13,7 @@ from chatapi import __version__
 from chatapi.agent.loading import load_agent
 from chatapi.agent.ports import Agent
 from chatapi.agent.tools import TASK_TOOLS, no_external_tools
+from chatapi.auth.api_keys import APIKeys
 from chatapi.auth.tokens import TokenVerifier
 from chatapi.conversations.search.backfill import Backfill
 from chatapi.conversations.tools import SEARCH_CONVERSATIONS
@@ -70,6 +71,7 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
     launcher: Launcher
     titles: Titles
     verifier: TokenVerifier
+    api_keys: APIKeys
     external: "ExternalTools | None"
     files: FileService
     chat: ChatService
@@ -134,6 +136,7 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
             supervisor=supervisor,
             titles=titles,
             verifier=TokenVerifier(settings, patience, telemetry.metrics),
+            api_keys=APIKeys(database, schema),
             external=external,
             files=files,
             expiry=expiry,
@@ -165,7 +168,7 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
 
     async with AsyncExitStack() as closing:
         closing.push_async_callback(asyncio.to_thread, services.telemetry.tracing.close, patience.traces)
-        for resource in (services.database, services.limiter, services.verifier):
+        for resource in (services.database, services.limiter, services.verifier, services.api_keys):
             closing.push_async_callback(resource.close)
         closing.push_async_callback(release, services.lease)
         supervisor, begin_next = services.supervisor, services.launcher.begin_next

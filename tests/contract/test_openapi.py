@@ -38,6 +38,7 @@ BODIES: dict[str, Any] = {
     "answerTurn": {"answers": [{"id": "call_1_0", "approved": True}]},
     "giveFeedback": {"rating": "up", "comment": "Thanks"},
     "changeConversation": {"title": "Shopping"},
+    "makeKey": {"name": "a program"},
 }
 EVERYBODYS = {"model_id": CommandedAgent.model}
 QUERIES = {
@@ -82,6 +83,7 @@ async def ids(alice: Client) -> dict[str, int]:
         "message_id": answer["message_id"],
         "task_id": answer["tool_calls"][0]["result"]["id"],
         "file_id": (await uploaded(alice, b"milk"))["id"],
+        "key_id": (await alice.post(alice.mine("/keys"), json=BODIES["makeKey"])).json()["id"],
     }
 
 
@@ -123,6 +125,9 @@ class TestDocument:
             ("POST", "/api/{user_id}/files"),
             ("GET", "/api/{user_id}/files/{file_id}"),
             ("DELETE", "/api/{user_id}/files/{file_id}"),
+            ("GET", "/api/{user_id}/keys"),
+            ("POST", "/api/{user_id}/keys"),
+            ("DELETE", "/api/{user_id}/keys/{key_id}"),
             ("GET", "/v1/models"),
             ("GET", "/v1/models/{model_id}"),
             ("GET", "/health"),
@@ -234,6 +239,7 @@ async def everything_of(client: Client, ids: dict[str, int]) -> list[Any]:
     paths = [
         "/tasks",
         "/conversations",
+        "/keys",
         f"/conversations/{ids['conversation_id']}/messages",
         f"/files/{ids['file_id']}",
     ]

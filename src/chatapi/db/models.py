@@ -326,6 +326,22 @@ class File(IdentityBase):
     )
 
 
+class APIKey(IdentityBase):
+    """A key that acts for its user (`auth.api_keys`). Of the key itself there is its SHA-256 alone, and its first letters."""
+
+    __tablename__ = "api_keys"
+
+    user_id: Mapped[OwnerId]
+    name: Mapped[str] = mapped_column(Text)
+    prefix: Mapped[str] = mapped_column(Text)
+    hash: Mapped[str] = mapped_column(Text, unique=True)
+    created_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), default=now)
+    expires_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
+    last_used_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))  # to the hour
+
+    __table_args__ = (Index("ix_api_keys_owner", "user_id", "id"), {"sqlite_autoincrement": True})
+
+
 class QueuedTurn(DefaultBase):
     """A turn that has not begun: one before it is under way. It then becomes a row of `turns`, with the same id.
 

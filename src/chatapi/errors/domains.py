@@ -34,6 +34,16 @@ class TaskNotFound(NotFound):
         super().__init__(f"There is no task {task_id} of yours.")
 
 
+class KeyNotFound(NotFound):
+    type = "key-not-found"
+    title = "No such API key"
+    when = "You have no API key with this id: it is not there, was revoked, or is somebody else's"
+    remedy = "List your keys"
+
+    def __init__(self, key_id: int) -> None:
+        super().__init__(f"There is no API key {key_id} of yours.")
+
+
 class SearchTooLong(AppError):
     status = 503
     type = "search-too-long"

@@ -76,9 +76,10 @@ def methods_of(scope: HTTPScope) -> set[str]:
 
 
 async def name_user(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
-    """A guard that writes the user's id into the request's context."""
+    """A guard that writes into the request's context whom it acts for."""
     if (request := current_request.get()) is not None:
         request.user_id = connection.user.user_id
+        request.key_id = connection.user.key_id
 
 
 class JSONRequest(Request[Any, Any, Any]):
