@@ -10,6 +10,7 @@ from chatapi.errors.openai_api import UnsupportedParameter
 from chatapi.errors.requests import Invalid
 from chatapi.openai_api.errors import error_of, status_of
 from chatapi.openai_api.parameters import Body, Parameter, passed_on, refused, supported
+from website import parameters as documented
 
 # Each body of the API, with the type of its parameters in the `openai` package: a TypedDict, or a union of some.
 ENDPOINTS: list[tuple[type[Body], Any]] = []
@@ -24,6 +25,13 @@ def test_the_table_of_a_body_has_a_row_for_each_parameter_of_the_api(body: type[
     assert set(body.parameters) == parameters_of(typed)
     taken = {name for name, each in body.parameters.items() if each.support != "refused"}
     assert taken == set(body.__struct_encode_fields__)
+
+
+def test_the_tables_of_the_document_are_those_of_the_bodies() -> None:
+    assert {body for body, _ in ENDPOINTS} == set(documented.BODIES.values())
+    assert documented.DOCUMENT.read_text() == documented.document(), (
+        "run: .venv/bin/python -m website.parameters"
+    )
 
 
 class Inner(Body, frozen=True):

@@ -122,7 +122,14 @@ def openapi_config(app: Callable[[], Litestar]) -> DocumentConfig:
         path="/docs",
         use_handler_docstrings=True,
         components=Components(
-            security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")}
+            security_schemes={
+                "bearer": SecurityScheme(
+                    type="http",
+                    scheme="bearer",
+                    bearer_format="JWT",
+                    description="A JWT of the sign-in service, or an API key (`ck_…`), which a few routes refuse.",
+                )
+            }
         ),
         render_plugins=[
             SwaggerUI(path="/"),
