@@ -9,6 +9,7 @@ from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, 
 from litestar.params import QueryParameter
 from msgspec import UNSET, Struct, UnsetType
 
+from chatapi.errors import openai_api
 from chatapi.errors.base import catalogue
 
 MAX_PAGE = 100  # bounds the work and the bytes of one response
@@ -55,7 +56,8 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
 
 
 def problem(status: int) -> ResponseSpec:
-    kinds = [f"- `{kind.type}`: {kind.when}" for kind in catalogue() if kind.status == status]
+    ours = (kind for kind in catalogue() if kind.__module__ != openai_api.__name__)
+    kinds = [f"- `{kind.type}`: {kind.when}" for kind in ours if kind.status == status]
     return ResponseSpec(
         Problem,
         description="\n".join([f"{HTTPStatus(status).phrase}. The last part of `type` is one of:\n", *kinds]),

@@ -16,7 +16,7 @@ export interface paths {
         post?: never;
         /**
          * Erase all of my data
-         * @description Conversations, turns, messages, feedback, tool calls, files, tasks, usage.
+         * @description API keys, conversations, turns, messages, feedback, tool calls, files, tasks, usage.
          *
          *     Turns under way are cancelled and leave nothing.
          */
@@ -152,7 +152,7 @@ export interface paths {
          * @description Lines of JSON, each with its kind in `record`; with `format=tar` an archive of them and of all files' bytes.
          *
          *     First `export` (with `version` and `user_id`), then every `conversation`, `turn`, `message`, `feedback`,
-         *     `tool_call`, `queued_turn`, `file`, `task`, `usage_day` and `usage_conversation`, and last `end` (with their number
+         *     `tool_call`, `queued_turn`, `file`, `task`, `api_key`, `usage_day` and `usage_conversation`, and last `end` (with their number
          *     in `records`): without that line the export was cut off.
          */
         get: operations["exportAccount"];
@@ -206,6 +206,50 @@ export interface paths {
          * @description With its bytes. Messages that it was sent with keep its name.
          */
         delete: operations["deleteFile"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/{user_id}/keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List my API keys
+         * @description By id, ascending; never the keys themselves.
+         */
+        get: operations["listKeys"];
+        put?: never;
+        /**
+         * Make an API key
+         * @description The answer has the `key`, which acts for its user until it expires or is revoked. It is never shown again.
+         */
+        post: operations["makeKey"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/{user_id}/keys/{key_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Revoke an API key
+         * @description From now on the key is refused, by every process.
+         */
+        delete: operations["revokeKey"];
         options?: never;
         head?: never;
         patch?: never;
@@ -603,6 +647,16 @@ export interface components {
         AnswersRequest: {
             answers: components["schemas"]["Answer"][];
         };
+        /** APIKey */
+        APIKey: {
+            /** Format: date-time */
+            created_at: string;
+            expires_at: string | null;
+            id: number;
+            last_used_at: string | null;
+            name: string;
+            prefix: string;
+        };
         /** ChatAnswer */
         ChatAnswer: {
             conversation_id: number;
@@ -714,6 +768,17 @@ export interface components {
             /** @default 0.1.0 */
             version: string;
         };
+        /** MadeAPIKey */
+        MadeAPIKey: {
+            /** Format: date-time */
+            created_at: string;
+            expires_at: string | null;
+            id: number;
+            key: string;
+            last_used_at: string | null;
+            name: string;
+            prefix: string;
+        };
         /** Me */
         Me: {
             demo: boolean;
@@ -751,6 +816,13 @@ export interface components {
              */
             when_busy: "reject" | "queue" | "interrupt";
         };
+        /** NewAPIKey */
+        NewAPIKey: {
+            /** @example 2027-11-29T00:00:00Z */
+            expires_at?: string | null;
+            /** @example Open WebUI */
+            name: string;
+        };
         /** NewFeedback */
         NewFeedback: {
             /** @example Just what I needed */
@@ -766,6 +838,11 @@ export interface components {
             description?: string | null;
             /** @example Buy milk */
             title: string;
+        };
+        /** Page[APIKey] */
+        "Page_chatapi.api_keys.schemas.APIKey_": {
+            items: components["schemas"]["APIKey"][];
+            next_cursor: string | null;
         };
         /** Page[Conversation] */
         "Page_chatapi.conversations.schemas.Conversation_": {
@@ -985,6 +1062,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -1149,6 +1227,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -1171,6 +1250,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -1442,6 +1522,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -1464,6 +1545,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -1613,6 +1695,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -1759,6 +1842,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -1901,6 +1985,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -1923,6 +2008,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -2043,6 +2129,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -2065,6 +2152,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -2191,6 +2279,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -2213,6 +2302,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -2405,6 +2495,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -2427,6 +2518,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -2572,6 +2664,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -2721,6 +2814,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -2743,6 +2837,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -2953,6 +3048,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -2975,6 +3071,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -3114,6 +3211,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -3136,6 +3234,484 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
+             *     - `turn-not-found`: You have no turn with this id
+             */
+            404: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listKeys: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the page before */
+                cursor?: string | null;
+                /** @description How many items at the most */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_chatapi.api_keys.schemas.APIKey_"];
+                };
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Unprocessable Entity. The last part of `type` is one of:
+             *
+             *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
+             *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
+             */
+            422: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    makeKey: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewAPIKey"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MadeAPIKey"];
+                };
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Request Entity Too Large. The last part of `type` is one of:
+             *
+             *     - `body-too-large`: The body is over 1 MiB
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
+             */
+            413: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Unsupported Media Type. The last part of `type` is one of:
+             *
+             *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
+             */
+            415: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Unprocessable Entity. The last part of `type` is one of:
+             *
+             *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
+             *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
+             */
+            422: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    revokeKey: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                key_id: number;
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not Found. The last part of `type` is one of:
+             *
+             *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
+             *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
+             *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -3262,6 +3838,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -3284,6 +3861,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -3466,6 +4044,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -3488,6 +4067,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -3640,6 +4220,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -3662,6 +4243,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -3811,6 +4393,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -3958,6 +4541,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -4140,6 +4724,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -4162,6 +4747,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -4288,6 +4874,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -4310,6 +4897,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -4492,6 +5080,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -4514,6 +5103,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -4640,6 +5230,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -4662,6 +5253,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -4846,6 +5438,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -4868,6 +5461,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -4995,6 +5589,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -5135,6 +5730,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -5157,6 +5753,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -5329,6 +5926,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -5351,6 +5949,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -5604,6 +6203,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -5626,6 +6226,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -5798,6 +6399,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -5820,6 +6422,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -6080,6 +6683,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -6242,6 +6846,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -6264,6 +6869,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -6534,6 +7140,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -6556,6 +7163,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -6697,6 +7305,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
