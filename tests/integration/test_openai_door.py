@@ -1,11 +1,14 @@
 """OpenAI's API below `/v1`, with OpenAI's own SDK: who is let in, the models, and how errors come out."""
 
+from datetime import UTC, datetime, timedelta
+
+import jwt
 import openai
 import pytest
 
 from tests.support.agents import CommandedAgent
 from tests.support.openai_sdk import sdk
-from tests.support.serving import Client, anybody, serve, settings_for
+from tests.support.serving import SECRET, Client, anybody, serve, settings_for
 
 
 class SlashedAgent(CommandedAgent):
@@ -29,6 +32,17 @@ class TestModels:
         ):
             assert (await client.models.retrieve(SlashedAgent.model)).id == SlashedAgent.model
             assert (await plain.get(f"/v1/models/{SlashedAgent.model}")).json()["id"] == SlashedAgent.model
+
+
+async def test_a_session_of_open_webui_is_its_user(alice: Client) -> None:
+    """With one secret on both sides, Open WebUI needs no key: it sends what its user has signed in with."""
+    month = datetime.now(UTC) + timedelta(weeks=4)
+    session = jwt.encode({"id": alice.user_id, "typ": "session", "exp": month}, SECRET)
+    async with sdk(str(alice.base_url), "nobody", api_key=session) as client:
+        assert len((await client.models.list()).data) == 2
+    assert (await alice.get("/api/me", headers={"Authorization": f"Bearer {session}"})).json()["user_id"] == (
+        alice.user_id
+    )
 
 
 class TestErrors:

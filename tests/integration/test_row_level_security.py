@@ -107,6 +107,13 @@ class TestForgottenOwner:
             assert (await session.execute(text("UPDATE api_keys SET name = 'x' RETURNING id"))).all() == []
             assert await owners_in(session, "tasks") == set()
 
+    async def test_a_keys_hash_finds_its_row_by_an_index(self, database: Database) -> None:
+        """Whatever the policies add to the query; a table of two rows would be read whole, if it were allowed."""
+        async with database.transaction(KeyHash("0")) as session:
+            await session.execute(text("SET LOCAL enable_seqscan = off"))
+            plan = await session.scalars(text("EXPLAIN SELECT user_id FROM api_keys WHERE hash = '0'"))
+            assert any("using uq_api_keys_hash" in line for line in plan)
+
     async def test_everyone_is_everyone(self, database: Database) -> None:
         async with database.transaction(EVERYONE) as session:
             tasks = (await session.scalars(select(models.Task))).all()
