@@ -4,7 +4,6 @@ from enum import Enum
 from functools import cache
 from typing import Final, Literal, TypeAlias
 
-from msgspec import Struct
 from sqlalchemy import TextClause, text
 
 
@@ -15,23 +14,13 @@ class Everyone(Enum):
 
 
 EVERYONE: Final = Everyone.EVERYONE
-
-
-class KeyHash(Struct, frozen=True):
-    """Stands for the owner of the API key with this hash, who is yet to be found: shows the key's row and no other."""
-
-    hash: str
-
-
-Owner: TypeAlias = str | Literal[Everyone.EVERYONE] | KeyHash | None
+Owner: TypeAlias = str | Literal[Everyone.EVERYONE] | None
 
 BYPASSES = text("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user")
 
 
-def shown_to(owner: str | Everyone | KeyHash) -> dict[str, str]:
-    """The settings that the policies check (migrations 0002 and 0013)."""
-    if isinstance(owner, KeyHash):
-        return {"chatapi.key_hash": owner.hash}
+def shown_to(owner: str | Everyone) -> dict[str, str]:
+    """The settings that the policies check (migration 0002)."""
     return {"chatapi.everyone": "on"} if owner is EVERYONE else {"chatapi.user_id": owner}
 
 
