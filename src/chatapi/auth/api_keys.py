@@ -32,7 +32,8 @@ PATTERN = re.compile(rf"{START}[0-9A-Za-z]{{{SECRET_LETTERS + CHECK_LETTERS}}}")
 
 
 HASH = bindparam("hash", None, type_=APIKey.hash.type)
-FOUND: Select[Any] = select(APIKey.id, APIKey.user_id, APIKey.expires_at).where(APIKey.hash == HASH)
+COLUMNS: Sequence[Any] = (APIKey.id, APIKey.user_id, APIKey.expires_at)
+FOUND: Select[Any] = select(*COLUMNS).where(APIKey.hash == HASH)
 # A key's owner is not known before its row is found. So this names the hash to row-level security, where other
 # transactions name the owner: a policy for it alone shows the row with this hash (migration 0013).
 KEY = select(func.set_config("chatapi.key_hash", HASH, true()).label("hash")).cte("key")
@@ -130,7 +131,8 @@ class APIKeys:
             return await self._database.tried(lambda _: self._database.statement(FOUND_BY_HASH, values))
 
         async def find(session: AsyncSession) -> Sequence[Sequence[Any]]:
-            return (await session.execute(FOUND, values)).all()
+            found: Sequence[Sequence[Any]] = (await session.execute(FOUND, values)).all()
+            return found
 
         return await self._database.read(None, find)
 
