@@ -5,7 +5,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import msgspec
 
@@ -15,6 +15,7 @@ from chatapi.agent.ports import (
     Finish,
     FinishReason,
     ModelUsage,
+    OptionName,
     Prompt,
     ReasoningDelta,
     StepStart,
@@ -51,6 +52,8 @@ class CommandedAgent:
     seen: ClassVar[list[Prompt]] = []
     done_once: ClassVar[set[tuple[str, str]]] = set()
 
+    options = get_args(OptionName)
+
     async def check_files(self, files: Sequence[File]) -> None:
         """Takes all files."""
 
@@ -63,6 +66,10 @@ class CommandedAgent:
             for call in msgspec.convert(prompt.resumed.state["asked"], list[ToolCall]):
                 made = await tools.call(call.name, call.arguments, call_id=call.id, may_wait=True)
                 yield TextDelta(f"{call.name}: {made.error or 'done'}. ")
+        if prompt.begun is not None:  # the caller keeps the conversation, and has carried out the calls
+            lines = lines[lines.index("wait") + 1 :]
+            for call in prompt.begun.tool_calls:
+                yield TextDelta(f"{call.name}: {call.error or json.dumps(call.result)}. ")
         for line in lines:
             command, _, rest = line.partition(" ")
             if command == "once":

@@ -6,6 +6,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from chatapi.agent.inputs import check_kinds
+from chatapi.agent.options import check_options
 from chatapi.agent.ports import Agent, AgentEvent, File, Prompt, TakesFiles, Tools
 from chatapi.errors.files import FileNotSupported
 from chatapi.errors.requests import Invalid
@@ -46,11 +47,12 @@ class AgentWithFiles:
         request: ChatRequest | AnswerAnew,
         answered: Callable[[], Awaitable[object | None]],
     ) -> None:
-        """Refuse a message whose files are too many, not there, or nothing that the agent takes.
+        """Refuse options that the agent does not take, and files that are too many, not there, or not taken either.
 
         `answered` looks whether the request was answered before: then its files are not looked at. Raises `Invalid`,
-        `FileNotFound`, `FileNotSupported` and `FilesUnavailable`.
+        `OptionNotSupported`, `FileNotFound`, `FileNotSupported` and `FilesUnavailable`.
         """
+        check_options(self._agent, request.terms.options)
         if request.files is UNSET or await answered() is not None:
             return
         if len(request.files) > self._most:

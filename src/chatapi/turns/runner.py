@@ -180,6 +180,7 @@ class Runner:
             history=run.history,
             resumed=None if run.wait is None else Resumed(state=run.wait.state, approved=run.wait.approved),
             files=run.files,
+            options=run.terms.options,
         )
         limit = asyncio.timeout(self._seconds)
         try:
@@ -194,8 +195,14 @@ class Runner:
             raise
         finally:
             self._limit = None
-        if not self._tools.pending and not self.log.text.strip():
+        if not self._tools.pending and not self.log.text.strip() and not self._is_cut:
             raise ModelEmpty("The model gave an empty answer.")
+
+    @property
+    def _is_cut(self) -> bool:
+        """Whether the caller's own limit of length has cut the answer off, perhaps before its first word."""
+        limit = self.run.terms.options.max_output_tokens
+        return self._finish_reason == "length" and limit is not None
 
     @contextmanager
     def _stopping_clock(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from chatapi.agent.ports import Asking, FinishReason, ToolCall, Usage
+from chatapi.agent.ports import NO_OPTIONS, Asking, FinishReason, Options, ToolCall, Usage
 from chatapi.db.paging import MAX_ID
 from chatapi.errors.requests import Invalid
 from chatapi.text import NOT_BLANK
@@ -45,6 +45,14 @@ WhenBusy: TypeAlias = Literal["reject", "queue", "interrupt"]
 ClientTools: TypeAlias = Annotated[list[ClientTool], Meta(max_length=128)]
 
 
+class Terms(Struct, frozen=True, kw_only=True):
+    """What the caller of a turn says of how it is run; `approvals`: there is somebody to ask for one."""
+
+    client_tools: Sequence[ClientTool] = ()
+    options: Options = NO_OPTIONS
+    approvals: bool = True
+
+
 class ChatRequest(Struct, frozen=True, kw_only=True):
     """The parsed content of a `MessageRequest`; `files` are the ids of its files.
 
@@ -59,10 +67,16 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     )
 
     when_busy: Literal["queue", "interrupt"] | UnsetType = UNSET  # unset is `reject`, for the same reason
+    options: Options | UnsetType = UNSET
+    approvals: Literal[False] | UnsetType = UNSET
 
     @property
-    def offered(self) -> Sequence[ClientTool]:
-        return self.client_tools or ()
+    def terms(self) -> Terms:
+        return Terms(
+            client_tools=self.client_tools or (),
+            options=self.options or NO_OPTIONS,
+            approvals=self.approvals is UNSET,
+        )
 
 
 class TextPart(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="text"):
@@ -137,8 +151,8 @@ class AnswerAnew(Struct, frozen=True, kw_only=True, tag=True):
     client_tools: Sequence[ClientTool] | UnsetType = UNSET
 
     @property
-    def offered(self) -> Sequence[ClientTool]:
-        return self.client_tools or ()
+    def terms(self) -> Terms:
+        return Terms(client_tools=self.client_tools or ())
 
 
 def text_and_files(

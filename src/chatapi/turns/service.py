@@ -65,7 +65,7 @@ class ChatService:
         `ModelFailed`, `ModelTooSlow`, `TurnCancelled`, `Interrupted` or `DatabaseUnavailable`, each with `turn_id` and
         `conversation_id`.
         """
-        check_tools(request.offered, self._launcher.tools)
+        check_tools(request.terms.client_tools, self._launcher.tools)
         known_by = None if key is None else Key.of(key, request)
 
         begin = partial(self._begin, user_id, request, known_by)

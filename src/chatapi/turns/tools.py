@@ -30,6 +30,10 @@ NOBODY_ASKED = {
     "approval": "The call needs its user's approval, for which this assistant cannot wait.",
     "client-tool": "The caller carries this call out itself, for which this assistant cannot wait.",
 }
+NO_FORM = (
+    "The call was not made: it needs its user's approval, and nobody can be asked for it here. Tell the user to do this in "
+    "the application."
+)
 # The outcome of an approved call while it is made outside our database: it stays if the process dies meanwhile.
 UNKNOWN = "The call was begun, and whether it took effect is not known. Do not make it again without asking."
 ASKS_AGAIN = "The call was approved, asked for an answer again, and was not made."
@@ -68,7 +72,7 @@ class TurnTools:
         self._ids = {event.id for event in told if isinstance(event, ToolStarted)} | self._made.keys()
         self._store = store
         self._run = run
-        self._tools: dict[str, AnyTool] = {**tools, **{tool.name: tool for tool in run.client_tools}}
+        self._tools: dict[str, AnyTool] = {**tools, **{tool.name: tool for tool in run.terms.client_tools}}
         self._tell = tell
         self._stopping_clock = stopping_clock  # the assistant's time does not include waits for the database
         self._approval = approval
@@ -113,6 +117,9 @@ class TurnTools:
                     return await self._make(call, own)
                 except NeedsAnswer as needed:
                     kind = needed.asks
+            if kind == "approval" and not self._run.terms.approvals:
+                self._tell(started(call))
+                return await self._journal(call, already(ToolOutcome(error=NO_FORM)), writes=False)
             fault = self._fault(call, parameters)  # nobody is asked about a call whose arguments do not hold
             if fault is None and may_wait:
                 return self._ask(call, kind)

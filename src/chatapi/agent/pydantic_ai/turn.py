@@ -1,8 +1,8 @@
 """One turn in a run of pydantic-ai: its tools, its second tries, and what counts as an answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from pydantic_ai import ModelResponse, RunContext, ToolDefinition
 from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
@@ -16,16 +16,21 @@ from pydantic_ai.exceptions import (
 from pydantic_ai.messages import ToolCallPart, ToolReturn
 from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.models.fallback import FallbackModel
+from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolApproved, ToolDenied
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool, WrapperToolset
 from pydantic_core import SchemaValidator, core_schema, to_jsonable_python
 
 from chatapi.agent.llm import MODEL_REQUESTS
 from chatapi.agent.ports import (
+    NO_OPTIONS,
     Asking,
     ModelAddress,
     ModelUsage,
     NeedsAnswer,
+    OneTool,
+    OptionName,
+    Options,
     Resumed,
     ToolCall,
     ToolError,
@@ -42,6 +47,40 @@ ARGUMENT_TRIES = 3  # how often a model may call a tool with arguments that are 
 ANY_OBJECT = SchemaValidator(core_schema.dict_schema(core_schema.str_schema()))
 NO_MORE = "The call could not be made any more: the assistant has changed since it was approved."
 PENDING = "pending"  # the result of a call that waits; nobody sees it, because the run ends after the step
+
+
+# The settings of pydantic-ai that our options are, where they have the same meaning.
+SETTINGS: Mapping[OptionName, str] = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "frequency_penalty": "frequency_penalty",
+    "presence_penalty": "presence_penalty",
+    "seed": "seed",
+    "max_output_tokens": "max_tokens",
+    "stop": "stop_sequences",
+    "parallel_tool_calls": "parallel_tool_calls",
+}
+
+
+def taken_options(model: Model) -> Collection[OptionName]:
+    """The options that reach this model, or each that may be asked in its place."""
+    models = model.models if isinstance(model, FallbackModel) else [model]
+    dropped = frozenset[str]().union(*(each.unsupported_settings for each in models))
+    passed = [option for option, setting in SETTINGS.items() if setting not in dropped]
+    return ("instructions", "tool_choice", *passed)
+
+
+def settings_of(options: Options) -> ModelSettings:
+    given = {
+        setting: getattr(options, option) for option, setting in SETTINGS.items() if option in options.named
+    }
+    return cast("ModelSettings", given)
+
+
+def choice_of(options: Options) -> Any:
+    if isinstance(options.tool_choice, OneTool):
+        return [options.tool_choice.name]
+    return options.tool_choice
 
 
 class TurnToolset(AbstractToolset[Any]):
@@ -142,11 +181,21 @@ class Turn(AbstractCapability[Any]):
     which the run goes on.
     """
 
-    def __init__(self, tools: Tools, *, task_tools: bool, asked: Mapping[str, Asked]) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        *,
+        task_tools: bool,
+        asked: Mapping[str, Asked],
+        options: Options = NO_OPTIONS,
+        own_tools: bool = True,
+    ) -> None:
+        self._options = options
+        self._own_tools = own_tools
         self._tools = tools
-        specs = [spec for spec in tools.specs if task_tools or spec.is_callers]
-        self._names = {spec.name for spec in specs}
-        self._toolset = TurnToolset(specs) if specs else None
+        self._specs = [spec for spec in tools.specs if task_tools or spec.is_callers]
+        self._names = {spec.name for spec in self._specs}
+        self._toolset = TurnToolset(self._specs) if self._specs else None
         self._asking: dict[str, Asking] = {}
         self._asked = dict(asked)
         self._step = set(asked)  # the ids of the calls in the model's last answer
@@ -170,7 +219,19 @@ class Turn(AbstractCapability[Any]):
         return self._toolset
 
     def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:
-        return AllTools(toolset, self._asking)
+        """Without tools of the assistant's own, the toolset is not asked: a name that is the caller's, too, fails a run."""
+        return AllTools(toolset if self._own_tools else TurnToolset(self._specs), self._asking)
+
+    def get_model_settings(self) -> Callable[[RunContext[Any]], ModelSettings]:
+        """The options of the caller, for each request: a model that has called a tool need not call one again."""
+        settings, choice = settings_of(self._options), choice_of(self._options)
+
+        def of_request(ctx: RunContext[Any]) -> ModelSettings:
+            if choice is None or (choice != "none" and ctx.run_step > 1):
+                return settings
+            return {**settings, "tool_choice": choice}
+
+        return of_request
 
     async def before_model_request(
         self, ctx: RunContext[Any], request_context: ModelRequestContext
@@ -191,6 +252,8 @@ class Turn(AbstractCapability[Any]):
         if response.finish_reason is not None or response.usage.total_tokens:
             self._used.append(used_by(request_context.model, response))
         match response.finish_reason:
+            case "length" if self._options.max_output_tokens is not None and not response.tool_calls:
+                self.was_cut = True
             case "length" if response.tool_calls or not (response.text or "").strip():
                 raise ModelTruncated(TRUNCATED)
             case "length":

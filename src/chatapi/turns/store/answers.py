@@ -19,7 +19,7 @@ from chatapi.errors.requests import Invalid
 from chatapi.errors.turns import KeyReused, NotWaiting, TurnCancelled, TurnNotFound, TurnSuperseded
 from chatapi.parts import RESULT_BYTES, bounded
 from chatapi.turns.replay import joined
-from chatapi.turns.schemas import Answer, Pending, WaitingAnswer
+from chatapi.turns.schemas import Answer, Pending, Terms, WaitingAnswer
 from chatapi.turns.store import end, live, queue
 from chatapi.turns.store.begin import run_of
 from chatapi.turns.store.journal import read_journal
@@ -77,7 +77,7 @@ async def wait(session: AsyncSession, run: Run, said: Said, waiting: Waiting) ->
         "keys": {},
         "events": msgspec.to_builtins(joined(said.events)),
         "state": waiting.state,
-        "client_tools": msgspec.to_builtins(run.client_tools),
+        "client_tools": msgspec.to_builtins(run.terms.client_tools),
         "began_at": began,
         "expires_at": began + timedelta(seconds=waiting.seconds),
     }
@@ -119,7 +119,7 @@ async def answer(
     elif row.ended_by != "answered" or not await is_to_run_again(session, turn, row):
         return Given(conversation_id=turn.conversation_id, wait=row.number)
     await take(session, turn, claim)
-    run = await run_of(session, turn, claim)
+    run = await run_of(session, turn, claim, Terms())
     seconds = (now() - row.began_at).total_seconds()
     return replace(run, ended=[Ended(by="answered", seconds=seconds)]) if is_open else run
 

@@ -15,7 +15,7 @@ from chatapi.turns.schemas import (
     Answer,
     AnswerAnew,
     ChatRequest,
-    ClientTool,
+    Terms,
     WaitingAnswer,
     WaitingTurn,
 )
@@ -64,7 +64,7 @@ class TurnStore:
     ) -> Run | Queued | Stored:
         async with self._database.transaction(user_id) as session:
             if is_retry:
-                if (run := await begin.begun(session, user_id, claim, request.offered)) is not None:
+                if (run := await begin.begun(session, user_id, claim, request.terms)) is not None:
                     return run
                 if (place := await queue.of_claim(session, user_id, claim)) is not None:
                     return place
@@ -72,15 +72,15 @@ class TurnStore:
 
     async def begin_queued(self, user_id: str, conversation_id: int, claim: Claim) -> Run | None:
         """Begin the first turn that is queued in this conversation; None if nothing is, or another turn is under way."""
-        offered: list[ClientTool] = []  # kept for a second try, because the queue's row is gone by then
+        terms: list[Terms] = []  # kept for a second try, because the queue's row is gone by then
 
         async def work(session: AsyncSession) -> Run | None:
             run = await queued.begin_queued(session, user_id, conversation_id, claim)
-            offered[:] = () if run is None else run.client_tools
+            terms[:] = () if run is None else [run.terms]
             return run
 
         return await self._database.run(
-            user_id, work, lambda session: begin.begun(session, user_id, claim, offered)
+            user_id, work, lambda session: begin.begun(session, user_id, claim, *(terms or [Terms()]))
         )
 
     async def seen(self, user_id: str, key: Key) -> Stored | None:
@@ -162,7 +162,7 @@ class TurnStore:
         return await self._database.run(
             user_id,
             lambda session: answers.answer(session, user_id, turn_id, given, key, claim),
-            lambda session: begin.begun(session, user_id, claim, ()),
+            lambda session: begin.begun(session, user_id, claim, Terms()),
         )
 
     async def waiting(self, user_id: str, limit: int, before: int | None) -> Sequence[WaitingTurn]:

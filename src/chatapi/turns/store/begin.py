@@ -21,7 +21,7 @@ from chatapi.db.paging import MAX_ID
 from chatapi.db.services import insert_unless_there, remember_user
 from chatapi.errors.files import FileNotFound
 from chatapi.errors.turns import KeyReused, TurnCancelled, TurnNotFound, TurnSuperseded
-from chatapi.turns.schemas import AnswerAnew, ChatRequest, ClientTool
+from chatapi.turns.schemas import AnswerAnew, ChatRequest, Terms
 from chatapi.turns.store import live, waits
 from chatapi.turns.store.attached import attach, still_there
 from chatapi.turns.store.busy import make_way
@@ -123,7 +123,7 @@ async def start(
         user_id=user_id,
         conversation_id=conversation_id,
         message=request.message,
-        client_tools=request.offered,
+        terms=request.terms,
         files=files,
         history=await read_history(
             session,
@@ -217,12 +217,10 @@ async def seen(session: AsyncSession, user_id: str, key: Key) -> Stored | None:
     return answer
 
 
-async def begun(
-    session: AsyncSession, user_id: str, claim: Claim, offered: Sequence[ClientTool]
-) -> Run | None:
+async def begun(session: AsyncSession, user_id: str, claim: Claim, terms: Terms) -> Run | None:
     """The run that `begin` or `begin_queued` made of this claim, if its COMMIT went through."""
     turn = await session.scalar(select(Turn).where(Turn.run_id == claim.run_id, Turn.user_id == user_id))
-    return None if turn is None else await run_of(session, turn, claim, offered)
+    return None if turn is None else await run_of(session, turn, claim, terms)
 
 
 async def _again(
@@ -269,7 +267,7 @@ async def _again(
         .returning(Message.id)
     )
     await forget_messages(session, turn.user_id, turn.conversation_id, gone.all())
-    return await run_of(session, turn, claim, request.offered)
+    return await run_of(session, turn, claim, request.terms)
 
 
 async def _settled(session: AsyncSession, turn: Turn, key: Key) -> Stored | None:
@@ -285,10 +283,10 @@ async def _settled(session: AsyncSession, turn: Turn, key: Key) -> Stored | None
     return None
 
 
-async def run_of(session: AsyncSession, turn: Turn, claim: Claim, offered: Sequence[ClientTool] = ()) -> Run:
+async def run_of(session: AsyncSession, turn: Turn, claim: Claim, terms: Terms) -> Run:
     """The claim's run of a turn that has begun before; it goes on from the last wait that was answered.
 
-    `offered` are the caller's tools, if the turn has not waited.
+    `terms` are the caller's, if the turn has not waited.
     """
     wait = await waits.answered(session, turn.user_id, turn.id)
     message, files = await question_of(session, turn)
@@ -307,7 +305,7 @@ async def run_of(session: AsyncSession, turn: Turn, claim: Claim, offered: Seque
             before=turn.alternative_of or turn.id,
         ),
         journal=await read_journal(session, turn.user_id, turn.id),
-        client_tools=offered if wait is None else wait.client_tools,
+        terms=terms if wait is None else wait.terms,
         wait=wait,
         used=None if wait is None or turn.usage is None else msgspec.convert(turn.usage, Usage),
     )

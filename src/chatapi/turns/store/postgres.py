@@ -149,7 +149,7 @@ class PostgresTurnStore(TurnStore):
             user_id=user_id,
             conversation_id=conversation_id,
             message=request.message,
-            client_tools=request.offered,
+            terms=request.terms,
             history=to_history(row[2:] for row in rows) if first and first[0] else [],
         )
 

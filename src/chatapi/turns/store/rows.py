@@ -24,8 +24,8 @@ from chatapi.turns.schemas import (
     AnswersRequest,
     ChatAnswer,
     ChatRequest,
-    ClientTool,
     Pending,
+    Terms,
     WaitingAnswer,
 )
 from chatapi.turns.ui_stream import parts_of
@@ -66,7 +66,7 @@ class Waited(Struct, frozen=True, kw_only=True):
     answers: Mapping[str, Answer]
     events: Sequence[TurnEvent]
     state: Any
-    client_tools: Sequence[ClientTool]
+    terms: Terms
 
     @property
     def approved(self) -> Sequence[str]:
@@ -89,7 +89,7 @@ class Run(Struct, frozen=True, kw_only=True):
     history: Sequence[HistoryMessage]
     files: Sequence[File] = ()
     journal: Sequence[ToolCall] = ()
-    client_tools: Sequence[ClientTool] = ()
+    terms: Terms = Terms()
     wait: Waited | None = None
     ended: Sequence[Ended] = ()
     used: Usage | None = None

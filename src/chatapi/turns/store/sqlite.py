@@ -114,7 +114,7 @@ class SqliteTurnStore(TurnStore):
             user_id=user_id,
             conversation_id=conversation_id,
             message=request.message,
-            client_tools=request.offered,
+            terms=request.terms,
             history=to_history(
                 (role, content, calls, None if state is None else msgspec.json.decode(state), files)
                 for _, role, content, calls, state, files in history

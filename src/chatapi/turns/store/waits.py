@@ -19,7 +19,7 @@ from chatapi.db.models import RUNNING, WAITING, Turn, Wait, now
 from chatapi.db.paging import MAX_ID
 from chatapi.parts import bounded
 from chatapi.turns.log import ToolEnded, ToolStarted, TurnEvent
-from chatapi.turns.schemas import Answer, ClientTool, Pending, PendingUntil, WaitingAnswer, WaitingTurn
+from chatapi.turns.schemas import Answer, ClientTool, Pending, PendingUntil, Terms, WaitingAnswer, WaitingTurn
 from chatapi.turns.store.journal import read_journal
 from chatapi.turns.store.rows import Said, Waited
 
@@ -106,7 +106,7 @@ def to_waited(row: Wait) -> Waited:
         answers=answers,
         events=[with_answer(event, answers) for event in events_of(row)],
         state=row.state,
-        client_tools=msgspec.convert(row.client_tools, list[ClientTool]),
+        terms=Terms(client_tools=msgspec.convert(row.client_tools, list[ClientTool])),
     )
 
 
