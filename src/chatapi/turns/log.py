@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import datetime
 from typing import Any, TypeAlias
 
 from msgspec import Struct
@@ -85,6 +86,7 @@ class TurnLog:
         self.replayed = replayed
         self.wait = wait
         self.queued = queued
+        self.created_at: datetime | None = None  # the turn's, if it runs here
         self.events: list[TurnEvent] = []
         self.outcome: Outcome | None = None
         self.readers = 0

@@ -86,12 +86,15 @@ class Runner:
         self.log = log or TurnLog(
             run.turn_id, run.conversation_id, wait=0 if run.wait is None else run.wait.number
         )
+        self.log.created_at = run.created_at
         if run.wait is not None:
             self.log.add(*run.wait.events)
         self._store = store
         self._agent = agent
         self._patience = patience
         self._spending = Spending(run.used)
+        if (told := run.terms.own_tools) is not None:
+            tools = {name: tool for name, tool in tools.items() if name in told}
         self._tools = TurnTools(
             store, run, tools, self.log.add, self._stopping_clock, approval, self._spending
         )
@@ -181,6 +184,7 @@ class Runner:
             resumed=None if run.wait is None else Resumed(state=run.wait.state, approved=run.wait.approved),
             files=run.files,
             options=run.terms.options,
+            own_tools=run.terms.own_tools is None,
         )
         limit = asyncio.timeout(self._seconds)
         try:

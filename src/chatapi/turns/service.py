@@ -65,7 +65,9 @@ class ChatService:
         `ModelFailed`, `ModelTooSlow`, `TurnCancelled`, `Interrupted` or `DatabaseUnavailable`, each with `turn_id` and
         `conversation_id`.
         """
-        check_tools(request.terms.client_tools, self._launcher.tools)
+        # Through OpenAI's API a caller's tool takes the place of one of ours.
+        ours = () if isinstance(request, ChatRequest) and request.source else self._launcher.tools
+        check_tools(request.terms.client_tools, ours)
         known_by = None if key is None else Key.of(key, request)
 
         begin = partial(self._begin, user_id, request, known_by)
@@ -117,7 +119,7 @@ class ChatService:
         begun: TurnLog | WaitingAnswer | Given = await self._launcher.launch(
             partial(
                 self._launcher.claim,
-                lambda claim: self._store.answer(user_id, turn_id, request.answers, known_by, claim),
+                lambda claim: self._store.answer(user_id, turn_id, request, known_by, claim),
             )
         )
         if isinstance(begun, TurnLog | WaitingAnswer):

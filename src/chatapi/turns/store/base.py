@@ -12,8 +12,8 @@ from chatapi.db.models import Turn
 from chatapi.db.owner import EVERYONE
 from chatapi.errors.domains import ConversationNotFound
 from chatapi.turns.schemas import (
-    Answer,
     AnswerAnew,
+    AnswersRequest,
     ChatRequest,
     Terms,
     WaitingAnswer,
@@ -151,7 +151,7 @@ class TurnStore:
         return await self._database.run(run.user_id, work)
 
     async def answer(
-        self, user_id: str, turn_id: int, given: Sequence[Answer], key: Key | None, claim: Claim
+        self, user_id: str, turn_id: int, request: AnswersRequest, key: Key | None, claim: Claim
     ) -> Run | WaitingAnswer | Given:
         """Store answers to calls for which a turn waits. If all have one, the turn is the claim's to run.
 
@@ -161,7 +161,7 @@ class TurnStore:
         """
         return await self._database.run(
             user_id,
-            lambda session: answers.answer(session, user_id, turn_id, given, key, claim),
+            lambda session: answers.answer(session, user_id, turn_id, request, key, claim),
             lambda session: begin.begun(session, user_id, claim, Terms()),
         )
 

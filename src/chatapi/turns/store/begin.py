@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import File, Usage
+from chatapi.agent.ports import File, HistoryMessage, Usage
 from chatapi.conversations.deletion import forget_messages
 from chatapi.conversations.search.index import index_message
 from chatapi.db.models import RUNNING, Conversation, Message, Turn, now
@@ -38,9 +38,12 @@ from chatapi.turns.store.rows import (
     Run,
     Stored,
     answer_of,
+    asked_of,
+    before_of,
     new_message,
     new_turn,
     question_of,
+    terms_of,
     turn_is_alive,
 )
 
@@ -80,7 +83,7 @@ async def begin_new(
     await claim.budgets.check(session, user_id)
     ended: Sequence[Ended] = ()
     if request.conversation_id is None:
-        conversation_id = await _new_conversation(session, user_id)
+        conversation_id = await _new_conversation(session, user_id, request.source or None)
     else:
         conversation_id = request.conversation_id
         await touch_conversation(session, user_id, conversation_id, archived=False)
@@ -95,6 +98,7 @@ async def begin_new(
         request_hash=key and key.request_hash,
         claim=claim,
         alternative_of=alternative_of,
+        asked=asked_of(request),
         at=now(),
     )
     run = await start(session, columns, request, claim)
@@ -115,7 +119,10 @@ async def start(
     if turn_id is None:
         return None
     user_id, conversation_id = columns["user_id"], columns["conversation_id"]
-    files = await attach(session, user_id, turn_id, conversation_id, request.files or ())
+    earlier = [file.id for message in request.before or () for file in message.files]
+    ids = [*(request.files or ()), *earlier]
+    attached = await attach(session, user_id, turn_id, conversation_id, ids)
+    files = attached[: len(ids) - len(earlier)]
     await ask(session, columns, turn_id, request, files)
     return Run(
         turn_id=turn_id,
@@ -125,13 +132,17 @@ async def start(
         message=request.message,
         terms=request.terms,
         files=files,
-        history=await read_history(
-            session,
-            user_id,
-            conversation_id,
-            turns=claim.history,
-            before=columns["alternative_of"] or MAX_ID,
-        ),
+        history=[
+            *await read_history(
+                session,
+                user_id,
+                conversation_id,
+                turns=claim.history,
+                before=columns["alternative_of"] or MAX_ID,
+            ),
+            *(request.before or ()),
+        ],
+        created_at=columns["created_at"],
     )
 
 
@@ -148,7 +159,7 @@ async def ask(
         content=request.message,
         tool_calls=[],
         parts=None,
-        provider_state=None,
+        provider_state=before_of(request),
         at=columns["created_at"],
     )
     if files:
@@ -181,8 +192,10 @@ async def begin_anew(
             "The conversation has gone on since; only its last turn can be answered anew."
         ).with_turn(turn.id, turn.conversation_id)
     message, files = request.message, request.files
+    before: Sequence[HistoryMessage] | UnsetType = UNSET
     if message is None:
-        message, sent = await question_of(session, turn)
+        message, sent, earlier = await question_of(session, turn)
+        before = earlier or UNSET
         files = await still_there(session, user_id, sent) or UNSET
         if sent and not files and not message.strip():
             raise FileNotFound(sent[0].id)
@@ -194,6 +207,7 @@ async def begin_anew(
             conversation_id=turn.conversation_id,
             client_tools=request.client_tools,
             files=files,
+            before=before,
         ),
         key,
         claim,
@@ -289,30 +303,33 @@ async def run_of(session: AsyncSession, turn: Turn, claim: Claim, terms: Terms) 
     `terms` are the caller's, if the turn has not waited.
     """
     wait = await waits.answered(session, turn.user_id, turn.id)
-    message, files = await question_of(session, turn)
+    question = await question_of(session, turn)
     return Run(
         turn_id=turn.id,
         run_id=claim.run_id,
         user_id=turn.user_id,
         conversation_id=turn.conversation_id,
-        message=message,
-        files=files,
-        history=await read_history(
-            session,
-            turn.user_id,
-            turn.conversation_id,
-            turns=claim.history,
-            before=turn.alternative_of or turn.id,
-        ),
+        message=question.text,
+        files=question.files,
+        history=[
+            *await read_history(
+                session,
+                turn.user_id,
+                turn.conversation_id,
+                turns=claim.history,
+                before=turn.alternative_of or turn.id,
+            ),
+            *question.before,
+        ],
         journal=await read_journal(session, turn.user_id, turn.id),
-        terms=terms if wait is None else wait.terms,
+        terms=terms if wait is None else terms_of(turn.asked, wait.client_tools),
         wait=wait,
         used=None if wait is None or turn.usage is None else msgspec.convert(turn.usage, Usage),
+        created_at=turn.created_at,
     )
 
 
-async def _new_conversation(session: AsyncSession, user_id: str) -> int:
+async def _new_conversation(session: AsyncSession, user_id: str, source: str | None) -> int:
     await remember_user(session, user_id)
-    return (
-        await session.execute(insert(Conversation).values(user_id=user_id).returning(Conversation.id))
-    ).scalar_one()
+    new = insert(Conversation).values(user_id=user_id, source=source).returning(Conversation.id)
+    return (await session.execute(new)).scalar_one()

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 from sqlalchemy import ColumnElement, Select, Text, and_, cast, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -16,6 +17,16 @@ from chatapi.turns.measures import measuring
 NO_CALLS = "[]"  # as it is stored with most messages
 decode_calls = msgspec.json.Decoder(list[ToolCall]).decode
 decode_files = msgspec.json.Decoder(list[File]).decode
+
+
+class Before(Struct, frozen=True):
+    """What a caller has sent before its message, as the state of that message (`Message.provider_state`)."""
+
+    before: Sequence[HistoryMessage]
+
+
+def messages_before(state: Any) -> Sequence[HistoryMessage]:
+    return () if state is None else msgspec.convert(state, Before).before
 
 
 async def read_history(
@@ -67,12 +78,15 @@ def select_history(
 
 
 def to_history(rows: Iterable[Sequence[Any]]) -> list[HistoryMessage]:
-    """Messages of the rows of `select_history`, in their order and without their ids.
+    """Messages of the rows of `select_history`, in their order and without their ids; before each what was sent with it.
 
     A turn has two answers if a replica of the version before 0006 ran a failed turn again; the last one counts.
     """
     messages: list[HistoryMessage] = []
     for role, content, calls, state, files in rows:
+        if role == "user" and state is not None:
+            messages += messages_before(state)
+            state = None  # noqa: PLW2901 - it is no provider's
         if messages and messages[-1].role == role == "assistant":
             messages.pop()
         messages.append(

@@ -150,7 +150,11 @@ class PostgresTurnStore(TurnStore):
             conversation_id=conversation_id,
             message=request.message,
             terms=request.terms,
-            history=to_history(row[2:] for row in rows) if first and first[0] else [],
+            history=[
+                *(to_history(row[2:] for row in rows) if first and first[0] else ()),
+                *(request.before or ()),
+            ],
+            created_at=at,
         )
 
     async def _finish(
@@ -260,6 +264,7 @@ def claimed_turn(
         request_hash=bindparam("request_hash", None, type_=Text()),
         claim=CLAIM,
         alternative_of=null(),
+        asked=bindparam("asked", None, type_=JSON()),
         at=NOW,
     )
     values = select(*columns.values())
@@ -289,7 +294,7 @@ def users_message(turn: CTE) -> CTE:
         content=CONTENT,
         tool_calls=literal_column("'[]'", JSON()),
         parts=null(),
-        provider_state=null(),
+        provider_state=bindparam("before", None, type_=JSON()),
         at=NOW,
     )
     return (
@@ -362,7 +367,13 @@ def begin_first(budgets: Budgets) -> Statement:
     conversation_id = func.nextval(func.pg_get_serial_sequence("conversations", "id"))
     used, allowed = used_of(budgets)
     turn = claimed_turn(conversation_id, None, ~key_is_queued(), *allowed)
-    columns = {"id": turn.c.conversation_id, "user_id": USER_ID, "created_at": NOW, "updated_at": NOW}
+    columns = {
+        "id": turn.c.conversation_id,
+        "user_id": USER_ID,
+        "source": bindparam("source", None, type_=Text()),
+        "created_at": NOW,
+        "updated_at": NOW,
+    }
     conversation = (
         insert(Conversation)
         .from_select(list(columns), select(*columns.values()), include_defaults=False)

@@ -1,6 +1,7 @@
 """The store's values, and the columns and conditions that all its statements share."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chatapi.agent.ports import File, FinishReason, HistoryMessage, ProviderState, ToolCall, Usage
 from chatapi.conversations.search.folding import folded_parts
 from chatapi.db.clock import utc_now
-from chatapi.db.models import RUNNING, Message, Turn, Worker
+from chatapi.db.models import RUNNING, Message, Turn, Worker, now
 from chatapi.db.paging import MAX_ID
 from chatapi.errors.turns import Interrupted
 from chatapi.parts import Part, outlined
@@ -22,12 +23,15 @@ from chatapi.turns.schemas import (
     Answer,
     AnswerAnew,
     AnswersRequest,
+    Asked,
     ChatAnswer,
     ChatRequest,
+    ClientTool,
     Pending,
     Terms,
     WaitingAnswer,
 )
+from chatapi.turns.store.history import Before, messages_before
 from chatapi.turns.ui_stream import parts_of
 from chatapi.usage.budgets import NO_BUDGETS, Budgets
 from chatapi.usage.counting import Spent
@@ -66,7 +70,7 @@ class Waited(Struct, frozen=True, kw_only=True):
     answers: Mapping[str, Answer]
     events: Sequence[TurnEvent]
     state: Any
-    terms: Terms
+    client_tools: Sequence[ClientTool]
 
     @property
     def approved(self) -> Sequence[str]:
@@ -78,7 +82,7 @@ class Run(Struct, frozen=True, kw_only=True):
     """One run of a turn, by one process. `journal` has the calls of the turn's earlier runs.
 
     `wait` is there when the turn has waited for answers, and goes on with them. `ended` are the waits that ended when
-    the run began. `used` is what the turn had used until it waited.
+    the run began. `used` is what the turn had used until it waited. `created_at` is the turn's.
     """
 
     turn_id: int
@@ -93,6 +97,7 @@ class Run(Struct, frozen=True, kw_only=True):
     wait: Waited | None = None
     ended: Sequence[Ended] = ()
     used: Usage | None = None
+    created_at: datetime = msgspec.field(default_factory=now)
 
 
 class Key(Struct, frozen=True, kw_only=True):
@@ -158,6 +163,7 @@ def new_turn(
     request_hash: Any,
     claim: Any,
     alternative_of: Any,
+    asked: Any,
     at: Any,
 ) -> dict[str, Any]:
     """The columns of a turn that begins: values, or parameters of a statement."""
@@ -172,6 +178,7 @@ def new_turn(
         "request_hash": request_hash,
         "model": claim.model,
         "alternative_of": alternative_of,
+        "asked": asked,
         "created_at": at,
     }
 
@@ -218,13 +225,17 @@ def ended_turn(
 
 def is_uncommon(request: ChatRequest) -> bool:
     """Whether the plain form has to begin the turn."""
-    return (request.conversation_id or 0) > MAX_ID or request.files is not UNSET
+    return (
+        (request.conversation_id or 0) > MAX_ID
+        or request.files is not UNSET
+        or any(message.files for message in request.before or ())
+    )
 
 
 def begin_values(
     user_id: str, request: ChatRequest, key: Key | None, claim: Claim, at: Any
 ) -> dict[str, Any]:
-    """The parameters of a store's own statements that begin a turn."""
+    """The parameters of a store's own statements that begin a turn, with JSON as text."""
     return {
         "user_id": user_id,
         "conversation_id": request.conversation_id,
@@ -234,9 +245,28 @@ def begin_values(
         "request_hash": key and key.request_hash,
         "model": claim.model,
         "content": request.message,
+        "asked": to_json(asked_of(request)),
+        "source": request.source or None,
+        "before": to_json(before_of(request)),
         "now": at,
         **search_values(request.message),
     }
+
+
+def asked_of(request: ChatRequest) -> dict[str, Any] | None:
+    """`Turn.asked` of a turn that begins."""
+    asked = request.asked
+    return None if asked is None else {"0": msgspec.to_builtins(asked)}
+
+
+def before_of(request: ChatRequest) -> dict[str, Any] | None:
+    """`Message.provider_state` of the question."""
+    return msgspec.to_builtins(Before(request.before)) if request.before else None
+
+
+def terms_of(asked: Mapping[str, Any] | None, client_tools: Sequence[ClientTool]) -> Terms:
+    """The terms of the last request that the turn answers."""
+    return (Asked() if not asked else msgspec.convert(asked[max(asked, key=int)], Asked)).terms(client_tools)
 
 
 def search_values(text: str) -> dict[str, Any]:
@@ -312,15 +342,23 @@ def to_answer(run: Run, message_id: int, said: Said) -> ChatAnswer:
     )
 
 
-async def question_of(session: AsyncSession, turn: Turn) -> tuple[str, list[File]]:
-    """The user's message that the turn answers, and its files."""
+class Question(NamedTuple):
+    """A user's message, its files, and what its caller sent before it."""
+
+    text: str
+    files: Sequence[File]
+    before: Sequence[HistoryMessage]
+
+
+async def question_of(session: AsyncSession, turn: Turn) -> Question:
+    """The message that the turn answers."""
     row = await session.execute(
-        select(Message.content, Message.files).where(
+        select(Message.content, Message.files, Message.provider_state).where(
             Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "user"
         )
     )
-    text, files = row.one()
-    return text, msgspec.convert(files or [], list[File])
+    text, files, state = row.one()
+    return Question(text, msgspec.convert(files or [], list[File]), messages_before(state))
 
 
 async def answer_of(session: AsyncSession, turn: Turn) -> Stored | None:

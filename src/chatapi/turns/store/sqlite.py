@@ -96,7 +96,8 @@ class SqliteTurnStore(TurnStore):
     ) -> Run | Queued | Stored:
         if isinstance(request, AnswerAnew) or is_retry or is_uncommon(request):
             return await super()._begin(user_id, request, key, claim, is_retry)
-        values = begin_values(user_id, request, key, claim, moment())
+        at = now()
+        values = begin_values(user_id, request, key, claim, moment(at))
         found = await self._database.at_once(
             lambda transaction: (
                 begin(transaction, values, history_turns=claim.history)
@@ -115,10 +116,14 @@ class SqliteTurnStore(TurnStore):
             conversation_id=conversation_id,
             message=request.message,
             terms=request.terms,
-            history=to_history(
-                (role, content, calls, None if state is None else msgspec.json.decode(state), files)
-                for _, role, content, calls, state, files in history
-            ),
+            history=[
+                *to_history(
+                    (role, content, calls, None if state is None else msgspec.json.decode(state), files)
+                    for _, role, content, calls, state, files in history
+                ),
+                *(request.before or ()),
+            ],
+            created_at=at,
         )
 
     async def _finish(
@@ -260,6 +265,7 @@ NEW_ONE = new_turn(
         history=0,
     ),
     alternative_of=null(),
+    asked=bindparam("asked", None, type_=Text()),
     at=NOW,
 )
 ENDED = ended_turn(
@@ -304,12 +310,26 @@ TOUCH = Statement(
 REOPEN = Statement(touched(archived=false()))
 REMEMBER_USER = Statement(sqlite.insert(User).values(id=USER_ID, created_at=NOW).on_conflict_do_nothing())
 NEW_CONVERSATION = Statement(
-    insert(Conversation).values(user_id=USER_ID, created_at=NOW, updated_at=NOW).returning(Conversation.id)
+    insert(Conversation)
+    .values(
+        user_id=USER_ID,
+        source=bindparam("source", None, type_=Text()),
+        created_at=NOW,
+        updated_at=NOW,
+    )
+    .returning(Conversation.id)
 )
 NEW_TURN = Statement(insert(Turn).values(NEW_ONE).returning(Turn.id))
 QUESTION = Statement(
     insert(Message)
-    .values(message(USER, tool_calls=literal_column("'[]'"), parts=null(), provider_state=null()))
+    .values(
+        message(
+            USER,
+            tool_calls=literal_column("'[]'"),
+            parts=null(),
+            provider_state=bindparam("before", None, type_=Text()),
+        )
+    )
     .returning(Message.id)
 )
 SEARCHABLE = Statement(

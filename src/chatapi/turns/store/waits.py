@@ -14,12 +14,12 @@ from msgspec.structs import replace
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import ToolCall
+from chatapi.agent.ports import ToolCall, Usage
 from chatapi.db.models import RUNNING, WAITING, Turn, Wait, now
 from chatapi.db.paging import MAX_ID
 from chatapi.parts import bounded
 from chatapi.turns.log import ToolEnded, ToolStarted, TurnEvent
-from chatapi.turns.schemas import Answer, ClientTool, Pending, PendingUntil, Terms, WaitingAnswer, WaitingTurn
+from chatapi.turns.schemas import Answer, ClientTool, Pending, PendingUntil, WaitingAnswer, WaitingTurn
 from chatapi.turns.store.journal import read_journal
 from chatapi.turns.store.rows import Said, Waited
 
@@ -27,7 +27,11 @@ from chatapi.turns.store.rows import Said, Waited
 async def told(session: AsyncSession, row: Wait) -> WaitingAnswer:
     """What a wait's reader is told at its beginning, and while it goes on."""
     calls = await read_journal(session, row.user_id, row.turn_id)
-    said = Said(events=shown_events(row), tool_calls=[*(bounded(call) for call in calls), *given_calls(row)])
+    said = Said(
+        events=shown_events(row),
+        tool_calls=[*(bounded(call) for call in calls), *given_calls(row)],
+        usage=msgspec.convert(row.usage, Usage | None),
+    )
     return answer_of_wait(row.conversation_id, row.turn_id, said, pending_of(row))
 
 
@@ -41,6 +45,7 @@ def answer_of_wait(
         response=said.response,
         tool_calls=[call for call in said.tool_calls if call.id in ended],
         pending=pending,
+        usage=UNSET if said.usage is None else said.usage,
     )
 
 
@@ -106,7 +111,7 @@ def to_waited(row: Wait) -> Waited:
         answers=answers,
         events=[with_answer(event, answers) for event in events_of(row)],
         state=row.state,
-        terms=Terms(client_tools=msgspec.convert(row.client_tools, list[ClientTool])),
+        client_tools=msgspec.convert(row.client_tools, list[ClientTool]),
     )
 
 
