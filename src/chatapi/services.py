@@ -38,6 +38,7 @@ from chatapi.turns.loops import every
 from chatapi.turns.measures import Telemetry
 from chatapi.turns.queue import QueueWatch
 from chatapi.turns.service import ChatService
+from chatapi.turns.stateless import Stateless
 from chatapi.turns.store import TurnStore, turn_store
 from chatapi.turns.supervisor import Supervisor
 from chatapi.turns.titles import Titles
@@ -75,6 +76,7 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
     external: "ExternalTools | None"
     files: FileService
     chat: ChatService
+    stateless: Stateless
     mcp: MCPEndpoint
 
     @classmethod
@@ -153,6 +155,7 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
                 patience,
                 telemetry,
             ),
+            stateless=Stateless(database, launcher, attachments, limiter),
             mcp=MCPEndpoint(database, schema, limiter, settings, max_body_bytes=MAX_BODY_BYTES),
         )
 

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from chatapi.agent.inputs import check_kinds
 from chatapi.agent.options import check_options
-from chatapi.agent.ports import Agent, AgentEvent, File, Prompt, TakesFiles, Tools
+from chatapi.agent.ports import Agent, AgentEvent, File, Options, Prompt, TakesFiles, Tools
 from chatapi.errors.files import FileNotSupported
 from chatapi.errors.requests import Invalid
 from chatapi.files.reading import FileReader, FilesOf
@@ -22,7 +22,7 @@ class AgentWithFiles:
     def __init__(self, agent: Agent, files: FileService, settings: Settings) -> None:
         self._agent = agent
         self._files = files
-        self._reader = FileReader(files)
+        self.reader = FileReader(files)
         self._most = settings.files_per_message
         self._input = settings.input_kinds
 
@@ -52,7 +52,7 @@ class AgentWithFiles:
         `answered` looks whether the request was answered before: then its files are not looked at. Raises `Invalid`,
         `OptionNotSupported`, `FileNotFound`, `FileNotSupported` and `FilesUnavailable`.
         """
-        check_options(self._agent, request.terms.options)
+        self.check_options(request.terms.options)
         if request.files is UNSET or await answered() is not None:
             return
         if len(request.files) > self._most:
@@ -61,13 +61,21 @@ class AgentWithFiles:
             File(id=ref.id, name=ref.name, media_type=ref.media_type, size=ref.size)
             for ref in await self._files.refs(user_id, request.files)
         ]
+        await self.check_files(self._bound(user_id, files))
+
+    def check_options(self, options: Options) -> None:
+        """Raise `OptionNotSupported`."""
+        check_options(self._agent, options)
+
+    async def check_files(self, files: Sequence[File]) -> None:
+        """Refuse files that the agent does not take; raises `FileNotSupported`."""
         if isinstance(self._agent, TakesFiles):
-            await self._agent.check_files(self._bound(user_id, files))
+            await self._agent.check_files(files)
         elif self._input is not None:
             check_kinds(files, self._input, self.model)
         else:
             raise FileNotSupported("The assistant takes no files.")
 
     def _bound(self, user_id: str, files: Sequence[File]) -> Sequence[File]:
-        source = FilesOf(self._reader, user_id)
-        return [replace(file, source=source) for file in files]
+        source = FilesOf(self.reader, user_id)
+        return [replace(file, source=source) if file.source is None else file for file in files]

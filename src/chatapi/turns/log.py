@@ -69,7 +69,8 @@ class TurnLog:
 
     A reader keeps only an index and one batch, so a slow reader costs little, and a late one misses nothing.
     `replayed` says that the answer was given before, to a request with the same key. `wait` is the number of the wait
-    for answers from which the turn has gone on, 0 if there was none. `queued`: the turn has not begun.
+    for answers from which the turn has gone on, 0 if there was none. `queued`: the turn has not begun. A run without a
+    turn (`turns.stateless`) has 0 in the place of both ids.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class TurnLog:
 
         A failure carries the ids of its turn: a client does not take a failure without them for the turn's end.
         """
-        if isinstance(outcome, AppError):
+        if isinstance(outcome, AppError) and self.turn_id:
             outcome = outcome.with_turn(self.turn_id, self.conversation_id)
         self.outcome = self.outcome or outcome
         self._over.set()

@@ -4,7 +4,8 @@ import asyncio
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias
+from datetime import datetime
+from typing import Any, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -37,10 +38,10 @@ from chatapi.text import storable
 from chatapi.turns.log import ReasoningAdded, TextAdded, TurnLog
 from chatapi.turns.measures import measured_as, measured_run, measuring
 from chatapi.turns.schemas import ChatAnswer, WaitingAnswer
-from chatapi.turns.store import Run, Said, Shown, TurnStore
+from chatapi.turns.store import Finished, Run, Said, Shown
 from chatapi.turns.store.answers import Waiting
 from chatapi.turns.store.live import Chunk
-from chatapi.turns.tools import TurnTools
+from chatapi.turns.tools import CallStore, TurnTools
 from chatapi.usage.counting import Spending
 
 log = logging.getLogger(__name__)
@@ -67,13 +68,27 @@ class Failed(Struct, frozen=True):
 Outcome: TypeAlias = Completed | Waits | Cancelled | Failed
 
 
+class RunStore(CallStore, Protocol):
+    """What a run needs of a store; `turns.store.TurnStore` says what each method does."""
+
+    async def finish(self, run: Run, said: Said, shown: Shown) -> Finished: ...
+
+    async def wait(self, run: Run, said: Said, waiting: Waiting) -> WaitingAnswer: ...
+
+    async def cancel(self, run: Run, said: Said) -> bool: ...
+
+    async def fail(self, run: Run, said: Said, error: dict[str, Any]) -> bool: ...
+
+    async def count_lost(self, run: Run, said: Said, since: datetime) -> None: ...
+
+
 class Runner:
     """One run of a turn by this process; its readers here read `log`, which they may have had while it was queued."""
 
     def __init__(
         self,
         run: Run,
-        store: TurnStore,
+        store: RunStore,
         agent: Agent,
         tools: Mapping[str, Tool[Any] | ExternalTool],
         approval: ApprovalPolicy,
@@ -96,7 +111,13 @@ class Runner:
         if (told := run.terms.own_tools) is not None:
             tools = {name: tool for name, tool in tools.items() if name in told}
         self._tools = TurnTools(
-            store, run, tools, self.log.add, self._stopping_clock, approval, self._spending
+            store,
+            run,
+            tools,
+            self.log.add,
+            self._stopping_clock,
+            approval,
+            self._spending,
         )
         self._seconds = settings.chat_timeout
         self._wait_seconds = settings.wait_timeout
@@ -184,6 +205,7 @@ class Runner:
             resumed=None if run.wait is None else Resumed(state=run.wait.state, approved=run.wait.approved),
             files=run.files,
             options=run.terms.options,
+            begun=run.begun,
             own_tools=run.terms.own_tools is None,
         )
         limit = asyncio.timeout(self._seconds)
@@ -321,12 +343,14 @@ class Runner:
 
 @contextmanager
 def audited(run: Run) -> Iterator[None]:
-    """Audit the turn's beginning and its end, by ids alone."""
-    ids = {"user_id": run.user_id, "turn_id": run.turn_id, "conversation_id": run.conversation_id}
-    audit("turn.begun", "success", **ids)
+    """Audit the turn's beginning and its end, by ids alone; or those of a completion that is no turn."""
+    what = "turn" if run.turn_id else "completion"
+    ids = {"turn_id": run.turn_id, "conversation_id": run.conversation_id} if run.turn_id else {}
+    audit(f"{what}.begun", "success", user_id=run.user_id, **ids)
     try:
         yield
     except BaseException as error:
-        audit("turn.ended", "failure", reason=getattr(error, "type", type(error).__name__), **ids)
+        reason = getattr(error, "type", type(error).__name__)
+        audit(f"{what}.ended", "failure", reason=reason, user_id=run.user_id, **ids)
         raise
-    audit("turn.ended", "success", **ids)
+    audit(f"{what}.ended", "success", user_id=run.user_id, **ids)

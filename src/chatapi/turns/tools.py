@@ -5,7 +5,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -20,8 +20,8 @@ from chatapi.parts import Approval, bounded
 from chatapi.text import storable
 from chatapi.turns.log import ToolEnded, ToolStarted
 from chatapi.turns.schemas import Answer, ClientTool, Pending
-from chatapi.turns.store import Run, TurnStore
-from chatapi.usage.counting import Spending
+from chatapi.turns.store import Run
+from chatapi.usage.counting import Spending, Spent
 
 AnyTool: TypeAlias = Tool[Any] | ExternalTool | ClientTool
 Own: TypeAlias = Callable[[], Awaitable[Any]]
@@ -39,6 +39,18 @@ UNKNOWN = "The call was begun, and whether it took effect is not known. Do not m
 ASKS_AGAIN = "The call was approved, asked for an answer again, and was not made."
 
 
+class CallStore(Protocol):
+    """What calls of tools need of a store: `turns.store.TurnStore` journals them; `turns.stateless` has no journal."""
+
+    async def hold(self, run: Run) -> None: ...
+
+    async def call(
+        self, run: Run, position: int, effect: Work[ToolCall], spent: Sequence[Spent] = (), *, writes: bool
+    ) -> ToolCall: ...
+
+    async def settle_call(self, run: Run, position: int, call: ToolCall) -> None: ...
+
+
 class TurnTools:
     """Implements `agent.ports.Tools`. `calls` are the turn's calls so far, in the journal's order; each is told.
 
@@ -49,7 +61,7 @@ class TurnTools:
 
     def __init__(
         self,
-        store: TurnStore,
+        store: CallStore,
         run: Run,
         tools: Mapping[str, Tool[Any] | ExternalTool],
         tell: Callable[[ToolStarted | ToolEnded], None],
@@ -132,7 +144,7 @@ class TurnTools:
     def _new_id(self, wanted: str | None) -> str:
         """A model may give an id twice in a turn; ours must tell two calls apart."""
         number = len(self._ids)
-        id_ = wanted or f"call_{self._run.turn_id}_{number}"
+        id_ = wanted or f"call_{self._run.turn_id or self._run.run_id}_{number}"
         if id_ in self._ids:
             id_ = f"{id_}_{number}"
         self._ids.add(id_)

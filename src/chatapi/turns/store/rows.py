@@ -82,7 +82,8 @@ class Run(Struct, frozen=True, kw_only=True):
     """One run of a turn, by one process. `journal` has the calls of the turn's earlier runs.
 
     `wait` is there when the turn has waited for answers, and goes on with them. `ended` are the waits that ended when
-    the run began. `used` is what the turn had used until it waited. `created_at` is the turn's.
+    the run began. `used` is what the turn had used until it waited. `created_at` is the turn's. `begun` is what the caller
+    keeps of the answer, where it keeps the conversation (`turns.stateless`); such a run has 0 in the place of both ids.
     """
 
     turn_id: int
@@ -94,6 +95,7 @@ class Run(Struct, frozen=True, kw_only=True):
     files: Sequence[File] = ()
     journal: Sequence[ToolCall] = ()
     terms: Terms = Terms()
+    begun: HistoryMessage | None = None
     wait: Waited | None = None
     ended: Sequence[Ended] = ()
     used: Usage | None = None
