@@ -98,13 +98,16 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
 
     when_busy: Literal["queue", "interrupt"] | UnsetType = UNSET  # unset is `reject`, for the same reason
     # These come through OpenAI's API alone. `before` are the messages that the caller has sent before this one, and `shown`
-    # is what a response repeats of its request.
+    # is what a response repeats of its request. `after` is the turn that the conversation must not have gone on from, and
+    # `fingerprint` tells the request apart from others with its key.
     options: Options | UnsetType = UNSET
     approvals: Literal[False] | UnsetType = UNSET
     own_tools: Sequence[str] | UnsetType = UNSET
     before: Sequence[HistoryMessage] | UnsetType = UNSET
     shown: dict[str, Any] | UnsetType = UNSET
     source: Literal["v1"] | UnsetType = UNSET
+    after: int | UnsetType = UNSET
+    fingerprint: str | UnsetType = UNSET
 
     @property
     def terms(self) -> Terms:

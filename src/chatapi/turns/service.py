@@ -19,6 +19,7 @@ from chatapi.turns.queue import QueueWatch
 from chatapi.turns.schemas import AnswerAnew, AnswersRequest, ChatRequest, WaitingAnswer, WaitingTurn
 from chatapi.turns.store import Key, Queued, Run, Stored, TurnStore
 from chatapi.turns.store.answers import Given
+from chatapi.turns.store.asked import AskedTurn
 from chatapi.turns.supervisor import Supervisor, part
 
 
@@ -139,6 +140,16 @@ class ChatService:
             self._expiry.ended(ended)
         await self._supervisor.stop_cancelled()
         self._queue.wake(at_once=True)  # a turn that waited, or whose process had died, has ended by this
+
+    async def asked(self, user_id: str, turn_id: int) -> AskedTurn:
+        """The turn with this id and what it was asked for; raises `TurnNotFound`."""
+        return await self._store.asked(user_id, turn_id)
+
+    async def remove(self, user_id: str, turn_id: int, *, alone: bool) -> None:
+        """Delete a turn, whatever it is doing; `alone`: with its conversation, if no other turn is in that."""
+        await self._store.remove(user_id, turn_id, alone=alone)
+        await self._supervisor.stop_cancelled()
+        self._queue.wake(at_once=True)
 
     async def take_out(self, user_id: str, turn_id: int) -> None:
         """Take a turn out of its queue; raises `TurnNotFound`, and `NotQueued` when it has begun."""

@@ -19,8 +19,9 @@ from chatapi.turns.schemas import (
     WaitingAnswer,
     WaitingTurn,
 )
-from chatapi.turns.store import answers, begin, end, journal, live, queue, queued, waits
+from chatapi.turns.store import answers, asked, begin, end, journal, live, queue, queued, waits
 from chatapi.turns.store.answers import Given, Waiting
+from chatapi.turns.store.asked import AskedTurn
 from chatapi.turns.store.live import Chunk, Ending, Place, Watched
 from chatapi.turns.store.queue import Queued, QueueLook, QueueNews
 from chatapi.turns.store.rows import Claim, Ended, Finished, Key, Run, Said, Shown, Stored, Waited
@@ -279,6 +280,19 @@ class TurnStore:
         """
         return await self._database.run(
             user_id, lambda session: live.find(session, user_id, conversation_id, turn_id)
+        )
+
+    async def asked(self, user_id: str, turn_id: int) -> AskedTurn:
+        """The turn with this id, queued ones too, and what it was asked for; raises `TurnNotFound`."""
+        return await self._database.read(user_id, lambda session: asked.find(session, user_id, turn_id))
+
+    async def remove(self, user_id: str, turn_id: int, *, alone: bool) -> None:
+        """Delete a turn, whatever it is doing, with its messages; raises `TurnNotFound`.
+
+        `alone`: its conversation goes with it if no other turn is in that.
+        """
+        await self._database.run(
+            user_id, lambda session: asked.remove(session, user_id, turn_id, alone=alone)
         )
 
     async def waited(self, turn: Turn) -> Waited | None:

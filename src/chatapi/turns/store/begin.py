@@ -26,7 +26,7 @@ from chatapi.turns.store import live, waits
 from chatapi.turns.store.attached import attach, still_there
 from chatapi.turns.store.busy import make_way
 from chatapi.turns.store.end import touch_conversation
-from chatapi.turns.store.history import read_history
+from chatapi.turns.store.history import gone_on_from, read_history
 from chatapi.turns.store.journal import read_journal
 from chatapi.turns.store.keys import check_queue, key_in_progress, turn_of_key, who_was_first
 from chatapi.turns.store.queue import Queued, in_queue
@@ -91,6 +91,12 @@ async def begin_new(
         if isinstance(way, Queued):
             return way
         ended = way
+        if request.after is not UNSET and await session.scalar(
+            gone_on_from(request.after, user_id, conversation_id)
+        ):
+            raise TurnSuperseded(
+                "The conversation has gone on from there since; only its last turn can be continued."
+            ).with_turn(request.after, conversation_id)
     columns = new_turn(
         user_id=user_id,
         conversation_id=conversation_id,

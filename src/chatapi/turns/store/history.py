@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, Text, and_, cast, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import File, HistoryMessage, ToolCall
-from chatapi.db.alternatives import is_answered, superseded
+from chatapi.db.alternatives import is_answered, is_answered_or_under_way, superseded
 from chatapi.db.models import Message, Turn
 from chatapi.db.paging import MAX_ID
 from chatapi.turns.measures import measuring
@@ -75,6 +75,16 @@ def select_history(
         Message.provider_state,
         cast(Message.files, Text).label("files"),
     ).join(latest, and_(Message.turn_id == latest.c.id, Message.user_id == latest.c.user_id))
+
+
+def gone_on_from(turn_id: Any, user_id: Any, conversation_id: Any) -> Select[int]:
+    """A turn of the conversation after this one that the model may see or that is under way; a failed one is none."""
+    return select(Turn.id).where(
+        Turn.user_id == user_id,
+        Turn.conversation_id == conversation_id,
+        Turn.id > turn_id,
+        is_answered_or_under_way(Turn),
+    )
 
 
 def to_history(rows: Iterable[Sequence[Any]]) -> list[HistoryMessage]:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Sequence
 from functools import cache
 
+from msgspec import UNSET
 from msgspec.structs import replace
 from sqlalchemy import (
     ARRAY,
@@ -57,7 +58,7 @@ from chatapi.turns.replay import joined
 from chatapi.turns.schemas import AnswerAnew, ChatRequest
 from chatapi.turns.store import journal
 from chatapi.turns.store.base import TurnStore
-from chatapi.turns.store.history import select_history, to_history
+from chatapi.turns.store.history import gone_on_from, select_history, to_history
 from chatapi.turns.store.live import Chunk, Watched
 from chatapi.turns.store.queue import Queued, in_queue
 from chatapi.turns.store.rows import (
@@ -134,7 +135,9 @@ class PostgresTurnStore(TurnStore):
             rows = await self._database.statement(
                 begin_first(budgets)
                 if is_first
-                else begin_next(claim.history, budgets, keyed=key is not None),
+                else begin_next(
+                    claim.history, budgets, keyed=key is not None, after=request.after is not UNSET
+                ),
                 begin_values(user_id, request, key, claim, at) | budgets.values(at),
             )
         if not rows:
@@ -388,8 +391,8 @@ def begin_first(budgets: Budgets) -> Statement:
 
 
 @cache
-def begin_next(history_turns: int, budgets: Budgets, *, keyed: bool) -> Statement:
-    """Begin a turn in an existing conversation.
+def begin_next(history_turns: int, budgets: Budgets, *, keyed: bool, after: bool) -> Statement:
+    """Begin a turn in an existing conversation; with `after` only if that has not gone on since a certain turn.
 
     A statement reads what was there when it began, also when it then waited for the conversation's row. So it does
     nothing if a turn was running or the conversation has changed since: it would miss that turn's messages. Nor does
@@ -409,6 +412,9 @@ def begin_next(history_turns: int, budgets: Budgets, *, keyed: bool) -> Statemen
     known = exists().where(OWNER_IS_SET, Turn.user_id == USER_ID, Turn.idempotency_key == KEY)
     busy = or_(running, in_queue(USER_ID, CONVERSATION_ID).where(OWNER_IS_SET))
     in_the_way = or_(busy, known, key_is_queued()) if keyed else busy
+    if after:
+        later = gone_on_from(bindparam("after", None, type_=Turn.id.type), USER_ID, CONVERSATION_ID)
+        in_the_way = or_(in_the_way, exists(later.where(OWNER_IS_SET)))
     used, allowed = used_of(budgets)
     touched = (
         update(Conversation)

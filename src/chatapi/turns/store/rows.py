@@ -111,6 +111,8 @@ class Key(Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, value: str, request: ChatRequest | AnswerAnew | AnswersRequest) -> "Key":
         """The fingerprint covers what tells requests apart: the parsed body, and the turn that is answered anew."""
+        if isinstance(request, ChatRequest) and request.fingerprint is not UNSET:
+            return cls(value=value, request_hash=request.fingerprint)
         return cls(value=value, request_hash=sha256(msgspec.json.encode(request)).hexdigest())
 
 
@@ -250,6 +252,7 @@ def begin_values(
         "asked": to_json(asked_of(request)),
         "source": request.source or None,
         "before": to_json(before_of(request)),
+        "after": request.after or None,
         "now": at,
         **search_values(request.message),
     }

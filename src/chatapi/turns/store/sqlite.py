@@ -46,7 +46,7 @@ from chatapi.db.sqlite import Statement, Transaction
 from chatapi.turns.measures import measuring
 from chatapi.turns.schemas import AnswerAnew, ChatRequest
 from chatapi.turns.store.base import TurnStore
-from chatapi.turns.store.history import select_history, to_history
+from chatapi.turns.store.history import gone_on_from, select_history, to_history
 from chatapi.turns.store.queue import Queued, in_queue, queued_in
 from chatapi.turns.store.rows import (
     ASSISTANT,
@@ -161,7 +161,7 @@ def begin(
     if values["conversation_id"] is None:
         transaction.rows(REMEMBER_USER, values)
         ((conversation_id,),) = transaction.rows(NEW_CONVERSATION, values)
-    elif transaction.rows(IN_THE_WAY, values) or not transaction.rows(REOPEN, values):
+    elif is_in_the_way(transaction, values) or not transaction.rows(REOPEN, values):
         return None
     else:
         conversation_id = values["conversation_id"]
@@ -172,6 +172,13 @@ def begin(
     with measuring("history"):
         history = transaction.rows(select_before(history_turns), {**values, "turn_id": turn_id})
     return turn_id, conversation_id, history
+
+
+def is_in_the_way(transaction: Transaction, values: Values) -> bool:
+    """Whether the conversation has another turn under way, or has gone on from the turn that this one is to follow."""
+    if transaction.rows(IN_THE_WAY, values):
+        return True
+    return values["after"] is not None and bool(transaction.rows(GONE_ON, values))
 
 
 def is_within(transaction: Transaction, user_id: str, budgets: Budgets) -> bool:
@@ -297,6 +304,9 @@ IN_THE_WAY = Statement(
     select(Turn.id)
     .where(Turn.user_id == USER_ID, Turn.conversation_id == CONVERSATION_ID, Turn.status == RUNNING)
     .union_all(select(QueuedTurn.id).where(queued_in(USER_ID, CONVERSATION_ID)))
+)
+GONE_ON = Statement(
+    gone_on_from(bindparam("after", None, type_=BigInteger()), USER_ID, CONVERSATION_ID).limit(1)
 )
 TOUCH = Statement(
     touched(
