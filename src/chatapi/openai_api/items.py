@@ -36,11 +36,11 @@ PREFIXES: dict[Kind, str] = {
 class Item(Struct, kw_only=True):
     """An output item. `number` counts the turn's items from 1, and `wait` says after which of its waits it came.
 
-    A message or a reasoning has `text`; others have the `call`, and an `mcp_call` that was asked about its `request`.
+    `turn` is the turn's id, or what stands in its place where nothing is stored. A message or a reasoning has `text`; others have the `call`, and an `mcp_call` that was asked about its `request`.
     """
 
     kind: Kind
-    turn_id: int
+    turn: int | str
     number: int
     wait: int
     text: str = ""
@@ -51,12 +51,12 @@ class Item(Struct, kw_only=True):
 
     @property
     def id(self) -> str:
-        return f"{PREFIXES[self.kind]}_{self.turn_id}_{self.number}"
+        return f"{PREFIXES[self.kind]}_{self.turn}_{self.number}"
 
     @property
     def call_id(self) -> str:
         """The id by which the caller of a `function_call` answers it."""
-        return f"call_{self.turn_id}_{self.number}"
+        return f"call_{self.turn}_{self.number}"
 
     @property
     def body(self) -> JSONObject:
@@ -115,10 +115,10 @@ class TurnItems:
     that the order of the items does not depend on how long a call takes.
     """
 
-    def __init__(self, turn_id: int) -> None:
+    def __init__(self, turn: int | str) -> None:
         self.items: list[Item] = []
         self.wait = 0  # the last wait of the turn whose answers have taken effect
-        self._turn_id = turn_id
+        self._turn = turn
         self._open: Item | None = None
         self._coming: deque[TurnEvent | None] = deque()
         self._called: ToolStarted | None = None  # its outcome is waited for
@@ -246,14 +246,14 @@ class TurnItems:
         return Done(item)
 
     def _new(self, kind: Kind) -> Item:
-        item = Item(kind=kind, turn_id=self._turn_id, number=len(self.items) + 1, wait=self.wait)
+        item = Item(kind=kind, turn=self._turn, number=len(self.items) + 1, wait=self.wait)
         self.items.append(item)
         return item
 
 
-def items_of(turn_id: int, events: Sequence[TurnEvent], status: Status = "completed") -> list[Item]:
+def items_of(turn: int | str, events: Sequence[TurnEvent], status: Status = "completed") -> list[Item]:
     """The items of a turn that these events tell; a text at their end has this status."""
-    made = TurnItems(turn_id)
+    made = TurnItems(turn)
     for event in events:
         for _ in made.take(event):
             pass

@@ -6,10 +6,14 @@ reader can go on after a number in any process, also when the turn has ended.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 
 import msgspec
+from prometheus_client import Gauge
 
+from chatapi.errors.base import AppError, Defect
+from chatapi.openai_api.errors import error_of
 from chatapi.openai_api.items import (
     Done,
     Item,
@@ -17,10 +21,15 @@ from chatapi.openai_api.items import (
     Opened,
     Said,
     Told,
+    TurnItems,
     arguments_of,
     output_text,
     summary_text,
 )
+from chatapi.openai_api.response_objects import End, Facts, body_of, end_of
+from chatapi.turns.log import TurnEvent, TurnLog
+
+HEARTBEAT = b": still here\n\n"
 
 # A word with the space after it. The first 16 characters of a longer one are a piece, too.
 WORD = re.compile(r"\S{1,15}\s|\S{1,16}|\s{1,16}")
@@ -58,6 +67,17 @@ class ResponseEvents:
             return b""
         body = msgspec.json.encode({"type": type_, **members, "sequence_number": self.number})
         return b"event: %b\ndata: %b\n\n" % (type_.encode(), body)
+
+    def error(self, error: AppError | None) -> bytes:
+        """As an SDK's helpers read it and as its plain streams do: flat and nested at once. It has the last event's number."""
+        told = msgspec.to_builtins(error_of(error or Defect("The service failed.")))
+        body = {
+            "type": "error",
+            **{name: told[name] for name in ("code", "message", "param")},
+            "error": told,
+            "sequence_number": self.number,
+        }
+        return b"event: error\ndata: %b\n\n" % msgspec.json.encode(body)
 
     def of(self, told: Told) -> bytes:
         match told:
@@ -136,3 +156,66 @@ class ResponseEvents:
 
     def _place(self, item: Item) -> JSONObject:
         return {"item_id": item.id, "output_index": self._items}
+
+
+class ResponseStream:
+    """One response's stream: what was said of it so far and what comes, to its end."""
+
+    def __init__(self, log: TurnLog, facts: Facts, *, after: int = -1) -> None:
+        self._log = log
+        self._facts = facts
+        self._items = TurnItems(facts.key)
+        self._events = ResponseEvents(after=after)
+
+    async def read(self, streams: Gauge, heartbeat: float) -> AsyncIterator[bytes]:
+        """Each chunk is whole events; after `heartbeat` seconds of silence it is a comment. `streams` counts the open ones.
+
+        It ends with `response.completed` or `.incomplete`; or, where there is no answer, with `response.failed` and `error`. A
+        reader that is sent away although the response goes on gets `error` alone, with the number of the event before it.
+        """
+        facts = self._facts
+        with streams.track_inprogress():
+            begun = body_of(
+                facts, (), End(status="queued" if facts.shown.get("background") else "in_progress")
+            )
+            yield self._events.event("response.created", response=begun) + self._events.event(
+                "response.in_progress", response={**begun, "status": "in_progress"}
+            )
+            read = 0
+            async with aclosing(self._log.read(heartbeat)) as batches:
+                async for batch in batches:
+                    said = b"".join(self._told(event) for event in batch)
+                    read += len(batch)
+                    if said or not batch:
+                        yield said or HEARTBEAT
+                    # The turn has gone on from where this response ended.
+                    if self._items.wait > facts.wait or (
+                        self._log.wait > facts.wait and read == len(self._log.events)
+                    ):
+                        break
+            yield self._end()
+
+    def _told(self, event: TurnEvent) -> bytes:
+        return b"".join(self._events.of(told) for told in self._items.take(event) if self._is_ours(told))
+
+    def _is_ours(self, told: Told) -> bool:
+        return told.item.wait == self._facts.wait
+
+    def _end(self) -> bytes:
+        end = end_of(self._log, self._facts)
+        if end is None:
+            return b""  # unreachable: a log that was read to its end has one
+        if end.is_left:
+            return self._events.error(end.error)
+        rest = b"".join(
+            self._events.of(told)
+            for told in self._items.end("completed" if end.status == "completed" else "incomplete")
+            if self._is_ours(told)
+        )
+        items = [item for item in self._items.items if item.wait == self._facts.wait]
+        whole = body_of(self._facts, items, end)
+        if end.error is None:
+            return rest + self._events.event(f"response.{end.status}", response=whole)
+        failed = self._events.event("response.failed", response=whole)
+        self._events.number += 1
+        return rest + failed + self._events.error(end.error)

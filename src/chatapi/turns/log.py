@@ -1,7 +1,7 @@
 """The events of one turn, in order, kept once for all its readers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -149,7 +149,7 @@ class TurnLog:
             return self.outcome
         raise self.outcome or self._parting or AssertionError("a log that is over has an outcome")
 
-    async def read(self, silence: float) -> AsyncIterator[Sequence[TurnEvent]]:
+    async def read(self, silence: float) -> AsyncGenerator[Sequence[TurnEvent], None]:
         """Yield all events from the first on, in batches; an empty batch after `silence` seconds without events.
 
         A batch holds only what may be sent at once: the rest stays in the log, which keeps it anyway.
