@@ -34,6 +34,7 @@ from chatapi.settings import Settings
 from chatapi.tasks.controllers import TaskController
 from chatapi.turns.controllers import ChatController, TurnController
 from chatapi.turns.service import ChatService
+from chatapi.turns.stateless import Stateless
 from chatapi.usage.controllers import UsageController
 from chatapi.web.auditing import audit_act
 from chatapi.web.browsers import cors_config, protect
@@ -72,6 +73,9 @@ def app_of(services: Services) -> Litestar:
     def provide_chat() -> ChatService:
         return services.chat
 
+    def provide_stateless() -> Stateless:
+        return services.stateless
+
     def provide_files() -> FileService:
         return services.files
 
@@ -82,6 +86,7 @@ def app_of(services: Services) -> Litestar:
                 "db_session": Provide(provide_session),
                 "chat": Provide(provide_chat, sync_to_thread=False),
                 "files": Provide(provide_files, sync_to_thread=False),
+                "stateless": Provide(provide_stateless, sync_to_thread=False),
             },
             exception_handlers={HTTPException: handle_exception, Exception: handle_exception},
             before_send=[announce_limits, add_headers, protect, audit_act],

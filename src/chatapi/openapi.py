@@ -75,6 +75,18 @@ class StreamOrJSONOperation(Operation):
 
 
 @dataclass
+class OpenAIStreamOrJSONOperation(Operation):
+    """As `StreamOrJSONOperation`, below `/v1`."""
+
+    def __post_init__(self) -> None:
+        content_of_success(self)[EVENT_STREAM] = OpenAPIMediaType(
+            schema=Schema(
+                description="With `stream: true`, server-sent events of OpenAI's API; see docs/openai.md."
+            )
+        )
+
+
+@dataclass
 class StreamOperation(Operation):
     """An operation that answers with a stream only."""
 

@@ -40,7 +40,8 @@ class Gate:
 class CommandedAgent:
     """Carries out the commands in the message, one a line, so that a test can write what a model would do.
 
-    `say TEXT`, `think TEXT`, `words N` (says so many), `flood N` (five kilobytes each), `sleep SECONDS`, `gate NAME` (waits there), `call TOOL {JSON}`,
+    `say TEXT`, `think TEXT`, `words N` (says so many), `flood N` (five kilobytes each), `sleep SECONDS`, `gate NAME` (waits there), `leave NAME` (waits
+    there until it is stopped), `specs` (says the names of its tools), `call TOOL {JSON}`,
     `mute TOOL {JSON}` (calls it without a word), `outside` (a tool of its own), `ask TOOL {JSON}` (calls it, and the answer may come later), `wait` (for
     those answers, in whatever process), `use {JSON}` (of a `ModelUsage`), `step` (an answer of the model begins), `finish REASON`,
     `history` (says the history as JSON), `files` (says the names and the texts, or sizes, of all files), `pid`, `fail`, `crash`, `silence`.
@@ -96,6 +97,14 @@ class CommandedAgent:
                     self.gates[rest].reached.set()
                     self.gates[rest].waiting += 1
                     await self.gates[rest].opened.wait()
+                case "leave":
+                    self.gates[rest].reached.set()
+                    try:
+                        await asyncio.Event().wait()
+                    finally:
+                        self.gates[f"left {rest}"].reached.set()
+                case "specs":
+                    yield TextDelta(json.dumps([spec.name for spec in tools.specs]))
                 case "call":
                     name, _, arguments = rest.partition(" ")
                     call = await tools.call(name, json.loads(arguments))
@@ -108,7 +117,7 @@ class CommandedAgent:
                     yield TextDelta("Done.")
                 case "ask":
                     name, _, arguments = rest.partition(" ")
-                    call = await tools.call(name, json.loads(arguments), may_wait=True)
+                    call = await tools.call(name, json.loads(arguments or "{}"), may_wait=True)
                     if call.waits:
                         asked.append(call)
                     else:

@@ -29,11 +29,11 @@ class Closed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What has no members but these."""
 
 
-class TextPart(Closed, frozen=True, tag_field="type", tag="text"):
+class TextContent(Closed, frozen=True, tag_field="type", tag="text"):
     text: Text
 
 
-class RefusalPart(Closed, frozen=True, tag_field="type", tag="refusal"):
+class RefusalContent(Closed, frozen=True, tag_field="type", tag="refusal"):
     refusal: Text
 
 
@@ -42,7 +42,7 @@ class ImageURL(Closed, frozen=True):
     detail: Literal["auto"] = "auto"
 
 
-class ImagePart(Closed, frozen=True, tag_field="type", tag="image_url"):
+class ImageContent(Closed, frozen=True, tag_field="type", tag="image_url"):
     image_url: ImageURL
 
 
@@ -51,15 +51,15 @@ class FileData(Closed, frozen=True):
     filename: str | None = None
 
 
-class FilePart(Closed, frozen=True, tag_field="type", tag="file"):
+class FileContent(Closed, frozen=True, tag_field="type", tag="file"):
     file: FileData
 
 
 UserParts: TypeAlias = Annotated[
-    list[TextPart | ImagePart | FilePart], Meta(min_length=1, max_length=MAX_PARTS)
+    list[TextContent | ImageContent | FileContent], Meta(min_length=1, max_length=MAX_PARTS)
 ]
-TextParts: TypeAlias = Annotated[list[TextPart], Meta(min_length=1, max_length=MAX_PARTS)]
-AssistantParts: TypeAlias = Annotated[list[TextPart | RefusalPart], Meta(max_length=MAX_PARTS)]
+TextParts: TypeAlias = Annotated[list[TextContent], Meta(min_length=1, max_length=MAX_PARTS)]
+AssistantParts: TypeAlias = Annotated[list[TextContent | RefusalContent], Meta(max_length=MAX_PARTS)]
 
 
 class SystemMessage(Closed, frozen=True, tag_field="role", tag="system"):
@@ -170,9 +170,9 @@ class Files:
         self._hold = hold
         self._number = 0
 
-    def take(self, part: ImagePart | FilePart, path: str) -> File:
+    def take(self, part: ImageContent | FileContent, path: str) -> File:
         self._number += 1
-        if isinstance(part, ImagePart):
+        if isinstance(part, ImageContent):
             return file_of(part.image_url.url, f"{path}.image_url.url", number=self._number, hold=self._hold)
         return file_of(
             part.file.file_data,
@@ -210,7 +210,7 @@ def entries_of(messages: Sequence[Message], hold: Callable[[bytes], FileSource])
                 attached = [
                     files.take(part, f"{path}.content[{number}]")
                     for number, part in enumerate(parts)
-                    if not isinstance(part, TextPart)
+                    if not isinstance(part, TextContent)
                 ]
                 text = text_of(content)
                 if not text.strip() and not attached:
@@ -225,9 +225,9 @@ def text_of(content: str | Sequence[Any] | None) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     texts = [
-        part.refusal if isinstance(part, RefusalPart) else part.text
+        part.refusal if isinstance(part, RefusalContent) else part.text
         for part in content
-        if isinstance(part, TextPart | RefusalPart)
+        if isinstance(part, TextContent | RefusalContent)
     ]
     return "\n\n".join(filter(None, texts))
 

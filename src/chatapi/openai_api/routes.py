@@ -9,6 +9,7 @@ from litestar.types import Guard, Message, Middleware, Scope
 
 from chatapi.agent.ports import Agent
 from chatapi.context import current_request
+from chatapi.openai_api.chat_completions import ChatCompletionController
 from chatapi.openai_api.errors import PREFIX
 from chatapi.openai_api.models import ModelController, Models
 
@@ -28,7 +29,7 @@ def openai_router(agent: Agent, *, middleware: Sequence[Middleware], guards: Seq
         guards=guards,
         dependencies={"models": Provide(provide_models, sync_to_thread=False)},
         security=[{"bearer": []}],
-        route_handlers=[ModelController],
+        route_handlers=[ModelController, ChatCompletionController],
     )
 
 

@@ -337,7 +337,8 @@ class Runner:
             return Interrupted()
         if isinstance(error, AppError):
             return error
-        log.error("The agent failed in turn %s", self.run.turn_id, exc_info=error)
+        what = f"turn {self.run.turn_id}" if self.run.turn_id else "a completion"
+        log.error("The agent failed in %s", what, exc_info=error)
         return ModelFailed("The model failed to answer.")
 
 
