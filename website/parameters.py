@@ -6,12 +6,13 @@
 import json
 from collections.abc import Iterator
 
+from chatapi.openai_api.chat_body import ChatBody
 from chatapi.openai_api.parameters import Body, Parameter
 from website.modules import REPOSITORY
 
 DOCUMENT = REPOSITORY / "docs/openai.md"
 # Each body by its route, which stands in the first cell of its table's head.
-BODIES: dict[str, type[Body]] = {}
+BODIES: dict[str, type[Body]] = {"POST /v1/chat/completions": ChatBody}
 
 
 def head(route: str) -> str:

@@ -22,6 +22,7 @@ from chatapi.agent.ports import (
     TextDelta,
     ToolCall,
     Tools,
+    ToolSpec,
     Usage,
     Wait,
 )
@@ -51,6 +52,7 @@ class CommandedAgent:
     model = "commanded"
     gates: ClassVar[defaultdict[str, Gate]] = defaultdict(Gate)
     seen: ClassVar[list[Prompt]] = []
+    specs_seen: ClassVar[list[Sequence[ToolSpec]]] = []
     done_once: ClassVar[set[tuple[str, str]]] = set()
 
     options = get_args(OptionName)
@@ -60,6 +62,7 @@ class CommandedAgent:
 
     async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:  # noqa: C901, PLR0912, PLR0915 - a table
         self.seen.append(prompt)
+        self.specs_seen.append(tools.specs)
         lines = prompt.message.splitlines() or [""]
         asked: list[ToolCall] = []
         if prompt.resumed is not None:

@@ -4,16 +4,18 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, get_args
 
 import pytest
+from openai.types.chat.completion_create_params import CompletionCreateParams
 
 from chatapi.errors.base import AppError
 from chatapi.errors.openai_api import UnsupportedParameter
 from chatapi.errors.requests import Invalid
+from chatapi.openai_api.chat_body import ChatBody
 from chatapi.openai_api.errors import error_of, status_of
 from chatapi.openai_api.parameters import Body, Parameter, passed_on, refused, supported
 from website import parameters as documented
 
 # Each body of the API, with the type of its parameters in the `openai` package: a TypedDict, or a union of some.
-ENDPOINTS: list[tuple[type[Body], Any]] = []
+ENDPOINTS: list[tuple[type[Body], Any]] = [(ChatBody, CompletionCreateParams)]
 
 
 def parameters_of(typed: Any) -> set[str]:
