@@ -1,12 +1,19 @@
-"""Programs made for OpenAI's API, unmodified: LangChain and OpenAI's agents, each with its tools, streams and schemas."""
+"""Programs made for OpenAI's API, unmodified: LangChain, OpenAI's agents, and in Node OpenAI's SDK and Vercel's.
 
+Each with its tools, streams and schemas.
+"""
+
+import json
 import uuid
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from openai import AsyncOpenAI
 from pydantic import BaseModel, SecretStr
 
+from tests.support import ai_sdk, npm
 from tests.support.openai_sdk import sdk
 from tests.support.serving import serve, settings_for, token_for
 
@@ -83,3 +90,28 @@ async def test_openai_agents(url: str) -> None:
         assert streamed.final_output == 'weather: "sunny in Bern". Done.'
         parsing = Agent(name="B", model=model, output_type=Number)
         assert (await Runner.run(parsing, 'say {"n": 7}')).final_output == Number(n=7)
+
+
+@pytest.mark.skipif(ai_sdk.missing() is not None, reason="needs npm and its Node")
+async def test_node(url: str, tmp_path: Path) -> None:
+    npm.install(ai_sdk.PROJECT)
+    given = json.dumps({"url": url, "token": token_for(f"n-{uuid.uuid4().hex}")})
+    program = tmp_path / "openai.mjs"
+    program.write_text((ai_sdk.PROJECT / "openai.mjs").read_text())
+    (tmp_path / "node_modules").symlink_to(ai_sdk.MODULES)
+    process = await ai_sdk.node(tmp_path, str(program), given, stdout=PIPE, stderr=PIPE)
+    told, trouble = await process.communicate()
+    assert process.returncode == 0, trouble.decode()
+    answer = 'weather: "sunny in Bern". Done.'
+    assert json.loads(told) == {
+        "created": "Yes.",
+        "streamed": "One two.",
+        "tools": answer,
+        "toolsStreamed": answer,
+        "parsed": {"n": 7},
+        "refused": ["BadRequestError", "unsupported_parameter", "n"],
+        "failed": ["APIError", "model_failed"],
+        "vercel": answer,
+        "vercelStreamed": answer,
+        "vercelParsed": {"n": 7},
+    }

@@ -104,7 +104,7 @@ class OpenWebUI:
                     continue
                 chunk = json.loads(line[6:])
                 if "error" in chunk:
-                    return answer | chunk
+                    return {**answer, **chunk}
                 delta = chunk["choices"][0]["delta"]
                 answer["content"] += delta.get("content") or ""
                 for call in delta.get("tool_calls", []):
