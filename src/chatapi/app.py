@@ -1,6 +1,7 @@
 """The app: its routes, with the middleware and guards before them."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from litestar import Litestar, Router
 from litestar.datastructures import State
@@ -26,6 +27,7 @@ from chatapi.limits.middleware import RefusedTokens, within_limits
 from chatapi.logs import access_log, configure_logging
 from chatapi.mcp.endpoint import discovery_route, mcp_router
 from chatapi.openai_api.errors import PREFIX, error_response
+from chatapi.openai_api.response_service import ResponseService
 from chatapi.openai_api.routes import announce_limits, openai_router
 from chatapi.patience import Patience
 from chatapi.playground.controllers import playground_routes
@@ -151,7 +153,19 @@ def routes(services: Services) -> Sequence[ControllerRouterHandler]:
     )
     return [
         api,
-        openai_router(services.agent, middleware=identified, guards=[all_of(*of_somebody)]),
+        openai_router(
+            services.agent,
+            partial(
+                ResponseService,
+                services.chat,
+                services.stateless,
+                services.files,
+                services.database,
+                services.limiter,
+            ),
+            middleware=identified,
+            guards=[all_of(*of_somebody)],
+        ),
         mcp_router(services.mcp, middleware=identified, guards=[all_of(name_user, within_limits)]),
         discovery_route(settings),
         HealthController,

@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 import msgspec
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from msgspec.structs import replace
-from sqlalchemy import and_, asc, delete, desc, or_, select, tuple_, update
+from sqlalchemy import and_, asc, delete, desc, insert, or_, select, tuple_, update
 
 from chatapi.agent.ports import ToolCall
 from chatapi.conversations.feedback import of_message
@@ -18,13 +18,14 @@ from chatapi.conversations.schemas import (
     ConversationChanges,
     Feedback,
     Message,
+    Source,
     UIMessage,
 )
 from chatapi.conversations.search.index import index_title
 from chatapi.db import models
 from chatapi.db.alternatives import is_answered_or_under_way, superseded
 from chatapi.db.paging import Page, decode_cursor, in_conversation, page_of
-from chatapi.db.services import Service
+from chatapi.db.services import Service, remember_user
 from chatapi.errors.domains import ConversationNotFound
 from chatapi.files.schemas import FileRef, question_parts
 from chatapi.parts import Part, has_waited, reasoning_of, shown
@@ -41,17 +42,39 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
 
     repository_type = Repository
 
+    async def begin(self, user_id: str, source: Source, metadata: dict[str, Any]) -> Conversation:
+        """Make a conversation that has no messages yet."""
+        check_metadata(metadata)
+        await remember_user(self.session, user_id)
+        columns = models.Conversation.__table__.c
+        new = insert(models.Conversation).values(
+            {
+                columns.user_id: user_id,
+                columns.source: None if source == "app" else source,
+                columns.metadata: metadata,
+            }
+        )
+        conversation = await self.session.scalar(new.returning(models.Conversation))
+        assert conversation is not None  # noqa: S101 - it was inserted
+        return to_schema(conversation)
+
     async def page(
-        self, user_id: str, *, limit: int, cursor: str | None, archived: Archived = "false"
+        self,
+        user_id: str,
+        *,
+        limit: int,
+        cursor: str | None,
+        archived: Archived = "false",
+        source: Source | None = None,
     ) -> Page[Conversation]:
-        """Pinned ones first, then newest activity first.
+        """Pinned ones first, then newest activity first; with `source` only those that were made so.
 
         If both kinds are asked for, each is read along the index, and the two are merged here: one statement for both
         would sort all of the user's conversations.
         """
         before = decode_cursor(cursor, tuple[bool, datetime, int])
         kinds = (False, True) if archived == "any" else (archived == "true",)
-        rows = [row for kind in kinds for row in await self._listed(user_id, kind, before, limit + 1)]
+        rows = [row for kind in kinds for row in await self._listed(user_id, kind, before, limit + 1, source)]
         rows.sort(key=place_in_list, reverse=True)
         return page_of(rows[: limit + 1], limit, to_schema, place_in_list)
 
@@ -61,8 +84,15 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         archived: bool,  # noqa: FBT001 - the value of a column
         before: tuple[bool, datetime, int] | None,
         limit: int,
+        source: Source | None,
     ) -> Sequence[models.Conversation]:
         statement = self.repository.statement.limit(limit)
+        if source is not None:
+            statement = statement.where(
+                models.Conversation.source.is_(None)
+                if source == "app"
+                else models.Conversation.source == source
+            )
         if before is not None:
             place = tuple_(models.Conversation.pinned, models.Conversation.updated_at, models.Conversation.id)
             statement = statement.where(place < before)
@@ -226,6 +256,7 @@ def to_schema(conversation: models.Conversation) -> Conversation:
         archived=conversation.archived,
         pinned=conversation.pinned,
         metadata=conversation.metadata_,
+        source=msgspec.convert(conversation.source or "app", Source),
     )
 
 

@@ -10,7 +10,7 @@ class ConversationNotFound(NotFound):
     when = "You have no conversation with this id: it is not there, was deleted, or is somebody else's"
     remedy = "Begin a new one: leave `conversation_id` out"
 
-    def __init__(self, conversation_id: int) -> None:
+    def __init__(self, conversation_id: int | str) -> None:
         super().__init__(f"There is no conversation {conversation_id} of yours.")
 
 

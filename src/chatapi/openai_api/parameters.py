@@ -76,6 +76,8 @@ def refusal_of(path: str, message: str) -> UnsupportedParameter | Invalid:
     prefix = path and f"{path}."
     if unknown := UNKNOWN.fullmatch(message):
         return UnsupportedParameter(prefix + unknown[1])
+    if path.rpartition(".")[2] == "type" and message.startswith("Invalid value"):
+        return UnsupportedParameter(path, message)
     if missing := MISSING.fullmatch(message):
         return Invalid((prefix + missing[1], "is missing"))
     return Invalid((path, message))

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from chatapi.agent.ports import File, FileSource, ToolCall
 from chatapi.errors.openai_api import UnsupportedParameter
 from chatapi.errors.requests import Invalid
-from chatapi.openai_api.chat_messages import MAX_PARTS, Id, Name, Text
+from chatapi.openai_api.chat_messages import MAX_PARTS, Closed, Id, Name, Text
 from chatapi.openai_api.context import Entry, Outcome, Spoken, call_of, file_of
 from chatapi.openai_api.items import Item, JSONObject, output_of
 from chatapi.openai_api.parameters import refusal_of
@@ -44,21 +44,17 @@ class Lenient(Struct, frozen=True, kw_only=True):
     """An item of a response that comes back: what else it says does not matter."""
 
 
-class Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a caller writes itself."""
-
-
-class InputText(Strict, frozen=True, tag_field="type", tag="input_text"):
+class InputText(Closed, frozen=True, tag_field="type", tag="input_text"):
     text: Text
 
 
-class InputImage(Strict, frozen=True, tag_field="type", tag="input_image"):
+class InputImage(Closed, frozen=True, tag_field="type", tag="input_image"):
     image_url: str | None = None
     file_id: str | None = None
     detail: Literal["auto"] = "auto"
 
 
-class InputFile(Strict, frozen=True, tag_field="type", tag="input_file"):
+class InputFile(Closed, frozen=True, tag_field="type", tag="input_file"):
     file_data: str | None = None
     file_id: str | None = None
     filename: str | None = None
@@ -76,7 +72,7 @@ UserPart: TypeAlias = InputText | InputImage | InputFile
 TextPart: TypeAlias = InputText | OutputText | Refusal
 
 
-class UserMessage(Strict, frozen=True):
+class UserMessage(Closed, frozen=True):
     type: Literal["message"]
     role: Literal["user"]
     content: Text | Annotated[list[UserPart], Meta(min_length=1, max_length=MAX_PARTS)]
@@ -98,7 +94,7 @@ class FunctionCall(Lenient, frozen=True):
     arguments: Text
 
 
-class FunctionOutput(Strict, frozen=True):
+class FunctionOutput(Closed, frozen=True):
     type: Literal["function_call_output"]
     call_id: Id
     output: Text | Annotated[list[InputText], Meta(max_length=MAX_PARTS)]
@@ -106,7 +102,7 @@ class FunctionOutput(Strict, frozen=True):
     status: str | None = None
 
 
-class ApprovalResponse(Strict, frozen=True):
+class ApprovalResponse(Closed, frozen=True):
     type: Literal["mcp_approval_response"]
     approval_request_id: Id
     approve: bool
@@ -124,7 +120,7 @@ class OwnCall(Lenient, frozen=True):
     error: Any = None
 
 
-class ItemReference(Strict, frozen=True):
+class ItemReference(Closed, frozen=True):
     type: Literal["item_reference"]
     id: Id
 

@@ -33,12 +33,12 @@ class AgentWithFiles:
     def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:
         if prompt.files or any(message.files for message in prompt.history):
             history = [
-                replace(message, files=self._bound(prompt.user_id, message.files))
+                replace(message, files=self.bound(prompt.user_id, message.files))
                 if message.files
                 else message
                 for message in prompt.history
             ]
-            prompt = replace(prompt, files=self._bound(prompt.user_id, prompt.files), history=history)
+            prompt = replace(prompt, files=self.bound(prompt.user_id, prompt.files), history=history)
         return self._agent.reply(prompt, tools)
 
     async def check(
@@ -61,7 +61,7 @@ class AgentWithFiles:
             File(id=ref.id, name=ref.name, media_type=ref.media_type, size=ref.size)
             for ref in await self._files.refs(user_id, request.files)
         ]
-        await self.check_files(self._bound(user_id, files))
+        await self.check_files(self.bound(user_id, files))
 
     def check_options(self, options: Options) -> None:
         """Raise `OptionNotSupported`."""
@@ -76,6 +76,7 @@ class AgentWithFiles:
         else:
             raise FileNotSupported("The assistant takes no files.")
 
-    def _bound(self, user_id: str, files: Sequence[File]) -> Sequence[File]:
+    def bound(self, user_id: str, files: Sequence[File]) -> Sequence[File]:
+        """The files of the user with where their bytes are, so that they can be read."""
         source = FilesOf(self.reader, user_id)
         return [replace(file, source=source) if file.source is None else file for file in files]

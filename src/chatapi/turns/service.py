@@ -16,7 +16,14 @@ from chatapi.turns.launcher import Launcher
 from chatapi.turns.log import TurnLog
 from chatapi.turns.measures import Telemetry
 from chatapi.turns.queue import QueueWatch
-from chatapi.turns.schemas import AnswerAnew, AnswersRequest, ChatRequest, WaitingAnswer, WaitingTurn
+from chatapi.turns.schemas import (
+    AnswerAnew,
+    AnswersOnTerms,
+    AnswersRequest,
+    ChatRequest,
+    WaitingAnswer,
+    WaitingTurn,
+)
 from chatapi.turns.store import Key, Queued, Run, Stored, TurnStore
 from chatapi.turns.store.answers import Given
 from chatapi.turns.store.asked import AskedTurn
@@ -50,6 +57,7 @@ class ChatService:
         self._launcher = launcher
         self._expiry = expiry
         self._check_files = attachments.check
+        self._check_options = attachments.check_options
         self._queue = queue
         self._limit = limit
         self.patience = patience
@@ -114,8 +122,10 @@ class ChatService:
     ) -> Continued | WaitingAnswer:
         """Answer calls for which a turn waits. It goes on when all have an answer; until then the rest is returned.
 
-        Raises what `TurnStore.answer` raises. The same answers again get the same: they follow what they had begun.
+        Raises what `TurnStore.answer` raises, and `OptionNotSupported`. The same answers again get the same: they follow what they had begun.
         """
+        if isinstance(request, AnswersOnTerms):
+            self._check_options(request.asked.options)
         known_by = None if key is None else Key.of(key, request)
         begun: TurnLog | WaitingAnswer | Given = await self._launcher.launch(
             partial(

@@ -61,6 +61,10 @@ class Stateless:
         """The source of a file that came in the request itself."""
         return Held(self._attachments.reader, data)
 
+    def bind(self, user_id: str, files: Sequence[File]) -> Sequence[File]:
+        """The same files of the user's, which can be read."""
+        return self._attachments.bound(user_id, files)
+
     async def start(self, user_id: str, request: StatelessRequest) -> Runner:
         """Begin an answer; its `log` ends with a `ChatAnswer`, a `WaitingAnswer` for the caller's tools, or an error.
 

@@ -22,7 +22,8 @@ class AskedTurn(Struct, frozen=True, kw_only=True):
     """A turn, begun or queued, and the requests that it answers.
 
     `asked` has these by the number of the wait that each has ended, 0 for the turn's beginning; there is none if a turn came
-    through our own routes. `used` is what the turn had used when each of its waits began. `model` is None while it is queued.
+    through our own routes. `used` is what the turn had used when each of its waits began, and `went_on` the number of the last that was
+    answered. `model` is None while the turn is queued.
     """
 
     turn_id: int
@@ -31,6 +32,7 @@ class AskedTurn(Struct, frozen=True, kw_only=True):
     model: str | None
     asked: Mapping[int, Asked]
     used: Mapping[int, Usage]
+    went_on: int = 0
 
 
 async def find(session: AsyncSession, user_id: str, turn_id: int) -> AskedTurn:
@@ -52,16 +54,18 @@ async def find(session: AsyncSession, user_id: str, turn_id: int) -> AskedTurn:
         )
     # Read after the queue, so that a turn which begins between the two is found.
     turn = await find_turn(session, user_id, turn_id)
-    waits = await session.execute(
-        select(Wait.number, Wait.usage).where(Wait.turn_id == turn_id, Wait.user_id == user_id)
+    found = await session.execute(
+        select(Wait.number, Wait.usage, Wait.ended_by).where(Wait.turn_id == turn_id, Wait.user_id == user_id)
     )
+    waits = found.all()
     return AskedTurn(
         turn_id=turn_id,
         conversation_id=turn.conversation_id,
         created_at=turn.created_at,
         model=turn.model,
         asked={int(number): msgspec.convert(asked, Asked) for number, asked in (turn.asked or {}).items()},
-        used={number: msgspec.convert(used, Usage) for number, used in waits if used is not None},
+        used={number: msgspec.convert(used, Usage) for number, used, _ in waits if used is not None},
+        went_on=max((number for number, _, ended_by in waits if ended_by == "answered"), default=0),
     )
 
 
