@@ -364,7 +364,9 @@ def answers_at_end(entries: Sequence[Entry | Given]) -> list[Given | Outcome]:
     return [
         each
         for each in entries[last + 1 :]
-        if isinstance(each, Given) or (isinstance(each, Outcome) and turn_of_item(each.call_id) is not None)
+        if isinstance(each, Given)
+        # The outcome of a call of the service's own comes back with the history, and answers nothing.
+        or (isinstance(each, Outcome) and each.call_id.startswith("call_") and turn_of_item(each.call_id))
     ]
 
 
