@@ -298,6 +298,24 @@ class TestStored:
         assert [each["content"] for each in shown][2:] == ["say On.", "On."] * 2
         assert begun.parse().id == f"chatcmpl-{shown[0]['turn_id']}"
 
+    async def test_keeps_its_files_which_may_also_be_named_by_their_ids(
+        self, client: AsyncOpenAI, native: Client
+    ) -> None:
+        text = f"data:text/plain;base64,{base64.b64encode(b'Milk').decode()}"
+        given = {"type": "file", "file": {"file_data": text, "filename": "list.txt"}}
+        begun = await client.chat.completions.with_raw_response.create(
+            model="commanded", store=True, messages=[said([{"type": "text", "text": "files"}, given])]
+        )
+        assert begun.parse().choices[0].message.content == '[["list.txt", "Milk"]]'
+        number = int(begun.headers["X-Conversation-Id"].removeprefix("conv_"))
+        (file,) = (await native.messages(number))[0]["files"]
+        named = {"type": "file", "file": {"file_id": f"file_{file['id']}"}}
+        for headers in ({}, {"X-Conversation-Id": str(number)}):
+            answer = await ask(
+                client, said([{"type": "text", "text": "files"}, named]), extra_headers=headers
+            )
+            assert (answer.choices[0].message.content or "").endswith('["list.txt", "Milk"]]')
+
     async def test_is_answered_once_for_a_key(self, client: AsyncOpenAI) -> None:
         headers = {"Idempotency-Key": uuid.uuid4().hex, "X-Conversation-Id": ""}
         answers = [
@@ -358,7 +376,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (
         {"messages": [said([{"type": "input_audio", "input_audio": {}}])]},
         "messages[0].content[0].type",
-        "invalid_value",
+        "unsupported_parameter",
     ),
     ({"messages": [said([image("?")])]}, "messages[0].content[0].image_url.url", "invalid_value"),
     ({"messages": [said([image("AAAA")])]}, "messages[0].content[0].image_url.url", "invalid_value"),

@@ -56,7 +56,9 @@ async def test_langchain(url: str) -> None:
     assert isinstance(outcome, ToolMessage)
     second = await with_tools.ainvoke([HumanMessage(QUESTION), first, outcome])
     assert second.text == "weather: done. Done."
-    goes_on = await model.ainvoke([HumanMessage("history")], previous_response_id=second.response_metadata["id"])
+    goes_on = await model.ainvoke(
+        [HumanMessage("history")], previous_response_id=second.response_metadata["id"]
+    )
     assert json.loads(goes_on.text)[1] == ["assistant", "Let me see. weather: done. Done."]
     pieces = [piece async for piece in model.astream([HumanMessage("say One \nsay two.")])]
     assert "".join(piece.text for piece in pieces) == "One two."
@@ -100,7 +102,10 @@ async def test_node(url: str, tmp_path: Path) -> None:
     answer = "weather: done. Done."
     assert json.loads(told) == {
         "created": "Yes.",
-        "streamed": ["word 0 word 1 word 2 add_task: done. ", ["reasoning", "message", "mcp_call", "message"]],
+        "streamed": [
+            "word 0 word 1 word 2 add_task: done. ",
+            ["reasoning", "message", "mcp_call", "message"],
+        ],
         "replayed": True,
         "rest": [4, True],
         "tools": answer,

@@ -24,6 +24,7 @@ from chatapi.openai_api.chat_stream import ChatCompletion, Telling
 from chatapi.openai_api.context import Context
 from chatapi.openai_api.errors import errors
 from chatapi.openai_api.models import Models
+from chatapi.openai_api.response_service import ResponseService
 from chatapi.openapi import EVENT_STREAM, OPENAI_TAG, OpenAIStreamOrJSONOperation
 from chatapi.turns.log import TurnLog
 from chatapi.turns.runner import Runner
@@ -81,6 +82,7 @@ class ChatCompletionController(Controller):
         models: NamedDependency[Models],
         chat: NamedDependency[ChatService],
         stateless: NamedDependency[Stateless],
+        responses: NamedDependency[ResponseService],
         data: JSONBody[ChatBody],
         conversation: ConversationHeader = None,
         idempotency_key: KeyHeader = None,
@@ -92,7 +94,7 @@ class ChatCompletionController(Controller):
         served = models.find(data.model)
         context = data.context(stateless.hold)
         terms = data.terms(context.instructions, has_tools=served.tools)
-        completion = Completion(request, data, served.id, chat)
+        completion = Completion(request, data, served.id, chat, responses)
         try:
             if data.store or conversation:
                 conversation_id = conversation_of(conversation)
@@ -100,10 +102,13 @@ class ChatCompletionController(Controller):
                 return await completion.of_turn(context, terms, conversation_id, key)
             if idempotency_key:
                 raise Invalid(("Idempotency-Key", "holds for what is stored; send `store: true` with it"))
+            files, history = await responses.with_files(
+                request.user.user_id, context.files, context.history, store=False
+            )
             asked = StatelessRequest(
                 message=context.message,
-                history=context.history,
-                files=context.files,
+                history=history,
+                files=files,
                 begun=context.begun,
                 terms=terms,
             )
@@ -115,11 +120,19 @@ class ChatCompletionController(Controller):
 class Completion:
     """One request, and how it is answered."""
 
-    def __init__(self, request: ChatConnection, body: ChatBody, model: str, chat: ChatService) -> None:
+    def __init__(
+        self,
+        request: ChatConnection,
+        body: ChatBody,
+        model: str,
+        chat: ChatService,
+        responses: ResponseService,
+    ) -> None:
         self._request = request
         self._body = body
         self._model = model
         self._chat = chat
+        self._responses = responses
 
     async def of_run(self, runner: Runner) -> Response[Any]:
         """Respond with what is no turn; it ends when the client hangs up."""
@@ -159,16 +172,17 @@ class Completion:
         user_id = self._request.user.user_id
         if context.begun is not None:
             return await self._go_on(context, terms, conversation_id, key)
-        if context.files or any(message.files for message in context.history):
-            raise Invalid(("messages", "A stored message takes no files here; send it without `store`."))
+        before = context.history if conversation_id is None else ()
+        files, before = await self._responses.with_files(user_id, context.files, before, store=True)
         asked = ChatRequest(
             message=context.message,
             conversation_id=conversation_id,
+            files=[file.id for file in files] or UNSET,
             client_tools=terms.client_tools or UNSET,
             options=UNSET if terms.options == NO_OPTIONS else terms.options,
             approvals=False,
             own_tools=UNSET if terms.own_tools is None else terms.own_tools,
-            before=context.history if context.history and conversation_id is None else UNSET,
+            before=before or UNSET,
             source="v1",
         )
         if self._body.stream:

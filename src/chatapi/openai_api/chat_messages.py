@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from chatapi.agent.ports import File, FileSource, JSONFormat
 from chatapi.agent.tools import fault_of_schema
 from chatapi.errors.requests import Invalid
-from chatapi.openai_api.context import Entry, Outcome, Spoken, call_of, file_of
+from chatapi.openai_api.context import Entry, Outcome, Spoken, call_of, file_id_of, file_of
 from chatapi.text import NO_NUL
 from chatapi.turns.schemas import ClientTool
 
@@ -47,8 +47,11 @@ class ImageContent(Closed, frozen=True, tag_field="type", tag="image_url"):
 
 
 class FileData(Closed, frozen=True):
-    file_data: str
+    """A file in the request itself, or by its id among those that were uploaded here."""
+
+    file_data: str | None = None
     filename: str | None = None
+    file_id: str | None = None
 
 
 class FileContent(Closed, frozen=True, tag_field="type", tag="file"):
@@ -164,16 +167,22 @@ ResponseFormat: TypeAlias = TextFormat | AnyJSON | SchemaFormat
 
 
 class Files:
-    """Takes the files out of a request's messages."""
+    """Takes the files out of messages: `ids` are of stored ones, and the others have a `source` and numbers below 0."""
 
     def __init__(self, hold: Callable[[bytes], FileSource]) -> None:
         self._hold = hold
         self._number = 0
 
     def take(self, part: ImageContent | FileContent, path: str) -> File:
-        self._number += 1
+        self._number -= 1
         if isinstance(part, ImageContent):
             return file_of(part.image_url.url, f"{path}.image_url.url", number=self._number, hold=self._hold)
+        if part.file.file_id is not None:
+            return File(
+                id=file_id_of(part.file.file_id, f"{path}.file.file_id"), name="", media_type="", size=0
+            )
+        if part.file.file_data is None:
+            raise Invalid((f"{path}.file.file_data", "is missing, and so is `file_id`"))
         return file_of(
             part.file.file_data,
             f"{path}.file.file_data",

@@ -16,6 +16,7 @@ from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from chatapi.agent.ports import File, FileSource, HistoryMessage, ToolCall
+from chatapi.db.paging import MAX_ID
 from chatapi.errors.files import FileKindRefused
 from chatapi.errors.requests import Invalid
 from chatapi.files.kinds import inspect
@@ -24,6 +25,7 @@ from chatapi.files.receiving import tidy_name
 PARAGRAPH = "\n\n"
 # Some providers refuse a conversation that an assistant begins.
 OPENING = "(The assistant speaks first.)"
+FILE_ID = re.compile(r"(?:file[_-])?([0-9]{1,19})", re.ASCII)
 DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w-]+=[^;,]*)*;base64,", re.ASCII)
 
 
@@ -161,6 +163,14 @@ def file_of(
         size=inspected.size,
         source=hold(data[inspected.start :]),
     )
+
+
+def file_id_of(file_id: str, path: str) -> int:
+    """The id of an uploaded file; raises `Invalid` for what can be none."""
+    found = FILE_ID.fullmatch(file_id)
+    if found is None or not 0 < int(found[1]) <= MAX_ID:
+        raise Invalid((path, "is no id of a file of yours"))
+    return int(found[1])
 
 
 def call_of(call_id: str, name: str, arguments: str, path: str) -> ToolCall:

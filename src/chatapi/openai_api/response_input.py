@@ -13,7 +13,7 @@ from chatapi.agent.ports import File, FileSource, ToolCall
 from chatapi.errors.openai_api import UnsupportedParameter
 from chatapi.errors.requests import Invalid
 from chatapi.openai_api.chat_messages import MAX_PARTS, Closed, Id, Name, Text
-from chatapi.openai_api.context import Entry, Outcome, Spoken, call_of, file_of
+from chatapi.openai_api.context import Entry, Outcome, Spoken, call_of, file_id_of, file_of
 from chatapi.openai_api.items import Item, JSONObject, output_of
 from chatapi.openai_api.parameters import refusal_of
 from chatapi.text import path_and_message
@@ -148,13 +148,6 @@ class Files:
         if url is None:
             raise Invalid((f"{path}.{member}", "is missing, and so is `file_id`"))
         return file_of(url, f"{path}.{member}", number=self._number, hold=self._hold, name=name)
-
-
-def file_id_of(file_id: str, path: str) -> int:
-    digits = file_id.removeprefix("file_").removeprefix("file-")
-    if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
-        raise Invalid((path, "is no id of a file of yours"))
-    return int(digits)
 
 
 def entries_of(

@@ -109,7 +109,7 @@ class ResponseService:
         if context.begun is not None:
             raise Invalid(("input", "It has outcomes of calls that no response of yours waits for."))
         asked = asked_of(body, model, context.instructions)
-        files, before = await self._with_files(user_id, context.files, context.history, store=True)
+        files, before = await self.with_files(user_id, context.files, context.history, store=True)
         request = ChatRequest(
             message=context.message,
             conversation_id=place.conversation_id,
@@ -135,7 +135,7 @@ class ResponseService:
         entries = await self._resolved(user_id, list(entries_of(body.input, self._stateless.hold)))
         context = context_of([each for each in entries if isinstance(each, Spoken | Outcome)], "input")
         asked = asked_of(body, model, context.instructions)
-        files, before = await self._with_files(user_id, context.files, context.history, store=False)
+        files, before = await self.with_files(user_id, context.files, context.history, store=False)
         request = StatelessRequest(
             message=context.message,
             history=before,
@@ -316,7 +316,7 @@ class ResponseService:
             return {}
         return await self._database.read(user_id, lambda session: turns_by_id(session, user_id, turn_ids))
 
-    async def _with_files(
+    async def with_files(
         self,
         user_id: str,
         files: Sequence[File],
