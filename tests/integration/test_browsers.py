@@ -21,6 +21,7 @@ EXPOSED = {
     *("Content-Disposition", "Content-Range", "ETag"),
     *("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
     "x-should-retry",
+    "X-Conversation-Id",
 }
 
 

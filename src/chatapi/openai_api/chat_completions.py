@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 
 from litestar import Controller, Request, Response, post
 from litestar.background_tasks import BackgroundTask
-from litestar.datastructures import State
+from litestar.datastructures import ResponseHeader, State
 from litestar.di import NamedDependency
 from litestar.params import HeaderParameter, JSONBody
 from litestar.response import Stream
@@ -73,6 +73,13 @@ class ChatCompletionController(Controller):
         status_code=200,
         responses=errors(404, 409, 413, 415, 502, 504),
         operation_class=OpenAIStreamOrJSONOperation,
+        response_headers=[
+            ResponseHeader(
+                name="X-Conversation-Id",
+                description="The conversation of a stored completion: `conv_1`.",
+                documentation_only=True,
+            )
+        ],
         limits_itself=True,
         request_max_body_size=MAX_BODY_BYTES,
     )

@@ -18,6 +18,7 @@ EXPOSED = [
         "x-ratelimit-remaining-requests",
         "x-ratelimit-reset-requests",
         "x-should-retry",
+        "X-Conversation-Id",
     ),
 ]
 
