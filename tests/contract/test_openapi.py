@@ -39,6 +39,10 @@ BODIES: dict[str, Any] = {
     "giveFeedback": {"rating": "up", "comment": "Thanks"},
     "changeConversation": {"title": "Shopping"},
     "makeKey": {"name": "a program"},
+    "createChatCompletion": {
+        "model": CommandedAgent.model,
+        "messages": [{"role": "user", "content": "say Hello."}],
+    },
 }
 EVERYBODYS = {"model_id": CommandedAgent.model}
 QUERIES = {

@@ -17,7 +17,8 @@ from chatapi.turns.lease import Lease
 from chatapi.turns.log import TurnLog
 from chatapi.turns.measures import MeasuredAgent, Telemetry, measuring
 from chatapi.turns.queue import QueueWatch
-from chatapi.turns.runner import Runner, RunStore
+from chatapi.turns.run_store import RunStore
+from chatapi.turns.runner import Runner
 from chatapi.turns.store import Claim, Run, TurnStore
 from chatapi.turns.supervisor import Supervisor
 from chatapi.usage.budgets import Budgets

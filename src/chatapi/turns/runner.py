@@ -4,8 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -37,11 +36,12 @@ from chatapi.settings import Settings
 from chatapi.text import storable
 from chatapi.turns.log import ReasoningAdded, TextAdded, TurnLog
 from chatapi.turns.measures import measured_as, measured_run, measuring
+from chatapi.turns.run_store import RunStore
 from chatapi.turns.schemas import ChatAnswer, WaitingAnswer
-from chatapi.turns.store import Finished, Run, Said, Shown
+from chatapi.turns.store import Run, Said, Shown
 from chatapi.turns.store.answers import Waiting
 from chatapi.turns.store.live import Chunk
-from chatapi.turns.tools import CallStore, TurnTools
+from chatapi.turns.tools import TurnTools
 from chatapi.usage.counting import Spending
 
 log = logging.getLogger(__name__)
@@ -66,20 +66,6 @@ class Failed(Struct, frozen=True):
 
 
 Outcome: TypeAlias = Completed | Waits | Cancelled | Failed
-
-
-class RunStore(CallStore, Protocol):
-    """What a run needs of a store; `turns.store.TurnStore` says what each method does."""
-
-    async def finish(self, run: Run, said: Said, shown: Shown) -> Finished: ...
-
-    async def wait(self, run: Run, said: Said, waiting: Waiting) -> WaitingAnswer: ...
-
-    async def cancel(self, run: Run, said: Said) -> bool: ...
-
-    async def fail(self, run: Run, said: Said, error: dict[str, Any]) -> bool: ...
-
-    async def count_lost(self, run: Run, said: Said, since: datetime) -> None: ...
 
 
 class Runner:

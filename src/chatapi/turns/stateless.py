@@ -102,7 +102,7 @@ class Stateless:
 
 
 class StatelessStore:
-    """Implements `runner.RunStore` for one run that began at `since`: it counts usage and lets tools take effect."""
+    """Implements `run_store.RunStore` for one run that began at `since`: it counts usage and lets tools take effect."""
 
     def __init__(self, database: Database, since: datetime) -> None:
         self._database = database

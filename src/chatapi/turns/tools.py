@@ -5,7 +5,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -19,9 +19,10 @@ from chatapi.db.database import Work
 from chatapi.parts import Approval, bounded
 from chatapi.text import storable
 from chatapi.turns.log import ToolEnded, ToolStarted
+from chatapi.turns.run_store import CallStore
 from chatapi.turns.schemas import Answer, ClientTool, Pending
 from chatapi.turns.store import Run
-from chatapi.usage.counting import Spending, Spent
+from chatapi.usage.counting import Spending
 
 AnyTool: TypeAlias = Tool[Any] | ExternalTool | ClientTool
 Own: TypeAlias = Callable[[], Awaitable[Any]]
@@ -37,18 +38,6 @@ NO_FORM = (
 # The outcome of an approved call while it is made outside our database: it stays if the process dies meanwhile.
 UNKNOWN = "The call was begun, and whether it took effect is not known. Do not make it again without asking."
 ASKS_AGAIN = "The call was approved, asked for an answer again, and was not made."
-
-
-class CallStore(Protocol):
-    """What calls of tools need of a store: `turns.store.TurnStore` journals them; `turns.stateless` has no journal."""
-
-    async def hold(self, run: Run) -> None: ...
-
-    async def call(
-        self, run: Run, position: int, effect: Work[ToolCall], spent: Sequence[Spent] = (), *, writes: bool
-    ) -> ToolCall: ...
-
-    async def settle_call(self, run: Run, position: int, call: ToolCall) -> None: ...
 
 
 class TurnTools:

@@ -44,7 +44,8 @@ from chatapi.agent.ports import (
 )
 from chatapi.agent.pydantic_ai.failures import failure_of
 from chatapi.agent.pydantic_ai.history import called, dumped, messages_of, prompt_of, provider_of
-from chatapi.agent.pydantic_ai.turn import Turn, addresses_of, taken_options, used_by
+from chatapi.agent.pydantic_ai.options import taken_options
+from chatapi.agent.pydantic_ai.turn import Turn, addresses_of, used_by
 from chatapi.agent.pydantic_ai.waiting import Left
 from chatapi.settings import SettingsError
 

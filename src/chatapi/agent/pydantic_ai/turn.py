@@ -1,8 +1,8 @@
 """One turn in a run of pydantic-ai: its tools, its second tries, and what counts as an answer."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from pydantic_ai import ModelResponse, RunContext, ToolDefinition
 from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
@@ -18,8 +18,8 @@ from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolApproved, ToolDenied
-from pydantic_ai.toolsets import AbstractToolset, ToolsetTool, WrapperToolset
-from pydantic_core import SchemaValidator, core_schema, to_jsonable_python
+from pydantic_ai.toolsets import AbstractToolset
+from pydantic_core import to_jsonable_python
 
 from chatapi.agent.llm import MODEL_REQUESTS
 from chatapi.agent.ports import (
@@ -28,123 +28,22 @@ from chatapi.agent.ports import (
     ModelAddress,
     ModelUsage,
     NeedsAnswer,
-    OneTool,
-    OptionName,
     Options,
     Resumed,
     ToolCall,
     ToolError,
     Tools,
-    ToolSpec,
 )
 from chatapi.agent.pydantic_ai.failures import FILTERED, TRUNCATED
 from chatapi.agent.pydantic_ai.history import without_silence
+from chatapi.agent.pydantic_ai.options import settings_of_requests
+from chatapi.agent.pydantic_ai.toolset import AllTools, TurnToolset
 from chatapi.agent.pydantic_ai.waiting import Asked
 from chatapi.agent.wire.formats import CallIds
 from chatapi.errors.models import ModelFailed, ModelFiltered, ModelTruncated
 
-ARGUMENT_TRIES = 3  # how often a model may call a tool with arguments that are not a JSON object
-ANY_OBJECT = SchemaValidator(core_schema.dict_schema(core_schema.str_schema()))
 NO_MORE = "The call could not be made any more: the assistant has changed since it was approved."
 PENDING = "pending"  # the result of a call that waits; nobody sees it, because the run ends after the step
-
-
-# The settings of pydantic-ai that our options are, where they have the same meaning.
-SETTINGS: Mapping[OptionName, str] = {
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "frequency_penalty": "frequency_penalty",
-    "presence_penalty": "presence_penalty",
-    "seed": "seed",
-    "max_output_tokens": "max_tokens",
-    "stop": "stop_sequences",
-    "parallel_tool_calls": "parallel_tool_calls",
-}
-
-
-def taken_options(model: Model) -> Collection[OptionName]:
-    """The options that reach this model, or each that may be asked in its place."""
-    models = model.models if isinstance(model, FallbackModel) else [model]
-    dropped = frozenset[str]().union(*(each.unsupported_settings for each in models))
-    passed = [option for option, setting in SETTINGS.items() if setting not in dropped]
-    return ("instructions", "tool_choice", *passed)
-
-
-def settings_of(options: Options) -> ModelSettings:
-    given = {
-        setting: getattr(options, option) for option, setting in SETTINGS.items() if option in options.named
-    }
-    return cast("ModelSettings", given)
-
-
-def choice_of(options: Options) -> Any:
-    if isinstance(options.tool_choice, OneTool):
-        return [options.tool_choice.name]
-    return options.tool_choice
-
-
-class TurnToolset(AbstractToolset[Any]):
-    """The tools of `agent.ports`, offered as they are described there, called one at a time."""
-
-    def __init__(self, specs: Sequence[ToolSpec]) -> None:
-        self._specs = specs
-
-    @property
-    def id(self) -> str:
-        return "chatapi"
-
-    async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
-        return {
-            spec.name: ToolsetTool(
-                toolset=self,
-                tool_def=ToolDefinition(
-                    name=spec.name,
-                    description=spec.description,
-                    parameters_json_schema=spec.parameters,
-                    sequential=True,
-                ),
-                max_retries=ARGUMENT_TRIES,
-                args_validator=ANY_OBJECT,
-            )
-            for spec in self._specs
-        }
-
-    async def call_tool(
-        self,
-        name: str,
-        tool_args: dict[str, Any],
-        ctx: RunContext[Any],
-        tool: ToolsetTool[Any],
-    ) -> Any:
-        raise NotImplementedError  # `Turn.wrap_tool_execute` calls it
-
-
-@dataclass
-class AllTools(WrapperToolset[Any]):
-    """All tools of a run as functions, so that their calls come to `Turn.wrap_tool_execute` in the model's order.
-
-    `asking` gets the names of those for which pydantic-ai would wait without calling them. An external tool would fail
-    the run at the first call with half a JSON object, however many tries the agent has.
-    """
-
-    asking: dict[str, Asking]
-
-    async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
-        found = await super().get_tools(ctx)
-        for name, tool in found.items():
-            match tool.tool_def.kind:
-                case "unapproved":
-                    self.asking[name] = "approval"
-                    found[name] = as_function(tool)
-                case "external":
-                    self.asking[name] = "client-tool"
-                    opened = replace(tool, max_retries=ARGUMENT_TRIES, args_validator=ANY_OBJECT)
-                    found[name] = as_function(opened)
-        return found
-
-
-def as_function(tool: ToolsetTool[Any]) -> ToolsetTool[Any]:
-    return replace(tool, tool_def=replace(tool.tool_def, kind="function"))
 
 
 def addresses_of(model: Model) -> Sequence[ModelAddress]:
@@ -223,15 +122,7 @@ class Turn(AbstractCapability[Any]):
         return AllTools(toolset if self._own_tools else TurnToolset(self._specs), self._asking)
 
     def get_model_settings(self) -> Callable[[RunContext[Any]], ModelSettings]:
-        """The options of the caller, for each request: a model that has called a tool need not call one again."""
-        settings, choice = settings_of(self._options), choice_of(self._options)
-
-        def of_request(ctx: RunContext[Any]) -> ModelSettings:
-            if choice is None or (choice != "none" and ctx.run_step > 1):
-                return settings
-            return {**settings, "tool_choice": choice}
-
-        return of_request
+        return settings_of_requests(self._options)
 
     async def before_model_request(
         self, ctx: RunContext[Any], request_context: ModelRequestContext
