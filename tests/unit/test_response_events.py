@@ -5,7 +5,7 @@ from random import Random
 from typing import Any
 
 import msgspec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -85,6 +85,7 @@ def letters(event: TurnEvent) -> list[TurnEvent]:
     return [type(event)(letter, event.begins_step and place == 0) for place, letter in enumerate(event.text)]
 
 
+@settings(deadline=None)
 @given(TURNS, st.integers(min_value=0))
 def test_each_event_has_the_same_number_wherever_it_is_read(events: list[TurnEvent], cut: int) -> None:
     live = streams(events)
@@ -95,6 +96,7 @@ def test_each_event_has_the_same_number_wherever_it_is_read(events: list[TurnEve
     assert streams([piece for event in events for piece in letters(event)]) == live
 
 
+@settings(deadline=None)
 @given(st.text(), st.lists(st.integers(min_value=0, max_value=40)))
 def test_a_text_is_cut_into_the_same_words_whatever_pieces_it_came_in(text: str, sizes: list[int]) -> None:
     whole = Words()
@@ -109,6 +111,7 @@ def test_a_text_is_cut_into_the_same_words_whatever_pieces_it_came_in(text: str,
     assert [word for piece in pieces for word in again.take(piece)] + again.end() == words
 
 
+@settings(deadline=None)
 @given(TURNS, st.integers(min_value=-1, max_value=40))
 def test_a_reader_that_goes_on_after_a_number_gets_the_rest(events: list[TurnEvent], after: int) -> None:
     items = TurnItems(7)

@@ -275,19 +275,23 @@ class ResponseService:
         if body.previous_response_id is not None:
             if body.conversation is not None:
                 raise Invalid(("conversation", "is there beside `previous_response_id`; send one of them"))
+            previous = ResponseId.read(body.previous_response_id)
+            if previous is None:
+                raise PreviousResponseNotFound(body.previous_response_id)
             try:
-                previous, asked = await self._asked(user_id, body.previous_response_id)
-            except ResponseNotFound:
+                conversation_id, went_on = await self.chat.place(user_id, previous.turn_id)
+            except TurnNotFound:
                 raise PreviousResponseNotFound(body.previous_response_id) from None
-            return Place(asked.conversation_id, asked.turn_id, previous.wait < asked.went_on)
+            if previous.wait > went_on:
+                raise PreviousResponseNotFound(body.previous_response_id)
+            return Place(conversation_id, previous.turn_id, previous.wait < went_on)
         if body.conversation is None:
             return Place(None)
         named = body.conversation
         text = named.id if isinstance(named, NamedConversation) else named
-        conversation_id = conversation_of(text)
-        if conversation_id is None:
+        if (found := conversation_of(text)) is None:
             raise ConversationNotFound(text)
-        return Place(conversation_id)
+        return Place(found)
 
     async def _resolved(self, user_id: str, entries: Sequence[InputEntry]) -> list[Entry | Given]:
         """The entries, with what stands in the place of references; raises `ItemNotFound`."""

@@ -155,6 +155,10 @@ class ChatService:
         """The turn with this id and what it was asked for; raises `TurnNotFound`."""
         return await self._store.asked(user_id, turn_id)
 
+    async def place(self, user_id: str, turn_id: int) -> tuple[int, int]:
+        """The turn's conversation, and the number of its last wait that was answered; raises `TurnNotFound`."""
+        return await self._store.place(user_id, turn_id)
+
     async def remove(self, user_id: str, turn_id: int, *, alone: bool) -> None:
         """Delete a turn, whatever it is doing; `alone`: with its conversation, if no other turn is in that."""
         await self._store.remove(user_id, turn_id, alone=alone)

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import Usage
@@ -67,6 +67,22 @@ async def find(session: AsyncSession, user_id: str, turn_id: int) -> AskedTurn:
         used={number: msgspec.convert(used, Usage) for number, used, _ in waits if used is not None},
         went_on=max((number for number, _, ended_by in waits if ended_by == "answered"), default=0),
     )
+
+
+async def place(session: AsyncSession, user_id: str, turn_id: int) -> tuple[int, int] | None:
+    """The conversation of a turn that has begun, and the number of its last wait that was answered; None without one."""
+    if turn_id > MAX_ID:
+        return None
+    went_on = (
+        select(func.max(Wait.number))
+        .where(Wait.turn_id == turn_id, Wait.user_id == user_id, Wait.ended_by == "answered")
+        .scalar_subquery()
+    )
+    found = await session.execute(
+        select(Turn.conversation_id, went_on).where(Turn.id == turn_id, Turn.user_id == user_id)
+    )
+    row = found.one_or_none()
+    return None if row is None else (row[0], row[1] or 0)
 
 
 async def remove(session: AsyncSession, user_id: str, turn_id: int, *, alone: bool) -> None:

@@ -286,6 +286,14 @@ class TurnStore:
         """The turn with this id, queued ones too, and what it was asked for; raises `TurnNotFound`."""
         return await self._database.read(user_id, lambda session: asked.find(session, user_id, turn_id))
 
+    async def place(self, user_id: str, turn_id: int) -> tuple[int, int]:
+        """The turn's conversation, and the number of its last wait that was answered; raises `TurnNotFound`."""
+        found = await self._database.read(user_id, lambda session: asked.place(session, user_id, turn_id))
+        if found is not None:
+            return found
+        queued = await self.asked(user_id, turn_id)
+        return queued.conversation_id, queued.went_on
+
     async def remove(self, user_id: str, turn_id: int, *, alone: bool) -> None:
         """Delete a turn, whatever it is doing, with its messages; raises `TurnNotFound`.
 
