@@ -13,7 +13,7 @@ from litestar.types import ControllerRouterHandler, Middleware
 from chatapi.account.controllers import AccountController
 from chatapi.agent.ports import Agent
 from chatapi.api_keys.controllers import APIKeyController
-from chatapi.auth.guards import all_of, ids_can_exist, needs_no_user, owns_path
+from chatapi.auth.guards import AsyncGuard, all_of, ids_can_exist, needs_no_user, owns_path
 from chatapi.auth.middleware import BearerAuthentication
 from chatapi.conversations.controllers import (
     ConversationController,
@@ -153,19 +153,7 @@ def routes(services: Services) -> Sequence[ControllerRouterHandler]:
     )
     return [
         api,
-        openai_router(
-            services.agent,
-            partial(
-                ResponseService,
-                services.chat,
-                services.stateless,
-                services.files,
-                services.database,
-                services.limiter,
-            ),
-            middleware=identified,
-            guards=[all_of(*of_somebody)],
-        ),
+        openai_routes(services, identified, all_of(*of_somebody)),
         mcp_router(services.mcp, middleware=identified, guards=[all_of(name_user, within_limits)]),
         discovery_route(settings),
         HealthController,
@@ -173,3 +161,16 @@ def routes(services: Services) -> Sequence[ControllerRouterHandler]:
         swagger_assets(),
         *(playground_routes(settings, services.verifier) if settings.serves_playground else []),
     ]
+
+
+def openai_routes(services: Services, identified: list[Middleware], guard: AsyncGuard) -> Router:
+    """Those below /v1 belong to the token's user."""
+    responses = partial(
+        ResponseService,
+        services.chat,
+        services.stateless,
+        services.files,
+        services.database,
+        services.limiter,
+    )
+    return openai_router(services.agent, responses, middleware=identified, guards=[guard])

@@ -94,7 +94,9 @@ LONGER = {
     "metrics.py __init__": "every metric there is",
     "agent/schemas.py": "one rule after the other of what providers do not take in a schema, and the walk over them",
     "turns/store/postgres.py": "the two transactions of a turn, each as one statement, read beside each other",
+    "turns/store/postgres.py begin_next": "one SQL statement",
     "turns/store/postgres.py finish_turn": "one SQL statement",
+    "turns/store/sqlite.py": "the same two transactions on SQLite",
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 import msgspec
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from msgspec.structs import replace
-from sqlalchemy import and_, asc, delete, desc, insert, or_, select, tuple_, update
+from sqlalchemy import and_, asc, delete, desc, or_, select, tuple_, update
 
 from chatapi.agent.ports import ToolCall
 from chatapi.conversations.feedback import of_message
@@ -22,10 +22,11 @@ from chatapi.conversations.schemas import (
     UIMessage,
 )
 from chatapi.conversations.search.index import index_title
+from chatapi.conversations.sources import is_from
 from chatapi.db import models
 from chatapi.db.alternatives import is_answered_or_under_way, superseded
 from chatapi.db.paging import Page, decode_cursor, in_conversation, page_of
-from chatapi.db.services import Service, remember_user
+from chatapi.db.services import Service
 from chatapi.errors.domains import ConversationNotFound
 from chatapi.files.schemas import FileRef, question_parts
 from chatapi.parts import Part, has_waited, reasoning_of, shown
@@ -41,22 +42,6 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         model_type = models.Conversation
 
     repository_type = Repository
-
-    async def begin(self, user_id: str, source: Source, metadata: dict[str, Any]) -> Conversation:
-        """Make a conversation that has no messages yet."""
-        check_metadata(metadata)
-        await remember_user(self.session, user_id)
-        columns = models.Conversation.__table__.c
-        new = insert(models.Conversation).values(
-            {
-                columns.user_id: user_id,
-                columns.source: None if source == "app" else source,
-                columns.metadata: metadata,
-            }
-        )
-        conversation = await self.session.scalar(new.returning(models.Conversation))
-        assert conversation is not None  # noqa: S101 - it was inserted
-        return to_schema(conversation)
 
     async def page(
         self,
@@ -87,18 +72,13 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         source: Source | None,
     ) -> Sequence[models.Conversation]:
         statement = self.repository.statement.limit(limit)
-        if source is not None:
-            statement = statement.where(
-                models.Conversation.source.is_(None)
-                if source == "app"
-                else models.Conversation.source == source
-            )
         if before is not None:
             place = tuple_(models.Conversation.pinned, models.Conversation.updated_at, models.Conversation.id)
             statement = statement.where(place < before)
         return await self.get_many(
             models.Conversation.user_id == user_id,
             models.Conversation.archived == archived,
+            *is_from(source),
             order_by=[("pinned", True), ("updated_at", True), ("id", True)],
             statement=statement,
         )

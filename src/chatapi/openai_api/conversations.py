@@ -13,7 +13,8 @@ from msgspec import Struct
 
 from chatapi.conversations import schemas
 from chatapi.conversations.schemas import ConversationChanges
-from chatapi.conversations.service import ConversationService
+from chatapi.conversations.service import ConversationService, to_schema
+from chatapi.conversations.sources import make
 from chatapi.db.dependencies import service_dependency
 from chatapi.errors.domains import ConversationNotFound
 from chatapi.openai_api.chat_completions import ChatConnection
@@ -74,7 +75,8 @@ class ConversationsController(Controller):
         data: JSONBody[NewConversationBody],
     ) -> ConversationObject:
         """It has no items yet; name it in `conversation` when you ask for a response."""
-        return to_object(await conversations.begin(request.user.user_id, "v1", data.metadata or {}))
+        made = await make(conversations.session, request.user.user_id, "v1", data.metadata or {})
+        return to_object(to_schema(made))
 
     @get(
         "/{conversation:str}",

@@ -215,6 +215,18 @@ def asked_of(body: ResponseBody, model: Served, instructions: str | None) -> Ask
     )
 
 
+def check(body: ResponseBody) -> None:
+    """Raise `Invalid` for parameters that do not go together."""
+    if body.include and not (body.store is False and body.include == ["reasoning.encrypted_content"]):
+        raise Invalid(
+            ("include", "Only `reasoning.encrypted_content` can be asked for, with `store: false`.")
+        )
+    if body.store is False:
+        for name in ("background", "previous_response_id", "conversation"):
+            if getattr(body, name):
+                raise Invalid((name, "is of no use with `store: false`: nothing is stored"))
+
+
 def json_format(wanted: TextFormat | AnyJSON | ResponseSchema | None) -> JSONFormat | None:
     match wanted:
         case AnyJSON():

@@ -19,6 +19,7 @@ from chatapi.openai_api.errors import error_of
 from chatapi.openai_api.items import Item, JSONObject, TurnItems
 from chatapi.turns.log import TurnLog
 from chatapi.turns.schemas import ChatAnswer, WaitingAnswer
+from chatapi.turns.store.asked import AskedTurn
 
 RESPONSE_ID = re.compile(r"resp_([1-9][0-9]{0,18})(?:_([1-9][0-9]{0,5}))?")
 CONVERSATION_ID = re.compile(r"conv_([1-9][0-9]{0,18})")
@@ -88,6 +89,20 @@ class Facts(Struct, frozen=True, kw_only=True):
     @property
     def id(self) -> str:
         return f"resp_{self.key}" + (f"_{self.wait}" if self.wait else "")
+
+
+def facts_of(asked: AskedTurn, wait: int) -> Facts:
+    """The facts of the turn's response of this number; one that came through our own routes shows what was asked before."""
+    number = max((each for each in asked.asked if each <= wait), default=None)
+    shown = {} if number is None else asked.asked[number].shown
+    return Facts(
+        key=asked.turn_id,
+        wait=wait,
+        conversation_id=asked.conversation_id,
+        created_at=asked.created_at,
+        shown={"model": asked.model or "", **shown},
+        used=asked.used,
+    )
 
 
 class End(Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from msgspec.structs import asdict, replace
+from msgspec.structs import asdict
 
 from chatapi.agent.ports import File, HistoryMessage
 from chatapi.db.database import Database
@@ -20,11 +20,21 @@ from chatapi.errors.turns import TurnEnded, TurnNotFound, TurnSuperseded
 from chatapi.files.service import FileService
 from chatapi.limits.limiter import Limiter
 from chatapi.openai_api.context import Entry, Outcome, Spoken, context_of
-from chatapi.openai_api.items import Item, items_of, turn_of_item
+from chatapi.openai_api.items import items_of, turn_of_item
 from chatapi.openai_api.models import Models, Served
-from chatapi.openai_api.response_body import NamedConversation, ResponseBody, asked_of, client_tools_of
+from chatapi.openai_api.request_files import RequestFiles
+from chatapi.openai_api.response_answers import (
+    answer_of,
+    answers_at_end,
+    called,
+    instructions_in,
+    item_of,
+    known,
+    unknown_call,
+)
+from chatapi.openai_api.response_body import NamedConversation, ResponseBody, asked_of, check, client_tools_of
 from chatapi.openai_api.response_input import Given, InputEntry, Reference, entries_of, entries_of_item
-from chatapi.openai_api.response_objects import Facts, ResponseId, conversation_of
+from chatapi.openai_api.response_objects import Facts, ResponseId, conversation_of, facts_of
 from chatapi.openai_api.stored_items import (
     ItemPage,
     Order,
@@ -35,7 +45,7 @@ from chatapi.openai_api.stored_items import (
 )
 from chatapi.turns.log import TurnLog
 from chatapi.turns.runner import Runner
-from chatapi.turns.schemas import Answer, AnswersOnTerms, Asked, ChatRequest, ClientTool, WaitingAnswer
+from chatapi.turns.schemas import AnswersOnTerms, Asked, ChatRequest, ClientTool, WaitingAnswer
 from chatapi.turns.service import ChatService, Continued
 from chatapi.turns.stateless import Stateless, StatelessRequest
 from chatapi.turns.store.asked import AskedTurn
@@ -84,7 +94,7 @@ class ResponseService:
     ) -> None:
         self.chat = chat
         self._stateless = stateless
-        self._files = files
+        self._request_files = RequestFiles(files, stateless)
         self._database = database
         self._limiter = limiter
         self._models = models
@@ -321,120 +331,14 @@ class ResponseService:
         return await self._database.read(user_id, lambda session: turns_by_id(session, user_id, turn_ids))
 
     async def with_files(
-        self,
-        user_id: str,
-        files: Sequence[File],
-        history: Sequence[HistoryMessage],
-        *,
-        store: bool,
+        self, user_id: str, files: Sequence[File], history: Sequence[HistoryMessage], *, store: bool
     ) -> tuple[Sequence[File], list[HistoryMessage]]:
-        """The files of a request and its history: the user's own by their ids; those that came in it are added, or held."""
-        all_ = [file for each in (files, *(message.files for message in history)) for file in each]
-        if not all_:
-            return files, list(history)
-        refs = await self._files.refs(user_id, sorted({file.id for file in all_ if file.source is None}))
-        own = [File(**asdict(ref)) for ref in refs]
-        found = {file.id: file for file in (own if store else self._stateless.bind(user_id, own))}
-        for file in all_:
-            if file.source is not None and store:
-                added = await self._files.add_bytes(user_id, file.name, await file.read())
-                found[file.id] = File(
-                    id=added.id, name=added.name, media_type=added.media_type, size=added.size
-                )
-            elif file.source is not None:
-                found[file.id] = file
-        before = [replace(each, files=[found[file.id] for file in each.files]) for each in history]
-        return [found[file.id] for file in files], before
-
-
-def check(body: ResponseBody) -> None:
-    """Raise `Invalid` for parameters that do not go together."""
-    if body.include and not (body.store is False and body.include == ["reasoning.encrypted_content"]):
-        raise Invalid(
-            ("include", "Only `reasoning.encrypted_content` can be asked for, with `store: false`.")
-        )
-    if body.store is False:
-        for name in ("background", "previous_response_id", "conversation"):
-            if getattr(body, name):
-                raise Invalid((name, "is of no use with `store: false`: nothing is stored"))
-
-
-def answers_at_end(entries: Sequence[Entry | Given]) -> list[Given | Outcome]:
-    """The answers to calls of ours that come after the last message of the user."""
-    last = max(
-        (place for place, each in enumerate(entries) if isinstance(each, Spoken) and each.role == "user"),
-        default=-1,
-    )
-    return [
-        each
-        for each in entries[last + 1 :]
-        if isinstance(each, Given)
-        # The outcome of a call of the service's own comes back with the history, and answers nothing.
-        or (isinstance(each, Outcome) and each.call_id.startswith("call_") and turn_of_item(each.call_id))
-    ]
-
-
-def known(answer: Given | Outcome) -> tuple[int, int]:
-    """The turn and the number of the item that is answered; raises `Invalid` for what is no id of ours."""
-    found = turn_of_item(answer.request_id if isinstance(answer, Given) else answer.call_id)
-    if found is None:
-        raise unknown_call(answer)
-    return found
-
-
-def item_of(answer: Given | Outcome, items: Sequence[Item]) -> Item:
-    _, number = known(answer)
-    kind = "mcp_approval_request" if isinstance(answer, Given) else "function_call"
-    if not 0 < number <= len(items) or items[number - 1].kind != kind:
-        raise unknown_call(answer)
-    return items[number - 1]
-
-
-def unknown_call(answer: Given | Outcome) -> Invalid:
-    if isinstance(answer, Given):
-        return Invalid((answer.path, f"There is no approval request {answer.request_id!r} of yours."))
-    return Invalid((answer.path, f"No tool call found for the call id {answer.call_id!r}."))
-
-
-def answer_of(answer: Given | Outcome, item: Item) -> Answer:
-    assert item.call is not None  # noqa: S101 - it asks for an answer
-    if isinstance(answer, Outcome):
-        return Answer(id=item.call.id, output=answer.output)
-    return Answer(
-        id=item.approval_id or "",
-        approved=answer.approved,
-        reason=UNSET if answer.reason is None else answer.reason,
-    )
-
-
-def called(item: Item) -> str:
-    return item.call_id if item.kind == "function_call" else item.id
-
-
-def instructions_in(entries: Sequence[Entry | Given]) -> str | None:
-    """What the input says as the system or the developer."""
-    texts = [
-        each.text for each in entries if isinstance(each, Spoken) and each.role in {"system", "developer"}
-    ]
-    return "\n\n".join(filter(None, texts)) or None
+        """As `RequestFiles.resolved`."""
+        return await self._request_files.resolved(user_id, files, history, store=store)
 
 
 def files_of(turn: StoredTurn) -> list[File]:
     return [File(**asdict(file)) for file in turn.files]
-
-
-def facts_of(asked: AskedTurn, wait: int) -> Facts:
-    """The facts of the turn's response of this number; one that came through our own routes shows what was asked before."""
-    number = max((each for each in asked.asked if each <= wait), default=None)
-    shown = {} if number is None else asked.asked[number].shown
-    return Facts(
-        key=asked.turn_id,
-        wait=wait,
-        conversation_id=asked.conversation_id,
-        created_at=asked.created_at,
-        shown={"model": asked.model or "", **shown},
-        used=asked.used,
-    )
 
 
 def fingerprint_of(body: ResponseBody) -> str:

@@ -30,6 +30,7 @@ from chatapi.turns.store.history import gone_on_from, read_history
 from chatapi.turns.store.journal import read_journal
 from chatapi.turns.store.keys import check_queue, key_in_progress, turn_of_key, who_was_first
 from chatapi.turns.store.queue import Queued, in_queue
+from chatapi.turns.store.requests import asked_of, before_of, question_of, terms_of
 from chatapi.turns.store.rows import (
     USER,
     Claim,
@@ -38,12 +39,8 @@ from chatapi.turns.store.rows import (
     Run,
     Stored,
     answer_of,
-    asked_of,
-    before_of,
     new_message,
     new_turn,
-    question_of,
-    terms_of,
     turn_is_alive,
 )
 

@@ -61,6 +61,7 @@ from chatapi.turns.store.base import TurnStore
 from chatapi.turns.store.history import gone_on_from, select_history, to_history
 from chatapi.turns.store.live import Chunk, Watched
 from chatapi.turns.store.queue import Queued, in_queue
+from chatapi.turns.store.requests import is_uncommon
 from chatapi.turns.store.rows import (
     ASSISTANT,
     USER,
@@ -76,7 +77,6 @@ from chatapi.turns.store.rows import (
     entry_values,
     finish_values,
     is_ours,
-    is_uncommon,
     new_message,
     new_turn,
     to_answer,

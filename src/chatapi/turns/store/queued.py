@@ -18,7 +18,8 @@ from chatapi.turns.store import queue
 from chatapi.turns.store.begin import ask, start
 from chatapi.turns.store.busy import end_at_once, under_way
 from chatapi.turns.store.end import touch_conversation
-from chatapi.turns.store.rows import Claim, Run, asked_of, new_turn
+from chatapi.turns.store.requests import asked_of
+from chatapi.turns.store.rows import Claim, Run, new_turn
 
 
 async def begin_queued(session: AsyncSession, user_id: str, conversation_id: int, claim: Claim) -> Run | None:

@@ -14,7 +14,6 @@ from chatapi.agent.ports import File, FinishReason, HistoryMessage, ProviderStat
 from chatapi.conversations.search.folding import folded_parts
 from chatapi.db.clock import utc_now
 from chatapi.db.models import RUNNING, Message, Turn, Worker, now
-from chatapi.db.paging import MAX_ID
 from chatapi.errors.turns import Interrupted
 from chatapi.parts import Part, outlined
 from chatapi.turns.log import TurnEvent, TurnLog, text_of
@@ -23,7 +22,6 @@ from chatapi.turns.schemas import (
     Answer,
     AnswerAnew,
     AnswersRequest,
-    Asked,
     ChatAnswer,
     ChatRequest,
     ClientTool,
@@ -31,7 +29,7 @@ from chatapi.turns.schemas import (
     Terms,
     WaitingAnswer,
 )
-from chatapi.turns.store.history import Before, messages_before
+from chatapi.turns.store.requests import asked_of, before_of
 from chatapi.turns.ui_stream import parts_of
 from chatapi.usage.budgets import NO_BUDGETS, Budgets
 from chatapi.usage.counting import Spent
@@ -227,15 +225,6 @@ def ended_turn(
     }
 
 
-def is_uncommon(request: ChatRequest) -> bool:
-    """Whether the plain form has to begin the turn."""
-    return (
-        (request.conversation_id or 0) > MAX_ID
-        or request.files is not UNSET
-        or any(message.files for message in request.before or ())
-    )
-
-
 def begin_values(
     user_id: str, request: ChatRequest, key: Key | None, claim: Claim, at: Any
 ) -> dict[str, Any]:
@@ -256,22 +245,6 @@ def begin_values(
         "now": at,
         **search_values(request.message),
     }
-
-
-def asked_of(request: ChatRequest) -> dict[str, Any] | None:
-    """`Turn.asked` of a turn that begins."""
-    asked = request.asked
-    return None if asked is None else {"0": msgspec.to_builtins(asked)}
-
-
-def before_of(request: ChatRequest) -> dict[str, Any] | None:
-    """`Message.provider_state` of the question."""
-    return msgspec.to_builtins(Before(request.before)) if request.before else None
-
-
-def terms_of(asked: Mapping[str, Any] | None, client_tools: Sequence[ClientTool]) -> Terms:
-    """The terms of the last request that the turn answers."""
-    return (Asked() if not asked else msgspec.convert(asked[max(asked, key=int)], Asked)).terms(client_tools)
 
 
 def search_values(text: str) -> dict[str, Any]:
@@ -345,25 +318,6 @@ def to_answer(run: Run, message_id: int, said: Said) -> ChatAnswer:
         usage=UNSET if said.usage is None else said.usage,
         finish_reason=UNSET if said.finish_reason is None else said.finish_reason,
     )
-
-
-class Question(NamedTuple):
-    """A user's message, its files, and what its caller sent before it."""
-
-    text: str
-    files: Sequence[File]
-    before: Sequence[HistoryMessage]
-
-
-async def question_of(session: AsyncSession, turn: Turn) -> Question:
-    """The message that the turn answers."""
-    row = await session.execute(
-        select(Message.content, Message.files, Message.provider_state).where(
-            Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "user"
-        )
-    )
-    text, files, state = row.one()
-    return Question(text, msgspec.convert(files or [], list[File]), messages_before(state))
 
 
 async def answer_of(session: AsyncSession, turn: Turn) -> Stored | None:

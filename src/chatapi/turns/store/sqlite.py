@@ -48,6 +48,7 @@ from chatapi.turns.schemas import AnswerAnew, ChatRequest
 from chatapi.turns.store.base import TurnStore
 from chatapi.turns.store.history import gone_on_from, select_history, to_history
 from chatapi.turns.store.queue import Queued, in_queue, queued_in
+from chatapi.turns.store.requests import is_uncommon
 from chatapi.turns.store.rows import (
     ASSISTANT,
     USER,
@@ -62,7 +63,6 @@ from chatapi.turns.store.rows import (
     ended_turn,
     finish_values,
     is_ours,
-    is_uncommon,
     new_message,
     new_turn,
     to_answer,
