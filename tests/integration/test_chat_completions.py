@@ -341,6 +341,21 @@ class TestStored:
             await ask(client, question, message, outcome, tools=[WEATHER], store=True)
 
 
+async def test_no_connection_to_the_database_is_held_while_the_model_thinks(
+    database_url: str, user_id: str
+) -> None:
+    settings = settings_for(database_url, db_pool_size=1, db_max_overflow=0)
+    async with serve(settings) as url, sdk(url, user_id) as client, Client(url, user_id) as native:
+        gates = [CommandedAgent.gates[f"{user_id} {number}"] for number in range(5)]
+        asking = [ask(client, f"gate {user_id} {number}\nsay x") for number in range(5)]
+        waiting = [asyncio.create_task(each) for each in asking]
+        await asyncio.gather(*(gate.reached.wait() for gate in gates))
+        assert (await native.said("say Hello."))["response"] == "Hello."
+        for gate in gates:
+            gate.opened.set()
+        assert [each.choices[0].message.content for each in await asyncio.gather(*waiting)] == ["x"] * 5
+
+
 class TestEnd:
     @pytest.mark.parametrize("streams", [True, False])
     async def test_comes_when_the_client_hangs_up(self, native: Client, user_id: str, streams: bool) -> None:
