@@ -7,12 +7,19 @@ import json
 from collections.abc import Iterator
 
 from chatapi.openai_api.chat_body import ChatBody
+from chatapi.openai_api.conversations import ConversationBody, NewConversationBody
 from chatapi.openai_api.parameters import Body, Parameter
+from chatapi.openai_api.response_body import ResponseBody
 from website.modules import REPOSITORY
 
 DOCUMENT = REPOSITORY / "docs/openai.md"
 # Each body by its route, which stands in the first cell of its table's head.
-BODIES: dict[str, type[Body]] = {"POST /v1/chat/completions": ChatBody}
+BODIES: dict[str, type[Body]] = {
+    "POST /v1/chat/completions": ChatBody,
+    "POST /v1/responses": ResponseBody,
+    "POST /v1/conversations": NewConversationBody,
+    "POST /v1/conversations/{id}": ConversationBody,
+}
 
 
 def head(route: str) -> str:

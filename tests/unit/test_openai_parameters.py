@@ -5,17 +5,27 @@ from typing import Any, ClassVar, get_args
 
 import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParams
+from openai.types.conversations.conversation_create_params import ConversationCreateParams
+from openai.types.conversations.conversation_update_params import ConversationUpdateParams
+from openai.types.responses.response_create_params import ResponseCreateParams
 
 from chatapi.errors.base import AppError
 from chatapi.errors.openai_api import UnsupportedParameter
 from chatapi.errors.requests import Invalid
 from chatapi.openai_api.chat_body import ChatBody
+from chatapi.openai_api.conversations import ConversationBody, NewConversationBody
 from chatapi.openai_api.errors import error_of, status_of
 from chatapi.openai_api.parameters import Body, Parameter, passed_on, refused, supported
+from chatapi.openai_api.response_body import ResponseBody
 from website import parameters as documented
 
 # Each body of the API, with the type of its parameters in the `openai` package: a TypedDict, or a union of some.
-ENDPOINTS: list[tuple[type[Body], Any]] = [(ChatBody, CompletionCreateParams)]
+ENDPOINTS: list[tuple[type[Body], Any]] = [
+    (ChatBody, CompletionCreateParams),
+    (ResponseBody, ResponseCreateParams),
+    (NewConversationBody, ConversationCreateParams),
+    (ConversationBody, ConversationUpdateParams),
+]
 
 
 def parameters_of(typed: Any) -> set[str]:

@@ -688,6 +688,8 @@ export interface components {
                 [key: string]: unknown;
             };
             pinned: boolean;
+            /** @enum {string} */
+            source: "app" | "v1";
             title: string | null;
             /** Format: date-time */
             updated_at: string;
@@ -991,6 +993,7 @@ export interface components {
             status: "waiting";
             tool_calls: components["schemas"]["ToolCall"][];
             turn_id: number;
+            usage?: components["schemas"]["Usage"];
         };
         /** WaitingTurn */
         WaitingTurn: {
@@ -1084,6 +1087,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -1298,7 +1303,7 @@ export interface operations {
             /**
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
-             *     - `body-too-large`: The body is over 1 MiB
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
              *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
@@ -1341,6 +1346,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -1569,6 +1576,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -1650,6 +1659,8 @@ export interface operations {
                 cursor?: string | null;
                 /** @description How many items at the most */
                 limit?: number;
+                /** @description `app`: those that were not made through OpenAI's API */
+                source?: "app" | "v1" | null;
             };
             header?: never;
             path: {
@@ -1717,6 +1728,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -1864,6 +1877,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -2323,7 +2338,7 @@ export interface operations {
             /**
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
-             *     - `body-too-large`: The body is over 1 MiB
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
              *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
@@ -2366,6 +2381,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -2542,6 +2559,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -2686,6 +2705,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -2858,7 +2879,7 @@ export interface operations {
             /**
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
-             *     - `body-too-large`: The body is over 1 MiB
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
              *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
@@ -2901,6 +2922,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -3383,6 +3406,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -3526,7 +3551,7 @@ export interface operations {
             /**
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
-             *     - `body-too-large`: The body is over 1 MiB
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
              *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
@@ -3569,6 +3594,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -3882,7 +3909,7 @@ export interface operations {
             /**
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
-             *     - `body-too-large`: The body is over 1 MiB
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
              *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
@@ -3925,6 +3952,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -4091,6 +4120,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -4267,6 +4298,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -4415,6 +4448,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -4560,7 +4595,7 @@ export interface operations {
             /**
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
-             *     - `body-too-large`: The body is over 1 MiB
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
              *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
@@ -4603,6 +4638,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -4918,7 +4955,7 @@ export interface operations {
             /**
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
-             *     - `body-too-large`: The body is over 1 MiB
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
              *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
@@ -4961,6 +4998,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -5274,7 +5313,7 @@ export interface operations {
             /**
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
-             *     - `body-too-large`: The body is over 1 MiB
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
              *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
@@ -5317,6 +5356,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -5611,6 +5652,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -5997,7 +6040,7 @@ export interface operations {
             /**
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
-             *     - `body-too-large`: The body is over 1 MiB
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
              *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
@@ -6040,6 +6083,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -6470,7 +6515,7 @@ export interface operations {
             /**
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
-             *     - `body-too-large`: The body is over 1 MiB
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
              *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
@@ -6513,6 +6558,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -6705,6 +6752,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -6917,7 +6966,7 @@ export interface operations {
             /**
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
-             *     - `body-too-large`: The body is over 1 MiB
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
              *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
@@ -6960,6 +7009,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -7187,6 +7238,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
