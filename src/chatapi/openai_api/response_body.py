@@ -125,7 +125,7 @@ class ResponseBody(Body, frozen=True):
         "conversation": supported("Its id, or an object with that."),
         "image": refused(),
         "include": supported("Only `reasoning.encrypted_content`, and only with `store: false`."),
-        "input": supported("Text or a list of items, see below."),
+        "input": supported("Text or a list of items, see above."),
         "instructions": passed_on("They come after the assistant's own."),
         "max_output_tokens": passed_on("At the most what `CHAT_MAX_TOKENS` allows."),
         "max_tool_calls": refused("A turn asks its model ten times at the most."),
