@@ -367,6 +367,15 @@ class TestAnswers:
             assert (last.output[0].approval_request_id, last.output[0].error) == (request_id, None)
             assert await events_of(far, last.id) == live
             assert last.output_text == "delete_task: done. So."
+            # One that goes on is followed elsewhere, too, from its beginning or from a number.
+            gate = CommandedAgent.gates["elsewhere"]
+            begun = await ask(client, "say one two\ngate elsewhere\nsay  three", background=True)
+            await gate.reached.wait()
+            readers = [asyncio.ensure_future(events_of(far, begun.id, starting_after=n)) for n in (-1, 3)]
+            gate.opened.set()
+            whole, rest = [await reader for reader in readers]
+            assert whole == await events_of(client, begun.id)
+            assert (rest, whole[-1].response.output_text) == (whole[4:], "one two three")
             items = (await far.conversations.items.list(last.conversation.id, order="asc")).data
             assert [item.type for item in items][-5:] == [
                 *("message", "mcp_approval_request", "mcp_approval_response", "mcp_call", "message")
