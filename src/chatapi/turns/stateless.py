@@ -12,13 +12,11 @@ from typing import Any, NoReturn
 
 from msgspec import UNSET, Struct
 from msgspec.structs import asdict, replace
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import File, FileSource, HistoryMessage, ToolCall
 from chatapi.db.database import Database, Work
-from chatapi.db.models import User, now
-from chatapi.db.services import remember_user
+from chatapi.db.models import now
 from chatapi.errors.database import DatabaseUnavailable
 from chatapi.files.reading import Held
 from chatapi.limits.limiter import Limiter
@@ -27,7 +25,7 @@ from chatapi.turns.launcher import Launcher
 from chatapi.turns.log import text_of
 from chatapi.turns.runner import Runner
 from chatapi.turns.schemas import PendingUntil, Terms, WaitingAnswer
-from chatapi.turns.store import Finished, Run, Said, Shown
+from chatapi.turns.store import CompletionStore, Finished, Run, Said, Shown, completion_store
 from chatapi.turns.store.answers import Waiting
 from chatapi.turns.store.rows import to_answer
 from chatapi.usage.counting import Spent, count_alone
@@ -53,6 +51,7 @@ class Stateless:
         self, database: Database, launcher: Launcher, attachments: AgentWithFiles, limiter: Limiter
     ) -> None:
         self._database = database
+        self._completions = completion_store(database)
         self._launcher = launcher
         self._attachments = attachments
         self._limiter = limiter
@@ -76,7 +75,7 @@ class Stateless:
         self._attachments.check_options(terms.options)
         if request.files:
             await self._attachments.check_files(request.files)
-        await self._admit(user_id)
+        await self._completions.admit(user_id, self._launcher.budgets)
         run = Run(
             turn_id=0,
             run_id=token_hex(12),
@@ -88,24 +87,15 @@ class Stateless:
             begun=request.begun,
             terms=terms,
         )
-        return self._launcher.launch_stateless(run, StatelessStore(self._database, now()))
-
-    async def _admit(self, user_id: str) -> None:
-        """Check the user's budgets, and make sure that the usage will have a user to be counted for."""
-
-        async def look(session: AsyncSession) -> bool:
-            await self._launcher.budgets.check(session, user_id)
-            return await session.scalar(select(User.id).where(User.id == user_id)) is not None
-
-        if not await self._database.read(user_id, look):
-            await self._database.run(user_id, lambda session: remember_user(session, user_id))
+        return self._launcher.launch_stateless(run, StatelessStore(self._database, self._completions, now()))
 
 
 class StatelessStore:
     """Implements `run_store.RunStore` for one run that began at `since`: it counts usage and lets tools take effect."""
 
-    def __init__(self, database: Database, since: datetime) -> None:
+    def __init__(self, database: Database, completions: CompletionStore, since: datetime) -> None:
         self._database = database
+        self._completions = completions
         self._since = since
 
     async def finish(self, run: Run, said: Said, shown: Shown) -> Finished:  # noqa: ARG002 - nothing is shown elsewhere
@@ -161,10 +151,7 @@ class StatelessStore:
 
     async def _count(self, run: Run, said: Said) -> None:
         if said.spent:
-            await self._database.run(
-                run.user_id,
-                lambda session: count_alone(session, run.user_id, None, said.spent, self._since),
-            )
+            await self._completions.count(run.user_id, said.spent, self._since)
 
 
 async def unknown_outcome(_: AsyncSession) -> NoReturn:
