@@ -318,15 +318,21 @@ class TestStored:
 
     async def test_is_answered_once_for_a_key(self, client: AsyncOpenAI) -> None:
         headers = {"Idempotency-Key": uuid.uuid4().hex, "X-Conversation-Id": ""}
+        question = said([{"type": "text", "text": "say Seen."}, image(PNG)])
+        asked: dict[str, Any] = {"store": True, "extra_headers": headers}
         answers = [
             await client.chat.completions.with_raw_response.create(
-                model="commanded", messages=[said("pid")], store=True, extra_headers=headers
+                model="commanded", messages=[question], **asked
             )
             for _ in range(2)
         ]
         first, second = (answer.parse() for answer in answers)
         assert first.id == second.id
         assert answers[1].headers["Idempotent-Replayed"] == "true"
+        chunks = await stream(client, question, **asked)
+        assert (chunks[0].id, text_of(chunks)) == (first.id, "Seen.")
+        with pytest.raises(openai.BadRequestError, match="Idempotency-Key"):
+            await ask(client, question, temperature=1, **asked)
 
     async def test_waits_for_the_callers_tools(self, client: AsyncOpenAI, native: Client) -> None:
         question = "say First.\nask weather\nwait\nsay Then."

@@ -3,8 +3,10 @@
 import asyncio
 import re
 import time
+from hashlib import sha256
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
+import msgspec
 from litestar import Controller, Request, Response, post
 from litestar.background_tasks import BackgroundTask
 from litestar.datastructures import ResponseHeader, State
@@ -12,6 +14,7 @@ from litestar.di import NamedDependency
 from litestar.params import HeaderParameter, JSONBody
 from litestar.response import Stream
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from chatapi.agent.ports import NO_OPTIONS
 from chatapi.auth.tokens import Identity
@@ -191,6 +194,7 @@ class Completion:
             own_tools=UNSET if terms.own_tools is None else terms.own_tools,
             before=before or UNSET,
             source="v1",
+            fingerprint=UNSET if key is None else fingerprint_of(self._body, conversation_id),
         )
         if self._body.stream:
             return Stored(await self._chat.start_or_join(user_id, asked, key))
@@ -244,6 +248,12 @@ class Completion:
             headers={**STREAM_HEADERS, **headers},
             background=background,
         )
+
+
+def fingerprint_of(body: ChatBody, conversation_id: int | None) -> str:
+    """What tells a request apart from others with its key; the same may be asked for as a stream or whole."""
+    asked = replace(body, stream=None, stream_options=None)
+    return sha256(msgspec.json.encode((asked, conversation_id))).hexdigest()
 
 
 async def hung_up(request: ChatConnection) -> None:

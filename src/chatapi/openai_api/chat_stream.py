@@ -88,7 +88,6 @@ class ChatCompletion(Struct, frozen=True, kw_only=True):
 class Delta(Struct, frozen=True, kw_only=True, omit_defaults=True):
     role: str | None = None
     content: str | None = None
-    reasoning_content: str | None = None
     tool_calls: Sequence[CompletionCall] = ()
 
 
@@ -144,6 +143,7 @@ class Telling(Struct, frozen=True, kw_only=True):
         with streams.track_inprogress():
             try:
                 yield self._chunk(Delta(role="assistant", content=""))
+                deltas = self._around_delta()
                 skips = self.after_wait > 0
                 async for events in turn.read(heartbeat):
                     if not events:
@@ -152,22 +152,17 @@ class Telling(Struct, frozen=True, kw_only=True):
                     if skips:
                         events = list(following(events, self.after_wait))  # noqa: PLW2901 - the rest was told before
                         skips = not events
-                    if told := b"".join(self._told(events)):
+                    if told := b"".join(told_of(events, *deltas)):
                         yield told
                 yield self._end(turn)
             except Exception:
                 log.exception("A defect in a stream")
                 yield error_event(Defect("The service failed; the log has the request's id."))
 
-    def _told(self, events: Iterable[TurnEvent]) -> Iterator[bytes]:
-        for event in events:
-            match event:
-                case TextAdded(text=text) if text:
-                    yield self._chunk(Delta(content=text))
-                case ReasoningAdded(text=text) if text:
-                    yield self._chunk(Delta(reasoning_content=text))
-                case _:
-                    pass
+    def _around_delta(self) -> tuple[bytes, bytes]:
+        """What stands before and after the delta in each chunk, which is the same in all."""
+        before, _, after = self._chunk(Delta()).partition(b'"delta":{}')
+        return before + b'"delta":', after
 
     def _end(self, turn: TurnLog) -> bytes:
         outcome = turn.ended
@@ -193,6 +188,18 @@ class Telling(Struct, frozen=True, kw_only=True):
             choices=choices,
             usage=usage,
         )
+
+
+def told_of(events: Iterable[TurnEvent], before: bytes, after: bytes) -> Iterator[bytes]:
+    """The chunks of these events; of a chunk for each word, only the word is encoded."""
+    for event in events:
+        match event:
+            case TextAdded(text=text) if text:
+                yield before + b'{"content":' + msgspec.json.encode(text) + b"}" + after
+            case ReasoningAdded(text=text) if text:
+                yield before + b'{"reasoning_content":' + msgspec.json.encode(text) + b"}" + after
+            case _:
+                pass
 
 
 def following(events: Iterable[TurnEvent], wait: int) -> Iterator[TurnEvent]:
