@@ -7,15 +7,12 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
-import msgspec
 import openai
 import pytest
 from openai import AsyncOpenAI
 from openai.types.responses import Response
 from pydantic import BaseModel
 
-from chatapi.errors.turns import Restarting
-from chatapi.openai_api.response_events import ResponseEvents
 from tests.support.agents import CommandedAgent
 from tests.support.openai_sdk import sdk
 from tests.support.serving import Client, serve, settings_for
@@ -467,11 +464,3 @@ async def test_what_is_refused_is_named(alice: Client) -> None:
         answer = await alice.post("/v1/responses", json=body)
         error = answer.json()["error"]
         assert (error["param"], error["code"]) == (param, code), (body, error)
-
-
-def test_an_error_that_sends_a_reader_away_has_the_number_of_the_event_before_it() -> None:
-    """So that a reader that goes on after it misses nothing."""
-    events = ResponseEvents()
-    events.event("response.created")
-    body = msgspec.json.decode(events.error(Restarting()).partition(b"data: ")[2])
-    assert (body["sequence_number"], body["code"], body["error"]["code"]) == (0, "restarting", "restarting")

@@ -8,12 +8,16 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from prometheus_client import Gauge
 
 from chatapi.agent.ports import ToolCall
+from chatapi.db.models import now
+from chatapi.errors.turns import Restarting, TurnCancelled
 from chatapi.openai_api.items import TurnItems, items_of
-from chatapi.openai_api.response_events import ResponseEvents, Words
+from chatapi.openai_api.response_events import ResponseEvents, ResponseStream, Words
+from chatapi.openai_api.response_objects import Facts
 from chatapi.parts import Approval, Part, outlined
-from chatapi.turns.log import ReasoningAdded, TextAdded, ToolEnded, ToolStarted, TurnEvent, text_of
+from chatapi.turns.log import ReasoningAdded, TextAdded, ToolEnded, ToolStarted, TurnEvent, TurnLog, text_of
 from chatapi.turns.replay import events_of, joined, rest_of
 from chatapi.turns.ui_stream import parts_of
 from tests.support.turns import WORDS, calls_of, events_of_a_turn
@@ -211,3 +215,47 @@ def test_text_that_was_reasoning_ends_as_an_empty_message() -> None:
     ]
     said = [(item.kind, item.text) for item in items_of(7, events)]
     assert said == [("message", ""), ("reasoning", "The user wants a joke."), ("message", "Knock, knock.")]
+
+
+def facts(wait: int = 0) -> Facts:
+    return Facts(key=7, wait=wait, conversation_id=1, created_at=now(), shown={})
+
+
+async def read(log: TurnLog, wait: int = 0) -> list[bytes]:
+    stream = ResponseStream(log, facts(wait), after=-1)
+    return [chunk async for chunk in stream.read(Gauge("streams", "", registry=None), 0.01)]
+
+
+class TestStream:
+    async def test_of_silence_is_comments(self) -> None:
+        log = TurnLog(7, 1)
+        stream = ResponseStream(log, facts()).read(Gauge("streams", "", registry=None), 0.001)
+        chunks = [await anext(stream) for _ in range(3)]
+        assert types_of(chunks[0]) == ["response.created", "response.in_progress"]
+        assert chunks[1:] == [b": still here\n\n"] * 2
+        log.add(TextAdded("Hello."))
+        log.end(TurnCancelled())
+        rest = [chunk async for chunk in stream if chunk != b": still here\n\n"]
+        assert types_of(b"".join(rest))[-2:] == ["response.failed", "error"]
+        assert log.readers == 0
+
+    async def test_that_ends_before_its_response_says_an_error_alone_with_the_last_number(self) -> None:
+        """So that a reader that goes on after it, elsewhere, misses nothing."""
+        log = TurnLog(7, 1)
+        log.add(TextAdded("Hello."))
+        log.part(Restarting())
+        *_, last = await read(log)
+        error = msgspec.json.decode(last.partition(b"data: ")[2])
+        assert (error["type"], error["code"], error["error"]["code"]) == ("error", "restarting", "restarting")
+        before = b"".join((await read(log))[:-1])
+        assert error["sequence_number"] == len(types_of(before)) - 1
+
+    async def test_of_what_came_before_a_wait_ends_although_the_turn_goes_on(self) -> None:
+        asked = ToolStarted(id="z", name="time_zone", arguments={}, asks="client-tool")
+        log = TurnLog(7, 1, wait=1)  # the turn goes on, and has said nothing yet
+        log.add(asked)
+        assert types_of((await read(log))[-1])[-1] == "response.completed"
+        ended = ToolCall(id="z", name="time_zone", arguments={}, result="UTC")
+        log.add(ToolEnded(ended, 1), TextAdded("Done."))
+        assert types_of((await read(log))[-1])[-1] == "response.completed"
+        assert log.readers == 0
