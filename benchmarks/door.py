@@ -1,4 +1,4 @@
-"""A completion through OpenAI's API against the same turn by our own route, on one server, by CPU."""
+"""Completions and responses through OpenAI's API against the same turns by our own route, on one server, by CPU."""
 
 import msgspec
 
@@ -25,8 +25,22 @@ def completion(user: User, *, manner: str = "", streamed: bool = False) -> Sende
     )
 
 
+def response(user: User, *, manner: str = "", streamed: bool = False) -> Sender:
+    """A user's response: in their conversation, if they have one, else in a new one."""
+    head = ["POST /v1/responses HTTP/1.1", "Content-Type: application/json"]
+    head += [f"{name}: {value}" for name, value in user.authorization.items()]
+    body = {"model": MODEL, "input": f"{manner} {MESSAGE}".strip(), "stream": streamed}
+    if user.conversation_id is not None:
+        body["conversation"] = f"conv_{user.conversation_id}"
+    return Sender(
+        head="\r\n".join(head),
+        body=msgspec.json.encode(body).decode(),
+        expects="response.completed" if streamed else '"output"',
+    )
+
+
 def scenario(postgres: Postgres) -> list[Row]:
-    """CPU of a completion, of that of a turn: without a conversation, in one, and of 40 tokens streamed; 32 callers."""
+    """CPU of a completion and of a response, of that of a turn: in a conversation and without, and streamed; 32 callers."""
     with (
         running(servers.the_model()) as (model,),
         running(servers.chatapi(postgres, model=model)) as (server,),
@@ -34,17 +48,29 @@ def scenario(postgres: Postgres) -> list[Row]:
         new = [User(f"new-{number}") for number in range(CLIENTS)]
         begun = [User(f"begun-{number}").begin(server) for number in range(CLIENTS)]
         pairs = {
-            "nothing stored": (
+            "a completion, nothing stored": (
                 [user.turn(expects='"response"') for user in new],
                 [completion(user) for user in new],
             ),
-            "a turn of a conversation": (
+            "a completion as a turn of a conversation": (
                 [user.turn(expects='"response"') for user in begun],
                 [completion(user) for user in begun],
             ),
-            "nothing stored, 40 tokens streamed": (
+            "a completion, nothing stored, 40 tokens streamed": (
                 [user.turn(manner="forty", streamed=True, expects='"type":"finish"') for user in new],
                 [completion(user, manner="forty", streamed=True) for user in new],
+            ),
+            "a response": (
+                [user.turn(expects='"response"') for user in new],
+                [response(user) for user in new],
+            ),
+            "a response in a conversation": (
+                [user.turn(expects='"response"') for user in begun],
+                [response(user) for user in begun],
+            ),
+            "a response, 40 tokens streamed": (
+                [user.turn(manner="forty", streamed=True, expects='"type":"finish"') for user in new],
+                [response(user, manner="forty", streamed=True) for user in new],
             ),
         }
         found = interleaved([(server, senders) for pair in pairs.values() for senders in pair])
@@ -57,7 +83,7 @@ def scenario(postgres: Postgres) -> list[Row]:
 def row_of(what: str, native: list[Report], door: list[Report]) -> Row:
     ratio = cost(door, native)
     return Row(
-        f"CPU of a completion, of a turn by our own route: {what}",
+        f"CPU of {what}, of a turn by our own route",
         f"{ratio:.2f} x ({cpu(door) * 1000:.2f} ms, {cpu(native) * 1000:.2f} ms)",
         "≤ 1.1",
         ratio <= 1.1,

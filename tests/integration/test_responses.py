@@ -206,7 +206,10 @@ class TestResponse:
         self, client: AsyncOpenAI, user_id: str
     ) -> None:
         gate = CommandedAgent.gates[user_id]
-        begun = await ask(client, f"say one\ngate {user_id}\nsay two", background=True)
+        first = await ask(client, "say zero")
+        begun = await ask(
+            client, f"say one\ngate {user_id}\nsay two", previous_response_id=first.id, background=True
+        )
         assert begun.status in {"queued", "in_progress"}
         await gate.reached.wait()
         assert begun.conversation is not None
@@ -214,6 +217,10 @@ class TestResponse:
             await ask(client, "say no", conversation=begun.conversation.id)
         queued = await ask(client, "say three", conversation=begun.conversation.id, background=True)
         assert queued.status == "queued"
+        for earlier in (begun, first):  # one is to follow it already, and the other is not the last
+            with pytest.raises(openai.ConflictError) as passed:
+                await ask(client, "say no", previous_response_id=earlier.id, background=True)
+            assert passed.value.code == "turn_superseded"
         following = asyncio.ensure_future(events_of(client, begun.id))
         gate.opened.set()
         last = (await following)[-1]

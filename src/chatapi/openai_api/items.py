@@ -120,6 +120,7 @@ class TurnItems:
         self.wait = 0  # the last wait of the turn whose answers have taken effect
         self._turn = turn
         self._open: Item | None = None
+        self._said: list[str] = []  # of the item that is open, which gets its text at its end
         self._coming: deque[TurnEvent | None] = deque()
         self._called: ToolStarted | None = None  # its outcome is waited for
         self._approved: deque[tuple[Item, ToolCall]] = deque()  # whose outcomes come before all else
@@ -211,15 +212,14 @@ class TurnItems:
         if self._open is None:
             self._open = self._new(kind)
             yield Opened(self._open)
-        self._open.text += text
+        self._said.append(text)
         yield Said(self._open, text)
 
     def _take_back(self) -> Iterator[Told]:
         """The text that is open was reasoning: it ends as an empty message, and is told again as what it was."""
-        taken = self._open
-        if taken is None or taken.kind != "message":
+        if self._open is None or self._open.kind != "message":
             return
-        text, taken.text = taken.text, ""
+        text, self._said = "".join(self._said), []
         yield from self._close()
         yield from self._say("reasoning", text, begins_step=False)
         yield from self._close()
@@ -227,6 +227,7 @@ class TurnItems:
     def _close(self, status: Status = "completed") -> Iterator[Told]:
         if (item := self._open) is not None:
             self._open = None
+            item.text, self._said = "".join(self._said), []
             item.status = status
             yield Done(item)
 

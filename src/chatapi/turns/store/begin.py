@@ -22,7 +22,7 @@ from chatapi.db.services import insert_unless_there, remember_user
 from chatapi.errors.files import FileNotFound
 from chatapi.errors.turns import KeyReused, TurnCancelled, TurnNotFound, TurnSuperseded
 from chatapi.turns.schemas import AnswerAnew, ChatRequest, Terms
-from chatapi.turns.store import live, waits
+from chatapi.turns.store import live, queue, waits
 from chatapi.turns.store.attached import attach, still_there
 from chatapi.turns.store.busy import make_way
 from chatapi.turns.store.end import touch_conversation
@@ -85,15 +85,11 @@ async def begin_new(
         conversation_id = request.conversation_id
         await touch_conversation(session, user_id, conversation_id, archived=False)
         way = await make_way(session, user_id, conversation_id, request, key, claim)
+        if request.after is not UNSET:
+            await check_last(session, request.after, user_id, conversation_id, way)
         if isinstance(way, Queued):
             return way
         ended = way
-        if request.after is not UNSET and await session.scalar(
-            gone_on_from(request.after, user_id, conversation_id)
-        ):
-            raise TurnSuperseded(
-                "The conversation has gone on from there since; only its last turn can be continued."
-            ).with_turn(request.after, conversation_id)
     columns = new_turn(
         user_id=user_id,
         conversation_id=conversation_id,
@@ -108,6 +104,17 @@ async def begin_new(
     if run is None:
         raise await who_was_first(session, user_id, conversation_id, key)
     return replace(run, ended=ended)
+
+
+async def check_last(
+    session: AsyncSession, turn_id: int, user_id: str, conversation_id: int, way: Queued | Sequence[Ended]
+) -> None:
+    """Raise `TurnSuperseded` if the conversation has gone on from this turn, or others are to follow it."""
+    is_second = isinstance(way, Queued) and await queue.is_preceded(session, way)
+    if is_second or await session.scalar(gone_on_from(turn_id, user_id, conversation_id).limit(1)):
+        raise TurnSuperseded(
+            "The conversation has gone on from there since; only its last turn can be continued."
+        ).with_turn(turn_id, conversation_id)
 
 
 async def start(
