@@ -28,7 +28,10 @@ const { call_id } = waiting.output.at(-1);
 const output = [{ type: "function_call_output", call_id, output: "sunny" }];
 steps.tools = (await client.responses.stream(ask(output, { previous_response_id: waiting.id })).finalResponse()).output_text;
 let background = await client.responses.create(ask("say Later.", { background: true }));
-while (["queued", "in_progress"].includes(background.status)) background = await client.responses.retrieve(background.id);
+while (["queued", "in_progress"].includes(background.status)) {
+  await new Promise((done) => setTimeout(done, 50));
+  background = await client.responses.retrieve(background.id);
+}
 steps.background = background.output_text;
 steps.refused = await client.responses.create(ask("x", { top_logprobs: 2 })).catch((error) => [error.constructor.name, error.code, error.param]);
 steps.failed = await client.responses.stream(ask("say One\nfail")).finalResponse().catch((error) => [error.constructor.name, error.code]);

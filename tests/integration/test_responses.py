@@ -262,6 +262,22 @@ class TestResponse:
             await ask(client, "say two", extra_headers=headers)
         assert reused.value.code == "idempotency_key_reused"
 
+    async def test_has_those_of_our_tools_that_it_names(self, client: AsyncOpenAI) -> None:
+        message = 'call add_task {"title": "milk"}'
+        ours: Any = {"type": "mcp", "server_label": "chatapi"}
+        done, none = "add_task: done. ", "add_task: There is no tool add_task.. "
+        options: list[tuple[dict[str, Any], str]] = [
+            ({"tools": [ours]}, done),
+            ({"tools": [TIME_ZONE]}, done),
+            ({"tools": [{**ours, "allowed_tools": ["add_task"]}]}, done),
+            ({"tools": [{**ours, "allowed_tools": {"tool_names": ["list_tasks"]}}]}, none),
+            ({"model": "commanded:no-tools"}, none),
+        ]
+        for given, text in options:
+            assert (await ask(client, message, **given)).output_text == text, given
+        taken = await ask(client, "ask add_task {}\nwait", tools=[{**TIME_ZONE, "name": "add_task"}])
+        assert types_of(taken) == ["function_call"]
+
     async def test_is_parsed_by_a_schema(self, client: AsyncOpenAI) -> None:
         class Dish(BaseModel):
             name: str
