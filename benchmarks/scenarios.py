@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 
-from benchmarks import footprint, messages, model_turns, search, servers, streams, waits
+from benchmarks import door, footprint, messages, model_turns, search, servers, streams, waits
 from benchmarks.load import Report
 from benchmarks.measuring import (
     CLIENTS,
@@ -273,6 +273,7 @@ SCENARIOS: dict[str, Callable[[Postgres], list[Row]]] = {
     "short": model_turns.short_answers,
     "streamed": model_turns.streamed_answers,
     "budgets": model_turns.budgets,
+    "door": door.scenario,
     "trips": model_turns.round_trips,
     "thousand": model_turns.thousand_at_once,
     "open": model_turns.open_streams,

@@ -24,7 +24,7 @@ export function useConversations(session: Session, archived: boolean) {
   const [deleted, setDeleted] = useState<Conversation>();
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
   const doomed = useRef<Conversation>(undefined);
-  const filter = `&archived=${archived}`;
+  const filter = `&archived=${archived}&source=app`;
 
   const read = useCallback(async () => {
     const page = await session.request<Page>("GET", `/conversations?limit=30${filter}`);

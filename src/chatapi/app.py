@@ -1,6 +1,7 @@
 """The app: its routes, with the middleware and guards before them."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from litestar import Litestar, Router
 from litestar.datastructures import State
@@ -11,7 +12,8 @@ from litestar.types import ControllerRouterHandler, Middleware
 
 from chatapi.account.controllers import AccountController
 from chatapi.agent.ports import Agent
-from chatapi.auth.guards import all_of, ids_can_exist, owns_path
+from chatapi.api_keys.controllers import APIKeyController
+from chatapi.auth.guards import AsyncGuard, all_of, ids_can_exist, needs_no_user, owns_path
 from chatapi.auth.middleware import BearerAuthentication
 from chatapi.conversations.controllers import (
     ConversationController,
@@ -24,6 +26,9 @@ from chatapi.leaving_out import left_out
 from chatapi.limits.middleware import RefusedTokens, within_limits
 from chatapi.logs import access_log, configure_logging
 from chatapi.mcp.endpoint import discovery_route, mcp_router
+from chatapi.openai_api.errors import PREFIX, error_response
+from chatapi.openai_api.response_service import ResponseService
+from chatapi.openai_api.routes import announce_limits, openai_router
 from chatapi.patience import Patience
 from chatapi.playground.controllers import playground_routes
 from chatapi.services import Services, lifespan
@@ -31,6 +36,7 @@ from chatapi.settings import Settings
 from chatapi.tasks.controllers import TaskController
 from chatapi.turns.controllers import ChatController, TurnController
 from chatapi.turns.service import ChatService
+from chatapi.turns.stateless import Stateless
 from chatapi.usage.controllers import UsageController
 from chatapi.web.auditing import audit_act
 from chatapi.web.browsers import cors_config, protect
@@ -39,7 +45,7 @@ from chatapi.web.docs import openapi_config, swagger_assets
 from chatapi.web.health import HealthController
 from chatapi.web.me import me
 from chatapi.web.observability import metrics_route, observe
-from chatapi.web.problems import handle_exception
+from chatapi.web.problems import exception_handler
 from chatapi.web.requests import (
     MAX_BODY_BYTES,
     JSONRequest,
@@ -64,9 +70,13 @@ def create_app(
 def app_of(services: Services) -> Litestar:
     """Make the app that serves with these services. It starts and stops them, too."""
     settings = services.settings
+    handle_exception = exception_handler({PREFIX: error_response})
 
     def provide_chat() -> ChatService:
         return services.chat
+
+    def provide_stateless() -> Stateless:
+        return services.stateless
 
     def provide_files() -> FileService:
         return services.files
@@ -78,9 +88,10 @@ def app_of(services: Services) -> Litestar:
                 "db_session": Provide(provide_session),
                 "chat": Provide(provide_chat, sync_to_thread=False),
                 "files": Provide(provide_files, sync_to_thread=False),
+                "stateless": Provide(provide_stateless, sync_to_thread=False),
             },
             exception_handlers={HTTPException: handle_exception, Exception: handle_exception},
-            before_send=[add_headers, protect, audit_act],
+            before_send=[announce_limits, add_headers, protect, audit_act],
             cors_config=cors_config(settings),
             lifespan=[lambda _: lifespan(services)],
             logging_config=None,
@@ -108,13 +119,18 @@ def routes(services: Services) -> Sequence[ControllerRouterHandler]:
     settings = services.settings
     identified: list[Middleware] = [
         RefusedTokens(),
-        DefineMiddleware(BearerAuthentication, verifier=services.verifier, demo_mode=settings.demo_mode),
+        DefineMiddleware(
+            BearerAuthentication,
+            verifier=services.verifier,
+            keys=services.api_keys,
+            demo_mode=settings.demo_mode,
+        ),
     ]
     of_somebody = (name_user, within_limits, body_is_json, schema_is_current)
     token_scoped = Router("/", guards=[all_of(*of_somebody)], route_handlers=[me, ChatController])
     user_scoped = Router(
         "/{user_id:str}",
-        guards=[all_of(*of_somebody, owns_path, ids_can_exist)],
+        guards=[all_of(*of_somebody, owns_path, needs_no_user, ids_can_exist)],
         route_handlers=[
             ChatController,
             TurnController,
@@ -123,6 +139,7 @@ def routes(services: Services) -> Sequence[ControllerRouterHandler]:
             SearchController,
             TaskController,
             AccountController,
+            APIKeyController,
             UsageController,
             # The service bounds an upload itself, by FILE_MAX_BYTES, and with an error of its own.
             Router("/", request_max_body_size=None, route_handlers=[FileController]),
@@ -136,6 +153,7 @@ def routes(services: Services) -> Sequence[ControllerRouterHandler]:
     )
     return [
         api,
+        openai_routes(services, identified, all_of(*of_somebody)),
         mcp_router(services.mcp, middleware=identified, guards=[all_of(name_user, within_limits)]),
         discovery_route(settings),
         HealthController,
@@ -143,3 +161,16 @@ def routes(services: Services) -> Sequence[ControllerRouterHandler]:
         swagger_assets(),
         *(playground_routes(settings, services.verifier) if settings.serves_playground else []),
     ]
+
+
+def openai_routes(services: Services, identified: list[Middleware], guard: AsyncGuard) -> Router:
+    """Those below /v1 belong to the token's user."""
+    responses = partial(
+        ResponseService,
+        services.chat,
+        services.stateless,
+        services.files,
+        services.database,
+        services.limiter,
+    )
+    return openai_router(services.agent, responses, middleware=identified, guards=[guard])

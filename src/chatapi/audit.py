@@ -41,6 +41,7 @@ def audit(action: str, outcome: Outcome, **fields: Any) -> None:
         "action": action,
         "outcome": outcome,
         "user_id": request and request.user_id,
+        "by_key_id": request and request.key_id,
         "request_id": request and request.request_id,
         "address": request and request.address,
         **fields,

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 
 
 class RequestContext:
-    """`user_id` is set once the token holds, `turn_id` once a turn has begun, `trace_id` where requests are traced.
+    """`user_id` is set once the token holds, with `key_id` if it is an API key, `turn_id` once a turn has begun, `trace_id` where requests are traced.
 
     `headers` go on the response, also on that of an error. `subject` holds the ids of what the request has made, by their
     names in the audit trail. `hung_up` is set when the client has gone.
@@ -18,6 +18,7 @@ class RequestContext:
         "address",
         "headers",
         "hung_up",
+        "key_id",
         "method",
         "request_id",
         "subject",
@@ -31,6 +32,7 @@ class RequestContext:
         self.address = address
         self.method = method
         self.user_id: str | None = None
+        self.key_id: int | None = None
         self.turn_id: int | None = None
         self.trace_id: str | None = None
         self.headers: dict[str, str] = {}

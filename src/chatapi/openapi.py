@@ -9,6 +9,7 @@ from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, 
 from litestar.params import QueryParameter
 from msgspec import UNSET, Struct, UnsetType
 
+from chatapi.errors import openai_api
 from chatapi.errors.base import catalogue
 
 MAX_PAGE = 100  # bounds the work and the bytes of one response
@@ -44,6 +45,7 @@ class Problem(Struct, frozen=True, kw_only=True):
     policy: str | UnsetType = UNSET
 
 
+OPENAI_TAG = "OpenAI"  # of the operations below /v1, which speak as OpenAI's API does
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 EVENT_STREAM = "text/event-stream"
 
@@ -54,7 +56,8 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
 
 
 def problem(status: int) -> ResponseSpec:
-    kinds = [f"- `{kind.type}`: {kind.when}" for kind in catalogue() if kind.status == status]
+    ours = (kind for kind in catalogue() if kind.__module__ != openai_api.__name__)
+    kinds = [f"- `{kind.type}`: {kind.when}" for kind in ours if kind.status == status]
     return ResponseSpec(
         Problem,
         description="\n".join([f"{HTTPStatus(status).phrase}. The last part of `type` is one of:\n", *kinds]),
@@ -69,6 +72,18 @@ class StreamOrJSONOperation(Operation):
 
     def __post_init__(self) -> None:
         content_of_success(self)[EVENT_STREAM] = STREAM
+
+
+@dataclass
+class OpenAIStreamOrJSONOperation(Operation):
+    """As `StreamOrJSONOperation`, below `/v1`."""
+
+    def __post_init__(self) -> None:
+        content_of_success(self)[EVENT_STREAM] = OpenAPIMediaType(
+            schema=Schema(
+                description="With `stream: true`, server-sent events of OpenAI's API; see docs/openai.md."
+            )
+        )
 
 
 @dataclass

@@ -33,10 +33,14 @@ class Reasoning(Struct, frozen=True, tag="reasoning"):
 
 
 class Text(Struct, frozen=True, tag="text", omit_defaults=True):
-    """The next `length` characters of the content; or a `text` that was shown and is no part of the answer."""
+    """The next `length` characters of the content; or a `text` that was shown and is no part of the answer.
+
+    `taken_back`: it was still being told when it turned out to be reasoning.
+    """
 
     length: int = 0
     text: str | UnsetType = UNSET
+    taken_back: bool = False
 
 
 class Approval(Struct, frozen=True, omit_defaults=True):
@@ -84,7 +88,7 @@ def _outline(parts: Sequence[Part], content: str, known: set[str]) -> Iterator[P
     place = 0
     for part in parts:
         match part:
-            case Text(text=str(text)) if content.startswith(text, place):
+            case Text(text=str(text), taken_back=False) if content.startswith(text, place):
                 place += len(text)
                 yield Text(len(text))
             case Call(id=id_) if id_ in known:

@@ -13,6 +13,7 @@ from chatapi import __version__
 from chatapi.agent.loading import load_agent
 from chatapi.agent.ports import Agent
 from chatapi.agent.tools import TASK_TOOLS, no_external_tools
+from chatapi.auth.api_keys import APIKeys
 from chatapi.auth.tokens import TokenVerifier
 from chatapi.conversations.search.backfill import Backfill
 from chatapi.conversations.tools import SEARCH_CONVERSATIONS
@@ -37,6 +38,7 @@ from chatapi.turns.loops import every
 from chatapi.turns.measures import Telemetry
 from chatapi.turns.queue import QueueWatch
 from chatapi.turns.service import ChatService
+from chatapi.turns.stateless import Stateless
 from chatapi.turns.store import TurnStore, turn_store
 from chatapi.turns.supervisor import Supervisor
 from chatapi.turns.titles import Titles
@@ -70,9 +72,11 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
     launcher: Launcher
     titles: Titles
     verifier: TokenVerifier
+    api_keys: APIKeys
     external: "ExternalTools | None"
     files: FileService
     chat: ChatService
+    stateless: Stateless
     mcp: MCPEndpoint
 
     @classmethod
@@ -134,6 +138,7 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
             supervisor=supervisor,
             titles=titles,
             verifier=TokenVerifier(settings, patience, telemetry.metrics),
+            api_keys=APIKeys(database, schema),
             external=external,
             files=files,
             expiry=expiry,
@@ -150,6 +155,7 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
                 patience,
                 telemetry,
             ),
+            stateless=Stateless(database, launcher, attachments, limiter),
             mcp=MCPEndpoint(database, schema, limiter, settings, max_body_bytes=MAX_BODY_BYTES),
         )
 
@@ -165,7 +171,7 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
 
     async with AsyncExitStack() as closing:
         closing.push_async_callback(asyncio.to_thread, services.telemetry.tracing.close, patience.traces)
-        for resource in (services.database, services.limiter, services.verifier):
+        for resource in (services.database, services.limiter, services.verifier, services.api_keys):
             closing.push_async_callback(resource.close)
         closing.push_async_callback(release, services.lease)
         supervisor, begin_next = services.supervisor, services.launcher.begin_next

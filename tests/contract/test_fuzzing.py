@@ -18,13 +18,13 @@ pytestmark = pytest.mark.slow
 
 # Without the id, no generated path would be the token's. What a cursor has to be, or a confirmation, no schema can say:
 # that an opaque one is refused is no finding; and neither is a key that was used before, with another request, a range of days
-# that is too long, feedback on a question, or an answer of two kinds. In a form a number is a text, and so a file like another.
+# that is too long, feedback on a question, an answer of two kinds, or an expiry that is past. In a form a number is a text, and so a file like another.
 CONFIGURATION = """
 [parameters]
 "path.user_id" = "alice"
 
 [[operations]]
-include-operation-id = ["listConversations", "listMessages", "listTasks", "eraseAccount", "addFile", "deleteConversations", "search", "chat", "chatAsTokenUser", "regenerateTurn", "listTurns", "answerTurn", "readUsage", "giveFeedback", "takeFeedbackBack"]
+include-operation-id = ["listConversations", "listMessages", "listTasks", "eraseAccount", "addFile", "deleteConversations", "search", "chat", "chatAsTokenUser", "regenerateTurn", "listTurns", "answerTurn", "readUsage", "giveFeedback", "takeFeedbackBack", "listKeys", "makeKey", "createChatCompletion"]
 checks.positive_data_acceptance.enabled = false
 
 [[operations]]

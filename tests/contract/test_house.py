@@ -86,6 +86,7 @@ MODULE_LINES = 350
 FUNCTION_LINES = 50
 LONGER = {
     "agent/llm.py": "an answer from several models is one story: ask, call tools, try again, go on to another",
+    "agent/ports.py": "all that an assistant of one's own has to know, in one place",
     "db/models.py": "every table there is",
     "services.py of": "everything that is made, in order",
     "settings.py": "every setting there is, with its check beside it",
@@ -93,7 +94,9 @@ LONGER = {
     "metrics.py __init__": "every metric there is",
     "agent/schemas.py": "one rule after the other of what providers do not take in a schema, and the walk over them",
     "turns/store/postgres.py": "the two transactions of a turn, each as one statement, read beside each other",
+    "turns/store/postgres.py begin_next": "one SQL statement",
     "turns/store/postgres.py finish_turn": "one SQL statement",
+    "turns/store/sqlite.py": "the same two transactions on SQLite",
 }
 
 

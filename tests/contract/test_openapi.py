@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from chatapi.web.browsers import EVERYWHERE, EXPOSED
+from tests.support.agents import CommandedAgent
 from tests.support.files import uploaded
 from tests.support.serving import Client, anybody
 
@@ -37,7 +38,16 @@ BODIES: dict[str, Any] = {
     "answerTurn": {"answers": [{"id": "call_1_0", "approved": True}]},
     "giveFeedback": {"rating": "up", "comment": "Thanks"},
     "changeConversation": {"title": "Shopping"},
+    "makeKey": {"name": "a program"},
+    "createChatCompletion": {
+        "model": CommandedAgent.model,
+        "messages": [{"role": "user", "content": "say Hello."}],
+    },
+    "createResponse": {"input": "say Hello."},
+    "createConversation": {},
+    "updateConversation": {"metadata": {"topic": "food"}},
 }
+EVERYBODYS = {"model_id": CommandedAgent.model}
 QUERIES = {
     "/api/{user_id}": "?confirm={user_id}",
     "/api/{user_id}/conversations": "?archived=true",
@@ -54,9 +64,9 @@ async def document(service: str) -> dict[str, Any]:
         return found
 
 
-def url_of(path: str, user_id: str, ids: dict[str, int]) -> str:
+def url_of(path: str, user_id: str, ids: dict[str, Any]) -> str:
     """The path filled in, with what it asks for, so that nothing but the owner stands in its way."""
-    return (path + QUERIES.get(path, "")).format(user_id=user_id, **ids)
+    return (path + QUERIES.get(path, "")).format(user_id=user_id, **EVERYBODYS, **ids)
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -71,8 +81,10 @@ def guarded(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 @pytest.fixture
-async def ids(alice: Client) -> dict[str, int]:
+async def ids(alice: Client) -> dict[str, Any]:
     """One of everything of Alice's."""
+    response = (await alice.post("/v1/responses", json=BODIES["createResponse"])).json()
+    conversation = (await alice.post("/v1/conversations", json={})).json()
     answer = await alice.said('call add_task {"title": "milk"}')
     return {
         "conversation_id": answer["conversation_id"],
@@ -80,6 +92,9 @@ async def ids(alice: Client) -> dict[str, int]:
         "message_id": answer["message_id"],
         "task_id": answer["tool_calls"][0]["result"]["id"],
         "file_id": (await uploaded(alice, b"milk"))["id"],
+        "response_id": response["id"],
+        "conversation": conversation["id"],
+        "key_id": (await alice.post(alice.mine("/keys"), json=BODIES["makeKey"])).json()["id"],
     }
 
 
@@ -121,6 +136,21 @@ class TestDocument:
             ("POST", "/api/{user_id}/files"),
             ("GET", "/api/{user_id}/files/{file_id}"),
             ("DELETE", "/api/{user_id}/files/{file_id}"),
+            ("GET", "/api/{user_id}/keys"),
+            ("POST", "/api/{user_id}/keys"),
+            ("DELETE", "/api/{user_id}/keys/{key_id}"),
+            ("POST", "/v1/responses"),
+            ("GET", "/v1/responses/{response_id}"),
+            ("DELETE", "/v1/responses/{response_id}"),
+            ("POST", "/v1/responses/{response_id}/cancel"),
+            ("GET", "/v1/responses/{response_id}/input_items"),
+            ("POST", "/v1/conversations"),
+            ("GET", "/v1/conversations/{conversation}"),
+            ("POST", "/v1/conversations/{conversation}"),
+            ("DELETE", "/v1/conversations/{conversation}"),
+            ("GET", "/v1/conversations/{conversation}/items"),
+            ("GET", "/v1/models"),
+            ("GET", "/v1/models/{model_id}"),
             ("GET", "/health"),
             ("GET", "/health/live"),
             ("GET", "/health/ready"),
@@ -130,9 +160,17 @@ class TestDocument:
         ids = [operation["operationId"] for _, _, operation in operations(document)]
         assert len(ids) == len(set(ids))
 
-    async def test_every_error_is_a_problem_and_none_is_400(self, document: dict[str, Any]) -> None:
+    async def test_every_error_is_a_problem_and_none_is_400_but_where_we_speak_as_openai_does(
+        self, document: dict[str, Any]
+    ) -> None:
         for _, path, operation in operations(document):
             for status, response in operation["responses"].items():
+                if path.startswith("/v1/"):
+                    assert status != "422"
+                    if int(status) >= 400:
+                        schema = {"$ref": "#/components/schemas/ErrorResponse"}
+                        assert response["content"] == {"application/json": {"schema": schema}}
+                    continue
                 assert status != "400"
                 if int(status) >= 400 and path != "/health":
                     assert list(response["content"]) == ["application/problem+json"]
@@ -163,7 +201,7 @@ class TestDocument:
 
 class TestWalk:
     async def test_as_nobody_everything_is_401(
-        self, service: str, alice: Client, document: dict[str, Any], ids: dict[str, int]
+        self, service: str, alice: Client, document: dict[str, Any], ids: dict[str, Any]
     ) -> None:
         async with anybody(service) as nobody:
             for method, path, operation in guarded(document):
@@ -171,7 +209,7 @@ class TestWalk:
                 assert response.status_code == 401, (method, path)
 
     async def test_as_somebody_else_everything_of_alice_is_403(
-        self, alice: Client, bob: Client, document: dict[str, Any], ids: dict[str, int]
+        self, alice: Client, bob: Client, document: dict[str, Any], ids: dict[str, Any]
     ) -> None:
         walked = 0
         for method, path, operation in guarded(document):
@@ -182,7 +220,7 @@ class TestWalk:
         assert walked >= 13
 
     async def test_with_somebody_elses_ids_everything_is_404_and_nothing_changes(
-        self, alice: Client, bob: Client, document: dict[str, Any], ids: dict[str, int]
+        self, alice: Client, bob: Client, document: dict[str, Any], ids: dict[str, Any]
     ) -> None:
         before = await everything_of(alice, ids)
         walked = 0
@@ -196,7 +234,7 @@ class TestWalk:
         assert await everything_of(alice, ids) == before
 
     async def test_every_operation_answers_as_documented(
-        self, alice: Client, document: dict[str, Any], ids: dict[str, int]
+        self, alice: Client, document: dict[str, Any], ids: dict[str, Any]
     ) -> None:
         # What is deleted is not there after, and what is erased least of all.
         depths = {path: path.count("/") for _, path, _ in guarded(document)}
@@ -218,10 +256,11 @@ class TestWalk:
                 jsonschema.validate(response.json(), {**schema, "components": document["components"]})
 
 
-async def everything_of(client: Client, ids: dict[str, int]) -> list[Any]:
+async def everything_of(client: Client, ids: dict[str, Any]) -> list[Any]:
     paths = [
         "/tasks",
         "/conversations",
+        "/keys",
         f"/conversations/{ids['conversation_id']}/messages",
         f"/files/{ids['file_id']}",
     ]

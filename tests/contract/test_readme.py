@@ -66,7 +66,9 @@ def blocks_of(document: Path) -> list[Block]:
 @pytest.mark.slow
 class TestCommands:
     @pytest.mark.parametrize(
-        "document", [README, REPOSITORY / "docs/api.md", FRONTEND], ids=lambda path: path.name
+        "document",
+        [README, REPOSITORY / "docs/api.md", REPOSITORY / "docs/openai.md", FRONTEND],
+        ids=lambda path: path.name,
     )
     def test_print_what_the_document_shows(self, document: Path, directory: Path, postgres: Postgres) -> None:
         blocks = blocks_of(document)

@@ -31,6 +31,7 @@ COLUMNS_TOLD = {
     "tool_call": {"turn_id", "position", "call_id", "name", "arguments", "result", "error", "created_at"},
     "file": {"id", "name", "media_type", "size", "sha256", "created_at", "turn_id", "sent_at"},
     "task": {"id", "title", "description", "completed", "created_at", "updated_at"},
+    "api_key": {"id", "name", "prefix", "created_at", "expires_at", "last_used_at"},
     "usage_day": {"day", "model", "turns", "input_tokens", "output_tokens", "cost_picodollars", "unpriced"},
     "usage_conversation": {"day", "conversation_id", "turns", "input_tokens", "output_tokens"},
 }
@@ -82,6 +83,7 @@ async def fill(alice: Client) -> None:
     await alice.put(alice.mine(f"/messages/{again['message_id']}/feedback"), json=rating)
     await alice.post(alice.mine("/tasks"), json={"title": "bread", "description": "rye"})
     await uploaded(alice, b"milk")
+    await alice.post(alice.mine("/keys"), json={"name": "a program"})
 
 
 async def leave_chunks(database: Database, user_id: str) -> None:

@@ -18,7 +18,11 @@ EXPOSED = {
     "RateLimit",
     "RateLimit-Policy",
     "Location",
-} | {*("Content-Disposition", "Content-Range", "ETag")}
+    *("Content-Disposition", "Content-Range", "ETag"),
+    *("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+    "x-should-retry",
+    "X-Conversation-Id",
+}
 
 
 @pytest.fixture
@@ -50,16 +54,17 @@ class TestCors:
             await alice.get("/api/bob/tasks"),
             await alice.get(alice.mine("/tasks/99")),
             await alice.get("/nowhere"),
+            await alice.get("/v1/nowhere"),
             await alice.put(alice.mine("/tasks"), json={}),
             await alice.get(alice.mine("/tasks?limit=0")),
             await alice.chat("crash"),
         ]
         monkeypatch.setattr(CommandedAgent, "model", property(broken))
         seen.append(await alice.chat("say Hello."))
-        seen += [await alice.get("/api/me") for _ in range(3)]
+        seen += [await alice.get(path) for path in ("/api/me", "/api/me", "/api/me", "/v1/models")]
         assert [response.status_code for response in seen] == [
-            *(401, 201, 403, 404, 404, 405, 422, 502, 500),
-            *(200, 200, 429),
+            *(401, 201, 403, 404, 404, 404, 405, 422, 502, 500),
+            *(200, 200, 429, 429),
         ]
         for response in seen:
             assert response.headers["Access-Control-Allow-Origin"] == SITE

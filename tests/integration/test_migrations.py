@@ -41,6 +41,7 @@ TABLES = {
     "search_backfill",
     "tool_calls",
     "files",
+    "api_keys",
     "tasks",
     "usage_conversations",
     "usage_days",

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.db import models
 from chatapi.db.database import Database
-from chatapi.db.owner import EVERYONE
+from chatapi.db.owner import EVERYONE, set_local
 from tests.support.databases import open_database
 from tests.support.factories import QueuedTurnFactory, WaitFactory
 from tests.support.files import uploaded
@@ -37,6 +37,7 @@ async def name(postgres: Postgres) -> str:
                     client.mine(f"/messages/{answer['message_id']}/feedback"), json={"rating": "up"}
                 )
                 await uploaded(client, b"x")
+                await client.post(client.mine("/keys"), json={"name": "key"})
     opened = open_database(settings)
     async with opened.transaction(EVERYONE) as session:
         for turn in (await session.scalars(select(models.Turn))).all():
@@ -97,6 +98,22 @@ class TestForgottenOwner:
             assert (await session.scalars(select(models.Task))).all()
         async with database.transaction(None) as session:
             assert (await session.scalars(select(models.Task))).all() == []
+
+    async def test_a_keys_hash_shows_its_row_and_changes_nothing(self, database: Database) -> None:
+        async with database.transaction("alice") as session:
+            key = (await session.scalars(select(models.APIKey))).one()
+        async with database.transaction(None) as session:
+            await session.execute(set_local("chatapi.key_hash"), {"value_0": key.hash})
+            assert (await session.scalars(text("SELECT id FROM api_keys"))).all() == [key.id]
+            assert (await session.execute(text("UPDATE api_keys SET name = 'x' RETURNING id"))).all() == []
+            assert await owners_in(session, "tasks") == set()
+
+    async def test_a_keys_hash_finds_its_row_by_an_index(self, database: Database) -> None:
+        """Whatever the policies add to the query; a table of two rows would be read whole, if it were allowed."""
+        async with database.transaction(None) as session:
+            await session.execute(text("SET LOCAL enable_seqscan = off"))
+            plan = await session.scalars(text("EXPLAIN SELECT user_id FROM api_keys WHERE hash = '0'"))
+            assert any("using uq_api_keys_hash" in line for line in plan)
 
     async def test_everyone_is_everyone(self, database: Database) -> None:
         async with database.transaction(EVERYONE) as session:

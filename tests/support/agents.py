@@ -5,7 +5,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import msgspec
 
@@ -15,12 +15,14 @@ from chatapi.agent.ports import (
     Finish,
     FinishReason,
     ModelUsage,
+    OptionName,
     Prompt,
     ReasoningDelta,
     StepStart,
     TextDelta,
     ToolCall,
     Tools,
+    ToolSpec,
     Usage,
     Wait,
 )
@@ -39,7 +41,8 @@ class Gate:
 class CommandedAgent:
     """Carries out the commands in the message, one a line, so that a test can write what a model would do.
 
-    `say TEXT`, `think TEXT`, `words N` (says so many), `flood N` (five kilobytes each), `sleep SECONDS`, `gate NAME` (waits there), `call TOOL {JSON}`,
+    `say TEXT`, `think TEXT`, `words N` (says so many), `flood N` (five kilobytes each), `sleep SECONDS`, `gate NAME` (waits there), `leave NAME` (waits
+    there until it is stopped), `specs` (says the names of its tools), `call TOOL {JSON}`,
     `mute TOOL {JSON}` (calls it without a word), `outside` (a tool of its own), `ask TOOL {JSON}` (calls it, and the answer may come later), `wait` (for
     those answers, in whatever process), `use {JSON}` (of a `ModelUsage`), `step` (an answer of the model begins), `finish REASON`,
     `history` (says the history as JSON), `files` (says the names and the texts, or sizes, of all files), `pid`, `fail`, `crash`, `silence`.
@@ -49,13 +52,17 @@ class CommandedAgent:
     model = "commanded"
     gates: ClassVar[defaultdict[str, Gate]] = defaultdict(Gate)
     seen: ClassVar[list[Prompt]] = []
+    specs_seen: ClassVar[list[Sequence[ToolSpec]]] = []
     done_once: ClassVar[set[tuple[str, str]]] = set()
+
+    options = get_args(OptionName)
 
     async def check_files(self, files: Sequence[File]) -> None:
         """Takes all files."""
 
     async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:  # noqa: C901, PLR0912, PLR0915 - a table
         self.seen.append(prompt)
+        self.specs_seen.append(tools.specs)
         lines = prompt.message.splitlines() or [""]
         asked: list[ToolCall] = []
         if prompt.resumed is not None:
@@ -63,6 +70,10 @@ class CommandedAgent:
             for call in msgspec.convert(prompt.resumed.state["asked"], list[ToolCall]):
                 made = await tools.call(call.name, call.arguments, call_id=call.id, may_wait=True)
                 yield TextDelta(f"{call.name}: {made.error or 'done'}. ")
+        if prompt.begun is not None:  # the caller keeps the conversation, and has carried out the calls
+            lines = lines[lines.index("wait") + 1 :]
+            for call in prompt.begun.tool_calls:
+                yield TextDelta(f"{call.name}: {call.error or json.dumps(call.result)}. ")
         for line in lines:
             command, _, rest = line.partition(" ")
             if command == "once":
@@ -89,6 +100,14 @@ class CommandedAgent:
                     self.gates[rest].reached.set()
                     self.gates[rest].waiting += 1
                     await self.gates[rest].opened.wait()
+                case "leave":
+                    self.gates[rest].reached.set()
+                    try:
+                        await asyncio.Event().wait()
+                    finally:
+                        self.gates[f"left {rest}"].reached.set()
+                case "specs":
+                    yield TextDelta(json.dumps([spec.name for spec in tools.specs]))
                 case "call":
                     name, _, arguments = rest.partition(" ")
                     call = await tools.call(name, json.loads(arguments))
@@ -101,7 +120,7 @@ class CommandedAgent:
                     yield TextDelta("Done.")
                 case "ask":
                     name, _, arguments = rest.partition(" ")
-                    call = await tools.call(name, json.loads(arguments), may_wait=True)
+                    call = await tools.call(name, json.loads(arguments or "{}"), may_wait=True)
                     if call.waits:
                         asked.append(call)
                     else:

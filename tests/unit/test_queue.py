@@ -27,7 +27,7 @@ from chatapi.errors.turns import (
 )
 from chatapi.patience import Patience
 from chatapi.turns.log import TextAdded, ToolStarted
-from chatapi.turns.schemas import Answer, ChatRequest, Pending
+from chatapi.turns.schemas import Answer, AnswersRequest, ChatRequest, Pending
 from chatapi.turns.store import Claim, Queued, Run, Said, TurnStore, turn_store
 from chatapi.turns.store.answers import Waiting
 from chatapi.turns.supervisor import Supervisor
@@ -164,7 +164,8 @@ class Replicas:
         for turn_id in list(self._waiting):
             self._waiting.discard(turn_id)
             given = [Answer(id="c", output={})]
-            run = await self._store.answer(self.user_id, turn_id, given, None, self._claim(replica))
+            answers = AnswersRequest(answers=given)
+            run = await self._store.answer(self.user_id, turn_id, answers, None, self._claim(replica))
             if isinstance(run, Run):
                 self._runs[replica][turn_id] = run
 

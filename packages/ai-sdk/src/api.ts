@@ -16,7 +16,7 @@ export interface paths {
         post?: never;
         /**
          * Erase all of my data
-         * @description Conversations, turns, messages, feedback, tool calls, files, tasks, usage.
+         * @description API keys, conversations, turns, messages, feedback, tool calls, files, tasks, usage.
          *
          *     Turns under way are cancelled and leave nothing.
          */
@@ -152,7 +152,7 @@ export interface paths {
          * @description Lines of JSON, each with its kind in `record`; with `format=tar` an archive of them and of all files' bytes.
          *
          *     First `export` (with `version` and `user_id`), then every `conversation`, `turn`, `message`, `feedback`,
-         *     `tool_call`, `queued_turn`, `file`, `task`, `usage_day` and `usage_conversation`, and last `end` (with their number
+         *     `tool_call`, `queued_turn`, `file`, `task`, `api_key`, `usage_day` and `usage_conversation`, and last `end` (with their number
          *     in `records`): without that line the export was cut off.
          */
         get: operations["exportAccount"];
@@ -206,6 +206,50 @@ export interface paths {
          * @description With its bytes. Messages that it was sent with keep its name.
          */
         delete: operations["deleteFile"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/{user_id}/keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List my API keys
+         * @description By id, ascending; never the keys themselves.
+         */
+        get: operations["listKeys"];
+        put?: never;
+        /**
+         * Make an API key
+         * @description The answer has the `key`, which acts for its user until it expires or is revoked. It is never shown again.
+         */
+        post: operations["makeKey"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/{user_id}/keys/{key_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Revoke an API key
+         * @description From now on the key is refused, by every process.
+         */
+        delete: operations["revokeKey"];
         options?: never;
         head?: never;
         patch?: never;
@@ -603,6 +647,16 @@ export interface components {
         AnswersRequest: {
             answers: components["schemas"]["Answer"][];
         };
+        /** APIKey */
+        APIKey: {
+            /** Format: date-time */
+            created_at: string;
+            expires_at: string | null;
+            id: number;
+            last_used_at: string | null;
+            name: string;
+            prefix: string;
+        };
         /** ChatAnswer */
         ChatAnswer: {
             conversation_id: number;
@@ -634,6 +688,8 @@ export interface components {
                 [key: string]: unknown;
             };
             pinned: boolean;
+            /** @enum {string} */
+            source: "app" | "v1";
             title: string | null;
             /** Format: date-time */
             updated_at: string;
@@ -714,6 +770,17 @@ export interface components {
             /** @default 0.1.0 */
             version: string;
         };
+        /** MadeAPIKey */
+        MadeAPIKey: {
+            /** Format: date-time */
+            created_at: string;
+            expires_at: string | null;
+            id: number;
+            key: string;
+            last_used_at: string | null;
+            name: string;
+            prefix: string;
+        };
         /** Me */
         Me: {
             demo: boolean;
@@ -751,6 +818,13 @@ export interface components {
              */
             when_busy: "reject" | "queue" | "interrupt";
         };
+        /** NewAPIKey */
+        NewAPIKey: {
+            /** @example 2027-11-29T00:00:00Z */
+            expires_at?: string | null;
+            /** @example Open WebUI */
+            name: string;
+        };
         /** NewFeedback */
         NewFeedback: {
             /** @example Just what I needed */
@@ -766,6 +840,11 @@ export interface components {
             description?: string | null;
             /** @example Buy milk */
             title: string;
+        };
+        /** Page[APIKey] */
+        "Page_chatapi.api_keys.schemas.APIKey_": {
+            items: components["schemas"]["APIKey"][];
+            next_cursor: string | null;
         };
         /** Page[Conversation] */
         "Page_chatapi.conversations.schemas.Conversation_": {
@@ -915,6 +994,7 @@ export interface components {
             status: "waiting";
             tool_calls: components["schemas"]["ToolCall"][];
             turn_id: number;
+            usage?: components["schemas"]["Usage"];
         };
         /** WaitingTurn */
         WaitingTurn: {
@@ -986,6 +1066,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -1007,6 +1088,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -1150,6 +1233,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -1172,6 +1256,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -1219,7 +1304,7 @@ export interface operations {
             /**
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
-             *     - `body-too-large`: The body is over 1 MiB
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
              *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
@@ -1262,6 +1347,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -1443,6 +1530,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -1465,6 +1553,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -1488,6 +1577,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -1569,6 +1660,8 @@ export interface operations {
                 cursor?: string | null;
                 /** @description How many items at the most */
                 limit?: number;
+                /** @description `app`: those that were not made through OpenAI's API */
+                source?: "app" | "v1" | null;
             };
             header?: never;
             path: {
@@ -1614,6 +1707,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -1635,6 +1729,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -1760,6 +1856,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -1781,6 +1878,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -1902,6 +2001,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -1924,6 +2024,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -2044,6 +2145,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -2066,6 +2168,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -2192,6 +2295,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -2214,6 +2318,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -2234,7 +2339,7 @@ export interface operations {
             /**
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
-             *     - `body-too-large`: The body is over 1 MiB
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
              *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
@@ -2277,6 +2382,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -2406,6 +2513,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -2428,6 +2536,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -2451,6 +2560,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -2573,6 +2684,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -2594,6 +2706,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -2722,6 +2836,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -2744,6 +2859,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -2764,7 +2880,7 @@ export interface operations {
             /**
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
-             *     - `body-too-large`: The body is over 1 MiB
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
              *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
@@ -2807,6 +2923,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -2954,6 +3072,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -2976,6 +3095,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -3115,6 +3235,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -3137,6 +3258,488 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
+             *     - `turn-not-found`: You have no turn with this id
+             */
+            404: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listKeys: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the page before */
+                cursor?: string | null;
+                /** @description How many items at the most */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_chatapi.api_keys.schemas.APIKey_"];
+                };
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Unprocessable Entity. The last part of `type` is one of:
+             *
+             *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
+             *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
+             *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
+             */
+            422: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    makeKey: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewAPIKey"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MadeAPIKey"];
+                };
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Request Entity Too Large. The last part of `type` is one of:
+             *
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
+             *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
+             */
+            413: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Unsupported Media Type. The last part of `type` is one of:
+             *
+             *     - `unsupported-media-type`: `Content-Type` says that the body is not JSON
+             *     - `file-kind-refused`: The bytes of the file are no PNG, JPEG, WebP, GIF, PDF, JSON or UTF-8 text, whatever its name and its `Content-Type` say
+             */
+            415: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Unprocessable Entity. The last part of `type` is one of:
+             *
+             *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
+             *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
+             *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
+             *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
+             */
+            422: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    revokeKey: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                key_id: number;
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not Found. The last part of `type` is one of:
+             *
+             *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
+             *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
+             *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -3263,6 +3866,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -3285,6 +3889,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -3305,7 +3910,7 @@ export interface operations {
             /**
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
-             *     - `body-too-large`: The body is over 1 MiB
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
              *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
@@ -3348,6 +3953,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -3467,6 +4074,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -3489,6 +4097,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -3512,6 +4121,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -3641,6 +4252,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -3663,6 +4275,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -3686,6 +4299,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -3812,6 +4427,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -3833,6 +4449,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -3959,6 +4577,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -3977,7 +4596,7 @@ export interface operations {
             /**
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
-             *     - `body-too-large`: The body is over 1 MiB
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
              *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
@@ -4020,6 +4639,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -4141,6 +4762,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -4163,6 +4785,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -4289,6 +4912,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -4311,6 +4935,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -4331,7 +4956,7 @@ export interface operations {
             /**
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
-             *     - `body-too-large`: The body is over 1 MiB
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
              *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
@@ -4374,6 +4999,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -4493,6 +5120,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -4515,6 +5143,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -4641,6 +5270,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -4663,6 +5293,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -4683,7 +5314,7 @@ export interface operations {
             /**
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
-             *     - `body-too-large`: The body is over 1 MiB
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
              *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
@@ -4726,6 +5357,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -4847,6 +5480,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -4869,6 +5503,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -4996,6 +5631,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -5017,6 +5653,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -5136,6 +5774,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -5158,6 +5797,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -5330,6 +5970,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -5352,6 +5993,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -5399,7 +6041,7 @@ export interface operations {
             /**
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
-             *     - `body-too-large`: The body is over 1 MiB
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
              *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
@@ -5442,6 +6084,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -5605,6 +6249,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -5627,6 +6272,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -5799,6 +6445,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -5821,6 +6468,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -5868,7 +6516,7 @@ export interface operations {
             /**
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
-             *     - `body-too-large`: The body is over 1 MiB
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
              *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
@@ -5911,6 +6559,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -6081,6 +6731,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -6102,6 +6753,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -6243,6 +6896,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -6265,6 +6919,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -6312,7 +6967,7 @@ export interface operations {
             /**
              * @description Request Entity Too Large. The last part of `type` is one of:
              *
-             *     - `body-too-large`: The body is over 1 MiB
+             *     - `body-too-large`: The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)
              *     - `file-too-large`: The file has more bytes than `FILE_MAX_BYTES`
              */
             413: {
@@ -6355,6 +7010,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -6535,6 +7192,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {
@@ -6557,6 +7215,7 @@ export interface operations {
              *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
              *     - `message-not-found`: You have no message with this id
              *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
              *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
              *     - `turn-not-found`: You have no turn with this id
              */
@@ -6580,6 +7239,8 @@ export interface operations {
              *     - `validation-failed`: The body is not JSON, or a member, a parameter or a cursor does not hold; `errors` lists each `path` and `message`
              *     - `file-not-supported`: The configured model cannot see files of this kind, or the text of a PDF cannot be read for it
              *     - `message-too-long`: The message is more than the model takes, even without any of the conversation before it
+             *     - `option-not-supported`: The request has an option that the configured model's API does not have; `option` names it
+             *     - `options-refused`: The provider refused a request that had options, such as a temperature that the model does not take; `options` names them
              *     - `idempotency-key-reused`: This `Idempotency-Key` was sent with another message or conversation
              */
             422: {
@@ -6698,6 +7359,7 @@ export interface operations {
              * @description Forbidden. The last part of `type` is one of:
              *
              *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
              */
             403: {
                 headers: {

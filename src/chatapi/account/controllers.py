@@ -43,7 +43,7 @@ class AccountController(Controller):
         """Lines of JSON, each with its kind in `record`; with `format=tar` an archive of them and of all files' bytes.
 
         First `export` (with `version` and `user_id`), then every `conversation`, `turn`, `message`, `feedback`,
-        `tool_call`, `queued_turn`, `file`, `task`, `usage_day` and `usage_conversation`, and last `end` (with their number
+        `tool_call`, `queued_turn`, `file`, `task`, `api_key`, `usage_day` and `usage_conversation`, and last `end` (with their number
         in `records`): without that line the export was cut off.
         """
         database: Database = state.database
@@ -66,6 +66,7 @@ class AccountController(Controller):
         summary="Erase all of my data",
         responses=problems(422),
         act="account.erased",
+        needs_user=True,
     )
     async def erase_account(
         self,
@@ -74,7 +75,7 @@ class AccountController(Controller):
         files: NamedDependency[FileService],
         confirm: Annotated[str, QueryParameter(description="The user id again: erasure cannot be undone")],
     ) -> None:
-        """Conversations, turns, messages, feedback, tool calls, files, tasks, usage.
+        """API keys, conversations, turns, messages, feedback, tool calls, files, tasks, usage.
 
         Turns under way are cancelled and leave nothing.
         """

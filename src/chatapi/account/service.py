@@ -14,6 +14,7 @@ from chatapi.db.database import Database
 from chatapi.db.models import (
     RUNNING,
     SHOWN_STATUS,
+    APIKey,
     Conversation,
     Feedback,
     File,
@@ -46,13 +47,14 @@ EXPORTED: tuple[tuple[str, FromClause, tuple[str, ...]], ...] = (
     ("file", File.__table__, ("id",)),
     ("queued_turn", QueuedTurn.__table__, ("conversation_id", "id")),
     ("task", Task.__table__, ("id",)),
+    ("api_key", APIKey.__table__, ("id",)),
     ("usage_day", UsageDay.__table__, ("day", "model")),
     ("usage_conversation", UsageConversation.__table__, ("day", "conversation_id")),
 )
 # These are in the header, or are this service's own book-keeping.
 LEFT_OUT = {
     *("user_id", "worker_id", "run_id", "request_hash", "keys", "state"),
-    *("titled_at", "title_due", "key", "stored_at"),
+    *("titled_at", "title_due", "key", "stored_at", "hash"),
 }
 # The rest, and rows that came meanwhile, go with the user's row.
 ERASED = (Turn, Conversation, Task, UsageConversation)
@@ -153,11 +155,11 @@ async def erase(database: Database, files: FileService, user_id: str, *, batch: 
 
     Raises `FilesUnavailable` if the bytes of files cannot be deleted now; all else is deleted then, and they will be.
 
-    What is queued goes first, so that it does not begin. Running turns are cancelled: their later writes need a running
-    turn, and find none. A turn that begins
-    meanwhile either references the user's row, and goes with it, or comes after it, and is new.
+    API keys go first, so that no program goes on, and what is queued, so that it does not begin. Running turns are
+    cancelled: their later writes need a running turn, and find none. A turn that begins meanwhile either references the user's row, and goes with it, or comes after it, and is new.
     """
     async with database.transaction(user_id) as session:
+        await session.execute(delete(APIKey).where(APIKey.user_id == user_id))
         await session.execute(delete(QueuedTurn).where(QueuedTurn.user_id == user_id))
         await session.execute(
             update(Turn)

@@ -4,8 +4,9 @@ An agent holds no session, and no user id that a model could replace with anothe
 and the owner of the data is fixed before the agent is asked.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, TypeAlias, cast, runtime_checkable
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -70,6 +71,96 @@ class HistoryMessage(Struct, frozen=True, kw_only=True):
     files: Sequence[File] = ()
 
 
+OptionName: TypeAlias = Literal[
+    "instructions",
+    "temperature",
+    "top_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "seed",
+    "max_output_tokens",
+    "stop",
+    "reasoning_effort",
+    "verbosity",
+    "json_object",
+    "json_schema",
+    "tool_choice",
+    "parallel_tool_calls",
+]
+ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Verbosity: TypeAlias = Literal["low", "medium", "high"]
+# These values change nothing, so every agent takes them.
+HOLD_ANYWAY: Mapping[str, Any] = MappingProxyType(
+    {
+        "tool_choice": "auto",
+        "parallel_tool_calls": True,
+        "frequency_penalty": 0,
+        "presence_penalty": 0,
+        "stop": (),
+    }
+)
+
+
+class JSONFormat(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer is to be JSON: by this schema (2020-12), or any object if there is none."""
+
+    name: str | None = None
+    description: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class OneTool(Struct, frozen=True):
+    """The model is to call this tool first."""
+
+    name: str
+
+
+class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the caller of a turn asks of the model; None leaves it to the assistant.
+
+    `instructions` come after the assistant's own. `tool_choice` holds for the first answer of the model only, unless it is
+    `none`: or a model that must call a tool would never end.
+    """
+
+    instructions: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    seed: int | None = None
+    max_output_tokens: int | None = None
+    stop: Sequence[str] = ()
+    reasoning_effort: ReasoningEffort | None = None
+    verbosity: Verbosity | None = None
+    json: JSONFormat | None = None
+    tool_choice: Literal["auto", "none", "required"] | OneTool | None = None
+    parallel_tool_calls: bool | None = None
+
+    @property
+    def named(self) -> Sequence[OptionName]:
+        """The options that an agent must take for the answer to be what its caller asks."""
+        return [
+            option_of(name, value)
+            for name, value in self._given()
+            if name not in HOLD_ANYWAY or value != HOLD_ANYWAY[name]
+        ]
+
+    def _given(self) -> Iterator[tuple[str, Any]]:
+        for name in self.__struct_fields__:
+            if (value := getattr(self, name)) is not None and value != ():
+                yield name, value
+
+
+def option_of(name: str, value: Any) -> OptionName:
+    if isinstance(value, JSONFormat):
+        return "json_object" if value.schema is None else "json_schema"
+    return cast("OptionName", name)
+
+
+NO_OPTIONS = Options()
+
+
 class Resumed(Struct, frozen=True, kw_only=True):
     """What a turn goes on from when its calls have been answered.
 
@@ -84,7 +175,9 @@ class Prompt(Struct, frozen=True, kw_only=True):
     """The message to answer. `history` is whole turns, oldest first: user, assistant, user, assistant, …
 
     `resumed` is there when the turn has waited and now goes on.
-    `message` may be empty if there are files.
+    `begun` is there when the caller keeps the conversation: what the answer has said before its calls, and these with
+    their outcomes. `message` may be empty if there are files.
+    `own_tools`: the assistant may offer the model tools of its own, beside those of `Tools`.
     """
 
     user_id: str
@@ -92,7 +185,10 @@ class Prompt(Struct, frozen=True, kw_only=True):
     message: str
     history: Sequence[HistoryMessage] = ()
     resumed: Resumed | None = None
+    begun: HistoryMessage | None = None
     files: Sequence[File] = ()
+    options: Options = NO_OPTIONS
+    own_tools: bool = True
 
 
 class ToolSpec(Struct, frozen=True, kw_only=True):
@@ -296,4 +392,17 @@ class TakesFiles(Protocol):
 
     async def check_files(self, files: Sequence[File]) -> None:
         """Raise `FileNotSupported` if a message with these files cannot be answered."""
+        ...
+
+
+@runtime_checkable
+class TakesOptions(Protocol):
+    """What an agent implements, too, if it takes options; without it, a request with options is refused.
+
+    `HOLD_ANYWAY` are taken by all.
+    """
+
+    @property
+    def options(self) -> Collection[OptionName]:
+        """The options that hold for all answers to a prompt that has them."""
         ...

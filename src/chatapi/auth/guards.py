@@ -9,7 +9,7 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
 from chatapi.db.paging import MAX_ID
-from chatapi.errors.auth import NotYourPath
+from chatapi.errors.auth import KeyNotAllowed, NotYourPath
 from chatapi.errors.requests import NotFound
 
 AsyncGuard = Callable[[ASGIConnection, BaseRouteHandler], Awaitable[None]]  # type: ignore[type-arg]
@@ -23,6 +23,12 @@ async def owns_path(connection: ASGIConnection, _: BaseRouteHandler) -> None:  #
         raise NotFound("Nothing is served at this path.")
     if connection.path_params["user_id"] != connection.user.user_id:
         raise NotYourPath("The path's user is not the token's; GET /api/me says who you are.")
+
+
+async def needs_no_user(connection: ASGIConnection, handler: BaseRouteHandler) -> None:  # type: ignore[type-arg]
+    """An API key acts for its user everywhere, except on routes that need the user (`needs_user`)."""
+    if handler.opt.get("needs_user") and connection.user.key_id is not None:
+        raise KeyNotAllowed
 
 
 async def ids_can_exist(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]

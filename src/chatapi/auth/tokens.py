@@ -43,11 +43,15 @@ REASONS: dict[type[Exception], str] = {
 
 
 class Identity(Struct, frozen=True, kw_only=True):
-    """The user that a token names; in demo mode without a token, `demo` is true and nothing expires."""
+    """The user that a token names; in demo mode without a token, `demo` is true and nothing expires.
+
+    `key_id` is there if the token is an API key.
+    """
 
     user_id: str
     expires_at: datetime | None
     demo: bool = False
+    key_id: int | None = None
 
 
 DEMO = Identity(user_id="demo", expires_at=None, demo=True)

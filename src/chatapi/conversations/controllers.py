@@ -23,6 +23,7 @@ from chatapi.conversations.schemas import (
     Found,
     Message,
     NewFeedback,
+    Source,
     UIMessage,
 )
 from chatapi.conversations.search.service import SearchService
@@ -50,9 +51,12 @@ class ConversationController(Controller):
         limit: PageSize = 20,
         cursor: PageCursor = None,
         archived: FromQuery[Archived] = "false",
+        source: Annotated[
+            Source | None, QueryParameter(description="`app`: those that were not made through OpenAI's API")
+        ] = None,
     ) -> Page[Conversation]:
         """Pinned ones first, then newest activity first."""
-        return await conversations.page(user_id, limit=limit, cursor=cursor, archived=archived)
+        return await conversations.page(user_id, limit=limit, cursor=cursor, archived=archived, source=source)
 
     @delete(
         operation_id="deleteConversations",

@@ -13,12 +13,15 @@ ConversationTitle = Annotated[
     str, Meta(min_length=1, max_length=200, pattern=NOT_BLANK, examples=["Shopping"])
 ]
 Archived = Literal["false", "true", "any"]
+Source = Literal["app", "v1"]
 Rating = Literal["up", "down"]
 FeedbackComment = Annotated[str, Meta(max_length=2_000, pattern=NO_NUL, examples=["Just what I needed"])]
 MessageStatus = Literal["queued", "running", "waiting", "completed", "failed", "cancelled"]
 
 
 class Conversation(Struct, frozen=True, kw_only=True):
+    """`source` says how it was made: by these routes, `app`, or through OpenAI's API, `v1`."""
+
     id: int
     title: str | None
     created_at: datetime
@@ -26,6 +29,7 @@ class Conversation(Struct, frozen=True, kw_only=True):
     archived: bool
     pinned: bool
     metadata: dict[str, Any]
+    source: Source
 
 
 class ConversationChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -9,12 +9,14 @@ from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from msgspec import UNSET
 from msgspec.structs import replace
 from sqlalchemy import and_, asc, delete, desc, or_, select, tuple_, update
+from sqlalchemy.orm import defer
 
 from chatapi.conversations.feedback import of_message
 from chatapi.conversations.forms import COLUMNS, Form, ItemT, Row, files_in
 from chatapi.conversations.metadata import check_metadata
-from chatapi.conversations.schemas import Archived, Conversation, ConversationChanges
+from chatapi.conversations.schemas import Archived, Conversation, ConversationChanges, Source
 from chatapi.conversations.search.index import index_title
+from chatapi.conversations.sources import is_from
 from chatapi.db import models
 from chatapi.db.alternatives import is_answered_or_under_way, superseded
 from chatapi.db.paging import Page, decode_cursor, in_conversation, page_of
@@ -32,16 +34,22 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
     repository_type = Repository
 
     async def page(
-        self, user_id: str, *, limit: int, cursor: str | None, archived: Archived = "false"
+        self,
+        user_id: str,
+        *,
+        limit: int,
+        cursor: str | None,
+        archived: Archived = "false",
+        source: Source | None = None,
     ) -> Page[Conversation]:
-        """Pinned ones first, then newest activity first.
+        """Pinned ones first, then newest activity first; with `source` only those that were made so.
 
         If both kinds are asked for, each is read along the index, and the two are merged here: one statement for both
         would sort all of the user's conversations.
         """
         before = decode_cursor(cursor, tuple[bool, datetime, int])
         kinds = (False, True) if archived == "any" else (archived == "true",)
-        rows = [row for kind in kinds for row in await self._listed(user_id, kind, before, limit + 1)]
+        rows = [row for kind in kinds for row in await self._listed(user_id, kind, before, limit + 1, source)]
         rows.sort(key=place_in_list, reverse=True)
         return page_of(rows[: limit + 1], limit, to_schema, place_in_list)
 
@@ -51,6 +59,7 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         archived: bool,  # noqa: FBT001 - the value of a column
         before: tuple[bool, datetime, int] | None,
         limit: int,
+        source: Source | None,
     ) -> Sequence[models.Conversation]:
         statement = self.repository.statement.limit(limit)
         if before is not None:
@@ -59,6 +68,7 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         return await self.get_many(
             models.Conversation.user_id == user_id,
             models.Conversation.archived == archived,
+            *is_from(source),
             order_by=[("pinned", True), ("updated_at", True), ("id", True)],
             statement=statement,
         )
@@ -192,6 +202,7 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
             .where(message.user_id == user_id, in_conversation(self.session, message, conversation_id, **ids))
             .order_by(turned(message.conversation_id), turned(message.id))
             .limit(limit + 1)
+            .options(defer(models.Turn.asked, raiseload=True))  # it may be large, and comes with each message
         )
         if not alternatives:
             statement = statement.where(
@@ -214,4 +225,5 @@ def to_schema(conversation: models.Conversation) -> Conversation:
         archived=conversation.archived,
         pinned=conversation.pinned,
         metadata=conversation.metadata_,
+        source=msgspec.convert(conversation.source or "app", Source),
     )

@@ -59,6 +59,7 @@ class Conversation(IdentityAuditBase):
     """A conversation. `titled_at`: when its title was set or taken away; by whom does not matter.
 
     `title_due`: from when on a process may ask a model for a title in place of the first words; see `turns.titles`.
+    `source`: how it was made, if not by our own routes (`conversations.schemas.Source`).
     """
 
     __tablename__ = "conversations"
@@ -70,6 +71,7 @@ class Conversation(IdentityAuditBase):
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", JSON, server_default="{}")
     titled_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
     title_due: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
+    source: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
         Index(
@@ -93,6 +95,8 @@ class Turn(IdentityBase):
     write to a running turn names its run, so that a process taken for dead cannot write over its successor.
     If the turn answers earlier ones anew, `alternative_of` is the first of these.
     `finish_reason` says why a completed turn's answer ended, if not by itself (`agent.ports.FinishReason`).
+    `asked` is there if the turn began through OpenAI's API: a `turns.schemas.Asked` for each request that it has answered,
+    by the number of the wait from which it then went on, 0 for its beginning.
     """
 
     __tablename__ = "turns"
@@ -110,6 +114,7 @@ class Turn(IdentityBase):
     usage: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     finish_reason: Mapped[str | None] = mapped_column(Text)
     alternative_of: Mapped[int | None] = mapped_column(BigInteger)
+    asked: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), default=now)
     finished_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
 
@@ -149,7 +154,10 @@ SHOWN_STATUS = case(
 
 
 class Message(IdentityBase):
-    """`files` says what a user's message was sent with (`files.schemas.FileRef`), also after these files' deletion."""
+    """`files` says what a user's message was sent with (`files.schemas.FileRef`), also after these files' deletion.
+
+    `provider_state` of a user's message is what its caller sent before it, if anything (`turns.store.history.Before`).
+    """
 
     __tablename__ = "messages"
 
@@ -266,7 +274,8 @@ class Wait(DefaultBase):
     """A turn's wait for answers. It is open until `ended_at`; the row stays, for a run that goes on from it again.
 
     `calls` are what is asked (`turns.schemas.Pending`), `answers` what has been answered, by the ids of these. `events` is
-    all that the turn had said and done before; `state` is the agent's. `run_id` is the run that began it.
+    all that the turn had said and done before, and `usage` what it had used; `state` is the agent's. `run_id` is the run
+    that began it.
     """
 
     __tablename__ = "waits"
@@ -282,6 +291,7 @@ class Wait(DefaultBase):
     events: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
     state: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
     client_tools: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    usage: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     began_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True))
     expires_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True))
     ended_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
@@ -329,6 +339,22 @@ class File(IdentityBase):
         ),
         {"sqlite_autoincrement": True},
     )
+
+
+class APIKey(IdentityBase):
+    """A key that acts for its user (`auth.api_keys`). Of the key itself there is its SHA-256 alone, and its first letters."""
+
+    __tablename__ = "api_keys"
+
+    user_id: Mapped[OwnerId]
+    name: Mapped[str] = mapped_column(Text)
+    prefix: Mapped[str] = mapped_column(Text)
+    hash: Mapped[str] = mapped_column(Text, unique=True)
+    created_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), default=now)
+    expires_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
+    last_used_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))  # to the hour
+
+    __table_args__ = (Index("ix_api_keys_owner", "user_id", "id"), {"sqlite_autoincrement": True})
 
 
 class QueuedTurn(DefaultBase):

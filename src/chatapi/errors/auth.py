@@ -38,6 +38,18 @@ class NotYourPath(AppError):
     act = "path.denied"
 
 
+class KeyNotAllowed(AppError):
+    status = 403
+    type = "key-not-allowed"
+    title = "An API key may not do this"
+    when = "The route needs its user: a key may neither make, list or revoke keys nor erase the account"
+    remedy = "Send a token of your sign-in service"
+    act = "key.denied"
+
+    def __init__(self) -> None:
+        super().__init__("An API key may not do this; send a token of your sign-in service.")
+
+
 class JWKSUnavailable(AppError):
     """Whether a token holds cannot be told."""
 

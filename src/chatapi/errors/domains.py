@@ -10,7 +10,7 @@ class ConversationNotFound(NotFound):
     when = "You have no conversation with this id: it is not there, was deleted, or is somebody else's"
     remedy = "Begin a new one: leave `conversation_id` out"
 
-    def __init__(self, conversation_id: int) -> None:
+    def __init__(self, conversation_id: int | str) -> None:
         super().__init__(f"There is no conversation {conversation_id} of yours.")
 
 
@@ -32,6 +32,16 @@ class TaskNotFound(NotFound):
 
     def __init__(self, task_id: int) -> None:
         super().__init__(f"There is no task {task_id} of yours.")
+
+
+class KeyNotFound(NotFound):
+    type = "key-not-found"
+    title = "No such API key"
+    when = "You have no API key with this id: it is not there, was revoked, or is somebody else's"
+    remedy = "List your keys"
+
+    def __init__(self, key_id: int) -> None:
+        super().__init__(f"There is no API key {key_id} of yours.")
 
 
 class SearchTooLong(AppError):

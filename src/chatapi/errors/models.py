@@ -1,5 +1,7 @@
 """The model did not give an answer."""
 
+from collections.abc import Sequence
+
 from chatapi.errors.base import AppError
 
 
@@ -9,6 +11,35 @@ class MessageTooLong(AppError):
     title = "The message is too long for the model"
     when = "The message is more than the model takes, even without any of the conversation before it"
     remedy = "Send a shorter one"
+
+
+class OptionNotSupported(AppError):
+    """`option` names it as `agent.ports.Options` does."""
+
+    status = 422
+    type = "option-not-supported"
+    title = "The model cannot be asked for this"
+    when = "The request has an option that the configured model's API does not have; `option` names it"
+    remedy = "Send the request without it"
+
+    def __init__(self, option: str, model: str) -> None:
+        super().__init__(f"{model} does not take {option.replace('_', ' ')}.", option=option)
+
+
+class OptionsRefused(AppError):
+    """The provider does not say which one in a form that programs understand; `options` are all that were sent."""
+
+    status = 422
+    type = "options-refused"
+    title = "The model's provider refused the options"
+    when = "The provider refused a request that had options, such as a temperature that the model does not take; `options` names them"
+    remedy = "Send the request without them, or with other values. Operator: the log has the provider's words"
+
+    def __init__(self, options: Sequence[str]) -> None:
+        super().__init__(
+            f"The model's provider refused the request; it had these options: {', '.join(options)}.",
+            options=list(options),
+        )
 
 
 class ModelFailed(AppError):

@@ -35,11 +35,11 @@ class BodyTooLarge(AppError):
     status = 413
     type = "body-too-large"
     title = "The body is too large"
-    when = "The body is over 1 MiB"
+    when = "The body is over 1 MiB, or over 16 MiB where it holds a whole conversation (`/v1`)"
     remedy = "Send less"
 
     def __init__(self) -> None:
-        super().__init__("A body has 1 MiB at the most.")
+        super().__init__("The body is larger than this path takes.")
 
 
 class UnsupportedMediaType(AppError):

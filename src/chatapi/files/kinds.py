@@ -10,6 +10,8 @@ import mmap
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from typing import IO
 
 import msgspec
@@ -44,7 +46,7 @@ class Inspected(Struct, frozen=True, kw_only=True):
 
 
 def inspect(file: IO[bytes], name: str) -> Inspected:
-    """Inspect an open file of the disk, piece by piece; raises `FileKindRefused`, and `Invalid` for an empty file."""
+    """Inspect an open file, piece by piece; raises `FileKindRefused`, and `Invalid` for an empty file."""
     size = file.seek(0, 2)
     if size == 0:
         raise Invalid(("file", "is empty"))
@@ -179,8 +181,19 @@ def without_comments(text: str) -> str:
     return text
 
 
-def is_json(file: IO[bytes], start: int) -> bool:
+@contextmanager
+def whole_of(file: IO[bytes]) -> Iterator[memoryview]:
+    """All bytes of a file of the disk or in memory, without a copy."""
+    if isinstance(file, BytesIO):
+        with file.getbuffer() as held:
+            yield held
+        return
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as whole:
+        yield whole
+
+
+def is_json(file: IO[bytes], start: int) -> bool:
+    with whole_of(file) as whole:
         try:
             json_value.decode(whole[start:])
         except (msgspec.DecodeError, RecursionError):

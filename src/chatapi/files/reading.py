@@ -50,13 +50,40 @@ class FileReader:
             with TemporaryFile() as document:
                 async for piece in await self._files.open(found, 0, found.file.size):
                     document.write(piece)
-                document.seek(0)
-                async with self._extractors:
-                    self._texts[file.id] = await extracted(document, file.name)
+                self._texts[file.id] = await self._extract(document, file.name)
             while len(self._texts) > KEPT_TEXTS:
                 self._texts.popitem(last=False)
         self._texts.move_to_end(file.id)
         return self._texts[file.id]
+
+    async def text_of(self, data: bytes, name: str) -> str:
+        """The text of a PDF that is not stored; raises `FileNotSupported`."""
+        with TemporaryFile() as document:
+            document.write(data)
+            return await self._extract(document, name)
+
+    async def _extract(self, document: IO[bytes], name: str) -> str:
+        document.seek(0)
+        async with self._extractors:
+            return await extracted(document, name)
+
+
+class Held:
+    """A file that is not stored, such as one that came in the request itself, as `agent.ports.FileSource`."""
+
+    def __init__(self, reader: FileReader, data: bytes) -> None:
+        self._reader = reader
+        self._data = data
+
+    async def read(self, _: FileRef) -> bytes:
+        return self._data
+
+    async def text(self, file: FileRef) -> str:
+        if file.media_type.startswith("image/"):
+            raise FileNotSupported(f"{file.name} is a picture and has no text.")
+        if file.media_type == PDF:
+            return await self._reader.text_of(self._data, file.name)
+        return self._data.decode()
 
 
 class FilesOf:

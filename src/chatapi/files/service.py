@@ -12,6 +12,7 @@ from contextlib import suppress
 from datetime import timedelta
 from secrets import token_hex
 from tempfile import TemporaryFile
+from typing import IO
 
 import msgspec
 from msgspec import Struct
@@ -23,7 +24,7 @@ from chatapi.db.arrays import array_has
 from chatapi.db.database import Database
 from chatapi.db.models import now
 from chatapi.db.owner import EVERYONE, Owner
-from chatapi.errors.files import FileNotFound, FilesUnavailable
+from chatapi.errors.files import FileNotFound, FilesUnavailable, FileTooLarge
 from chatapi.files.kinds import Inspected, chunks, inspect
 from chatapi.files.receiving import receive
 from chatapi.files.schemas import File, FileRef
@@ -87,10 +88,23 @@ class FileService:
         with TemporaryFile() as staged:
             with trouble_told():
                 name = await receive(body, content_type, self._most, staged)
-                staged.flush()
-                inspected = await asyncio.to_thread(inspect, staged, name)
-            begun = await self._begin(user_id, name, inspected)
-            await self._storage.write(begun.key, chunks(staged, inspected.start))
+            return await self._store(user_id, name, staged)
+
+    async def add_bytes(self, user_id: str, name: str, data: bytes) -> File:
+        """As `add`, for a file that came in a request of another kind."""
+        if len(data) > self._most:
+            raise FileTooLarge(self._most)
+        with TemporaryFile() as staged:
+            with trouble_told():
+                staged.write(data)
+            return await self._store(user_id, name, staged)
+
+    async def _store(self, user_id: str, name: str, staged: IO[bytes]) -> File:
+        with trouble_told():
+            staged.flush()
+            inspected = await asyncio.to_thread(inspect, staged, name)
+        begun = await self._begin(user_id, name, inspected)
+        await self._storage.write(begun.key, chunks(staged, inspected.start))
         if not await self._finish(user_id, begun):
             # The user was erased meanwhile; the row, if it is still there, has been marked.
             await self._storage.delete([begun.key])

@@ -1,7 +1,7 @@
 """The offline assistant: understands each turn, carries it out, and reports the outcome."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from itertools import takewhile
 
 import msgspec
@@ -12,6 +12,7 @@ from chatapi.agent.ports import (
     File,
     HistoryMessage,
     ModelAddress,
+    OptionName,
     Prompt,
     TextDelta,
     ToolCall,
@@ -75,6 +76,15 @@ class OfflineAgent:
     """Answers when no model is configured: simple English about tasks, by rules, without network or memory."""
 
     models: Sequence[ModelAddress] = ()  # it asks none
+    # To an assistant that follows rules, these make no difference.
+    options: Collection[OptionName] = (
+        "instructions",
+        "temperature",
+        "top_p",
+        "frequency_penalty",
+        "presence_penalty",
+        "seed",
+    )
 
     @property
     def model(self) -> str:

@@ -17,6 +17,7 @@ from chatapi.turns.lease import Lease
 from chatapi.turns.log import TurnLog
 from chatapi.turns.measures import MeasuredAgent, Telemetry, measuring
 from chatapi.turns.queue import QueueWatch
+from chatapi.turns.run_store import RunStore
 from chatapi.turns.runner import Runner
 from chatapi.turns.store import Claim, Run, TurnStore
 from chatapi.turns.supervisor import Supervisor
@@ -55,7 +56,7 @@ class Launcher:
         self._own_tools = {tool.name: tool for tool in tools}
         self._external = external
         self._settings = settings
-        self._budgets = Budgets(settings.budgets, telemetry.metrics)
+        self.budgets = Budgets(settings.budgets, telemetry.metrics)
         self._approval = ApprovalPolicy.of(settings.tool_approval)
         self._patience = patience
         self._telemetry = telemetry
@@ -89,22 +90,26 @@ class Launcher:
             return
         for ended in run.ended:
             self._expiry.ended(ended)
-        runner = Runner(
-            run,
-            self._store,
-            self._agent,
-            self.tools,
-            self._approval,
-            self._patience,
-            self._settings,
-            self._supervisor.live.begun_here(run.turn_id),
-        )
+        runner = self._runner(run, self._store, self._supervisor.live.begun_here(run.turn_id))
         give(begun, runner.log)
         await self._supervisor.look_after(runner)
         if runner.is_followed:
             self.begin_next(run.user_id, run.conversation_id)
         self._expiry.wake(at_once=runner.waits)
         self._queue.wake(at_once=False)
+
+    def launch_stateless(self, run: Run, store: RunStore) -> Runner:
+        """Run what is no turn, in a task of its own; whoever asked for it stops the runner when it hangs up."""
+        runner = self._runner(run, store)
+        self._supervisor.spawn(
+            self._telemetry.turn(self._supervisor.look_after_stateless, runner),
+        )
+        return runner
+
+    def _runner(self, run: Run, store: RunStore, log: TurnLog | None = None) -> Runner:
+        return Runner(
+            run, store, self._agent, self.tools, self._approval, self._patience, self._settings, log
+        )
 
     def begin_next(self, user_id: str, conversation_id: int) -> None:
         """Begin the first turn that is queued in the conversation, in a task of its own and no request's context.
@@ -137,7 +142,7 @@ class Launcher:
                 worker_id=self._lease.id,
                 model=self._agent.model,
                 history=self._settings.chat_history_limit // 2,  # a question and its answer
-                budgets=self._budgets,
+                budgets=self.budgets,
             )
             try:
                 return await begin(claim)

@@ -1,7 +1,8 @@
 """The events of one turn, in order, kept once for all its readers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from datetime import datetime
 from typing import Any, TypeAlias
 
 from msgspec import Struct
@@ -100,7 +101,8 @@ class TurnLog:
 
     A reader keeps only an index and one batch, so a slow reader costs little, and a late one misses nothing.
     `replayed` says that the answer was given before, to a request with the same key. `wait` is the number of the wait
-    for answers from which the turn has gone on, 0 if there was none. `queued`: the turn has not begun.
+    for answers from which the turn has gone on, 0 if there was none. `queued`: the turn has not begun. A run without a
+    turn (`turns.stateless`) has 0 in the place of both ids.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class TurnLog:
         self.replayed = replayed
         self.wait = wait
         self.queued = queued
+        self.created_at: datetime | None = None  # the turn's, if it runs here
         self.events: list[TurnEvent] = []
         self.outcome: Outcome | None = None
         self.readers = 0
@@ -152,7 +155,7 @@ class TurnLog:
 
         A failure carries the ids of its turn: a client does not take a failure without them for the turn's end.
         """
-        if isinstance(outcome, AppError):
+        if isinstance(outcome, AppError) and self.turn_id:
             outcome = outcome.with_turn(self.turn_id, self.conversation_id)
         self.outcome = self.outcome or outcome
         self._be_over()
@@ -179,7 +182,7 @@ class TurnLog:
             return self.outcome
         raise self.outcome or self._parting or AssertionError("a log that is over has an outcome")
 
-    async def read(self, silence: float) -> AsyncIterator[Sequence[TurnEvent]]:
+    async def read(self, silence: float) -> AsyncGenerator[Sequence[TurnEvent], None]:
         """Yield all events from the first on, in batches; an empty batch after `silence` seconds without events.
 
         A batch holds only what may be sent at once: the rest stays in the log, which keeps it anyway.

@@ -87,10 +87,10 @@ class TurnMeasure:
 
     @contextmanager
     def run(self, turn_id: int, conversation_id: int) -> Iterator[None]:
-        """Count the turn as active until the block ends."""
-        if (request := current_request.get()) is not None:
+        """Count the turn as active until the block ends. A run without a turn has 0 in the place of both ids."""
+        if turn_id and (request := current_request.get()) is not None:
             request.turn_id = turn_id
-        if self._span is not None:
+        if turn_id and self._span is not None:
             self._span.set_attribute("chatapi.turn.id", turn_id)
             self._span.set_attribute("gen_ai.conversation.id", str(conversation_id))
         outcome = "completed"
@@ -195,7 +195,7 @@ class ModelCall:
                 "gen_ai.operation.name": "chat",
                 "gen_ai.provider.name": provider,
                 "gen_ai.request.model": name or prefix,
-                "gen_ai.conversation.id": str(conversation_id),
+                **({"gen_ai.conversation.id": str(conversation_id)} if conversation_id else {}),
             },
         )
 

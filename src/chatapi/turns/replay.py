@@ -25,12 +25,14 @@ def events_of(outline: Sequence[Part] | None, content: str, calls: Sequence[Tool
             case Step():
                 events += in_order(ended)
                 ended = []
-            case Text(length=length, text=text):
-                if isinstance(before, Text):  # it was taken back as reasoning
+            case Text(length=length, text=text, taken_back=taken_back):
+                if isinstance(before, Text) and not before.taken_back:  # versions before did not say so
                     events.append(TextAdded("", was_reasoning=True))
                 said = content[place : place + length] if text is UNSET else text
                 place += length
                 events.append(TextAdded(said, begins_step))
+                if taken_back:
+                    events.append(TextAdded("", was_reasoning=True))
             case Reasoning(text=text):
                 events.append(ReasoningAdded(text, begins_step))
             case Call():

@@ -36,8 +36,9 @@ from chatapi.settings import Settings
 from chatapi.text import storable
 from chatapi.turns.log import ReasoningAdded, TextAdded, TurnLog
 from chatapi.turns.measures import measured_as, measured_run, measuring
+from chatapi.turns.run_store import RunStore
 from chatapi.turns.schemas import ChatAnswer, WaitingAnswer
-from chatapi.turns.store import Run, Said, Shown, TurnStore
+from chatapi.turns.store import Run, Said, Shown
 from chatapi.turns.store.answers import Waiting
 from chatapi.turns.store.live import Chunk
 from chatapi.turns.tools import TurnTools
@@ -73,7 +74,7 @@ class Runner:
     def __init__(
         self,
         run: Run,
-        store: TurnStore,
+        store: RunStore,
         agent: Agent,
         tools: Mapping[str, Tool[Any] | ExternalTool],
         approval: ApprovalPolicy,
@@ -86,14 +87,23 @@ class Runner:
         self.log = log or TurnLog(
             run.turn_id, run.conversation_id, wait=0 if run.wait is None else run.wait.number
         )
+        self.log.created_at = run.created_at
         if run.wait is not None:
             self.log.add(*run.wait.events)
         self._store = store
         self._agent = agent
         self._patience = patience
         self._spending = Spending(run.used)
+        if (told := run.terms.own_tools) is not None:
+            tools = {name: tool for name, tool in tools.items() if name in told}
         self._tools = TurnTools(
-            store, run, tools, self.log.add, self._stopping_clock, approval, self._spending
+            store,
+            run,
+            tools,
+            self.log.add,
+            self._stopping_clock,
+            approval,
+            self._spending,
         )
         self._seconds = settings.chat_timeout
         self._wait_seconds = settings.wait_timeout
@@ -180,6 +190,9 @@ class Runner:
             history=run.history,
             resumed=None if run.wait is None else Resumed(state=run.wait.state, approved=run.wait.approved),
             files=run.files,
+            options=run.terms.options,
+            begun=run.begun,
+            own_tools=run.terms.own_tools is None,
         )
         limit = asyncio.timeout(self._seconds)
         try:
@@ -194,8 +207,14 @@ class Runner:
             raise
         finally:
             self._limit = None
-        if not self._tools.pending and not self.log.text.strip():
+        if not self._tools.pending and not self.log.text.strip() and not self._is_cut:
             raise ModelEmpty("The model gave an empty answer.")
+
+    @property
+    def _is_cut(self) -> bool:
+        """Whether the caller's own limit of length has cut the answer off, perhaps before its first word."""
+        limit = self.run.terms.options.max_output_tokens
+        return self._finish_reason == "length" and limit is not None
 
     @contextmanager
     def _stopping_clock(self) -> Iterator[None]:
@@ -305,18 +324,21 @@ class Runner:
             return Interrupted()
         if isinstance(error, AppError):
             return error
-        log.error("The agent failed in turn %s", self.run.turn_id, exc_info=error)
+        what = f"turn {self.run.turn_id}" if self.run.turn_id else "a completion"
+        log.error("The agent failed in %s", what, exc_info=error)
         return ModelFailed("The model failed to answer.")
 
 
 @contextmanager
 def audited(run: Run) -> Iterator[None]:
-    """Audit the turn's beginning and its end, by ids alone."""
-    ids = {"user_id": run.user_id, "turn_id": run.turn_id, "conversation_id": run.conversation_id}
-    audit("turn.begun", "success", **ids)
+    """Audit the turn's beginning and its end, by ids alone; or those of a completion that is no turn."""
+    what = "turn" if run.turn_id else "completion"
+    ids = {"turn_id": run.turn_id, "conversation_id": run.conversation_id} if run.turn_id else {}
+    audit(f"{what}.begun", "success", user_id=run.user_id, **ids)
     try:
         yield
     except BaseException as error:
-        audit("turn.ended", "failure", reason=getattr(error, "type", type(error).__name__), **ids)
+        reason = getattr(error, "type", type(error).__name__)
+        audit(f"{what}.ended", "failure", reason=reason, user_id=run.user_id, **ids)
         raise
-    audit("turn.ended", "success", **ids)
+    audit(f"{what}.ended", "success", user_id=run.user_id, **ids)

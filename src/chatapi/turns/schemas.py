@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from chatapi.agent.ports import Asking, FinishReason, ToolCall
+from chatapi.agent.ports import NO_OPTIONS, Asking, FinishReason, HistoryMessage, Options, ToolCall
 from chatapi.db.paging import MAX_ID
 from chatapi.errors.requests import Invalid
 from chatapi.text import NOT_BLANK
@@ -46,6 +46,36 @@ WhenBusy: TypeAlias = Literal["reject", "queue", "interrupt"]
 ClientTools: TypeAlias = Annotated[list[ClientTool], Meta(max_length=128)]
 
 
+class Terms(Struct, frozen=True, kw_only=True):
+    """What the caller of a turn says of how it is run.
+
+    `approvals`: there is somebody to ask for one. `own_tools` names those of the service's tools that the model is told of;
+    None is all.
+    """
+
+    client_tools: Sequence[ClientTool] = ()
+    options: Options = NO_OPTIONS
+    approvals: bool = True
+    own_tools: Sequence[str] | None = None
+
+
+class Asked(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is stored with a turn of the request that it answers: what holds for the model, and what is `shown` of it again."""
+
+    options: Options = NO_OPTIONS
+    approvals: bool = True
+    own_tools: Sequence[str] | None = None
+    shown: dict[str, Any] = {}
+
+    def terms(self, client_tools: Sequence[ClientTool]) -> Terms:
+        return Terms(
+            client_tools=client_tools,
+            options=self.options,
+            approvals=self.approvals,
+            own_tools=self.own_tools,
+        )
+
+
 class ChatRequest(Struct, frozen=True, kw_only=True):
     """The parsed content of a `MessageRequest`; `files` are the ids of its files.
 
@@ -60,10 +90,44 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     )
 
     when_busy: Literal["queue", "interrupt"] | UnsetType = UNSET  # unset is `reject`, for the same reason
+    # These come through OpenAI's API alone. `before` are the messages that the caller has sent before this one, and `shown`
+    # is what a response repeats of its request. `after` is the turn that the conversation must not have gone on from, and
+    # `fingerprint` tells the request apart from others with its key.
+    options: Options | UnsetType = UNSET
+    approvals: Literal[False] | UnsetType = UNSET
+    own_tools: Sequence[str] | UnsetType = UNSET
+    before: Sequence[HistoryMessage] | UnsetType = UNSET
+    shown: dict[str, Any] | UnsetType = UNSET
+    source: Literal["v1"] | UnsetType = UNSET
+    after: int | UnsetType = UNSET
+    fingerprint: str | UnsetType = UNSET
 
     @property
-    def offered(self) -> Sequence[ClientTool]:
-        return self.client_tools or ()
+    def terms(self) -> Terms:
+        return Terms(
+            client_tools=self.client_tools or (),
+            options=self.options or NO_OPTIONS,
+            approvals=self.approvals is UNSET,
+            own_tools=None if self.own_tools is UNSET else self.own_tools,
+        )
+
+    @property
+    def asked(self) -> Asked | None:
+        """What is stored of the request, if it says more than a message through our own routes."""
+        if (
+            self.options is UNSET
+            and self.approvals is UNSET
+            and self.own_tools is UNSET
+            and self.shown is UNSET
+        ):
+            return None
+        terms = self.terms
+        return Asked(
+            options=terms.options,
+            approvals=terms.approvals,
+            own_tools=terms.own_tools,
+            shown=self.shown or {},
+        )
 
 
 class TextPart(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="text"):
@@ -138,8 +202,8 @@ class AnswerAnew(Struct, frozen=True, kw_only=True, tag=True):
     client_tools: Sequence[ClientTool] | UnsetType = UNSET
 
     @property
-    def offered(self) -> Sequence[ClientTool]:
-        return self.client_tools or ()
+    def terms(self) -> Terms:
+        return Terms(client_tools=self.client_tools or ())
 
 
 def text_and_files(
@@ -189,7 +253,10 @@ class PendingUntil(Pending, frozen=True, kw_only=True):
 
 
 class WaitingAnswer(Struct, frozen=True, kw_only=True):
-    """A turn that waits: what it has said and done so far, and the calls that are still to be answered."""
+    """A turn that waits: what it has said and done so far, and the calls that are still to be answered.
+
+    `usage` is there when the model tells it.
+    """
 
     conversation_id: int
     turn_id: int
@@ -197,6 +264,7 @@ class WaitingAnswer(Struct, frozen=True, kw_only=True):
     response: str
     tool_calls: list[ToolCall]
     pending: list[PendingUntil]
+    usage: TurnUsage | UnsetType = UNSET
 
 
 class WaitingTurn(Struct, frozen=True, kw_only=True):
@@ -223,3 +291,10 @@ class AnswersRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Answers to pending calls of a turn. The turn goes on when all have one."""
 
     answers: Annotated[list[Answer], Meta(min_length=1, max_length=128)]
+
+
+class AnswersOnTerms(AnswersRequest, frozen=True, kw_only=True):
+    """Answers through OpenAI's API, and the terms on which the turn goes on: these are the ones of this request."""
+
+    asked: Asked
+    client_tools: Sequence[ClientTool] = ()

@@ -16,9 +16,17 @@ from chatapi.turns.launcher import Launcher
 from chatapi.turns.log import TurnLog
 from chatapi.turns.measures import Telemetry
 from chatapi.turns.queue import QueueWatch
-from chatapi.turns.schemas import AnswerAnew, AnswersRequest, ChatRequest, WaitingAnswer, WaitingTurn
+from chatapi.turns.schemas import (
+    AnswerAnew,
+    AnswersOnTerms,
+    AnswersRequest,
+    ChatRequest,
+    WaitingAnswer,
+    WaitingTurn,
+)
 from chatapi.turns.store import Key, Queued, Run, Stored, TurnStore
 from chatapi.turns.store.answers import Given
+from chatapi.turns.store.asked import AskedTurn
 from chatapi.turns.supervisor import Supervisor, part
 
 
@@ -49,6 +57,7 @@ class ChatService:
         self._launcher = launcher
         self._expiry = expiry
         self._check_files = attachments.check
+        self._check_options = attachments.check_options
         self._queue = queue
         self._limit = limit
         self.patience = patience
@@ -65,7 +74,9 @@ class ChatService:
         `ModelFailed`, `ModelTooSlow`, `TurnCancelled`, `Interrupted` or `DatabaseUnavailable`, each with `turn_id` and
         `conversation_id`.
         """
-        check_tools(request.offered, self._launcher.tools)
+        # Through OpenAI's API a caller's tool takes the place of one of ours.
+        ours = () if isinstance(request, ChatRequest) and request.source else self._launcher.tools
+        check_tools(request.terms.client_tools, ours)
         known_by = None if key is None else Key.of(key, request)
 
         begin = partial(self._begin, user_id, request, known_by)
@@ -111,13 +122,15 @@ class ChatService:
     ) -> Continued | WaitingAnswer:
         """Answer calls for which a turn waits. It goes on when all have an answer; until then the rest is returned.
 
-        Raises what `TurnStore.answer` raises. The same answers again get the same: they follow what they had begun.
+        Raises what `TurnStore.answer` raises, and `OptionNotSupported`. The same answers again get the same: they follow what they had begun.
         """
+        if isinstance(request, AnswersOnTerms):
+            self._check_options(request.asked.options)
         known_by = None if key is None else Key.of(key, request)
         begun: TurnLog | WaitingAnswer | Given = await self._launcher.launch(
             partial(
                 self._launcher.claim,
-                lambda claim: self._store.answer(user_id, turn_id, request.answers, known_by, claim),
+                lambda claim: self._store.answer(user_id, turn_id, request, known_by, claim),
             )
         )
         if isinstance(begun, TurnLog | WaitingAnswer):
@@ -137,6 +150,20 @@ class ChatService:
             self._expiry.ended(ended)
         await self._supervisor.stop_cancelled()
         self._queue.wake(at_once=True)  # a turn that waited, or whose process had died, has ended by this
+
+    async def asked(self, user_id: str, turn_id: int) -> AskedTurn:
+        """The turn with this id and what it was asked for; raises `TurnNotFound`."""
+        return await self._store.asked(user_id, turn_id)
+
+    async def place(self, user_id: str, turn_id: int) -> tuple[int, int]:
+        """The turn's conversation, and the number of its last wait that was answered; raises `TurnNotFound`."""
+        return await self._store.place(user_id, turn_id)
+
+    async def remove(self, user_id: str, turn_id: int, *, alone: bool) -> None:
+        """Delete a turn, whatever it is doing; `alone`: with its conversation, if no other turn is in that."""
+        await self._store.remove(user_id, turn_id, alone=alone)
+        await self._supervisor.stop_cancelled()
+        self._queue.wake(at_once=True)
 
     async def take_out(self, user_id: str, turn_id: int) -> None:
         """Take a turn out of its queue; raises `TurnNotFound`, and `NotQueued` when it has begun."""

@@ -34,6 +34,9 @@ class Supervisor:
         self._patience = patience
         self._tasks: set[asyncio.Task[None]] = set()
         self._runners: dict[str, Runner] = {}
+        self._stateless: set[Runner] = (
+            set()
+        )  # no database knows of these, and no other process could end them
         self._began: dict[str, float] = {}  # when each run began, by the event loop's clock
         # Runs that nobody runs but the database may take for running, with the looks that are left. While this process
         # lives, no other process may end its turns, so these would block their conversations.
@@ -58,6 +61,17 @@ class Supervisor:
             runner.log.end(Defect("The service failed; its log has the turn's id."))
         finally:
             del self._runners[run_id], self._began[run_id]
+
+    async def look_after_stateless(self, runner: Runner) -> None:
+        """Carry out a run that has no turn: it ends with this process, or with its request."""
+        self._stateless.add(runner)
+        try:
+            await runner.carry_out()
+        except Exception:
+            log.exception("A defect in a stateless completion")
+            runner.log.end(Defect("The service failed; its log has the request's id."))
+        finally:
+            self._stateless.discard(runner)
 
     def lose(self, run_id: str) -> None:
         """Fail the run's turn once the database answers: its begin may be stored unheard, or its end may not be.
@@ -99,7 +113,8 @@ class Supervisor:
     async def drain(self, seconds: float) -> None:
         """Wait for running turns, then end what is left as interrupted; for the shutdown.
 
-        Streaming clients are told before that, and may read on from another process.
+        Streaming clients are told before that, and may read on from another process; but those of a run without a turn read
+        to its end.
         """
         self.is_draining = True
         grace = min(seconds, STREAM_GRACE_SECONDS)
@@ -109,7 +124,7 @@ class Supervisor:
         await self._wait(seconds - grace)
         for each in self.live.logs:
             each.lose(Restarting().with_turn(each.turn_id, each.conversation_id))
-        for runner in self._runners.values():
+        for runner in [*self._runners.values(), *self._stateless]:
             runner.stop("interrupted")
         for task in await self._wait(self._patience.settle * SETTLING_TRIES):
             task.cancel()

@@ -19,8 +19,9 @@ from chatapi.db.database import Work
 from chatapi.parts import Approval, bounded
 from chatapi.text import storable
 from chatapi.turns.log import ToolEnded, ToolStarted
+from chatapi.turns.run_store import CallStore
 from chatapi.turns.schemas import Answer, ClientTool, Pending
-from chatapi.turns.store import Run, TurnStore
+from chatapi.turns.store import Run
 from chatapi.usage.counting import Spending
 
 AnyTool: TypeAlias = Tool[Any] | ExternalTool | ClientTool
@@ -30,6 +31,10 @@ NOBODY_ASKED = {
     "approval": "The call needs its user's approval, for which this assistant cannot wait.",
     "client-tool": "The caller carries this call out itself, for which this assistant cannot wait.",
 }
+NO_FORM = (
+    "The call was not made: it needs its user's approval, and nobody can be asked for it here. Tell the user to do this in "
+    "the application."
+)
 # The outcome of an approved call while it is made outside our database: it stays if the process dies meanwhile.
 UNKNOWN = "The call was begun, and whether it took effect is not known. Do not make it again without asking."
 ASKS_AGAIN = "The call was approved, asked for an answer again, and was not made."
@@ -45,7 +50,7 @@ class TurnTools:
 
     def __init__(
         self,
-        store: TurnStore,
+        store: CallStore,
         run: Run,
         tools: Mapping[str, Tool[Any] | ExternalTool],
         tell: Callable[[ToolStarted | ToolEnded], None],
@@ -68,7 +73,7 @@ class TurnTools:
         self._ids = {event.id for event in told if isinstance(event, ToolStarted)} | self._made.keys()
         self._store = store
         self._run = run
-        self._tools: dict[str, AnyTool] = {**tools, **{tool.name: tool for tool in run.client_tools}}
+        self._tools: dict[str, AnyTool] = {**tools, **{tool.name: tool for tool in run.terms.client_tools}}
         self._tell = tell
         self._stopping_clock = stopping_clock  # the assistant's time does not include waits for the database
         self._approval = approval
@@ -113,6 +118,9 @@ class TurnTools:
                     return await self._make(call, own)
                 except NeedsAnswer as needed:
                     kind = needed.asks
+            if kind == "approval" and not self._run.terms.approvals:
+                self._tell(started(call))
+                return await self._journal(call, already(ToolOutcome(error=NO_FORM)), writes=False)
             fault = self._fault(call, parameters)  # nobody is asked about a call whose arguments do not hold
             if fault is None and may_wait:
                 return self._ask(call, kind)
@@ -125,7 +133,7 @@ class TurnTools:
     def _new_id(self, wanted: str | None) -> str:
         """A model may give an id twice in a turn; ours must tell two calls apart."""
         number = len(self._ids)
-        id_ = wanted or f"call_{self._run.turn_id}_{number}"
+        id_ = wanted or f"call_{self._run.turn_id or self._run.run_id}_{number}"
         if id_ in self._ids:
             id_ = f"{id_}_{number}"
         self._ids.add(id_)

@@ -228,20 +228,27 @@ def parts_of(events: Iterable[TurnEvent]) -> list[Part]:
                     parts[-1] = replace(last, text=f"{last.text}{delta}")
                 case _:
                     pass  # its part is there already
-        match event:
-            case ToolStarted(id=id_, name=name, arguments=arguments, asks=asks, approval=approval):
-                part = Call(id_, name, arguments, asks, approval)
-                if id_ in calls:
-                    parts[calls[id_]] = part
-                else:
-                    calls[id_] = len(parts)
-                    parts.append(part)
-            case ToolEnded(call=call, wait=wait) if wait:
-                place = calls[call.id]
-                parts[place] = replace(parts[place], wait=wait)
-            case _:
-                pass
+        note_event(parts, calls, event)
     return parts
+
+
+def note_event(parts: list[Part], calls: dict[str, int], event: TurnEvent) -> None:
+    """Note in the parts what no chunk says; `calls` has the places of the calls among them."""
+    match event:
+        case TextAdded(was_reasoning=True, begins_step=False) if parts and isinstance(parts[-1], Text):
+            parts[-1] = replace(parts[-1], taken_back=True)
+        case ToolStarted(id=id_, name=name, arguments=arguments, asks=asks, approval=approval):
+            part = Call(id_, name, arguments, asks, approval)
+            if id_ in calls:
+                parts[calls[id_]] = part
+            else:
+                calls[id_] = len(parts)
+                parts.append(part)
+        case ToolEnded(call=call, wait=wait) if wait:
+            place = calls[call.id]
+            parts[place] = replace(parts[place], wait=wait)
+        case _:
+            pass
 
 
 def status_of(outcome: Outcome | None) -> str | None:

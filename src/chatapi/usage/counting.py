@@ -130,8 +130,10 @@ def summed(spent: Iterable[Spent], key: str | None = None) -> list[dict[str, Any
     return [rows[place] for place in sorted(rows)]
 
 
-async def count(session: AsyncSession, user_id: str, conversation_id: int, spent: Sequence[Spent]) -> None:
-    """Count answers in a transaction that is under way, as the last thing in it."""
+async def count(
+    session: AsyncSession, user_id: str, conversation_id: int | None, spent: Sequence[Spent]
+) -> None:
+    """Count answers in a transaction that is under way, as the last thing in it; None is no conversation."""
     if not spent:
         return
     together, rest = counted_with(session, user_id, conversation_id, spent)
@@ -142,7 +144,7 @@ async def count(session: AsyncSession, user_id: str, conversation_id: int, spent
 
 
 def counted_with(
-    session: AsyncSession, user_id: str, conversation_id: int, spent: Sequence[Spent]
+    session: AsyncSession, user_id: str, conversation_id: int | None, spent: Sequence[Spent]
 ) -> tuple[Sequence[CTE], Sequence[Spent]]:
     """Parts of a statement that count answers with it, and those that have to be counted by themselves (on SQLite, all)."""
     if not spent or session.get_bind().dialect.name != "postgresql":
@@ -151,7 +153,7 @@ def counted_with(
 
 
 async def count_alone(
-    session: AsyncSession, user_id: str, conversation_id: int, spent: Sequence[Spent], since: datetime
+    session: AsyncSession, user_id: str, conversation_id: int | None, spent: Sequence[Spent], since: datetime
 ) -> None:
     """As `count`, for answers outside a turn's own transactions; not for a user who was erased since that moment."""
     user = select(User.id).where(User.id == user_id, User.created_at <= since)
@@ -163,13 +165,11 @@ def rows_of(
     user_id: Any, conversation_id: Any, spent: Sequence[Spent]
 ) -> Sequence[tuple[Table, list[dict[str, Any]]]]:
     """The rows to add, by table."""
-    return (
-        (UsageDay, [row | {"user_id": user_id} for row in summed(spent, "model")]),
-        (
-            UsageConversation,
-            [row | {"user_id": user_id, "conversation_id": conversation_id} for row in summed(spent)],
-        ),
-    )
+    of_days = UsageDay, [row | {"user_id": user_id} for row in summed(spent, "model")]
+    if conversation_id is None:
+        return (of_days,)
+    ids = {"user_id": user_id, "conversation_id": conversation_id}
+    return of_days, (UsageConversation, [row | ids for row in summed(spent)])
 
 
 def values_of(spent: Sequence[Spent]) -> dict[str, str]:
@@ -183,18 +183,24 @@ SPENT = bindparam("spent", None, type_=Text())
 
 def counted_by(
     user_id: Any, conversation_id: Any, spent: ColumnElement[str], source: CTE | None = None
-) -> tuple[CTE, CTE]:
-    """The inserts into the two tables, on PostgreSQL; with a source, only if that has a row."""
+) -> Sequence[CTE]:
+    """The inserts into the two tables, on PostgreSQL; with a source, only if that has a row.
+
+    Without a conversation there is one insert.
+    """
     rows = func.json_to_recordset(cast(spent, JSON()))
     used = rows.table_valued(*COLUMNS).render_derived("used", with_types=True)
     found: FromClause = used if source is None else used.join(source, true())
     owner = bound(user_id, Text())
     of_day = select(owner, used.c.day, used.c.model, *(used.c[name] for name in COUNTED))
+    counted_day = inserted(UsageDay, "model", of_day.select_from(found))
+    if conversation_id is None:
+        return (counted_day,)
     of_conversation = select(
         owner, used.c.day, bound(conversation_id, BigInteger()), *(func.sum(used.c[name]) for name in COUNTED)
     )
     return (
-        inserted(UsageDay, "model", of_day.select_from(found)),
+        counted_day,
         inserted(
             UsageConversation, "conversation_id", of_conversation.select_from(found).group_by(used.c.day)
         ),

@@ -12,6 +12,14 @@ from chatapi.settings import Settings
 EXPOSED = [
     *("X-Request-ID", "Idempotent-Replayed", "Retry-After", "RateLimit", "RateLimit-Policy", "Location"),
     *("Content-Disposition", "Content-Range", "ETag"),
+    # What OpenAI's SDKs read.
+    *(
+        "x-ratelimit-limit-requests",
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-reset-requests",
+        "x-should-retry",
+        "X-Conversation-Id",
+    ),
 ]
 
 # Bytes, as ASGI wants them, because every response gets them.

@@ -24,6 +24,7 @@ from litestar.routes import HTTPRoute
 from litestar.static_files import create_static_files_router
 
 from chatapi import __version__
+from chatapi.openapi import OPENAI_TAG
 
 SWAGGER_UI = Path(__file__).parent / "static" / "swagger-ui"
 OUR_OWN = Path(__file__).parent / "static" / "docs"
@@ -72,8 +73,14 @@ HEADERS = {
         'What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off.'
     ),
     "RateLimit-Policy": header('The limit: `"default";q=600;w=60`. Not there when limits are off.'),
+    "x-ratelimit-limit-requests": header("The limit, as OpenAI's API tells it."),
+    "x-ratelimit-remaining-requests": header("What is left of the limit."),
+    "x-ratelimit-reset-requests": header("When more is allowed: `60s`."),
+    "x-should-retry": header("`false`: OpenAI's SDKs do not send the request again."),
     "Retry-After": header("Seconds after which it is worth another try.", type_=OpenAPIType.INTEGER),
 }
+
+OPENAI_LIMITS = [name for name in HEADERS if name.startswith("x-ratelimit-")]
 
 
 class SwaggerUI(OpenAPIRenderPlugin):
@@ -115,7 +122,14 @@ def openapi_config(app: Callable[[], Litestar]) -> DocumentConfig:
         path="/docs",
         use_handler_docstrings=True,
         components=Components(
-            security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")}
+            security_schemes={
+                "bearer": SecurityScheme(
+                    type="http",
+                    scheme="bearer",
+                    bearer_format="JWT",
+                    description="A JWT of the sign-in service, or an API key (`ck_…`), which a few routes refuse.",
+                )
+            }
         ),
         render_plugins=[
             SwaggerUI(path="/"),
@@ -134,17 +148,20 @@ def swagger_assets() -> Router:
 
 
 def mend(document: OpenAPI, app: Litestar) -> None:
-    """Correct Litestar's document: there is no 400 (ours is 422), responses have headers, and bodies are closed."""
+    """Correct Litestar's document: there is no 400 (ours is 422) but below `/v1`, responses have headers, and bodies are closed."""
     close_bodies(document, app)
     for path in (document.paths or {}).values():
         for operation in (path.get, path.post, path.put, path.patch, path.delete):
             if operation is None or operation.responses is None:
                 continue
-            operation.responses.pop("400", None)
+            is_openai = OPENAI_TAG in (operation.tags or ())
+            if not is_openai:
+                operation.responses.pop("400", None)
             for status, response in operation.responses.items():
                 if isinstance(response, OpenAPIResponse):
                     behind_token = "429" in operation.responses
-                    response.headers = (response.headers or {}) | headers_of(status, limited=behind_token)
+                    headers = headers_of(status, limited=behind_token, is_openai=is_openai)
+                    response.headers = (response.headers or {}) | headers
 
 
 def close_bodies(document: OpenAPI, app: Litestar) -> None:
@@ -158,13 +175,15 @@ def close_bodies(document: OpenAPI, app: Litestar) -> None:
                 schema.additional_properties = False
 
 
-def headers_of(status: str, *, limited: bool) -> dict[str, OpenAPIHeader | Reference]:
+def headers_of(status: str, *, limited: bool, is_openai: bool) -> dict[str, OpenAPIHeader | Reference]:
     """The headers of a response with this status, from an operation with a rate limit or without."""
     names = ["X-Request-ID"]
     if status == "401":
         names.append("WWW-Authenticate")
     elif limited:
-        names += ["RateLimit", "RateLimit-Policy"]
+        names += ["RateLimit", "RateLimit-Policy", *(OPENAI_LIMITS if is_openai else ())]
     if status in {"409", "429", "503"}:
         names.append("Retry-After")
+    if is_openai and (status in {"409", "429"} or status >= "500"):
+        names.append("x-should-retry")
     return {name: HEADERS[name] for name in names}

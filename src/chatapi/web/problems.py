@@ -1,9 +1,9 @@
-"""The exception handler, which answers every error with a problem document (RFC 9457)."""
+"""The exception handler, which answers every error: with a problem document (RFC 9457), or in a path's own form."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from litestar import Request, Response
@@ -20,25 +20,47 @@ from chatapi.web.auditing import audit_refusal
 log = logging.getLogger(__name__)
 
 
-def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
-    """The one exception handler."""
+Form: TypeAlias = Callable[[AppError, str], Response[Any]]  # from the error and the request's path
+
+
+def exception_handler(
+    forms: Mapping[str, Form],
+) -> Callable[[Request[Any, Any, Any], Exception], Response[Any]]:
+    """Make the one exception handler. Errors at and below the paths in `forms` have those forms."""
+
+    def handle(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+        known = meaning_of(request, error)
+        audit_refusal(request, known)
+        path = request.scope["path"]
+        return next((form for base, form in forms.items() if f"{path}/".startswith(f"{base}/")), problem)(
+            known, path
+        )
+
+    return handle
+
+
+def problem(error: AppError, path: str) -> Response[Any]:
+    return Response(
+        {**error.document, "instance": quote(path)},
+        status_code=HTTPStatus(error.status),
+        media_type=PROBLEM_MEDIA_TYPE,
+        headers=error.headers,
+    )
+
+
+def meaning_of(request: Request[Any, Any, Any], error: Exception) -> AppError:
+    """Our error for whatever was raised; what nobody has thought of is logged, and a defect."""
     error = first_of(error)
     if is_transient(error):
         log.warning("The database is away: %s%s", type(error).__name__, text_of(error))
         error = unavailable(error)
     if isinstance(error, HTTPException):
         error = refusal_of(error) or error
-    if not isinstance(error, AppError):
-        if not gave_up(error):
-            log.error("A defect: %s %s", request.method, request.scope.get("path_template"), exc_info=error)
-        error = Defect("The service failed; the log has the request's id.")
-    audit_refusal(request, error)
-    return Response(
-        {**error.document, "instance": quote(request.scope["path"])},
-        status_code=HTTPStatus(error.status),
-        media_type=PROBLEM_MEDIA_TYPE,
-        headers=error.headers,
-    )
+    if isinstance(error, AppError):
+        return error
+    if not gave_up(error):
+        log.error("A defect: %s %s", request.method, request.scope.get("path_template"), exc_info=error)
+    return Defect("The service failed; the log has the request's id.")
 
 
 def gave_up(error: Exception) -> bool:

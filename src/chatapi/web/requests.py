@@ -76,19 +76,26 @@ def methods_of(scope: HTTPScope) -> set[str]:
 
 
 async def name_user(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
-    """A guard that writes the user's id into the request's context."""
+    """A guard that writes into the request's context whom it acts for."""
     if (request := current_request.get()) is not None:
         request.user_id = connection.user.user_id
+        request.key_id = connection.user.key_id
 
 
 class JSONRequest(Request[Any, Any, Any]):
-    """A request whose body is read strictly: "1" is not 1, as the OpenAPI document says. Litestar would allow it."""
+    """A request whose body is read strictly: "1" is not 1, as the OpenAPI document says. Litestar would allow it.
+
+    A body whose struct has a `read` is what that makes of it.
+    """
 
     async def json(self) -> Any:
         body = self.route_handler.parsed_data_field
+        annotation = body.annotation if body else Any
         try:
             value = await super().json()
-            msgspec.convert(value, body.annotation if body else Any)
+            if (read := getattr(annotation, "read", None)) is not None:
+                return read(value)
+            msgspec.convert(value, annotation)
         except msgspec.ValidationError as error:
             raise Invalid(path_and_message(error)) from None
         except UnicodeDecodeError:

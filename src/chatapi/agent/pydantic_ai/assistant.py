@@ -33,6 +33,7 @@ from chatapi.agent.ports import (
     File,
     Finish,
     ModelAddress,
+    OptionName,
     Prompt,
     ProviderState,
     ReasoningDelta,
@@ -42,7 +43,8 @@ from chatapi.agent.ports import (
     Wait,
 )
 from chatapi.agent.pydantic_ai.failures import failure_of
-from chatapi.agent.pydantic_ai.history import dumped, messages_of, prompt_of, provider_of
+from chatapi.agent.pydantic_ai.history import called, dumped, messages_of, prompt_of, provider_of
+from chatapi.agent.pydantic_ai.options import taken_options
 from chatapi.agent.pydantic_ai.turn import Turn, addresses_of, used_by
 from chatapi.agent.pydantic_ai.waiting import Left
 from chatapi.settings import SettingsError
@@ -106,6 +108,12 @@ class PydanticAgent:
         provider, _, name = self.model.partition(":")
         return taken_by(MAKERS.get(provider, ""), name)
 
+    @property
+    def options(self) -> Collection[OptionName]:
+        """Those that pydantic-ai passes on; it would silently drop others."""
+        model = self._agent.model
+        return taken_options(model) if isinstance(model, Model) else ()
+
     async def check_files(self, files: Sequence[File]) -> None:
         await check_files(files, self.takes, self.model)
 
@@ -120,7 +128,13 @@ class PydanticAgent:
 
     async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:
         left = None if prompt.resumed is None else Left.read(prompt.resumed.state)
-        turn = Turn(tools, task_tools=self._task_tools, asked={} if left is None else left.asked)
+        turn = Turn(
+            tools,
+            task_tools=self._task_tools,
+            asked={} if left is None else left.asked,
+            options=prompt.options,
+            own_tools=prompt.own_tools,
+        )
         shown = await shown_files(
             prompt.files, prompt.history, self.takes, goes_on=prompt.resumed is not None
         )
@@ -128,11 +142,14 @@ class PydanticAgent:
         before: list[ModelMessage] = []
         if left is not None:
             before = [ModelRequest(parts=[UserPromptPart(asked)]), *left.messages_for(self._provider)]
+        elif prompt.begun is not None:
+            before = [ModelRequest(parts=[UserPromptPart(asked)]), *called(prompt.begun)]
         try:
             async with self._agent.iter(
-                asked if left is None else None,
+                None if before else asked,
                 message_history=[*messages_of(prompt.history, self._provider, shown), *before],
                 deferred_tool_results=None if prompt.resumed is None else await turn.answers(prompt.resumed),
+                instructions=prompt.options.instructions,
                 deps=self._deps(prompt),
                 capabilities=[turn],
                 usage=RunUsage() if left is None else left.used,

@@ -137,6 +137,14 @@ def _plain(message: HistoryMessage, ids: CallIds) -> list[ModelMessage]:
     return plain
 
 
+def called(begun: HistoryMessage) -> list[ModelMessage]:
+    """An answer that the caller keeps, up to the outcomes of its calls."""
+    *messages, _ = _plain(begun, CallIds())
+    if begun.content.strip() and isinstance(first := messages[0], ModelResponse):
+        messages[0] = ModelResponse(parts=[TextPart(begun.content), *first.parts])
+    return messages
+
+
 def _result(call: ToolCall, id_: str) -> ToolReturnPart:
     if call.error is UNSET:
         return ToolReturnPart(call.name, call.result, tool_call_id=id_)

@@ -1,7 +1,7 @@
 """One turn in a run of pydantic-ai: its tools, its second tries, and what counts as an answer."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic_ai import ModelResponse, RunContext, ToolDefinition
@@ -16,96 +16,34 @@ from pydantic_ai.exceptions import (
 from pydantic_ai.messages import ToolCallPart, ToolReturn
 from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.models.fallback import FallbackModel
+from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolApproved, ToolDenied
-from pydantic_ai.toolsets import AbstractToolset, ToolsetTool, WrapperToolset
-from pydantic_core import SchemaValidator, core_schema, to_jsonable_python
+from pydantic_ai.toolsets import AbstractToolset
+from pydantic_core import to_jsonable_python
 
 from chatapi.agent.llm import MODEL_REQUESTS
 from chatapi.agent.ports import (
+    NO_OPTIONS,
     Asking,
     ModelAddress,
     ModelUsage,
     NeedsAnswer,
+    Options,
     Resumed,
     ToolCall,
     ToolError,
     Tools,
-    ToolSpec,
 )
 from chatapi.agent.pydantic_ai.failures import FILTERED, TRUNCATED
 from chatapi.agent.pydantic_ai.history import without_silence
+from chatapi.agent.pydantic_ai.options import settings_of_requests
+from chatapi.agent.pydantic_ai.toolset import AllTools, TurnToolset
 from chatapi.agent.pydantic_ai.waiting import Asked
 from chatapi.agent.wire.formats import CallIds
 from chatapi.errors.models import ModelFailed, ModelFiltered, ModelTruncated
 
-ARGUMENT_TRIES = 3  # how often a model may call a tool with arguments that are not a JSON object
-ANY_OBJECT = SchemaValidator(core_schema.dict_schema(core_schema.str_schema()))
 NO_MORE = "The call could not be made any more: the assistant has changed since it was approved."
 PENDING = "pending"  # the result of a call that waits; nobody sees it, because the run ends after the step
-
-
-class TurnToolset(AbstractToolset[Any]):
-    """The tools of `agent.ports`, offered as they are described there, called one at a time."""
-
-    def __init__(self, specs: Sequence[ToolSpec]) -> None:
-        self._specs = specs
-
-    @property
-    def id(self) -> str:
-        return "chatapi"
-
-    async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
-        return {
-            spec.name: ToolsetTool(
-                toolset=self,
-                tool_def=ToolDefinition(
-                    name=spec.name,
-                    description=spec.description,
-                    parameters_json_schema=spec.parameters,
-                    sequential=True,
-                ),
-                max_retries=ARGUMENT_TRIES,
-                args_validator=ANY_OBJECT,
-            )
-            for spec in self._specs
-        }
-
-    async def call_tool(
-        self,
-        name: str,
-        tool_args: dict[str, Any],
-        ctx: RunContext[Any],
-        tool: ToolsetTool[Any],
-    ) -> Any:
-        raise NotImplementedError  # `Turn.wrap_tool_execute` calls it
-
-
-@dataclass
-class AllTools(WrapperToolset[Any]):
-    """All tools of a run as functions, so that their calls come to `Turn.wrap_tool_execute` in the model's order.
-
-    `asking` gets the names of those for which pydantic-ai would wait without calling them. An external tool would fail
-    the run at the first call with half a JSON object, however many tries the agent has.
-    """
-
-    asking: dict[str, Asking]
-
-    async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
-        found = await super().get_tools(ctx)
-        for name, tool in found.items():
-            match tool.tool_def.kind:
-                case "unapproved":
-                    self.asking[name] = "approval"
-                    found[name] = as_function(tool)
-                case "external":
-                    self.asking[name] = "client-tool"
-                    opened = replace(tool, max_retries=ARGUMENT_TRIES, args_validator=ANY_OBJECT)
-                    found[name] = as_function(opened)
-        return found
-
-
-def as_function(tool: ToolsetTool[Any]) -> ToolsetTool[Any]:
-    return replace(tool, tool_def=replace(tool.tool_def, kind="function"))
 
 
 def addresses_of(model: Model) -> Sequence[ModelAddress]:
@@ -142,11 +80,21 @@ class Turn(AbstractCapability[Any]):
     which the run goes on.
     """
 
-    def __init__(self, tools: Tools, *, task_tools: bool, asked: Mapping[str, Asked]) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        *,
+        task_tools: bool,
+        asked: Mapping[str, Asked],
+        options: Options = NO_OPTIONS,
+        own_tools: bool = True,
+    ) -> None:
+        self._options = options
+        self._own_tools = own_tools
         self._tools = tools
-        specs = [spec for spec in tools.specs if task_tools or spec.is_callers]
-        self._names = {spec.name for spec in specs}
-        self._toolset = TurnToolset(specs) if specs else None
+        self._specs = [spec for spec in tools.specs if task_tools or spec.is_callers]
+        self._names = {spec.name for spec in self._specs}
+        self._toolset = TurnToolset(self._specs) if self._specs else None
         self._asking: dict[str, Asking] = {}
         self._asked = dict(asked)
         self._step = set(asked)  # the ids of the calls in the model's last answer
@@ -170,7 +118,11 @@ class Turn(AbstractCapability[Any]):
         return self._toolset
 
     def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:
-        return AllTools(toolset, self._asking)
+        """Without tools of the assistant's own, the toolset is not asked: a name that is the caller's, too, fails a run."""
+        return AllTools(toolset if self._own_tools else TurnToolset(self._specs), self._asking)
+
+    def get_model_settings(self) -> Callable[[RunContext[Any]], ModelSettings]:
+        return settings_of_requests(self._options)
 
     async def before_model_request(
         self, ctx: RunContext[Any], request_context: ModelRequestContext
@@ -191,6 +143,8 @@ class Turn(AbstractCapability[Any]):
         if response.finish_reason is not None or response.usage.total_tokens:
             self._used.append(used_by(request_context.model, response))
         match response.finish_reason:
+            case "length" if self._options.max_output_tokens is not None and not response.tool_calls:
+                self.was_cut = True
             case "length" if response.tool_calls or not (response.text or "").strip():
                 raise ModelTruncated(TRUNCATED)
             case "length":

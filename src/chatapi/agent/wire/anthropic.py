@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from msgspec import UNSET, Struct
 
 from chatapi.agent.inputs import PDF, Attached
-from chatapi.agent.ports import FinishReason, ModelUsage, ToolCall
+from chatapi.agent.ports import FinishReason, ModelUsage, OneTool, OptionName, Options, ToolCall
 from chatapi.agent.wire.formats import (
     Answer,
     Call,
@@ -20,6 +20,7 @@ from chatapi.agent.wire.formats import (
     base64_of,
     decoded,
     error_words,
+    given,
     outcome_text,
     retry_after,
     words_of_error,
@@ -39,6 +40,10 @@ REASONS: dict[str, FinishReason] = {
     "model_context_window_exceeded": "length",
     "refusal": "content-filter",
 }
+
+
+# The API has no `minimal`; `none` is no thinking at all.
+EFFORTS = {each: each for each in ("low", "medium", "high", "xhigh", "max")} | {"minimal": "low"}
 
 
 class Block(Struct, omit_defaults=True):
@@ -94,6 +99,14 @@ decode_message = msgspec.json.Decoder(Message).decode
 class Messages:
     """Implements `formats.Format`."""
 
+    options: frozenset[OptionName] = frozenset(get_args(OptionName)) - {
+        "frequency_penalty",
+        "presence_penalty",
+        "seed",
+        "verbosity",
+        "json_object",
+    }
+
     def __init__(self, key: str | None) -> None:
         self.headers: Mapping[str, str] = {"anthropic-version": VERSION} | (
             {} if key is None else {"x-api-key": key}
@@ -109,7 +122,17 @@ class Messages:
         }
         if question.stream:
             body["stream"] = True
+        options = question.options
+        wanted = options.json and {"type": "json_schema", "schema": options.json.schema}
+        body |= given(
+            temperature=options.temperature,
+            top_p=options.top_p,
+            stop_sequences=list(options.stop) or None,
+            output_config=given(effort=EFFORTS.get(options.reasoning_effort or ""), format=wanted) or None,
+            thinking={"type": "disabled"} if options.reasoning_effort == "none" else None,
+        )
         if question.tools:
+            body |= given(tool_choice=choice_of(options))
             body["tools"] = [
                 {"name": tool.name, "description": tool.description, "input_schema": tool.parameters}
                 for tool in question.tools
@@ -158,6 +181,19 @@ class Messages:
             return False
         self._limit = int(found[1])
         return True
+
+
+def choice_of(options: Options) -> JSONObject | None:
+    """The choice; one call at a time is part of it, and holds for `auto`, too."""
+    if options.tool_choice == "none":
+        return {"type": "none"}
+    alone = {"disable_parallel_tool_use": True} if options.parallel_tool_calls is False else {}
+    match options.tool_choice:
+        case OneTool(name):
+            return {"type": "tool", "name": name, **alone}
+        case "required":
+            return {"type": "any", **alone}
+    return {"type": "auto", **alone} if alone or options.tool_choice else None
 
 
 def source_block(file: Attached) -> JSONObject:

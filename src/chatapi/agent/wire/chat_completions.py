@@ -6,13 +6,13 @@ behind this API).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from msgspec import Struct
 
 from chatapi.agent.inputs import PDF, Attached
-from chatapi.agent.ports import FinishReason, ModelUsage, ToolCall
+from chatapi.agent.ports import FinishReason, JSONFormat, ModelUsage, OneTool, OptionName, Options, ToolCall
 from chatapi.agent.wire.formats import (
     Answer,
     Call,
@@ -24,8 +24,10 @@ from chatapi.agent.wire.formats import (
     data_url,
     decoded,
     error_words,
+    given,
     outcome_text,
     retry_after,
+    schema_of,
     to_text,
     words_of_error,
 )
@@ -98,6 +100,8 @@ decode = msgspec.json.Decoder(Chunk).decode
 class ChatCompletions:
     """Implements `formats.Format`. `is_openai`: OpenAI's own API rather than a compatible one."""
 
+    options: frozenset[OptionName] = frozenset(get_args(OptionName))
+
     def __init__(self, key: str | None, *, is_openai: bool) -> None:
         self.headers: Mapping[str, str] = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._limit = "max_completion_tokens" if is_openai else "max_tokens"
@@ -109,7 +113,12 @@ class ChatCompletions:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         if question.max_tokens is not None:
             body[self._limit] = question.max_tokens
+        body |= chosen(question.options)
         if question.tools:
+            body |= given(
+                tool_choice=choice_of(question.options),
+                parallel_tool_calls=question.options.parallel_tool_calls,
+            )
             body["tools"] = [
                 {
                     "type": "function",
@@ -150,6 +159,32 @@ class ChatCompletions:
 
     def adapt(self, _: Trouble) -> bool:
         return False
+
+
+def chosen(options: Options) -> JSONObject:
+    return given(
+        temperature=options.temperature,
+        top_p=options.top_p,
+        frequency_penalty=options.frequency_penalty,
+        presence_penalty=options.presence_penalty,
+        seed=options.seed,
+        stop=list(options.stop) or None,
+        reasoning_effort=options.reasoning_effort,
+        verbosity=options.verbosity,
+        response_format=options.json and response_format(options.json),
+    )
+
+
+def response_format(wanted: JSONFormat) -> JSONObject:
+    if wanted.schema is None:
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": schema_of(wanted)}
+
+
+def choice_of(options: Options) -> JSONObject | str | None:
+    if isinstance(options.tool_choice, OneTool):
+        return {"type": "function", "function": {"name": options.tool_choice.name}}
+    return options.tool_choice
 
 
 def file_part(file: Attached) -> JSONObject:

@@ -14,7 +14,16 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from chatapi.agent.inputs import Attached
-from chatapi.agent.ports import FinishReason, ModelUsage, ToolCall, ToolSpec
+from chatapi.agent.ports import (
+    NO_OPTIONS,
+    FinishReason,
+    JSONFormat,
+    ModelUsage,
+    OptionName,
+    Options,
+    ToolCall,
+    ToolSpec,
+)
 from chatapi.agent.wire.speech import Said, Speech, mended
 from chatapi.agent.wire.trouble import Trouble
 
@@ -50,7 +59,10 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 class Question(Struct, frozen=True, kw_only=True):
-    """The input of one request to a model, in the format's own messages."""
+    """The input of one request to a model, in the format's own messages.
+
+    `instructions` and `max_tokens` have taken in what `options` say of them.
+    """
 
     model: str
     instructions: str
@@ -58,6 +70,7 @@ class Question(Struct, frozen=True, kw_only=True):
     tools: Sequence[ToolSpec]
     max_tokens: int | None
     stream: bool
+    options: Options = NO_OPTIONS
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -103,10 +116,16 @@ class Reader(Protocol):
 
 
 class Format(Protocol):
-    """One API. An object serves one model at one address; `headers`, with the key, go with every request."""
+    """One API. An object serves one model at one address; `headers`, with the key, go with every request.
+
+    `options` are those that the API has.
+    """
 
     @property
     def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def options(self) -> frozenset[OptionName]: ...
 
     def request(self, question: Question) -> Request: ...
 
@@ -133,6 +152,21 @@ class Format(Protocol):
     def adapt(self, trouble: Trouble, /) -> bool:
         """Learn from a refusal; True if the next request will differ and so is worth sending."""
         ...
+
+
+def given(**members: Any) -> JSONObject:
+    """The members of a request that have a value."""
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def schema_of(wanted: JSONFormat) -> JSONObject:
+    """The schema of the answer, as both of OpenAI's APIs write it."""
+    return given(
+        name=wanted.name or "answer",
+        description=wanted.description,
+        schema=wanted.schema,
+        strict=wanted.strict,
+    )
 
 
 def data_url(file: Attached) -> str:

@@ -5,13 +5,13 @@ Thought signatures go back with the parts that carried them: https://ai.google.d
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from msgspec import UNSET, Struct
 
 from chatapi.agent.inputs import Attached
-from chatapi.agent.ports import FinishReason, ModelUsage, ToolCall
+from chatapi.agent.ports import FinishReason, ModelUsage, OneTool, OptionName, Options, ToolCall
 from chatapi.agent.wire.formats import (
     Answer,
     Call,
@@ -22,6 +22,7 @@ from chatapi.agent.wire.formats import (
     base64_of,
     decoded,
     error_words,
+    given,
     outcome,
     retry_after,
     words_of_error,
@@ -39,6 +40,16 @@ MALFORMED = {
     "MALFORMED_RESPONSE",
     "MISSING_THOUGHT_SIGNATURE",
     "TOO_MANY_TOOL_CALLS",
+}
+# The API has four levels; no thinking is a budget of none.
+THINKING: dict[str, JSONObject] = {
+    "none": {"thinkingBudget": 0},
+    "minimal": {"thinkingLevel": "MINIMAL"},
+    "low": {"thinkingLevel": "LOW"},
+    "medium": {"thinkingLevel": "MEDIUM"},
+    "high": {"thinkingLevel": "HIGH"},
+    "xhigh": {"thinkingLevel": "HIGH"},
+    "max": {"thinkingLevel": "HIGH"},
 }
 SECONDS = re.compile(r"^(\d+(?:\.\d+)?)s$")
 
@@ -92,6 +103,8 @@ decode = msgspec.json.Decoder(Chunk).decode
 class GenerateContent:
     """Implements `formats.Format`."""
 
+    options: frozenset[OptionName] = frozenset(get_args(OptionName)) - {"verbosity", "parallel_tool_calls"}
+
     def __init__(self, key: str | None) -> None:
         self.headers: Mapping[str, str] = {} if key is None else {"x-goog-api-key": key}
 
@@ -100,8 +113,8 @@ class GenerateContent:
             "systemInstruction": {"parts": [{"text": question.instructions}]},
             "contents": list(question.messages),
         }
-        if question.max_tokens is not None:
-            body["generationConfig"] = {"maxOutputTokens": question.max_tokens}
+        if config := generation_config(question.options, question.max_tokens):
+            body["generationConfig"] = config
         if question.tools:
             declarations = [
                 {
@@ -112,6 +125,8 @@ class GenerateContent:
                 for tool in question.tools
             ]
             body["tools"] = [{"functionDeclarations": declarations}]
+            if (calling := calling_config(question.options)) is not None:
+                body["toolConfig"] = {"functionCallingConfig": calling}
         method = "streamGenerateContent?alt=sse" if question.stream else "generateContent"
         path = f"/v1beta/models/{question.model}:{method}"
         return Request(path=path, headers=self.headers, body=body)
@@ -153,6 +168,33 @@ class GenerateContent:
 
     def adapt(self, _: Trouble) -> bool:
         return False
+
+
+def generation_config(options: Options, max_tokens: int | None) -> JSONObject:
+    effort = options.reasoning_effort
+    return given(
+        maxOutputTokens=max_tokens,
+        temperature=options.temperature,
+        topP=options.top_p,
+        frequencyPenalty=options.frequency_penalty or None,
+        presencePenalty=options.presence_penalty or None,
+        seed=options.seed,
+        stopSequences=list(options.stop) or None,
+        responseMimeType=options.json and "application/json",
+        responseJsonSchema=options.json and options.json.schema,
+        thinkingConfig=effort and THINKING[effort],
+    )
+
+
+def calling_config(options: Options) -> JSONObject | None:
+    match options.tool_choice:
+        case OneTool(name):
+            return {"mode": "ANY", "allowedFunctionNames": [name]}
+        case "required":
+            return {"mode": "ANY"}
+        case "none":
+            return {"mode": "NONE"}
+    return None
 
 
 def function_call(name: str, arguments: JSONObject | None, id_: str | None) -> JSONObject:

@@ -5,13 +5,13 @@ OpenAI stores nothing (`store: false`): items go back whole, without ids, and wi
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from msgspec import Struct
 
 from chatapi.agent.inputs import PDF, Attached
-from chatapi.agent.ports import FinishReason, ModelUsage, ToolCall
+from chatapi.agent.ports import FinishReason, JSONFormat, ModelUsage, OneTool, OptionName, Options, ToolCall
 from chatapi.agent.wire.formats import (
     Answer,
     Call,
@@ -23,8 +23,10 @@ from chatapi.agent.wire.formats import (
     data_url,
     decoded,
     error_words,
+    given,
     outcome_text,
     retry_after,
+    schema_of,
     to_text,
     words_of_error,
 )
@@ -80,6 +82,13 @@ decode_response = msgspec.json.Decoder(Response).decode
 class Responses:
     """Implements `formats.Format`."""
 
+    options: frozenset[OptionName] = frozenset(get_args(OptionName)) - {
+        "frequency_penalty",
+        "presence_penalty",
+        "seed",
+        "stop",
+    }
+
     def __init__(self, model: str, key: str | None) -> None:
         self.headers: Mapping[str, str] = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._seals = REASONING_MODEL.match(model) is not None
@@ -97,7 +106,16 @@ class Responses:
             body["stream"] = True
         if question.max_tokens is not None:
             body["max_output_tokens"] = question.max_tokens
+        options = question.options
+        body |= given(
+            temperature=options.temperature,
+            top_p=options.top_p,
+            reasoning=given(effort=options.reasoning_effort) or None,
+            text=given(verbosity=options.verbosity, format=options.json and text_format(options.json))
+            or None,
+        )
         if question.tools:
+            body |= given(tool_choice=choice_of(options), parallel_tool_calls=options.parallel_tool_calls)
             body["tools"] = [
                 {
                     "type": "function",
@@ -151,6 +169,18 @@ class Responses:
             self._seals = False
             return True
         return False
+
+
+def text_format(wanted: JSONFormat) -> JSONObject:
+    if wanted.schema is None:
+        return {"type": "json_object"}
+    return {"type": "json_schema", **schema_of(wanted)}
+
+
+def choice_of(options: Options) -> JSONObject | str | None:
+    if isinstance(options.tool_choice, OneTool):
+        return {"type": "function", "name": options.tool_choice.name}
+    return options.tool_choice
 
 
 def input_part(file: Attached) -> JSONObject:

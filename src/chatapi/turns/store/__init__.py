@@ -2,12 +2,14 @@
 
 from chatapi.db.database import Database
 from chatapi.turns.store.base import TurnStore
+from chatapi.turns.store.completions import CompletionStore
 from chatapi.turns.store.queue import Queued
 from chatapi.turns.store.rows import Claim, Finished, Key, Run, Said, Shown, Stored, Waited
 from chatapi.turns.store.title import Title, Titler
 
 __all__ = [
     "Claim",
+    "CompletionStore",
     "Finished",
     "Key",
     "Queued",
@@ -19,6 +21,7 @@ __all__ = [
     "Titler",
     "TurnStore",
     "Waited",
+    "completion_store",
     "turn_store",
 ]
 
@@ -32,3 +35,12 @@ def turn_store(database: Database, titler: Titler | None = None) -> TurnStore:
     from chatapi.turns.store.sqlite import SqliteTurnStore
 
     return SqliteTurnStore(database, titler)
+
+
+def completion_store(database: Database) -> CompletionStore:
+    """The same for completions that are no turns."""
+    if database.is_postgresql:
+        from chatapi.turns.store.postgres_completions import PostgresCompletionStore
+
+        return PostgresCompletionStore(database)
+    return CompletionStore(database)

@@ -19,7 +19,7 @@ from chatapi.errors.requests import Invalid
 from chatapi.errors.turns import KeyReused, NotWaiting, TurnCancelled, TurnNotFound, TurnSuperseded
 from chatapi.parts import RESULT_BYTES, bounded
 from chatapi.turns.replay import joined
-from chatapi.turns.schemas import Answer, Pending, WaitingAnswer
+from chatapi.turns.schemas import Answer, AnswersOnTerms, AnswersRequest, Pending, Terms, WaitingAnswer
 from chatapi.turns.store import end, live, queue
 from chatapi.turns.store.begin import run_of
 from chatapi.turns.store.journal import read_journal
@@ -77,7 +77,8 @@ async def wait(session: AsyncSession, run: Run, said: Said, waiting: Waiting) ->
         "keys": {},
         "events": msgspec.to_builtins(joined(said.events)),
         "state": waiting.state,
-        "client_tools": msgspec.to_builtins(run.client_tools),
+        "client_tools": msgspec.to_builtins(run.terms.client_tools),
+        "usage": used,
         "began_at": began,
         "expires_at": began + timedelta(seconds=waiting.seconds),
     }
@@ -98,9 +99,10 @@ async def waited(session: AsyncSession, run: Run) -> WaitingAnswer | None:
 
 
 async def answer(
-    session: AsyncSession, user_id: str, turn_id: int, given: Sequence[Answer], key: Key | None, claim: Claim
+    session: AsyncSession, user_id: str, turn_id: int, request: AnswersRequest, key: Key | None, claim: Claim
 ) -> Run | WaitingAnswer | Given:
     """As `TurnStore.answer`, in a transaction that is under way."""
+    given = request.answers
     turn, rows = await locked(session, user_id, turn_id)
     row = wait_of(rows, given)
     is_open = row.ended_at is None and turn.waits and not turn.cancel_requested and row.expires_at > now()
@@ -115,11 +117,14 @@ async def answer(
         return await told(session, row)
     if is_open:
         row.ended_at, row.ended_by = now(), "answered"
+        if isinstance(request, AnswersOnTerms):
+            turn.asked = {**(turn.asked or {}), str(row.number): msgspec.to_builtins(request.asked)}
+            row.client_tools = msgspec.to_builtins(request.client_tools)
         await session.flush()
     elif row.ended_by != "answered" or not await is_to_run_again(session, turn, row):
         return Given(conversation_id=turn.conversation_id, wait=row.number)
     await take(session, turn, claim)
-    run = await run_of(session, turn, claim)
+    run = await run_of(session, turn, claim, Terms())
     seconds = (now() - row.began_at).total_seconds()
     return replace(run, ended=[Ended(by="answered", seconds=seconds)]) if is_open else run
 

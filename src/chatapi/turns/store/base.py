@@ -12,15 +12,16 @@ from chatapi.db.models import Turn
 from chatapi.db.owner import EVERYONE
 from chatapi.errors.domains import ConversationNotFound
 from chatapi.turns.schemas import (
-    Answer,
     AnswerAnew,
+    AnswersRequest,
     ChatRequest,
-    ClientTool,
+    Terms,
     WaitingAnswer,
     WaitingTurn,
 )
-from chatapi.turns.store import answers, begin, end, journal, live, queue, queued, waits
+from chatapi.turns.store import answers, asked, begin, end, journal, live, queue, queued, waits
 from chatapi.turns.store.answers import Given, Waiting
+from chatapi.turns.store.asked import AskedTurn
 from chatapi.turns.store.live import Chunk, Ending, Place, Watched
 from chatapi.turns.store.queue import Queued, QueueLook, QueueNews
 from chatapi.turns.store.rows import Claim, Ended, Finished, Key, Run, Said, Shown, Stored, Waited
@@ -64,7 +65,7 @@ class TurnStore:
     ) -> Run | Queued | Stored:
         async with self._database.transaction(user_id) as session:
             if is_retry:
-                if (run := await begin.begun(session, user_id, claim, request.offered)) is not None:
+                if (run := await begin.begun(session, user_id, claim, request.terms)) is not None:
                     return run
                 if (place := await queue.of_claim(session, user_id, claim)) is not None:
                     return place
@@ -72,15 +73,15 @@ class TurnStore:
 
     async def begin_queued(self, user_id: str, conversation_id: int, claim: Claim) -> Run | None:
         """Begin the first turn that is queued in this conversation; None if nothing is, or another turn is under way."""
-        offered: list[ClientTool] = []  # kept for a second try, because the queue's row is gone by then
+        terms: list[Terms] = []  # kept for a second try, because the queue's row is gone by then
 
         async def work(session: AsyncSession) -> Run | None:
             run = await queued.begin_queued(session, user_id, conversation_id, claim)
-            offered[:] = () if run is None else run.client_tools
+            terms[:] = () if run is None else [run.terms]
             return run
 
         return await self._database.run(
-            user_id, work, lambda session: begin.begun(session, user_id, claim, offered)
+            user_id, work, lambda session: begin.begun(session, user_id, claim, *(terms or [Terms()]))
         )
 
     async def seen(self, user_id: str, key: Key) -> Stored | None:
@@ -151,7 +152,7 @@ class TurnStore:
         return await self._database.run(run.user_id, work)
 
     async def answer(
-        self, user_id: str, turn_id: int, given: Sequence[Answer], key: Key | None, claim: Claim
+        self, user_id: str, turn_id: int, request: AnswersRequest, key: Key | None, claim: Claim
     ) -> Run | WaitingAnswer | Given:
         """Store answers to calls for which a turn waits. If all have one, the turn is the claim's to run.
 
@@ -161,8 +162,8 @@ class TurnStore:
         """
         return await self._database.run(
             user_id,
-            lambda session: answers.answer(session, user_id, turn_id, given, key, claim),
-            lambda session: begin.begun(session, user_id, claim, ()),
+            lambda session: answers.answer(session, user_id, turn_id, request, key, claim),
+            lambda session: begin.begun(session, user_id, claim, Terms()),
         )
 
     async def waiting(self, user_id: str, limit: int, before: int | None) -> Sequence[WaitingTurn]:
@@ -288,6 +289,27 @@ class TurnStore:
         """
         return await self._database.run(
             user_id, lambda session: live.find(session, user_id, conversation_id, turn_id)
+        )
+
+    async def asked(self, user_id: str, turn_id: int) -> AskedTurn:
+        """The turn with this id, queued ones too, and what it was asked for; raises `TurnNotFound`."""
+        return await self._database.read(user_id, lambda session: asked.find(session, user_id, turn_id))
+
+    async def place(self, user_id: str, turn_id: int) -> tuple[int, int]:
+        """The turn's conversation, and the number of its last wait that was answered; raises `TurnNotFound`."""
+        found = await self._database.read(user_id, lambda session: asked.place(session, user_id, turn_id))
+        if found is not None:
+            return found
+        queued = await self.asked(user_id, turn_id)
+        return queued.conversation_id, queued.went_on
+
+    async def remove(self, user_id: str, turn_id: int, *, alone: bool) -> None:
+        """Delete a turn, whatever it is doing, with its messages; raises `TurnNotFound`.
+
+        `alone`: its conversation goes with it if no other turn is in that.
+        """
+        await self._database.run(
+            user_id, lambda session: asked.remove(session, user_id, turn_id, alone=alone)
         )
 
     async def waited(self, turn: Turn) -> Waited | None:

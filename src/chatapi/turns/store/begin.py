@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import File
+from chatapi.agent.ports import File, HistoryMessage
 from chatapi.conversations.deletion import forget_messages
 from chatapi.conversations.search.index import index_message
 from chatapi.db.models import RUNNING, Conversation, Message, Turn, now
@@ -21,15 +21,16 @@ from chatapi.db.paging import MAX_ID
 from chatapi.db.services import insert_unless_there, remember_user
 from chatapi.errors.files import FileNotFound
 from chatapi.errors.turns import KeyReused, TurnCancelled, TurnNotFound, TurnSuperseded
-from chatapi.turns.schemas import AnswerAnew, ChatRequest, ClientTool
-from chatapi.turns.store import live, waits
+from chatapi.turns.schemas import AnswerAnew, ChatRequest, Terms
+from chatapi.turns.store import live, queue, waits
 from chatapi.turns.store.attached import attach, still_there
 from chatapi.turns.store.busy import make_way
 from chatapi.turns.store.end import touch_conversation
-from chatapi.turns.store.history import read_history
+from chatapi.turns.store.history import gone_on_from, read_history
 from chatapi.turns.store.journal import read_journal
 from chatapi.turns.store.keys import check_queue, key_in_progress, turn_of_key, who_was_first
 from chatapi.turns.store.queue import Queued, in_queue
+from chatapi.turns.store.requests import asked_of, before_of, question_of, terms_of
 from chatapi.turns.store.rows import (
     USER,
     Claim,
@@ -40,7 +41,6 @@ from chatapi.turns.store.rows import (
     answer_of,
     new_message,
     new_turn,
-    question_of,
     turn_is_alive,
 )
 from chatapi.usage.schemas import TurnUsage
@@ -81,11 +81,13 @@ async def begin_new(
     await claim.budgets.check(session, user_id)
     ended: Sequence[Ended] = ()
     if request.conversation_id is None:
-        conversation_id = await _new_conversation(session, user_id)
+        conversation_id = await _new_conversation(session, user_id, request.source or None)
     else:
         conversation_id = request.conversation_id
         await touch_conversation(session, user_id, conversation_id, archived=False)
         way = await make_way(session, user_id, conversation_id, request, key, claim)
+        if request.after is not UNSET:
+            await check_last(session, request.after, user_id, conversation_id, way)
         if isinstance(way, Queued):
             return way
         ended = way
@@ -96,12 +98,24 @@ async def begin_new(
         request_hash=key and key.request_hash,
         claim=claim,
         alternative_of=alternative_of,
+        asked=asked_of(request),
         at=now(),
     )
     run = await start(session, columns, request, claim)
     if run is None:
         raise await who_was_first(session, user_id, conversation_id, key)
     return replace(run, ended=ended)
+
+
+async def check_last(
+    session: AsyncSession, turn_id: int, user_id: str, conversation_id: int, way: Queued | Sequence[Ended]
+) -> None:
+    """Raise `TurnSuperseded` if the conversation has gone on from this turn, or others are to follow it."""
+    is_second = isinstance(way, Queued) and await queue.is_preceded(session, way)
+    if is_second or await session.scalar(gone_on_from(turn_id, user_id, conversation_id).limit(1)):
+        raise TurnSuperseded(
+            "The conversation has gone on from there since; only its last turn can be continued."
+        ).with_turn(turn_id, conversation_id)
 
 
 async def start(
@@ -116,7 +130,10 @@ async def start(
     if turn_id is None:
         return None
     user_id, conversation_id = columns["user_id"], columns["conversation_id"]
-    files = await attach(session, user_id, turn_id, conversation_id, request.files or ())
+    earlier = [file.id for message in request.before or () for file in message.files]
+    ids = [*(request.files or ()), *earlier]
+    attached = await attach(session, user_id, turn_id, conversation_id, ids)
+    files = attached[: len(ids) - len(earlier)]
     await ask(session, columns, turn_id, request, files)
     return Run(
         turn_id=turn_id,
@@ -124,15 +141,19 @@ async def start(
         user_id=user_id,
         conversation_id=conversation_id,
         message=request.message,
-        client_tools=request.offered,
+        terms=request.terms,
         files=files,
-        history=await read_history(
-            session,
-            user_id,
-            conversation_id,
-            turns=claim.history,
-            before=columns["alternative_of"] or MAX_ID,
-        ),
+        history=[
+            *await read_history(
+                session,
+                user_id,
+                conversation_id,
+                turns=claim.history,
+                before=columns["alternative_of"] or MAX_ID,
+            ),
+            *(request.before or ()),
+        ],
+        created_at=columns["created_at"],
     )
 
 
@@ -149,7 +170,7 @@ async def ask(
         content=request.message,
         tool_calls=[],
         parts=None,
-        provider_state=None,
+        provider_state=before_of(request),
         at=columns["created_at"],
     )
     if files:
@@ -182,8 +203,10 @@ async def begin_anew(
             "The conversation has gone on since; only its last turn can be answered anew."
         ).with_turn(turn.id, turn.conversation_id)
     message, files = request.message, request.files
+    before: Sequence[HistoryMessage] | UnsetType = UNSET
     if message is None:
-        message, sent = await question_of(session, turn)
+        message, sent, earlier = await question_of(session, turn)
+        before = earlier or UNSET
         files = await still_there(session, user_id, sent) or UNSET
         if sent and not files and not message.strip():
             raise FileNotFound(sent[0].id)
@@ -195,6 +218,7 @@ async def begin_anew(
             conversation_id=turn.conversation_id,
             client_tools=request.client_tools,
             files=files,
+            before=before,
         ),
         key,
         claim,
@@ -218,12 +242,10 @@ async def seen(session: AsyncSession, user_id: str, key: Key) -> Stored | None:
     return answer
 
 
-async def begun(
-    session: AsyncSession, user_id: str, claim: Claim, offered: Sequence[ClientTool]
-) -> Run | None:
+async def begun(session: AsyncSession, user_id: str, claim: Claim, terms: Terms) -> Run | None:
     """The run that `begin` or `begin_queued` made of this claim, if its COMMIT went through."""
     turn = await session.scalar(select(Turn).where(Turn.run_id == claim.run_id, Turn.user_id == user_id))
-    return None if turn is None else await run_of(session, turn, claim, offered)
+    return None if turn is None else await run_of(session, turn, claim, terms)
 
 
 async def _again(
@@ -270,7 +292,7 @@ async def _again(
         .returning(Message.id)
     )
     await forget_messages(session, turn.user_id, turn.conversation_id, gone.all())
-    return await run_of(session, turn, claim, request.offered)
+    return await run_of(session, turn, claim, request.terms)
 
 
 async def _settled(session: AsyncSession, turn: Turn, key: Key) -> Stored | None:
@@ -286,36 +308,39 @@ async def _settled(session: AsyncSession, turn: Turn, key: Key) -> Stored | None
     return None
 
 
-async def run_of(session: AsyncSession, turn: Turn, claim: Claim, offered: Sequence[ClientTool] = ()) -> Run:
+async def run_of(session: AsyncSession, turn: Turn, claim: Claim, terms: Terms) -> Run:
     """The claim's run of a turn that has begun before; it goes on from the last wait that was answered.
 
-    `offered` are the caller's tools, if the turn has not waited.
+    `terms` are the caller's, if the turn has not waited.
     """
     wait = await waits.answered(session, turn.user_id, turn.id)
-    message, files = await question_of(session, turn)
+    question = await question_of(session, turn)
     return Run(
         turn_id=turn.id,
         run_id=claim.run_id,
         user_id=turn.user_id,
         conversation_id=turn.conversation_id,
-        message=message,
-        files=files,
-        history=await read_history(
-            session,
-            turn.user_id,
-            turn.conversation_id,
-            turns=claim.history,
-            before=turn.alternative_of or turn.id,
-        ),
+        message=question.text,
+        files=question.files,
+        history=[
+            *await read_history(
+                session,
+                turn.user_id,
+                turn.conversation_id,
+                turns=claim.history,
+                before=turn.alternative_of or turn.id,
+            ),
+            *question.before,
+        ],
         journal=await read_journal(session, turn.user_id, turn.id),
-        client_tools=offered if wait is None else wait.client_tools,
+        terms=terms if wait is None else terms_of(turn.asked, wait.client_tools),
         wait=wait,
         used=None if wait is None or turn.usage is None else msgspec.convert(turn.usage, TurnUsage),
+        created_at=turn.created_at,
     )
 
 
-async def _new_conversation(session: AsyncSession, user_id: str) -> int:
+async def _new_conversation(session: AsyncSession, user_id: str, source: str | None) -> int:
     await remember_user(session, user_id)
-    return (
-        await session.execute(insert(Conversation).values(user_id=user_id).returning(Conversation.id))
-    ).scalar_one()
+    new = insert(Conversation).values(user_id=user_id, source=source).returning(Conversation.id)
+    return (await session.execute(new)).scalar_one()

@@ -212,7 +212,7 @@ async def keep_of(session: AsyncSession, run: Run, events: Sequence[TurnEvent], 
         run.user_id,
         run.conversation_id,
         run.turn_id,
-        denied(events, status),
+        denied(events, status, wait=0 if run.wait is None else run.wait.number),
         replaces=run.wait is not None,
     )
 
@@ -253,7 +253,7 @@ async def keep_written(
         user_id,
         conversation_id,
         turn_id,
-        denied(events, "failed"),
+        denied(events, "failed", wait=0 if before is None else before.number),
         replaces=before is not None,
     )
     await live.drop(session, user_id, turn_id)

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 from sqlalchemy import ColumnElement, Select, Text, and_, cast, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import File, HistoryMessage, ToolCall
-from chatapi.db.alternatives import is_answered, superseded
+from chatapi.db.alternatives import is_answered, is_answered_or_under_way, superseded
 from chatapi.db.models import Message, Turn
 from chatapi.db.paging import MAX_ID
 from chatapi.turns.measures import measuring
@@ -16,6 +17,16 @@ from chatapi.turns.measures import measuring
 NO_CALLS = "[]"  # as it is stored with most messages
 decode_calls = msgspec.json.Decoder(list[ToolCall]).decode
 decode_files = msgspec.json.Decoder(list[File]).decode
+
+
+class Before(Struct, frozen=True):
+    """What a caller has sent before its message, as the state of that message (`Message.provider_state`)."""
+
+    before: Sequence[HistoryMessage]
+
+
+def messages_before(state: Any) -> Sequence[HistoryMessage]:
+    return () if state is None else msgspec.convert(state, Before).before
 
 
 async def read_history(
@@ -66,13 +77,26 @@ def select_history(
     ).join(latest, and_(Message.turn_id == latest.c.id, Message.user_id == latest.c.user_id))
 
 
+def gone_on_from(turn_id: Any, user_id: Any, conversation_id: Any) -> Select[int]:
+    """A turn of the conversation after this one that the model may see or that is under way; a failed one is none."""
+    return select(Turn.id).where(
+        Turn.user_id == user_id,
+        Turn.conversation_id == conversation_id,
+        Turn.id > turn_id,
+        is_answered_or_under_way(Turn),
+    )
+
+
 def to_history(rows: Iterable[Sequence[Any]]) -> list[HistoryMessage]:
-    """Messages of the rows of `select_history`, in their order and without their ids.
+    """Messages of the rows of `select_history`, in their order and without their ids; before each what was sent with it.
 
     A turn has two answers if a replica of the version before 0006 ran a failed turn again; the last one counts.
     """
     messages: list[HistoryMessage] = []
     for role, content, calls, state, files in rows:
+        if role == "user" and state is not None:
+            messages += messages_before(state)
+            state = None  # noqa: PLW2901 - it is no provider's
         if messages and messages[-1].role == role == "assistant":
             messages.pop()
         messages.append(

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Sequence
 from functools import cache
 
+from msgspec import UNSET
 from msgspec.structs import replace
 from sqlalchemy import (
     ARRAY,
@@ -57,9 +58,10 @@ from chatapi.turns.replay import joined
 from chatapi.turns.schemas import AnswerAnew, ChatRequest
 from chatapi.turns.store import journal
 from chatapi.turns.store.base import TurnStore
-from chatapi.turns.store.history import select_history, to_history
+from chatapi.turns.store.history import gone_on_from, select_history, to_history
 from chatapi.turns.store.live import Chunk, Watched
 from chatapi.turns.store.queue import Queued, in_queue
+from chatapi.turns.store.requests import is_uncommon
 from chatapi.turns.store.rows import (
     ASSISTANT,
     USER,
@@ -75,7 +77,6 @@ from chatapi.turns.store.rows import (
     entry_values,
     finish_values,
     is_ours,
-    is_uncommon,
     new_message,
     new_turn,
     to_answer,
@@ -134,7 +135,9 @@ class PostgresTurnStore(TurnStore):
             rows = await self._database.statement(
                 begin_first(budgets)
                 if is_first
-                else begin_next(claim.history, budgets, keyed=key is not None),
+                else begin_next(
+                    claim.history, budgets, keyed=key is not None, after=request.after is not UNSET
+                ),
                 begin_values(user_id, request, key, claim, at) | budgets.values(at),
             )
         if not rows:
@@ -149,8 +152,12 @@ class PostgresTurnStore(TurnStore):
             user_id=user_id,
             conversation_id=conversation_id,
             message=request.message,
-            client_tools=request.offered,
-            history=to_history(row[2:] for row in rows) if first and first[0] else [],
+            terms=request.terms,
+            history=[
+                *(to_history(row[2:] for row in rows) if first and first[0] else ()),
+                *(request.before or ()),
+            ],
+            created_at=at,
         )
 
     async def _finish(
@@ -261,6 +268,7 @@ def claimed_turn(
         request_hash=bindparam("request_hash", None, type_=Text()),
         claim=CLAIM,
         alternative_of=null(),
+        asked=bindparam("asked", None, type_=JSON()),
         at=NOW,
     )
     values = select(*columns.values())
@@ -290,7 +298,7 @@ def users_message(turn: CTE) -> CTE:
         content=CONTENT,
         tool_calls=literal_column("'[]'", JSON()),
         parts=null(),
-        provider_state=null(),
+        provider_state=bindparam("before", None, type_=JSON()),
         at=NOW,
     )
     return (
@@ -363,7 +371,13 @@ def begin_first(budgets: Budgets) -> Statement:
     conversation_id = func.nextval(func.pg_get_serial_sequence("conversations", "id"))
     used, allowed = used_of(budgets)
     turn = claimed_turn(conversation_id, None, ~key_is_queued(), *allowed)
-    columns = {"id": turn.c.conversation_id, "user_id": USER_ID, "created_at": NOW, "updated_at": NOW}
+    columns = {
+        "id": turn.c.conversation_id,
+        "user_id": USER_ID,
+        "source": bindparam("source", None, type_=Text()),
+        "created_at": NOW,
+        "updated_at": NOW,
+    }
     conversation = (
         insert(Conversation)
         .from_select(list(columns), select(*columns.values()), include_defaults=False)
@@ -378,8 +392,8 @@ def begin_first(budgets: Budgets) -> Statement:
 
 
 @cache
-def begin_next(history_turns: int, budgets: Budgets, *, keyed: bool) -> Statement:
-    """Begin a turn in an existing conversation.
+def begin_next(history_turns: int, budgets: Budgets, *, keyed: bool, after: bool) -> Statement:
+    """Begin a turn in an existing conversation; with `after` only if that has not gone on since a certain turn.
 
     A statement reads what was there when it began, also when it then waited for the conversation's row. So it does
     nothing if a turn was running or the conversation has changed since: it would miss that turn's messages. Nor does
@@ -399,6 +413,9 @@ def begin_next(history_turns: int, budgets: Budgets, *, keyed: bool) -> Statemen
     known = exists().where(OWNER_IS_SET, Turn.user_id == USER_ID, Turn.idempotency_key == KEY)
     busy = or_(running, in_queue(USER_ID, CONVERSATION_ID).where(OWNER_IS_SET))
     in_the_way = or_(busy, known, key_is_queued()) if keyed else busy
+    if after:
+        later = gone_on_from(bindparam("after", None, type_=Turn.id.type), USER_ID, CONVERSATION_ID)
+        in_the_way = or_(in_the_way, exists(later.where(OWNER_IS_SET)))
     used, allowed = used_of(budgets)
     touched = (
         update(Conversation)

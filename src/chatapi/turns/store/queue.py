@@ -61,6 +61,14 @@ def in_queue(user_id: Any, conversation_id: Any) -> Exists:
     return exists().where(queued_in(user_id, conversation_id))
 
 
+async def is_preceded(session: AsyncSession, place: Queued) -> bool:
+    """Whether another turn is queued before this one."""
+    before = select(QueuedTurn.id).where(
+        queued_in(place.user_id, place.conversation_id), QueuedTurn.id < place.turn_id
+    )
+    return await session.scalar(before.limit(1)) is not None
+
+
 async def is_followed(session: AsyncSession, user_id: str, conversation_id: int) -> bool:
     """Whether the conversation's turn under way has another behind it."""
     return bool(await session.scalar(select(in_queue(user_id, conversation_id))))

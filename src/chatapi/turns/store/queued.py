@@ -17,6 +17,7 @@ from chatapi.turns.store import queue
 from chatapi.turns.store.begin import ask, start
 from chatapi.turns.store.busy import end_at_once, under_way
 from chatapi.turns.store.end import touch_conversation
+from chatapi.turns.store.requests import asked_of
 from chatapi.turns.store.rows import Claim, Run, new_turn
 
 
@@ -40,6 +41,7 @@ async def begin_queued(session: AsyncSession, user_id: str, conversation_id: int
             request_hash=row.request_hash,
             claim=claim,
             alternative_of=None,
+            asked=asked_of(request),
             at=row.created_at,
         )
         await session.delete(row)

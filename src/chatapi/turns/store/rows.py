@@ -1,6 +1,7 @@
 """The store's values, and the columns and conditions that all its statements share."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -12,8 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chatapi.agent.ports import File, FinishReason, HistoryMessage, ProviderState, ToolCall
 from chatapi.conversations.search.folding import folded_parts
 from chatapi.db.clock import utc_now
-from chatapi.db.models import RUNNING, Message, Turn, Worker
-from chatapi.db.paging import MAX_ID
+from chatapi.db.models import RUNNING, Message, Turn, Worker, now
 from chatapi.errors.turns import Interrupted
 from chatapi.parts import Part, outlined
 from chatapi.turns.log import TurnEvent, TurnLog, text_of
@@ -26,8 +26,10 @@ from chatapi.turns.schemas import (
     ChatRequest,
     ClientTool,
     Pending,
+    Terms,
     WaitingAnswer,
 )
+from chatapi.turns.store.requests import asked_of, before_of
 from chatapi.turns.ui_stream import parts_of
 from chatapi.usage.budgets import NO_BUDGETS, Budgets
 from chatapi.usage.counting import Spent, Unheard
@@ -79,7 +81,8 @@ class Run(Struct, frozen=True, kw_only=True):
     """One run of a turn, by one process. `journal` has the calls of the turn's earlier runs.
 
     `wait` is there when the turn has waited for answers, and goes on with them. `ended` are the waits that ended when
-    the run began. `used` is what the turn had used until it waited.
+    the run began. `used` is what the turn had used until it waited. `created_at` is the turn's. `begun` is what the caller
+    keeps of the answer, where it keeps the conversation (`turns.stateless`); such a run has 0 in the place of both ids.
     """
 
     turn_id: int
@@ -90,10 +93,12 @@ class Run(Struct, frozen=True, kw_only=True):
     history: Sequence[HistoryMessage]
     files: Sequence[File] = ()
     journal: Sequence[ToolCall] = ()
-    client_tools: Sequence[ClientTool] = ()
+    terms: Terms = Terms()
+    begun: HistoryMessage | None = None
     wait: Waited | None = None
     ended: Sequence[Ended] = ()
     used: TurnUsage | None = None
+    created_at: datetime = msgspec.field(default_factory=now)
 
 
 class Key(Struct, frozen=True, kw_only=True):
@@ -105,6 +110,8 @@ class Key(Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, value: str, request: ChatRequest | AnswerAnew | AnswersRequest) -> "Key":
         """The fingerprint covers what tells requests apart: the parsed body, and the turn that is answered anew."""
+        if isinstance(request, ChatRequest) and request.fingerprint is not UNSET:
+            return cls(value=value, request_hash=request.fingerprint)
         return cls(value=value, request_hash=sha256(msgspec.json.encode(request)).hexdigest())
 
 
@@ -160,6 +167,7 @@ def new_turn(
     request_hash: Any,
     claim: Any,
     alternative_of: Any,
+    asked: Any,
     at: Any,
 ) -> dict[str, Any]:
     """The columns of a turn that begins: values, or parameters of a statement."""
@@ -174,6 +182,7 @@ def new_turn(
         "request_hash": request_hash,
         "model": claim.model,
         "alternative_of": alternative_of,
+        "asked": asked,
         "created_at": at,
     }
 
@@ -218,15 +227,10 @@ def ended_turn(
     }
 
 
-def is_uncommon(request: ChatRequest) -> bool:
-    """Whether the plain form has to begin the turn."""
-    return (request.conversation_id or 0) > MAX_ID or request.files is not UNSET
-
-
 def begin_values(
     user_id: str, request: ChatRequest, key: Key | None, claim: Claim, at: Any
 ) -> dict[str, Any]:
-    """The parameters of a store's own statements that begin a turn."""
+    """The parameters of a store's own statements that begin a turn, with JSON as text."""
     return {
         "user_id": user_id,
         "conversation_id": request.conversation_id,
@@ -236,6 +240,10 @@ def begin_values(
         "request_hash": key and key.request_hash,
         "model": claim.model,
         "content": request.message,
+        "asked": to_json(asked_of(request)),
+        "source": request.source or None,
+        "before": to_json(before_of(request)),
+        "after": request.after or None,
         "now": at,
         **search_values(request.message),
     }
@@ -312,17 +320,6 @@ def to_answer(run: Run, message_id: int, said: Said) -> ChatAnswer:
         usage=UNSET if said.usage is None else said.usage,
         finish_reason=UNSET if said.finish_reason is None else said.finish_reason,
     )
-
-
-async def question_of(session: AsyncSession, turn: Turn) -> tuple[str, list[File]]:
-    """The user's message that the turn answers, and its files."""
-    row = await session.execute(
-        select(Message.content, Message.files).where(
-            Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "user"
-        )
-    )
-    text, files = row.one()
-    return text, msgspec.convert(files or [], list[File])
 
 
 async def answer_of(session: AsyncSession, turn: Turn) -> Stored | None:

@@ -46,8 +46,9 @@ from chatapi.db.sqlite import Statement, Transaction
 from chatapi.turns.measures import measuring
 from chatapi.turns.schemas import AnswerAnew, ChatRequest
 from chatapi.turns.store.base import TurnStore
-from chatapi.turns.store.history import select_history, to_history
+from chatapi.turns.store.history import gone_on_from, select_history, to_history
 from chatapi.turns.store.queue import Queued, in_queue, queued_in
+from chatapi.turns.store.requests import is_uncommon
 from chatapi.turns.store.rows import (
     ASSISTANT,
     USER,
@@ -62,7 +63,6 @@ from chatapi.turns.store.rows import (
     ended_turn,
     finish_values,
     is_ours,
-    is_uncommon,
     new_message,
     new_turn,
     to_answer,
@@ -96,7 +96,8 @@ class SqliteTurnStore(TurnStore):
     ) -> Run | Queued | Stored:
         if isinstance(request, AnswerAnew) or is_retry or is_uncommon(request):
             return await super()._begin(user_id, request, key, claim, is_retry)
-        values = begin_values(user_id, request, key, claim, moment())
+        at = now()
+        values = begin_values(user_id, request, key, claim, moment(at))
         found = await self._database.at_once(
             lambda transaction: (
                 begin(transaction, values, history_turns=claim.history)
@@ -114,11 +115,15 @@ class SqliteTurnStore(TurnStore):
             user_id=user_id,
             conversation_id=conversation_id,
             message=request.message,
-            client_tools=request.offered,
-            history=to_history(
-                (role, content, calls, None if state is None else msgspec.json.decode(state), files)
-                for _, role, content, calls, state, files in history
-            ),
+            terms=request.terms,
+            history=[
+                *to_history(
+                    (role, content, calls, None if state is None else msgspec.json.decode(state), files)
+                    for _, role, content, calls, state, files in history
+                ),
+                *(request.before or ()),
+            ],
+            created_at=at,
         )
 
     async def _finish(
@@ -156,7 +161,7 @@ def begin(
     if values["conversation_id"] is None:
         transaction.rows(REMEMBER_USER, values)
         ((conversation_id,),) = transaction.rows(NEW_CONVERSATION, values)
-    elif transaction.rows(IN_THE_WAY, values) or not transaction.rows(REOPEN, values):
+    elif is_in_the_way(transaction, values) or not transaction.rows(REOPEN, values):
         return None
     else:
         conversation_id = values["conversation_id"]
@@ -167,6 +172,13 @@ def begin(
     with measuring("history"):
         history = transaction.rows(select_before(history_turns), {**values, "turn_id": turn_id})
     return turn_id, conversation_id, history
+
+
+def is_in_the_way(transaction: Transaction, values: Values) -> bool:
+    """Whether the conversation has another turn under way, or has gone on from the turn that this one is to follow."""
+    if transaction.rows(IN_THE_WAY, values):
+        return True
+    return values["after"] is not None and bool(transaction.rows(GONE_ON, values))
 
 
 def is_within(transaction: Transaction, user_id: str, budgets: Budgets) -> bool:
@@ -260,6 +272,7 @@ NEW_ONE = new_turn(
         history=0,
     ),
     alternative_of=null(),
+    asked=bindparam("asked", None, type_=Text()),
     at=NOW,
 )
 ENDED = ended_turn(
@@ -292,6 +305,9 @@ IN_THE_WAY = Statement(
     .where(Turn.user_id == USER_ID, Turn.conversation_id == CONVERSATION_ID, Turn.status == RUNNING)
     .union_all(select(QueuedTurn.id).where(queued_in(USER_ID, CONVERSATION_ID)))
 )
+GONE_ON = Statement(
+    gone_on_from(bindparam("after", None, type_=BigInteger()), USER_ID, CONVERSATION_ID).limit(1)
+)
 TOUCH = Statement(
     touched(
         **titled(
@@ -304,12 +320,26 @@ TOUCH = Statement(
 REOPEN = Statement(touched(archived=false()))
 REMEMBER_USER = Statement(sqlite.insert(User).values(id=USER_ID, created_at=NOW).on_conflict_do_nothing())
 NEW_CONVERSATION = Statement(
-    insert(Conversation).values(user_id=USER_ID, created_at=NOW, updated_at=NOW).returning(Conversation.id)
+    insert(Conversation)
+    .values(
+        user_id=USER_ID,
+        source=bindparam("source", None, type_=Text()),
+        created_at=NOW,
+        updated_at=NOW,
+    )
+    .returning(Conversation.id)
 )
 NEW_TURN = Statement(insert(Turn).values(NEW_ONE).returning(Turn.id))
 QUESTION = Statement(
     insert(Message)
-    .values(message(USER, tool_calls=literal_column("'[]'"), parts=null(), provider_state=null()))
+    .values(
+        message(
+            USER,
+            tool_calls=literal_column("'[]'"),
+            parts=null(),
+            provider_state=bindparam("before", None, type_=Text()),
+        )
+    )
     .returning(Message.id)
 )
 SEARCHABLE = Statement(

@@ -22,12 +22,17 @@ from chatapi.turns.log import ToolEnded, ToolStarted, TurnEvent
 from chatapi.turns.schemas import Answer, ClientTool, Pending, PendingUntil, WaitingAnswer, WaitingTurn
 from chatapi.turns.store.journal import read_journal
 from chatapi.turns.store.rows import Said, Waited
+from chatapi.usage.schemas import TurnUsage
 
 
 async def told(session: AsyncSession, row: Wait) -> WaitingAnswer:
     """What a wait's reader is told at its beginning, and while it goes on."""
     calls = await read_journal(session, row.user_id, row.turn_id)
-    said = Said(events=shown_events(row), tool_calls=[*(bounded(call) for call in calls), *given_calls(row)])
+    said = Said(
+        events=shown_events(row),
+        tool_calls=[*(bounded(call) for call in calls), *given_calls(row)],
+        usage=msgspec.convert(row.usage, TurnUsage | None),
+    )
     return answer_of_wait(row.conversation_id, row.turn_id, said, pending_of(row))
 
 
@@ -41,6 +46,7 @@ def answer_of_wait(
         response=said.response,
         tool_calls=[call for call in said.tool_calls if call.id in ended],
         pending=pending,
+        usage=UNSET if said.usage is None else said.usage,
     )
 
 

@@ -1,0 +1,345 @@
+"""The use cases of responses. A response is a turn, or what a turn does after a wait; nothing beside it is stored."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from hashlib import sha256
+from typing import NamedTuple
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from msgspec.structs import asdict
+
+from chatapi.agent.ports import File, HistoryMessage
+from chatapi.db.database import Database
+from chatapi.errors.base import AppError
+from chatapi.errors.domains import ConversationNotFound
+from chatapi.errors.openai_api import ItemNotFound, PreviousResponseNotFound, ResponseNotFound
+from chatapi.errors.requests import Invalid
+from chatapi.errors.turns import TurnEnded, TurnNotFound, TurnSuperseded
+from chatapi.files.service import FileService
+from chatapi.limits.limiter import Limiter
+from chatapi.openai_api.context import Entry, Outcome, Spoken, context_of
+from chatapi.openai_api.items import items_of, turn_of_item
+from chatapi.openai_api.models import Models, Served
+from chatapi.openai_api.request_files import RequestFiles
+from chatapi.openai_api.response_answers import (
+    answer_of,
+    answers_at_end,
+    called,
+    instructions_in,
+    item_of,
+    known,
+    unknown_call,
+)
+from chatapi.openai_api.response_body import NamedConversation, ResponseBody, asked_of, check, client_tools_of
+from chatapi.openai_api.response_input import Given, InputEntry, Reference, entries_of, entries_of_item
+from chatapi.openai_api.response_objects import Facts, ResponseId, conversation_of, facts_of
+from chatapi.openai_api.stored_items import (
+    ItemPage,
+    Order,
+    StoredTurn,
+    conversation_page,
+    page_of,
+    turns_by_id,
+)
+from chatapi.turns.log import TurnLog
+from chatapi.turns.runner import Runner
+from chatapi.turns.schemas import AnswersOnTerms, Asked, ChatRequest, ClientTool, WaitingAnswer
+from chatapi.turns.service import ChatService, Continued
+from chatapi.turns.stateless import Stateless, StatelessRequest
+from chatapi.turns.store.asked import AskedTurn
+
+CANCEL_SECONDS = (
+    5.0  # a turn that runs elsewhere ends within a second; after this the response is told as it stands
+)
+
+
+class Begun(NamedTuple):
+    """A response under way, or one that has ended."""
+
+    log: TurnLog
+    facts: Facts
+
+
+class Place(NamedTuple):
+    """Where a request goes on: in this conversation, and after this turn if it names one.
+
+    `is_passed`: the turn has gone on itself since the response that is named.
+    """
+
+    conversation_id: int | None
+    after: int | UnsetType = UNSET
+    is_passed: bool = False
+
+
+class Unstored(NamedTuple):
+    """A response that is no turn; it ends when its client hangs up, or its process does."""
+
+    runner: Runner
+    facts: Facts
+
+
+class ResponseService:
+    """Every method takes the owner first, and raises `ResponseNotFound` for a response that is not theirs."""
+
+    def __init__(
+        self,
+        chat: ChatService,
+        stateless: Stateless,
+        files: FileService,
+        database: Database,
+        limiter: Limiter,
+        models: Models,
+    ) -> None:
+        self.chat = chat
+        self._stateless = stateless
+        self._request_files = RequestFiles(files, stateless)
+        self._database = database
+        self._limiter = limiter
+        self._models = models
+
+    async def create(self, user_id: str, body: ResponseBody, key: str | None) -> Begun:
+        """Begin a response, or find the one that the key has begun.
+
+        Raises what `ChatService.start` and `.answer` raise, `Invalid`, `UnsupportedParameter`, `ModelNotFound`,
+        `PreviousResponseNotFound`, `ConversationNotFound` and `ItemNotFound`.
+        """
+        model = self._models.find(body.model or self._models.all()[0].id)
+        check(body)
+        entries = await self._resolved(user_id, list(entries_of(body.input, self._stateless.hold)))
+        place = await self._place(user_id, body)
+        answers = answers_at_end(entries)
+        tools = client_tools_of(body.tools or ())
+        if answers:
+            return await self._answer(user_id, body, model, tools, entries, answers, place, key)
+        if place.is_passed:
+            raise TurnSuperseded("The response's turn has gone on since; continue from its last response.")
+        context = context_of([each for each in entries if isinstance(each, Spoken | Outcome)], "input")
+        if context.begun is not None:
+            raise Invalid(("input", "It has outcomes of calls that no response of yours waits for."))
+        asked = asked_of(body, model, context.instructions)
+        files, before = await self.with_files(user_id, context.files, context.history, store=True)
+        request = ChatRequest(
+            message=context.message,
+            conversation_id=place.conversation_id,
+            files=[file.id for file in files] or UNSET,
+            client_tools=tools or UNSET,
+            when_busy="queue" if body.background else UNSET,
+            options=asked.options,
+            own_tools=UNSET if asked.own_tools is None else asked.own_tools,
+            before=before or UNSET,
+            shown=asked.shown,
+            source="v1",
+            after=place.after,
+            fingerprint=UNSET if key is None else fingerprint_of(body),
+        )
+        waits_for_end = not (body.stream or body.background)
+        begin = self.chat.start if waits_for_end else self.chat.start_or_join
+        return await self._begun(user_id, await begin(user_id, request, key), asked)
+
+    async def create_unstored(self, user_id: str, body: ResponseBody) -> Unstored:
+        """Begin a response of which nothing is stored (`store: false`). Raises what `create` and `Stateless.start` raise."""
+        model = self._models.find(body.model or self._models.all()[0].id)
+        check(body)
+        entries = await self._resolved(user_id, list(entries_of(body.input, self._stateless.hold)))
+        context = context_of([each for each in entries if isinstance(each, Spoken | Outcome)], "input")
+        asked = asked_of(body, model, context.instructions)
+        files, before = await self.with_files(user_id, context.files, context.history, store=False)
+        request = StatelessRequest(
+            message=context.message,
+            history=before,
+            files=files,
+            begun=context.begun,
+            terms=asked.terms(client_tools_of(body.tools or ())),
+        )
+        runner = await self._stateless.start(user_id, request)
+        facts = Facts(
+            key=runner.run.run_id,
+            wait=0,
+            conversation_id=None,
+            created_at=runner.run.created_at,
+            shown={**asked.shown, "store": False},
+        )
+        return Unstored(runner, facts)
+
+    async def find(self, user_id: str, response_id: str) -> Begun:
+        """The response with this id, however it stands."""
+        place, asked = await self._asked(user_id, response_id)
+        log = await self._log(user_id, asked)
+        return Begun(log, facts_of(asked, place.wait))
+
+    async def cancel(self, user_id: str, response_id: str) -> Begun:
+        """End the response if it goes on, wherever it runs, and wait for that."""
+        place, asked = await self._asked(user_id, response_id)
+        if place.wait == asked.went_on:
+            with suppress(TurnEnded):
+                await self.chat.cancel(user_id, place.turn_id)
+        begun = await self.find(user_id, response_id)
+        with suppress(AppError, TimeoutError):
+            async with asyncio.timeout(CANCEL_SECONDS):
+                await begun.log.answer()
+        return begun
+
+    async def remove(self, user_id: str, response_id: str) -> None:
+        """Delete the response's turn, and the conversation if that was made for this turn and no other is in it."""
+        place, asked = await self._asked(user_id, response_id)
+        first = asked.asked.get(0, Asked())
+        alone = bool(asked.asked) and "conversation" not in first.shown
+        await self.chat.remove(user_id, place.turn_id, alone=alone)
+
+    async def input_items(
+        self, user_id: str, response_id: str, *, limit: int, after: str | None, order: Order
+    ) -> ItemPage:
+        place, _ = await self._asked(user_id, response_id)
+        stored = await self._turns(user_id, [place.turn_id])
+        items = stored[place.turn_id].input_of(place.wait) if place.turn_id in stored else []
+        return page_of(items if order == "asc" else items[::-1], limit=limit, after=after)
+
+    async def conversation_items(
+        self, user_id: str, conversation_id: int, *, limit: int, after: str | None, order: Order
+    ) -> ItemPage:
+        return await self._database.read(
+            user_id,
+            lambda session: conversation_page(
+                session, user_id, conversation_id, limit=limit, after=after, order=order
+            ),
+        )
+
+    async def _answer(
+        self,
+        user_id: str,
+        body: ResponseBody,
+        model: Served,
+        tools: list[ClientTool],
+        entries: Sequence[Entry | Given],
+        answers: "Sequence[Given | Outcome]",
+        place: Place,
+        key: str | None,
+    ) -> Begun:
+        """Go on with a turn that waits; answers to earlier waits are the caller's history."""
+        await self._limiter.hit("default", user_id)
+        turn_id, _ = known(answers[-1])
+        try:
+            asked = await self.chat.asked(user_id, turn_id)
+        except TurnNotFound:
+            raise unknown_call(answers[-1]) from None
+        if place.conversation_id not in {None, asked.conversation_id} or place.after not in {UNSET, turn_id}:
+            raise unknown_call(answers[-1])
+        log = await self._log(user_id, asked)
+        items = items_of(turn_id, log.events)
+        given = [(each, item_of(each, items)) for each in answers if known(each)[0] == turn_id]
+        wait = max(item.wait for _, item in given)
+        told = [answer_of(each, item) for each, item in given if item.wait == wait]
+        if isinstance(log.outcome, WaitingAnswer) and wait == log.wait:
+            ids = {each.id for each in told}
+            if missing := [each.tool_call_id for each in log.outcome.pending if each.id not in ids]:
+                open_ = [
+                    item for item in items if item.wait == wait and item.call and item.call.id in missing
+                ]
+                raise Invalid(
+                    ("input", f"These have no answer: {', '.join(called(item) for item in open_)}.")
+                )
+        terms = asked_of(body, model, instructions_in(entries))
+        request = AnswersOnTerms(answers=told, asked=terms, client_tools=tools)
+        found = await self.chat.answer(user_id, turn_id, request, key)
+        asked = await self.chat.asked(user_id, turn_id)
+        if isinstance(found, Continued):
+            return Begun(found.log, facts_of(asked, found.wait))
+        # Others have answered meanwhile, and not all.
+        return Begun(await self._log(user_id, asked), facts_of(asked, wait))
+
+    async def _begun(self, user_id: str, log: TurnLog, asked: Asked) -> Begun:
+        """A response that has begun just now, or that its key has begun before."""
+        if log.created_at is None or log.replayed:
+            return Begun(log, facts_of(await self.chat.asked(user_id, log.turn_id), 0))
+        return Begun(
+            log,
+            Facts(
+                key=log.turn_id,
+                wait=0,
+                conversation_id=log.conversation_id,
+                created_at=log.created_at,
+                shown=asked.shown,
+            ),
+        )
+
+    async def _asked(self, user_id: str, response_id: str) -> tuple[ResponseId, AskedTurn]:
+        place = ResponseId.read(response_id)
+        if place is None:
+            raise ResponseNotFound(response_id)
+        try:
+            asked = await self.chat.asked(user_id, place.turn_id)
+        except TurnNotFound:
+            raise ResponseNotFound(response_id) from None
+        if place.wait > asked.went_on:
+            raise ResponseNotFound(response_id)
+        return place, asked
+
+    async def _log(self, user_id: str, asked: AskedTurn) -> TurnLog:
+        log = await self.chat.resume(user_id, asked.conversation_id, asked.turn_id)
+        assert log is not None  # noqa: S101 - a turn that is named has a log
+        return log
+
+    async def _place(self, user_id: str, body: ResponseBody) -> Place:
+        if body.previous_response_id is not None:
+            if body.conversation is not None:
+                raise Invalid(("conversation", "is there beside `previous_response_id`; send one of them"))
+            previous = ResponseId.read(body.previous_response_id)
+            if previous is None:
+                raise PreviousResponseNotFound(body.previous_response_id)
+            try:
+                conversation_id, went_on = await self.chat.place(user_id, previous.turn_id)
+            except TurnNotFound:
+                raise PreviousResponseNotFound(body.previous_response_id) from None
+            if previous.wait > went_on:
+                raise PreviousResponseNotFound(body.previous_response_id)
+            return Place(conversation_id, previous.turn_id, previous.wait < went_on)
+        if body.conversation is None:
+            return Place(None)
+        named = body.conversation
+        text = named.id if isinstance(named, NamedConversation) else named
+        if (found := conversation_of(text)) is None:
+            raise ConversationNotFound(text)
+        return Place(found)
+
+    async def _resolved(self, user_id: str, entries: Sequence[InputEntry]) -> list[Entry | Given]:
+        """The entries, with what stands in the place of references; raises `ItemNotFound`."""
+        places = {each: turn_of_item(each.id) for each in entries if isinstance(each, Reference)}
+        stored = await self._turns(user_id, [place[0] for place in places.values() if place is not None])
+        resolved: list[Entry | Given] = []
+        for each in entries:
+            if not isinstance(each, Reference):
+                resolved.append(each)
+                continue
+            place = places[each]
+            turn = None if place is None else stored.get(place[0])
+            if place is None or turn is None or place[1] > len(turn.items):
+                raise ItemNotFound(each.id, each.path)
+            if place[1] == 0:
+                resolved.append(Spoken(path=each.path, role="user", text=turn.question, files=files_of(turn)))
+                continue
+            item = turn.items[place[1] - 1]
+            if item.id != each.id:
+                raise ItemNotFound(each.id, each.path)
+            resolved += entries_of_item(item, each.path)
+        return resolved
+
+    async def _turns(self, user_id: str, turn_ids: Sequence[int]) -> dict[int, StoredTurn]:
+        if not turn_ids:
+            return {}
+        return await self._database.read(user_id, lambda session: turns_by_id(session, user_id, turn_ids))
+
+    async def with_files(
+        self, user_id: str, files: Sequence[File], history: Sequence[HistoryMessage], *, store: bool
+    ) -> tuple[Sequence[File], list[HistoryMessage]]:
+        """As `RequestFiles.resolved`."""
+        return await self._request_files.resolved(user_id, files, history, store=store)
+
+
+def files_of(turn: StoredTurn) -> list[File]:
+    return [File(**asdict(file)) for file in turn.files]
+
+
+def fingerprint_of(body: ResponseBody) -> str:
+    return sha256(msgspec.json.encode(body)).hexdigest()

@@ -1,0 +1,123 @@
+"""Programs made for OpenAI's Responses API, unmodified: LangChain, OpenAI's agents, and in Node OpenAI's SDK and Vercel's."""
+
+import json
+import uuid
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, SecretStr
+
+from tests.support import ai_sdk, npm
+from tests.support.openai_sdk import sdk
+from tests.support.serving import serve, settings_for, token_for
+
+pytestmark = pytest.mark.slow  # the imports alone take seconds
+
+QUESTION = 'think Hm.\nsay Let me see. \nask weather {"city": "Bern"}\nwait\nsay Done.'
+
+
+@pytest.fixture(scope="module")
+async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    path = tmp_path_factory.mktemp("clients") / "chatapi.db"
+    async with serve(settings_for(f"sqlite+aiosqlite:///{path}")) as url:
+        yield url
+
+
+class Number(BaseModel):
+    """A number."""
+
+    n: int
+
+
+@pytest.mark.filterwarnings("default")  # they are not ours
+async def test_langchain(url: str) -> None:
+    from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+    from langchain_core.tools import tool
+    from langchain_openai import ChatOpenAI
+
+    @tool
+    def weather(city: str) -> str:
+        """The weather in a city."""
+        return f"sunny in {city}"
+
+    model = ChatOpenAI(
+        base_url=f"{url}/v1",
+        api_key=SecretStr(token_for(f"l-{uuid.uuid4().hex}")),
+        model="commanded",
+        use_responses_api=True,
+    )
+    with_tools = model.bind_tools([weather], strict=True)
+    first = await with_tools.ainvoke([HumanMessage(QUESTION)])
+    assert isinstance(first, AIMessage)
+    (call,) = first.tool_calls
+    outcome = await weather.ainvoke(call)
+    assert isinstance(outcome, ToolMessage)
+    second = await with_tools.ainvoke([HumanMessage(QUESTION), first, outcome])
+    assert second.text == "weather: done. Done."
+    goes_on = await model.ainvoke(
+        [HumanMessage("history")], previous_response_id=second.response_metadata["id"]
+    )
+    assert json.loads(goes_on.text)[1] == ["assistant", "Let me see. weather: done. Done."]
+    pieces = [piece async for piece in model.astream([HumanMessage("say One \nsay two.")])]
+    assert "".join(piece.text for piece in pieces) == "One two."
+
+
+@pytest.mark.filterwarnings("default")  # they are not ours
+async def test_openai_agents(url: str) -> None:
+    from agents import Agent, OpenAIResponsesModel, Runner, function_tool, set_tracing_disabled
+
+    set_tracing_disabled(True)  # it would send traces to OpenAI, with the key of this server
+
+    @function_tool
+    def weather(city: str) -> str:
+        """The weather in a city."""
+        return f"sunny in {city}"
+
+    async with sdk(url, f"a-{uuid.uuid4().hex}") as client:
+        model = OpenAIResponsesModel("commanded", client)
+        agent = Agent(name="A", instructions="Be brief.", model=model, tools=[weather])
+        done = await Runner.run(agent, QUESTION)
+        assert done.final_output == "weather: done. Done."
+        goes_on = await Runner.run(agent, "history", previous_response_id=done.last_response_id)
+        assert json.loads(goes_on.final_output)[1] == ["assistant", "Let me see. weather: done. Done."]
+        streamed = Runner.run_streamed(agent, f'call add_task {{"title": "milk"}}\n{QUESTION}')
+        assert [event async for event in streamed.stream_events()]
+        assert streamed.final_output == "weather: done. Done."
+        parsing = Agent(name="B", model=model, output_type=Number)
+        assert (await Runner.run(parsing, 'say {"n": 7}')).final_output == Number(n=7)
+
+
+@pytest.mark.skipif(ai_sdk.missing() is not None, reason="needs npm and its Node")
+async def test_node(url: str, tmp_path: Path) -> None:
+    npm.install(ai_sdk.PROJECT)
+    given = json.dumps({"url": url, "token": token_for(f"n-{uuid.uuid4().hex}")})
+    program = tmp_path / "responses.mjs"
+    program.write_text((ai_sdk.PROJECT / "responses.mjs").read_text())
+    (tmp_path / "node_modules").symlink_to(ai_sdk.MODULES)
+    process = await ai_sdk.node(tmp_path, str(program), given, stdout=PIPE, stderr=PIPE)
+    told, trouble = await process.communicate()
+    assert process.returncode == 0, trouble.decode()
+    answer = "weather: done. Done."
+    assert json.loads(told) == {
+        "created": "Yes.",
+        "streamed": [
+            "word 0 word 1 word 2 add_task: done. ",
+            ["reasoning", "message", "mcp_call", "message"],
+        ],
+        "replayed": True,
+        "rest": [4, True],
+        "tools": answer,
+        "background": "Later.",
+        "refused": ["BadRequestError", "unsupported_parameter", "top_logprobs"],
+        "failed": ["APIError", "model_failed"],
+        "items": ["assistant", "user"],
+        "deleted": True,
+        "vercel": answer,
+        "vercelHistory": ["user", "assistant"],
+        "vercelStreamed": [answer, 2, 2, 0, 1],
+        "vercelGoesOn": '[["user", "say Yes."], ["assistant", "Yes."]]',
+        "vercelUnstored": 'weather: "sunny in Bern". Done.',
+        "vercelParsed": {"n": 7},
+    }
