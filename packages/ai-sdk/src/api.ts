@@ -994,7 +994,7 @@ export interface components {
             status: "waiting";
             tool_calls: components["schemas"]["ToolCall"][];
             turn_id: number;
-            usage?: components["schemas"]["Usage"];
+            usage?: components["schemas"]["TurnUsage"];
         };
         /** WaitingTurn */
         WaitingTurn: {

@@ -9,7 +9,6 @@ from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from msgspec import UNSET
 from msgspec.structs import replace
 from sqlalchemy import and_, asc, delete, desc, or_, select, tuple_, update
-from sqlalchemy.orm import defer
 
 from chatapi.conversations.feedback import of_message
 from chatapi.conversations.forms import COLUMNS, Form, ItemT, Row, files_in
@@ -202,7 +201,6 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
             .where(message.user_id == user_id, in_conversation(self.session, message, conversation_id, **ids))
             .order_by(turned(message.conversation_id), turned(message.id))
             .limit(limit + 1)
-            .options(defer(models.Turn.asked, raiseload=True))  # it may be large, and comes with each message
         )
         if not alternatives:
             statement = statement.where(
