@@ -257,13 +257,14 @@ class TestAnswer:
 
     async def test_is_edited_and_given_again(self, page: Page) -> None:
         await say(page, "say Helo.")
-        await expect(answers(page)).to_contain_text("Helo.")
+        again = page.get_by_role("button", name="Another answer")
+        await expect(again).to_be_visible()  # the turn has ended
         await field(page).press("ArrowUp")
         editor = page.get_by_label("Edit the message")
         await editor.fill("say Hello.")
         await editor.press("Enter")
         await expect(answers(page)).to_contain_text(["Hello."])
-        await page.get_by_role("button", name="Another answer").click()
+        await again.click()
         pager = page.get_by_role("group", name="Answers")
         await expect(pager).to_contain_text("2 / 2")
         await pager.get_by_label("Answer before").click()

@@ -24,7 +24,7 @@ CONFIGURATION = """
 "path.user_id" = "alice"
 
 [[operations]]
-include-operation-id = ["listConversations", "listMessages", "listTasks", "eraseAccount", "addFile", "deleteConversations", "search", "chat", "chatAsTokenUser", "regenerateTurn", "listTurns", "answerTurn", "readUsage", "giveFeedback", "takeFeedbackBack", "listKeys", "makeKey", "createChatCompletion"]
+include-operation-id = ["listConversations", "listMessages", "listTasks", "eraseAccount", "addFile", "deleteConversations", "search", "chat", "chatAsTokenUser", "regenerateTurn", "listTurns", "answerTurn", "readUsage", "giveFeedback", "takeFeedbackBack", "listKeys", "makeKey", "createChatCompletion", "createResponse", "createConversation"]
 checks.positive_data_acceptance.enabled = false
 
 [[operations]]

@@ -334,6 +334,28 @@ class TestStored:
         with pytest.raises(openai.BadRequestError, match="Idempotency-Key"):
             await ask(client, question, temperature=1, **asked)
 
+    async def test_goes_on_when_its_client_hangs_up_and_keeps_its_place_meanwhile(
+        self, client: AsyncOpenAI, native: Client, user_id: str
+    ) -> None:
+        gate = CommandedAgent.gates[user_id]
+        body = {
+            "model": "commanded",
+            "messages": [said(f"say One.\ngate {user_id}\nsay Two.")],
+            "stream": True,
+            "store": True,
+        }
+        async with native.stream("POST", "/v1/chat/completions", json=body) as response:
+            conversation = response.headers["X-Conversation-Id"]
+            await gate.reached.wait()
+        with pytest.raises(openai.ConflictError) as busy:
+            await ask(client, "say x", extra_headers={"X-Conversation-Id": conversation})
+        assert busy.value.code == "turn_in_progress"
+        gate.opened.set()
+        number = int(conversation.removeprefix("conv_"))
+        await native.get(native.mine(f"/chat/{number}/stream"))  # ends with the turn
+        question, answer = await native.messages(number)
+        assert (question["status"], answer["content"]) == ("completed", "One.Two.")
+
     async def test_waits_for_the_callers_tools(self, client: AsyncOpenAI, native: Client) -> None:
         question = "say First.\nask weather\nwait\nsay Then."
         first = await ask(client, question, tools=[WEATHER], store=True)

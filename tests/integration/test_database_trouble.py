@@ -373,6 +373,23 @@ class TestTurnDuringAnOutage:
             assert len(await alice.messages(again.json()["conversation_id"])) == 2
 
 
+async def test_a_completion_of_which_nothing_is_stored_is_answered_without_the_database(
+    postgres: Postgres,
+) -> None:
+    async with behind_proxy(postgres) as (between, alice):
+        gate = CommandedAgent.gates[name := uuid4().hex]
+        message = {"role": "user", "content": f'gate {name}\nuse {{"input_tokens": 7}}\nsay Done.'}
+        body = {"model": "commanded", "messages": [message]}
+        completion = asyncio.create_task(alice.post("/v1/chat/completions", json=body))
+        await gate.reached.wait()
+        between.cut()
+        with heard("chatapi.turns.stateless") as lines:
+            gate.opened.set()
+            told = await completion
+        assert told.json()["choices"][0]["message"]["content"] == "Done."
+        assert [line for line in lines if "is not counted" in line]
+
+
 async def test_a_violated_foreign_key_is_no_outage(postgres: Postgres) -> None:
     """What a row hangs on was erased by another request; the database is well."""
     settings = settings_for(postgres.url(await asyncio.to_thread(postgres.new_database)))

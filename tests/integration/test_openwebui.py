@@ -148,14 +148,17 @@ async def test_a_first_message_its_title_and_what_follows(
     webui: OpenWebUI, service: str, user_id: str
 ) -> None:
     question = "say Hello there."
-    title, answer = await asyncio.gather(
-        webui.task("Generate a title.", f"USER: {question}\nASSISTANT: ", max_tokens=1000),
+    history = f"USER: {question}\nASSISTANT: "
+    title, answer, again = await asyncio.gather(  # beside the message of another tab
+        webui.task("Generate a title.", history, max_tokens=1000),
+        webui.message([user(question)]),
         webui.message([user(question)]),
     )
     assert "Generate a title." in title
     assert (answer["content"], answer["finish"]) == ("Hello there.", "stop")
+    assert again == answer
     for what in ("Suggest follow-ups.", "Generate tags."):
-        assert what in await webui.task(what, f"USER: {question}\nASSISTANT: Hello there.")
+        assert what in await webui.task(what, f"{history}Hello there.")
     async with Client(service, user_id) as native:
         assert (await native.get(native.mine("/conversations"))).json()["items"] == []
         assert (await native.get(native.mine("/tasks"))).json()["items"] == []

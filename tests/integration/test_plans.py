@@ -156,10 +156,14 @@ async def conversation_of_large(connection: asyncpg.Connection) -> int:
 async def pages(connection: asyncpg.Connection, statement: Statement, plan: str) -> int:
     """How many pages the statement looks at for the user who has said much."""
     conversation_id = await conversation_of_large(connection)
-    values: dict[str, Any] = dict.fromkeys(("key", "request_hash"), None) | dict.fromkeys(
-        ("worker_id", "run_id", "model", "content"), "x"
+    last = await connection.fetchval(
+        "SELECT max(id) FROM turns WHERE user_id = 'large' AND conversation_id = $1", conversation_id
     )
+    values: dict[str, Any] = dict.fromkeys(
+        ("key", "request_hash", "asked", "before", "source"), None
+    ) | dict.fromkeys(("worker_id", "run_id", "model", "content"), "x")
     values |= {"search_parts": "{0}", "search_words": '{" x "}'}
+    values |= {"after": last}
     values |= {"user_id": "large", "conversation_id": conversation_id, "now": now(), **BUDGETS.values(now())}
     sql, names = statement.compiled
     return await pages_of(connection, sql, [values[name] for name in names], plan)
@@ -194,8 +198,8 @@ class TestOfAUserWhoHasSaidMuch:
         self, connection: asyncpg.Connection, plan: str, keyed: bool
     ) -> None:
         """Nor before its owner is set, whatever the plan: row-level security would hide it all. Nor all that was used."""
-        budgets = NO_BUDGETS if keyed else BUDGETS
-        assert await pages(connection, begin_next(10, budgets, keyed=keyed), plan) < PAGES
+        statement = begin_next(10, NO_BUDGETS if keyed else BUDGETS, keyed=keyed, after=keyed)
+        assert await pages(connection, statement, plan) < PAGES
 
     @pytest.mark.usefixtures("own")
     @pytest.mark.parametrize("order", ["asc", "desc"])

@@ -29,6 +29,8 @@ class ChatRequestFactory(MsgspecFactory[ChatRequest]):
     client_tools = UNSET
     files = UNSET
     when_busy = UNSET
+    # These come through OpenAI's API alone.
+    options = approvals = own_tools = before = shown = source = after = fingerprint = UNSET
 
     @classmethod
     def message(cls) -> str:

@@ -856,14 +856,9 @@ export interface components {
             items: components["schemas"]["Found"][];
             next_cursor: string | null;
         };
-        /** Page[Message] */
-        "Page_chatapi.conversations.schemas.Message_": {
-            items: components["schemas"]["Message"][];
-            next_cursor: string | null;
-        };
-        /** Page[UIMessage] */
-        "Page_chatapi.conversations.schemas.UIMessage_": {
-            items: components["schemas"]["UIMessage"][];
+        /** Page[UnionType[Message, UIMessage]] */
+        "Page_chatapi.conversations.schemas.Message_chatapi.conversations.schemas.UIMessage_": {
+            items: (components["schemas"]["Message"] | components["schemas"]["UIMessage"])[];
             next_cursor: string | null;
         };
         /** Page[Task] */
@@ -2489,7 +2484,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Page_chatapi.conversations.schemas.Message_"] | components["schemas"]["Page_chatapi.conversations.schemas.UIMessage_"];
+                    "application/json": components["schemas"]["Page_chatapi.conversations.schemas.Message_chatapi.conversations.schemas.UIMessage_"];
                 };
             };
             /**

@@ -151,7 +151,7 @@ class ConversationController(Controller):
         order: FromQuery[Literal["asc", "desc"]] = "asc",
         alternatives: FromQuery[bool] = False,  # noqa: FBT002 - Litestar passes it by name
         form: MessageForm = "plain",
-    ) -> Page[Message] | Page[UIMessage]:
+    ) -> Page[Message | UIMessage]:
         """Oldest first, or with `order=desc` newest first; with `alternatives`, also turns that were answered anew.
 
         What is queued comes after the newest message, on top of `limit`. With `format=ui` as messages of the AI SDK, each answer with the parts that its stream had.

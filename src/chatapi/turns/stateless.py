@@ -5,6 +5,7 @@ waits for them; the caller carries them out and sends everything again. It ends 
 process does.
 """
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from secrets import token_hex
@@ -29,6 +30,8 @@ from chatapi.turns.store import CompletionStore, Finished, Run, Said, Shown, com
 from chatapi.turns.store.answers import Waiting
 from chatapi.turns.store.rows import to_answer
 from chatapi.usage.counting import Spent, count_alone
+
+log = logging.getLogger(__name__)
 
 
 class StatelessRequest(Struct, frozen=True, kw_only=True):
@@ -150,8 +153,13 @@ class StatelessStore:
         """No call of such a run has waited for an approval."""
 
     async def _count(self, run: Run, said: Said) -> None:
-        if said.spent:
+        """Count what was used. Without the database it is not counted: the answer is there, and nobody would wait for it."""
+        if not said.spent:
+            return
+        try:
             await self._completions.count(run.user_id, said.spent, self._since)
+        except DatabaseUnavailable:
+            log.warning("What a completion used is not counted: the database is away")
 
 
 async def unknown_outcome(_: AsyncSession) -> NoReturn:
