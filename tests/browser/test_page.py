@@ -513,7 +513,11 @@ class TestEverybody:
             await expect(page.get_by_text("No conversations yet.")).to_be_visible()
             of_the_service = sorted(path for path in asked if not path.startswith("/playground/assets/"))
             mine = f"/api/{user}"
-            assert of_the_service == ["/", f"{mine}/conversations?limit=30&archived=false&source=app", "/api/me"]
+            assert of_the_service == [
+                "/",
+                f"{mine}/conversations?limit=30&archived=false&source=app",
+                "/api/me",
+            ]
             await page.get_by_role("button", name="Show tasks").click()
             await expect(page.get_by_text("Nothing to do.")).to_be_visible()
             assert asked[-1] == f"{mine}/tasks?limit=100"
