@@ -94,7 +94,7 @@ async def leave_chunks(database: Database, user_id: str) -> None:
         session.add(TurnChunk(**ids, run_id="dead", position=0, events=[]))
         session.add(WaitFactory.build(**ids, conversation_id=turn.conversation_id))
         queued = {"user_id": user_id, "conversation_id": turn.conversation_id}
-        session.add(QueuedTurnFactory.build(id=2**62 + turn.id, **queued))
+        session.add(QueuedTurnFactory.build(id=-turn.id, **queued))
 
 
 async def exported(client: Client) -> list[dict[str, Any]]:

@@ -321,7 +321,7 @@ class TestDeletion:
 
         def queued(taken_out_at: datetime | None = None, **request: Any) -> QueuedTurn:
             return QueuedTurn(
-                id=uuid4().int >> 65,
+                id=-(uuid4().int >> 65),  # the database gives others, from 1 on
                 user_id=alice.user_id,
                 conversation_id=conversation_id,
                 run_id=uuid4().hex,

@@ -64,30 +64,34 @@ def rest_of(events: Sequence[TurnEvent], told: Sequence[TurnEvent]) -> list[Turn
     started = {(event.id, event.asks) for event in told if isinstance(event, ToolStarted)}
     ended = {event.call.id for event in told if isinstance(event, ToolEnded)}
     rest: list[TurnEvent] = []
+    outcomes: list[TurnEvent] = []
     late: list[
         TurnEvent
-    ] = []  # outcomes: before the rest of a text that was told in part, they would cut it in two steps
+    ] = []  # outcomes that came after what was told: before the rest of a text they would cut it in two
     for event in events:
         left: TextAdded | ReasoningAdded | ToolStarted | None = None
         match event:
-            case ToolStarted(id=id_, asks=asks):
-                left = None if (id_, asks) in started else event
             case ToolEnded(call=call):
-                late += [] if call.id in ended else [event]
+                outcomes += [] if call.id in ended else [event]
+                continue
+            case ToolStarted(id=id_, asks=asks):
+                is_new = (id_, asks) not in started
+                left = event if is_new else None
             case TextAdded() | ReasoningAdded():
-                size = len(event.text)
+                size, is_new = len(event.text), not characters
                 if size > characters:
-                    left = type(event)(event.text[characters:], event.begins_step and not characters)
-                elif not size and not characters:
+                    left = type(event)(event.text[characters:], event.begins_step and is_new)
+                elif not size and is_new:
                     left = event
                 characters = max(characters - size, 0)
-        if left is None:
-            continue
-        if left.begins_step:
-            rest += late
-            late = []
-        rest.append(left)
-    return rest + late
+        if is_new:
+            rest += [*late, *outcomes] if event.begins_step else outcomes
+            late = [] if event.begins_step else late
+        else:
+            late += outcomes
+        outcomes = []
+        rest += [] if left is None else [left]
+    return [*rest, *late, *outcomes]
 
 
 def joined(events: Sequence[TurnEvent]) -> list[TurnEvent]:
