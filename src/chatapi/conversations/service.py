@@ -8,7 +8,7 @@ import msgspec
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from msgspec import UNSET
 from msgspec.structs import replace
-from sqlalchemy import and_, asc, delete, desc, or_, select, tuple_, update
+from sqlalchemy import and_, asc, delete, desc, select, tuple_, update
 
 from chatapi.conversations.feedback import of_message
 from chatapi.conversations.forms import COLUMNS, Form, ItemT, Row, files_in
@@ -17,7 +17,7 @@ from chatapi.conversations.schemas import Archived, Conversation, ConversationCh
 from chatapi.conversations.search.index import index_title
 from chatapi.conversations.sources import is_from
 from chatapi.db import models
-from chatapi.db.alternatives import is_answered_or_under_way, superseded
+from chatapi.db.alternatives import is_shown
 from chatapi.db.paging import Page, decode_cursor, in_conversation, page_of
 from chatapi.db.services import Service
 from chatapi.errors.domains import ConversationNotFound
@@ -204,8 +204,7 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         )
         if not alternatives:
             statement = statement.where(
-                ~superseded(is_answered_or_under_way),
-                or_(models.Turn.alternative_of.is_(None), is_answered_or_under_way(models.Turn)),
+                is_shown(),
             )
         return [Row._make(row) for row in await self.session.execute(statement)]
 

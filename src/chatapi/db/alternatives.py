@@ -47,3 +47,12 @@ def superseded(counts: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[bo
     )
     # Compare with 1 instead of testing IS NULL: the planner takes `NOT (x = 1)` for common and `x IS NULL` for rare.
     return func.coalesce(found.limit(1).scalar_subquery(), 0) == 1
+
+
+@cache
+def is_shown() -> ColumnElement[bool]:
+    """Whether `Turn` is shown, of those that answer one anew: the last that runs or has an answer, or else the first."""
+    return and_(
+        ~superseded(is_answered_or_under_way),
+        or_(Turn.alternative_of.is_(None), is_answered_or_under_way(Turn)),
+    )

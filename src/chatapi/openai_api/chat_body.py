@@ -19,7 +19,8 @@ from chatapi.openai_api.chat_messages import (
     Tool,
     client_tools_of,
     entries_of,
-    json_format,
+    format_of,
+    functions_in,
     names_ours,
 )
 from chatapi.openai_api.context import Context, context_of
@@ -113,7 +114,7 @@ class ChatBody(Body, frozen=True, kw_only=True):
         A request with tools of its own is offered none of ours, unless it names them; nor is one to a model that has none.
         """
         tools = self.tools or []
-        client_tools = client_tools_of(tools)
+        client_tools = client_tools_of(functions_in(tools))
         offers_ours = has_tools and (not client_tools or names_ours(tools))
         choice = self.tool_choice
         if isinstance(choice, NamedChoice):
@@ -144,7 +145,7 @@ class ChatBody(Body, frozen=True, kw_only=True):
             stop=[self.stop] if isinstance(self.stop, str) else tuple(self.stop or ()),
             reasoning_effort=self.reasoning_effort,
             verbosity=self.verbosity,
-            json=json_format(self.response_format),
+            json=format_of(self.response_format),
             tool_choice=OneTool(choice.function.name) if isinstance(choice, NamedChoice) else choice,
             parallel_tool_calls=self.parallel_tool_calls,
         )

@@ -112,7 +112,7 @@ class ChatCompletionController(Controller):
                 return await completion.of_turn(context, terms, conversation_id, key)
             if idempotency_key:
                 raise Invalid(("Idempotency-Key", "holds for what is stored; send `store: true` with it"))
-            files, history = await responses.with_files(
+            files, history = await responses.files.resolved(
                 request.user.user_id, context.files, context.history, store=False
             )
             asked = StatelessRequest(
@@ -183,7 +183,7 @@ class Completion:
         if context.begun is not None:
             return await self._go_on(context, terms, conversation_id, key)
         before = context.history if conversation_id is None else ()
-        files, before = await self._responses.with_files(user_id, context.files, before, store=True)
+        files, before = await self._responses.files.resolved(user_id, context.files, before, store=True)
         asked = ChatRequest(
             message=context.message,
             conversation_id=conversation_id,

@@ -1,6 +1,6 @@
 """The messages, tools and formats of a chat completion's body, and what they are to the service."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from chatapi.agent.ports import File, FileSource, JSONFormat
 from chatapi.agent.tools import fault_of_schema
 from chatapi.errors.requests import Invalid
-from chatapi.openai_api.context import Entry, Outcome, Spoken, call_of, file_id_of, file_of
+from chatapi.openai_api.context import Entry, Files, Outcome, Spoken, call_of, from_user, text_of
 from chatapi.text import NO_NUL
 from chatapi.turns.schemas import ClientTool
 
@@ -34,7 +34,7 @@ class TextContent(Closed, frozen=True, tag_field="type", tag="text"):
 
 
 class RefusalContent(Closed, frozen=True, tag_field="type", tag="refusal"):
-    refusal: Text
+    text: Text = msgspec.field(name="refusal")
 
 
 class ImageURL(Closed, frozen=True):
@@ -166,30 +166,21 @@ class SchemaFormat(Closed, frozen=True, tag_field="type", tag="json_schema"):
 ResponseFormat: TypeAlias = TextFormat | AnyJSON | SchemaFormat
 
 
-class Files:
-    """Takes the files out of messages: `ids` are of stored ones, and the others have a `source` and numbers below 0."""
-
-    def __init__(self, hold: Callable[[bytes], FileSource]) -> None:
-        self._hold = hold
-        self._number = 0
-
-    def take(self, part: ImageContent | FileContent, path: str) -> File:
-        self._number -= 1
-        if isinstance(part, ImageContent):
-            return file_of(part.image_url.url, f"{path}.image_url.url", number=self._number, hold=self._hold)
-        if part.file.file_id is not None:
-            return File(
-                id=file_id_of(part.file.file_id, f"{path}.file.file_id"), name="", media_type="", size=0
+def file_in(part: TextContent | ImageContent | FileContent, path: str, files: Files) -> File | None:
+    match part:
+        case ImageContent(image_url=image):
+            return files.take(image.url, f"{path}.image_url.url", file_id=None, by_id=path)
+        case FileContent(file=file):
+            path = f"{path}.file"
+            return files.take(
+                file.file_data,
+                f"{path}.file_data",
+                file_id=file.file_id,
+                by_id=f"{path}.file_id",
+                name=file.filename,
             )
-        if part.file.file_data is None:
-            raise Invalid((f"{path}.file.file_data", "is missing, and so is `file_id`"))
-        return file_of(
-            part.file.file_data,
-            f"{path}.file.file_data",
-            number=self._number,
-            hold=self._hold,
-            name=part.file.filename,
-        )
+        case TextContent():
+            return None
 
 
 def entries_of(messages: Sequence[Message], hold: Callable[[bytes], FileSource]) -> Iterator[Entry]:
@@ -215,50 +206,30 @@ def entries_of(messages: Sequence[Message], hold: Callable[[bytes], FileSource])
                 text = text_of(message.content) or message.refusal or ""
                 yield Spoken(path=path, role="assistant", text=text, calls=calls)
             case UserMessage(content=content):
-                parts = [] if isinstance(content, str) else content
-                attached = [
-                    files.take(part, f"{path}.content[{number}]")
-                    for number, part in enumerate(parts)
-                    if not isinstance(part, TextContent)
-                ]
-                text = text_of(content)
-                if not text.strip() and not attached:
-                    raise Invalid((f"{path}.content", "must not be blank"))
-                yield Spoken(path=path, role="user", text=text, files=attached)
+                yield from_user(path, content, lambda part, path: file_in(part, path, files))
             case SystemMessage() | DeveloperMessage():
                 yield Spoken(path=path, role="system", text=text_of(message.content))
 
 
-def text_of(content: str | Sequence[Any] | None) -> str:
-    """The text of a message; several texts are its paragraphs."""
-    if content is None or isinstance(content, str):
-        return content or ""
-    texts = [
-        part.refusal if isinstance(part, RefusalContent) else part.text
-        for part in content
-        if isinstance(part, TextContent | RefusalContent)
-    ]
-    return "\n\n".join(filter(None, texts))
-
-
-def client_tools_of(tools: Sequence[Tool]) -> list[ClientTool]:
-    """The caller's tools; raises `Invalid` for a name that is there twice, or what is no schema."""
-    made: list[ClientTool] = []
-    names: set[str] = set()
-    for place, tool in enumerate(tools):
-        if isinstance(tool, OwnTools):
-            continue
-        path, function = f"tools[{place}].function", tool.function
-        if function.name in names:
+def client_tools_of(functions: Iterable[tuple[str, FunctionDefinition]]) -> list[ClientTool]:
+    """The caller's tools, given with their paths; raises `Invalid` for a name that is there twice, or what is no schema."""
+    made: dict[str, ClientTool] = {}
+    for path, function in functions:
+        if function.name in made:
             raise Invalid((f"{path}.name", f"{function.name} is named twice."))
-        names.add(function.name)
         parameters = function.parameters or NO_ARGUMENTS
         if (fault := fault_of(msgspec.json.encode(parameters))) is not None:
             raise Invalid((f"{path}.parameters", fault))
-        made.append(
-            ClientTool(name=function.name, description=function.description or "", parameters=parameters)
+        made[function.name] = ClientTool(
+            name=function.name, description=function.description or "", parameters=parameters
         )
-    return made
+    return list(made.values())
+
+
+def functions_in(tools: Sequence[Tool]) -> Iterator[tuple[str, FunctionDefinition]]:
+    for place, tool in enumerate(tools):
+        if isinstance(tool, FunctionTool):
+            yield f"tools[{place}].function", tool.function
 
 
 @lru_cache(maxsize=1_024)  # front ends send the same tools with each message, and a check takes a millisecond
@@ -266,17 +237,26 @@ def fault_of(schema: bytes) -> str | None:
     return fault_of_schema(msgspec.json.decode(schema))
 
 
-def json_format(wanted: ResponseFormat | None) -> JSONFormat | None:
+def json_format(wanted: TextFormat | AnyJSON | NamedSchema | None) -> JSONFormat | None:
     match wanted:
         case AnyJSON():
             return JSONFormat()
-        case SchemaFormat(json_schema=named):
-            if named.schema is None:
-                raise Invalid(("response_format.json_schema.schema", "is missing"))
+        case NamedSchema():
             return JSONFormat(
-                name=named.name, description=named.description, schema=named.schema, strict=named.strict
+                name=wanted.name,
+                description=wanted.description,
+                schema=wanted.schema,
+                strict=wanted.strict,
             )
     return None
+
+
+def format_of(wanted: ResponseFormat | None) -> JSONFormat | None:
+    if not isinstance(wanted, SchemaFormat):
+        return json_format(wanted)
+    if wanted.json_schema.schema is None:
+        raise Invalid(("response_format.json_schema.schema", "is missing"))
+    return json_format(wanted.json_schema)
 
 
 def names_ours(tools: Sequence[Tool]) -> bool:

@@ -17,10 +17,10 @@ from chatapi.errors.base import AppError, Defect
 from chatapi.openai_api.errors import ErrorResponse, error_of
 from chatapi.turns.log import ReasoningAdded, TextAdded, ToolEnded, TurnEvent, TurnLog, text_of
 from chatapi.turns.schemas import ChatAnswer, Pending, WaitingAnswer
+from chatapi.turns.ui_stream import HEARTBEAT
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT = b": still here\n\n"
 DONE = b"data: [DONE]\n\n"
 
 FinishWord: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]

@@ -63,9 +63,6 @@ class Context(Struct, frozen=True, kw_only=True):
 def context_of(entries: Sequence[Entry], param: str) -> Context:
     """Read a conversation; raises `Invalid`, with `param` where it is as a whole that something is missing."""
     said = joined(with_outcomes(entries, param))
-    instructions = [
-        each.text for each in entries if isinstance(each, Spoken) and each.role in {"system", "developer"}
-    ]
     last = next((place for place in reversed(range(len(said))) if said[place].role == "user"), None)
     if last is None:
         raise Invalid((param, "There is no message of a user to answer."))
@@ -77,12 +74,20 @@ def context_of(entries: Sequence[Entry], param: str) -> Context:
         before = [HistoryMessage(role="user", content=OPENING), *before]
     question = said[last]
     return Context(
-        instructions=PARAGRAPH.join(filter(None, instructions)) or None,
+        instructions=instructions_in(entries),
         history=before,
         message=question.content,
         files=question.files,
         begun=begun,
     )
+
+
+def instructions_in(entries: Sequence[object]) -> str | None:
+    """What these say as the system or the developer."""
+    texts = [
+        each.text for each in entries if isinstance(each, Spoken) and each.role in {"system", "developer"}
+    ]
+    return PARAGRAPH.join(filter(None, texts)) or None
 
 
 def with_outcomes(entries: Sequence[Entry], param: str) -> list[HistoryMessage]:
@@ -135,6 +140,43 @@ def joined(said: Sequence[HistoryMessage]) -> list[HistoryMessage]:
             tool_calls=[*before.tool_calls, *each.tool_calls],
         )
     return messages
+
+
+def from_user(path: str, content: str | Sequence[Any], take: Callable[[Any, str], File | None]) -> Spoken:
+    """A user's message; `take` gives the file of a part of its content. Raises `Invalid` for a blank one."""
+    parts = () if isinstance(content, str) else content
+    taken = [take(part, f"{path}.content[{place}]") for place, part in enumerate(parts)]
+    files = [file for file in taken if file is not None]
+    text = text_of(content)
+    if not text.strip() and not files:
+        raise Invalid((f"{path}.content", "must not be blank"))
+    return Spoken(path=path, role="user", text=text, files=files)
+
+
+def text_of(content: str | Sequence[Any] | None) -> str:
+    """The text of a message; the texts of several parts are its paragraphs."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return PARAGRAPH.join(filter(None, (getattr(part, "text", "") for part in content)))
+
+
+class Files:
+    """Makes the files of one request. Those in it have a `source` and numbers below 0; the others the ids of stored ones."""
+
+    def __init__(self, hold: Callable[[bytes], FileSource]) -> None:
+        self._hold = hold
+        self._number = 0
+
+    def take(
+        self, url: str | None, path: str, *, file_id: str | None, by_id: str, name: str | None = None
+    ) -> File:
+        """The file with this id, or else with this data URL; raises `Invalid` with `by_id` or `path`."""
+        if file_id is not None:
+            return File(id=file_id_of(file_id, by_id), name="", media_type="", size=0)
+        if url is None:
+            raise Invalid((path, "is missing, and so is `file_id`"))
+        self._number -= 1
+        return file_of(url, path, number=self._number, hold=self._hold, name=name)
 
 
 def file_of(

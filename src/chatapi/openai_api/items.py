@@ -23,7 +23,7 @@ SERVER_LABEL = "chatapi"
 
 JSONObject: TypeAlias = dict[str, Any]
 Kind: TypeAlias = Literal["message", "reasoning", "function_call", "mcp_approval_request", "mcp_call"]
-Status: TypeAlias = Literal["in_progress", "completed", "incomplete"]
+ItemStatus: TypeAlias = Literal["in_progress", "completed", "incomplete"]
 PREFIXES: dict[Kind, str] = {
     "message": "msg",
     "reasoning": "rs",
@@ -47,7 +47,7 @@ class Item(Struct, kw_only=True):
     call: ToolCall | None = None
     approval_id: str | None = None
     request: "Item | None" = None
-    status: Status = "in_progress"
+    status: ItemStatus = "in_progress"
 
     @property
     def id(self) -> str:
@@ -147,10 +147,14 @@ class TurnItems:
                 self._coming.append(event)
         yield from self._tell()
 
-    def end(self, status: Status = "completed") -> Iterator[Told]:
-        """No event comes any more; a text that is open ends with this status, and a call under way as incomplete."""
-        yield from self._tell(outcomes_come=False)
-        yield from self._close(status)
+    def end(self, status: ItemStatus | None = "completed") -> Iterator[Told]:
+        """No event comes any more: a text that is open ends with this status, and a call under way as incomplete.
+
+        With None more may come, and nothing ends.
+        """
+        if status is not None:
+            yield from self._tell(outcomes_come=False)
+            yield from self._close(status)
 
     def _go_on(self, wait: int) -> Iterator[Told]:
         """The turn goes on after this wait: with the calls that were approved."""
@@ -224,7 +228,7 @@ class TurnItems:
         yield from self._say("reasoning", text, begins_step=False)
         yield from self._close()
 
-    def _close(self, status: Status = "completed") -> Iterator[Told]:
+    def _close(self, status: ItemStatus = "completed") -> Iterator[Told]:
         if (item := self._open) is not None:
             self._open = None
             item.text, self._said = "".join(self._said), []
@@ -252,8 +256,10 @@ class TurnItems:
         return item
 
 
-def items_of(turn: int | str, events: Sequence[TurnEvent], status: Status = "completed") -> list[Item]:
-    """The items of a turn that these events tell; a text at their end has this status."""
+def items_of(
+    turn: int | str, events: Sequence[TurnEvent], status: ItemStatus | None = "completed"
+) -> list[Item]:
+    """The items of a turn that these events tell; a text at their end has this status, and goes on with None."""
     made = TurnItems(turn)
     for event in events:
         for _ in made.take(event):

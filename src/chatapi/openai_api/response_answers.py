@@ -61,11 +61,3 @@ def answer_of(answer: Given | Outcome, item: Item) -> Answer:
 
 def called(item: Item) -> str:
     return item.call_id if item.kind == "function_call" else item.id
-
-
-def instructions_in(entries: Sequence[Entry | Given]) -> str | None:
-    """What the input says as the system or the developer."""
-    texts = [
-        each.text for each in entries if isinstance(each, Spoken) and each.role in {"system", "developer"}
-    ]
-    return "\n\n".join(filter(None, texts)) or None

@@ -6,19 +6,21 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from chatapi.agent.ports import JSONFormat, OneTool, OptionName, Options, ReasoningEffort, Verbosity
+from chatapi.agent.ports import OneTool, OptionName, Options, ReasoningEffort, Verbosity
 from chatapi.errors.models import OptionNotSupported
 from chatapi.errors.openai_api import UnsupportedParameter
 from chatapi.errors.requests import Invalid
 from chatapi.openai_api.chat_messages import (
     MAX_TOOLS,
-    NO_ARGUMENTS,
     AnyJSON,
     Closed,
+    FunctionDefinition,
     Name,
+    NamedSchema,
     Text,
     TextFormat,
-    fault_of,
+    client_tools_of,
+    json_format,
 )
 from chatapi.openai_api.items import JSONObject
 from chatapi.openai_api.models import Served
@@ -44,11 +46,8 @@ class ResponseReasoning(Closed, frozen=True):
     generate_summary: Literal["auto", "concise", "detailed"] | None = None
 
 
-class ResponseSchema(Closed, frozen=True, tag_field="type", tag="json_schema"):
-    name: Name
+class ResponseSchema(NamedSchema, frozen=True, tag_field="type", tag="json_schema"):
     schema: dict[str, Any]
-    description: str | None = None
-    strict: bool | None = None
 
 
 class ResponseText(Closed, frozen=True):
@@ -56,13 +55,8 @@ class ResponseText(Closed, frozen=True):
     verbosity: Verbosity | None = None
 
 
-class ResponseFunction(Closed, frozen=True, tag_field="type", tag="function"):
-    """A tool of the caller's. `strict` holds either way: a call whose arguments do not fit goes back to the model."""
-
-    name: Name
-    description: Annotated[str, Meta(max_length=1_024)] | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
+class ResponseFunction(FunctionDefinition, frozen=True, tag_field="type", tag="function"):
+    """A tool of the caller's."""
 
 
 class ToolNames(Closed, frozen=True):
@@ -227,20 +221,6 @@ def check(body: ResponseBody) -> None:
                 raise Invalid((name, "is of no use with `store: false`: nothing is stored"))
 
 
-def json_format(wanted: TextFormat | AnyJSON | ResponseSchema | None) -> JSONFormat | None:
-    match wanted:
-        case AnyJSON():
-            return JSONFormat()
-        case ResponseSchema():
-            return JSONFormat(
-                name=wanted.name,
-                description=wanted.description,
-                schema=wanted.schema,
-                strict=wanted.strict,
-            )
-    return None
-
-
 def own_tools_of(tools: Sequence[ResponseFunction | ResponseOwnTools], model: Served) -> Sequence[str] | None:
     """The names of those of our tools that the model is told of; None is all."""
     if not model.tools:
@@ -255,18 +235,10 @@ def own_tools_of(tools: Sequence[ResponseFunction | ResponseOwnTools], model: Se
     return named if is_restricted else None
 
 
-def client_tools_of(tools: Sequence[ResponseFunction | ResponseOwnTools]) -> list[ClientTool]:
-    """The caller's tools; raises `Invalid` for a name that is there twice, or what is no schema."""
-    made: list[ClientTool] = []
-    names: set[str] = set()
-    for place, tool in enumerate(tools):
-        if isinstance(tool, ResponseOwnTools):
-            continue
-        if tool.name in names:
-            raise Invalid((f"tools[{place}].name", f"{tool.name} is named twice."))
-        names.add(tool.name)
-        parameters = tool.parameters or NO_ARGUMENTS
-        if (fault := fault_of(msgspec.json.encode(parameters))) is not None:
-            raise Invalid((f"tools[{place}].parameters", fault))
-        made.append(ClientTool(name=tool.name, description=tool.description or "", parameters=parameters))
-    return made
+def client_tools_in(body: ResponseBody) -> list[ClientTool]:
+    """The caller's tools; raises `Invalid`."""
+    return client_tools_of(
+        (f"tools[{place}]", tool)
+        for place, tool in enumerate(body.tools or ())
+        if isinstance(tool, ResponseFunction)
+    )

@@ -28,8 +28,7 @@ from chatapi.openai_api.items import (
 )
 from chatapi.openai_api.response_objects import End, Facts, body_of, end_of
 from chatapi.turns.log import TurnEvent, TurnLog
-
-HEARTBEAT = b": still here\n\n"
+from chatapi.turns.ui_stream import HEARTBEAT
 
 # A word with the space after it. The first 16 characters of a longer one are a piece, too.
 WORD = re.compile(r"\S{1,15}\s|\S{1,16}|\s{1,16}")
@@ -208,9 +207,7 @@ class ResponseStream:
         if end.is_left:
             return self._events.error(end.error)
         rest = b"".join(
-            self._events.of(told)
-            for told in self._items.end("completed" if end.status == "completed" else "incomplete")
-            if self._is_ours(told)
+            self._events.of(told) for told in self._items.end(end.text_status) if self._is_ours(told)
         )
         items = [item for item in self._items.items if item.wait == self._facts.wait]
         whole = body_of(self._facts, items, end)

@@ -11,9 +11,8 @@ from msgspec import Meta, Struct
 
 from chatapi.agent.ports import File, FileSource, ToolCall
 from chatapi.errors.openai_api import UnsupportedParameter
-from chatapi.errors.requests import Invalid
 from chatapi.openai_api.chat_messages import MAX_PARTS, Closed, Id, Name, Text
-from chatapi.openai_api.context import Entry, Outcome, Spoken, call_of, file_id_of, file_of
+from chatapi.openai_api.context import Entry, Files, Outcome, Spoken, call_of, from_user, text_of
 from chatapi.openai_api.items import Item, JSONObject, output_of
 from chatapi.openai_api.parameters import refusal_of
 from chatapi.text import path_and_message
@@ -65,7 +64,7 @@ class OutputText(Lenient, frozen=True, tag_field="type", tag="output_text"):
 
 
 class Refusal(Lenient, frozen=True, tag_field="type", tag="refusal"):
-    refusal: Text
+    text: Text = msgspec.field(name="refusal")
 
 
 UserPart: TypeAlias = InputText | InputImage | InputFile
@@ -129,25 +128,15 @@ class ItemReference(Closed, frozen=True):
 PASSED_OVER = {"reasoning", "mcp_approval_request", "mcp_list_tools"}
 
 
-class Files:
-    """Takes the files out of messages: `ids` are of stored ones, and the others have a `source` and numbers below 0."""
-
-    def __init__(self, hold: Callable[[bytes], FileSource]) -> None:
-        self._hold = hold
-        self._number = 0
-
-    def take(self, part: InputImage | InputFile, path: str) -> File:
-        if part.file_id is not None:
-            return File(id=file_id_of(part.file_id, f"{path}.file_id"), name="", media_type="", size=0)
-        self._number -= 1
-        url, member, name = (
-            (part.image_url, "image_url", None)
-            if isinstance(part, InputImage)
-            else (part.file_data, "file_data", part.filename)
-        )
-        if url is None:
-            raise Invalid((f"{path}.{member}", "is missing, and so is `file_id`"))
-        return file_of(url, f"{path}.{member}", number=self._number, hold=self._hold, name=name)
+def file_in(part: UserPart, path: str, files: Files) -> File | None:
+    match part:
+        case InputImage():
+            url, member, name = part.image_url, "image_url", None
+        case InputFile():
+            url, member, name = part.file_data, "file_data", part.filename
+        case InputText():
+            return None
+    return files.take(url, f"{path}.{member}", file_id=part.file_id, by_id=f"{path}.file_id", name=name)
 
 
 def entries_of(
@@ -176,16 +165,7 @@ def message(item: JSONObject, path: str, files: Files) -> Iterator[Entry]:
         yield Spoken(path=path, role=other.role, text=text_of(other.content))
         return
     user = converted(item, UserMessage, path)
-    parts = [] if isinstance(user.content, str) else user.content
-    attached = [
-        files.take(part, f"{path}.content[{place}]")
-        for place, part in enumerate(parts)
-        if not isinstance(part, InputText)
-    ]
-    text = text_of(user.content)
-    if not text.strip() and not attached:
-        raise Invalid((f"{path}.content", "must not be blank"))
-    yield Spoken(path=path, role="user", text=text, files=attached)
+    yield from_user(path, user.content, lambda part, path: file_in(part, path, files))
 
 
 def function_call(item: JSONObject, path: str, _: Files) -> Iterator[Entry]:
@@ -236,18 +216,6 @@ def converted(item: JSONObject, type_: type[Any], path: str) -> Any:
     except msgspec.ValidationError as error:
         inner, message = path_and_message(error)
         raise refusal_of(f"{path}.{inner}".rstrip("."), message) from None
-
-
-def text_of(content: str | Sequence[Any]) -> str:
-    """The text of a message; several texts are its paragraphs."""
-    if isinstance(content, str):
-        return content
-    texts = [
-        part.refusal if isinstance(part, Refusal) else part.text
-        for part in content
-        if isinstance(part, TextPart)
-    ]
-    return "\n\n".join(filter(None, texts))
 
 
 def entries_of_item(item: Item, path: str) -> Iterator[Entry]:

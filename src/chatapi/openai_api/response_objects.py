@@ -16,7 +16,7 @@ from chatapi.errors.base import AppError
 from chatapi.errors.database import DatabaseUnavailable
 from chatapi.errors.turns import TurnCancelled
 from chatapi.openai_api.errors import error_of
-from chatapi.openai_api.items import Item, JSONObject, TurnItems
+from chatapi.openai_api.items import Item, ItemStatus, JSONObject, items_of
 from chatapi.turns.log import TurnLog
 from chatapi.turns.schemas import ChatAnswer, WaitingAnswer
 from chatapi.turns.store.asked import AskedTurn
@@ -54,9 +54,6 @@ class ResponseId(NamedTuple):
 
     turn_id: int
     wait: int = 0
-
-    def __str__(self) -> str:
-        return f"resp_{self.turn_id}" + (f"_{self.wait}" if self.wait else "")
 
     @classmethod
     def read(cls, text: str) -> "ResponseId | None":
@@ -114,6 +111,13 @@ class End(Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     is_left: bool = False
 
+    @property
+    def text_status(self) -> ItemStatus | None:
+        """The status of a text at the response's end; None while that may go on."""
+        if self.status in {"queued", "in_progress"}:
+            return None
+        return "completed" if self.status == "completed" else "incomplete"
+
 
 def end_of(log: TurnLog, facts: Facts) -> End | None:
     """The end of the response, once nothing more comes; None while it goes on."""
@@ -147,29 +151,21 @@ def without(used: Usage | None, before: Usage | None) -> Usage | None:
 def response_of(log: TurnLog, facts: Facts) -> JSONObject:
     """The response as far as it is."""
     end = end_of(log, facts)
-    made = TurnItems(facts.key)
-    for event in log.events:
-        for _ in made.take(event):
-            pass
-    is_whole = end is not None and end.status == "completed"
-    if end is not None and not end.is_left:
-        for _ in made.end("completed" if is_whole else "incomplete"):
-            pass
-    items = [item for item in made.items if item.wait == facts.wait]
-    status: Status = "queued" if log.queued else "in_progress"
-    return body_of(facts, items, End(status=status) if end is None or end.is_left else end)
+    if end is None or end.is_left:
+        end = End(status="queued" if log.queued else "in_progress")
+    items = items_of(facts.key, log.events, end.text_status)
+    return body_of(facts, [item for item in items if item.wait == facts.wait], end)
 
 
 def body_of(facts: Facts, items: Sequence[Item], end: End) -> JSONObject:
     conversation = facts.conversation_id
     shown = {**DEFAULTS, **facts.shown}
-    is_failed = end.status == "failed" and end.error is not None
     return {
         "id": facts.id,
         "object": "response",
         "created_at": int(facts.created_at.timestamp()),
         "status": end.status,
-        "error": failure_of(end.error) if is_failed and end.error is not None else None,
+        "error": None if end.error is None or end.status != "failed" else failure_of(end.error),
         "incomplete_details": None if end.reason is None else {"reason": end.reason},
         **shown,
         "conversation": None if conversation is None else {"id": f"conv_{conversation}"},

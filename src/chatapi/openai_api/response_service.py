@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import asdict
 
-from chatapi.agent.ports import File, HistoryMessage
+from chatapi.agent.ports import File
 from chatapi.db.database import Database
 from chatapi.errors.base import AppError
 from chatapi.errors.domains import ConversationNotFound
@@ -19,7 +19,7 @@ from chatapi.errors.requests import Invalid
 from chatapi.errors.turns import TurnEnded, TurnNotFound, TurnSuperseded
 from chatapi.files.service import FileService
 from chatapi.limits.limiter import Limiter
-from chatapi.openai_api.context import Entry, Outcome, Spoken, context_of
+from chatapi.openai_api.context import Context, Entry, Outcome, Spoken, context_of, instructions_in
 from chatapi.openai_api.items import items_of, turn_of_item
 from chatapi.openai_api.models import Models, Served
 from chatapi.openai_api.request_files import RequestFiles
@@ -27,12 +27,11 @@ from chatapi.openai_api.response_answers import (
     answer_of,
     answers_at_end,
     called,
-    instructions_in,
     item_of,
     known,
     unknown_call,
 )
-from chatapi.openai_api.response_body import NamedConversation, ResponseBody, asked_of, check, client_tools_of
+from chatapi.openai_api.response_body import NamedConversation, ResponseBody, asked_of, check, client_tools_in
 from chatapi.openai_api.response_input import Given, InputEntry, Reference, entries_of, entries_of_item
 from chatapi.openai_api.response_objects import Facts, ResponseId, conversation_of, facts_of
 from chatapi.openai_api.stored_items import (
@@ -94,7 +93,7 @@ class ResponseService:
     ) -> None:
         self.chat = chat
         self._stateless = stateless
-        self._request_files = RequestFiles(files, stateless)
+        self.files = RequestFiles(files, stateless)
         self._database = database
         self._limiter = limiter
         self._models = models
@@ -105,21 +104,19 @@ class ResponseService:
         Raises what `ChatService.start` and `.answer` raise, `Invalid`, `UnsupportedParameter`, `ModelNotFound`,
         `PreviousResponseNotFound`, `ConversationNotFound` and `ItemNotFound`.
         """
-        model = self._models.find(body.model or self._models.all()[0].id)
-        check(body)
-        entries = await self._resolved(user_id, list(entries_of(body.input, self._stateless.hold)))
+        model, entries = await self._read(user_id, body)
         place = await self._place(user_id, body)
         answers = answers_at_end(entries)
-        tools = client_tools_of(body.tools or ())
+        tools = client_tools_in(body)
         if answers:
             return await self._answer(user_id, body, model, tools, entries, answers, place, key)
         if place.is_passed:
             raise TurnSuperseded("The response's turn has gone on since; continue from its last response.")
-        context = context_of([each for each in entries if isinstance(each, Spoken | Outcome)], "input")
+        context = conversation_in(entries)
         if context.begun is not None:
             raise Invalid(("input", "It has outcomes of calls that no response of yours waits for."))
         asked = asked_of(body, model, context.instructions)
-        files, before = await self.with_files(user_id, context.files, context.history, store=True)
+        files, before = await self.files.resolved(user_id, context.files, context.history, store=True)
         request = ChatRequest(
             message=context.message,
             conversation_id=place.conversation_id,
@@ -140,18 +137,16 @@ class ResponseService:
 
     async def create_unstored(self, user_id: str, body: ResponseBody) -> Unstored:
         """Begin a response of which nothing is stored (`store: false`). Raises what `create` and `Stateless.start` raise."""
-        model = self._models.find(body.model or self._models.all()[0].id)
-        check(body)
-        entries = await self._resolved(user_id, list(entries_of(body.input, self._stateless.hold)))
-        context = context_of([each for each in entries if isinstance(each, Spoken | Outcome)], "input")
+        model, entries = await self._read(user_id, body)
+        context = conversation_in(entries)
         asked = asked_of(body, model, context.instructions)
-        files, before = await self.with_files(user_id, context.files, context.history, store=False)
+        files, before = await self.files.resolved(user_id, context.files, context.history, store=False)
         request = StatelessRequest(
             message=context.message,
             history=before,
             files=files,
             begun=context.begun,
-            terms=asked.terms(client_tools_of(body.tools or ())),
+            terms=asked.terms(client_tools_in(body)),
         )
         runner = await self._stateless.start(user_id, request)
         facts = Facts(
@@ -264,6 +259,12 @@ class ResponseService:
             ),
         )
 
+    async def _read(self, user_id: str, body: ResponseBody) -> tuple[Served, list[Entry | Given]]:
+        """The model that is asked, and what the input says."""
+        model = self._models.find(body.model or self._models.all()[0].id)
+        check(body)
+        return model, await self._resolved(user_id, list(entries_of(body.input, self._stateless.hold)))
+
     async def _asked(self, user_id: str, response_id: str) -> tuple[ResponseId, AskedTurn]:
         place = ResponseId.read(response_id)
         if place is None:
@@ -330,11 +331,10 @@ class ResponseService:
             return {}
         return await self._database.read(user_id, lambda session: turns_by_id(session, user_id, turn_ids))
 
-    async def with_files(
-        self, user_id: str, files: Sequence[File], history: Sequence[HistoryMessage], *, store: bool
-    ) -> tuple[Sequence[File], list[HistoryMessage]]:
-        """As `RequestFiles.resolved`."""
-        return await self._request_files.resolved(user_id, files, history, store=store)
+
+def conversation_in(entries: Sequence[Entry | Given]) -> Context:
+    """What these say, without answers to approvals."""
+    return context_of([each for each in entries if isinstance(each, Spoken | Outcome)], "input")
 
 
 def files_of(turn: StoredTurn) -> list[File]:

@@ -1,18 +1,18 @@
 """The items of stored turns: of a conversation, of a response's input, or by their ids."""
 
+import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Struct
-from sqlalchemy import case, or_, select
+from sqlalchemy import case, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import HistoryMessage, ToolCall
-from chatapi.db.alternatives import is_answered_or_under_way, superseded
-from chatapi.db.models import Conversation, Message, Turn
-from chatapi.db.paging import in_conversation
-from chatapi.errors.domains import ConversationNotFound
+from chatapi.db.alternatives import is_shown
+from chatapi.db.models import Message, Turn
+from chatapi.db.paging import MAX_ID, in_conversation
 from chatapi.errors.openai_api import ItemNotFound
 from chatapi.files.schemas import FileRef
 from chatapi.openai_api.items import (
@@ -27,9 +27,11 @@ from chatapi.parts import Part
 from chatapi.turns.log import ToolEnded, ToolStarted, TurnEvent
 from chatapi.turns.replay import events_of
 from chatapi.turns.store.history import messages_before
+from chatapi.turns.store.live import own_conversation
 
 Order = Literal["asc", "desc"]
-UNSHOWN = ("provider_state",)
+# Of an item that came in, too: those have more numbers.
+STORED_ID = re.compile(r"[a-z]+_([1-9][0-9]{0,18})(?:_[0-9]+)+", re.ASCII)
 
 
 class StoredTurn(Struct, kw_only=True):
@@ -201,9 +203,7 @@ async def conversation_page(
     session: AsyncSession, user_id: str, conversation_id: int, *, limit: int, after: str | None, order: Order
 ) -> ItemPage:
     """A page of a conversation's items; raises `ConversationNotFound`, and `ItemNotFound` for `after`."""
-    mine = select(Conversation.id).where(Conversation.id == conversation_id, Conversation.user_id == user_id)
-    if await session.scalar(mine) is None:
-        raise ConversationNotFound(conversation_id)
+    await own_conversation(session, user_id, conversation_id)
     place = None if after is None else turn_in(after)
     ids: dict[str, int] = {}
     if place is not None:
@@ -213,8 +213,7 @@ async def conversation_page(
         .where(
             Turn.user_id == user_id,
             in_conversation(session, Turn, conversation_id, **ids),
-            ~superseded(is_answered_or_under_way),
-            or_(Turn.alternative_of.is_(None), is_answered_or_under_way(Turn)),
+            is_shown(),
         )
         .order_by(Turn.id.desc() if order == "desc" else Turn.id)
         .limit(limit + 2)  # each has an item at least, and `after` is in the first
@@ -242,7 +241,7 @@ def page_of(items: Sequence[JSONObject], *, limit: int, after: str | None) -> It
 
 def turn_in(item_id: str) -> int:
     """The turn that an item's id names; raises `ItemNotFound`."""
-    turn_id = item_id.split("_")[1] if item_id.count("_") >= 2 else ""
-    if not (turn_id.isascii() and turn_id.isdigit() and len(turn_id) < 19):
+    found = STORED_ID.fullmatch(item_id)
+    if found is None or int(found[1]) > MAX_ID:
         raise ItemNotFound(item_id, "after")
-    return int(turn_id)
+    return int(found[1])
