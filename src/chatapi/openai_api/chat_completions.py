@@ -1,23 +1,21 @@
 """`POST /v1/chat/completions`: an answer to messages that the caller keeps, or to the next one of a conversation here."""
 
-import asyncio
 import re
 import time
+from functools import partial
 from hashlib import sha256
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
-from litestar import Controller, Request, Response, post
+from litestar import Controller, Response, post
 from litestar.background_tasks import BackgroundTask
-from litestar.datastructures import ResponseHeader, State
+from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.params import HeaderParameter, JSONBody
-from litestar.response import Stream
 from msgspec import UNSET
 from msgspec.structs import replace
 
 from chatapi.agent.ports import NO_OPTIONS
-from chatapi.auth.tokens import Identity
 from chatapi.db.paging import MAX_ID
 from chatapi.errors.domains import ConversationNotFound
 from chatapi.errors.models import OptionNotSupported
@@ -28,17 +26,24 @@ from chatapi.openai_api.context import Context
 from chatapi.openai_api.errors import errors
 from chatapi.openai_api.models import Models
 from chatapi.openai_api.response_service import ResponseService
-from chatapi.openapi import EVENT_STREAM, OPENAI_TAG, OpenAIStreamOrJSONOperation
+from chatapi.openai_api.serving import (
+    MAX_BODY_BYTES,
+    ChatConnection,
+    KeyHeader,
+    stop_after,
+    stream,
+    unless_hung_up,
+)
+from chatapi.openapi import OPENAI_TAG, OpenAIStreamOrJSONOperation
+from chatapi.turns.controllers import replay_headers
 from chatapi.turns.log import TurnLog
 from chatapi.turns.runner import Runner
 from chatapi.turns.schemas import Answer, AnswersOnTerms, Asked, ChatRequest, Terms, WaitingAnswer
 from chatapi.turns.service import ChatService
 from chatapi.turns.stateless import Stateless, StatelessRequest
 
-MAX_BODY_BYTES = 16 * 1024 * 1024  # a long conversation with two pictures of a camera
 MOST_WAITING = 100  # turns that are looked through for the one that waits for these outcomes
 CONVERSATION = re.compile(r"(?:conv_)?([0-9]{1,19})", re.ASCII)
-STREAM_HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 
 ConversationHeader = Annotated[
     str | None,
@@ -47,16 +52,6 @@ ConversationHeader = Annotated[
         description="The last message is a turn of this conversation: `conv_1` or `1`. Empty is absent.",
     ),
 ]
-KeyHeader = Annotated[
-    str | None,
-    HeaderParameter(
-        name="Idempotency-Key",
-        max_length=255,
-        pattern=r"^[\x21-\x7e]*$",
-        description="With a stored completion: sent again with the same request, it gets the first answer again.",
-    ),
-]
-ChatConnection: TypeAlias = Request[Identity, None, State]
 
 
 class Stored(NamedTuple):
@@ -147,18 +142,9 @@ class Completion:
     async def of_run(self, runner: Runner) -> Response[Any]:
         """Respond with what is no turn; it ends when the client hangs up."""
         telling = self._telling(f"chatcmpl-{runner.run.run_id}")
-        stop = BackgroundTask(runner.stop, "cancelled")  # after the response, however that ended
         if self._body.stream:
-            return self._streamed(telling, runner.log, {}, stop)
-        answering = asyncio.ensure_future(telling.whole(runner.log))
-        leaving = asyncio.ensure_future(hung_up(self._request))
-        try:
-            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not answering.done():
-                runner.stop("cancelled")
-            return Response(await answering)
-        finally:
-            leaving.cancel()
+            return self._streamed(telling, runner.log, {}, stop_after(runner))
+        return Response(await unless_hung_up(self._request, runner, telling.whole(runner.log)))
 
     async def of_turn(
         self, context: Context, terms: Terms, conversation_id: int | None, key: str | None
@@ -169,9 +155,7 @@ class Completion:
         except ConversationNotFound as error:
             raise not_ours(error.detail) from None
         telling = self._telling(f"chatcmpl-{log.turn_id}", wait)
-        headers = {"X-Conversation-Id": f"conv_{log.conversation_id}"}
-        if log.replayed:
-            headers["Idempotent-Replayed"] = "true"
+        headers = {"X-Conversation-Id": f"conv_{log.conversation_id}", **replay_headers(log)}
         if self._body.stream:
             return self._streamed(telling, log, headers)
         return Response(await telling.whole(log), headers=headers)
@@ -219,9 +203,7 @@ class Completion:
         )
         found = await self._chat.answer(user_id, turn.turn_id, answers, key)
         if isinstance(found, WaitingAnswer):
-            log = TurnLog(found.turn_id, found.conversation_id)
-            log.end(found)
-            return Stored(log)
+            return Stored(TurnLog.of(found))
         return Stored(found.log, found.wait)
 
     def _telling(self, id_: str, wait: int = 0) -> Telling:
@@ -241,25 +223,13 @@ class Completion:
         headers: dict[str, str],
         background: BackgroundTask | None = None,
     ) -> Response[Any]:
-        metrics, heartbeat = self._chat.telemetry.metrics, self._chat.patience.stream_heartbeat
-        return Stream(
-            telling.stream(log, metrics.streams_active, heartbeat),
-            media_type=EVENT_STREAM,
-            headers={**STREAM_HEADERS, **headers},
-            background=background,
-        )
+        return stream(self._chat, partial(telling.stream, log), headers, background)
 
 
 def fingerprint_of(body: ChatBody, conversation_id: int | None) -> str:
     """What tells a request apart from others with its key; the same may be asked for as a stream or whole."""
     asked = replace(body, stream=None, stream_options=None)
     return sha256(msgspec.json.encode((asked, conversation_id))).hexdigest()
-
-
-async def hung_up(request: ChatConnection) -> None:
-    """Wait until the client has gone; its body has been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def conversation_of(header: str | None) -> int | None:

@@ -17,13 +17,13 @@ from chatapi.conversations.service import ConversationService, to_schema
 from chatapi.conversations.sources import make
 from chatapi.db.dependencies import service_dependency
 from chatapi.errors.domains import ConversationNotFound
-from chatapi.openai_api.chat_completions import ChatConnection
 from chatapi.openai_api.errors import errors
 from chatapi.openai_api.lists import After, ItemList, Limit, list_of
 from chatapi.openai_api.parameters import Body, Parameter, refused, supported
 from chatapi.openai_api.response_body import Metadata
 from chatapi.openai_api.response_objects import conversation_of
 from chatapi.openai_api.response_service import ResponseService
+from chatapi.openai_api.serving import ChatConnection
 from chatapi.openapi import OPENAI_TAG
 
 

@@ -3,35 +3,32 @@
 https://platform.openai.com/docs/api-reference/responses
 """
 
-import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from litestar import Controller, Response, delete, get, post
-from litestar.background_tasks import BackgroundTask
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
-from litestar.response import Stream
 from msgspec import Struct
 
 from chatapi.errors.models import OptionNotSupported
 from chatapi.errors.requests import Invalid
-from chatapi.openai_api.chat_completions import (
-    MAX_BODY_BYTES,
-    STREAM_HEADERS,
-    ChatConnection,
-    KeyHeader,
-    hung_up,
-)
 from chatapi.openai_api.errors import errors
-from chatapi.openai_api.items import JSONObject
 from chatapi.openai_api.lists import After, ItemList, Limit, list_of
 from chatapi.openai_api.response_body import ResponseBody
 from chatapi.openai_api.response_events import ResponseStream
-from chatapi.openai_api.response_objects import Facts, response_of
+from chatapi.openai_api.response_objects import response_of
 from chatapi.openai_api.response_service import Begun, ResponseService, Unstored
-from chatapi.openapi import EVENT_STREAM, OPENAI_TAG, OpenAIStreamOrJSONOperation
-from chatapi.turns.log import TurnLog
+from chatapi.openai_api.serving import (
+    MAX_BODY_BYTES,
+    ChatConnection,
+    KeyHeader,
+    stop_after,
+    stream,
+    unless_hung_up,
+)
+from chatapi.openapi import OPENAI_TAG, OpenAIStreamOrJSONOperation
+from chatapi.turns.controllers import replay_headers
 
 StartingAfter = Annotated[
     int, QueryParameter(ge=-1, description="With `stream=true`: only the events after this `sequence_number`")
@@ -171,13 +168,12 @@ class ResponseController(Controller):
 
 
 def whole(begun: Begun) -> Response[Any]:
-    headers = {"Idempotent-Replayed": "true"} if begun.log.replayed else {}
-    return Response(response_of(begun.log, begun.facts), headers=headers)
+    return Response(response_of(begun.log, begun.facts), headers=replay_headers(begun.log))
 
 
 def streamed(responses: ResponseService, begun: Begun, *, after: int = -1) -> Response[Any]:
-    headers = {"Idempotent-Replayed": "true"} if begun.log.replayed else {}
-    return stream_of(responses, begun.log, begun.facts, headers=headers, after=after)
+    events = ResponseStream(begun.log, begun.facts, after=after).read
+    return stream(responses.chat, events, replay_headers(begun.log))
 
 
 async def unstored(
@@ -186,33 +182,7 @@ async def unstored(
     """Respond with what is no turn; it ends when the client hangs up."""
     runner, facts = begun
     if body.stream:
-        stop = BackgroundTask(runner.stop, "cancelled")  # after the response, however that ended
-        return stream_of(responses, runner.log, facts, background=stop)
-    answering = asyncio.ensure_future(runner.log.answer())
-    leaving = asyncio.ensure_future(hung_up(request))
-    try:
-        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not answering.done():
-            runner.stop("cancelled")
-        await answering
-        return Response(response_of(runner.log, facts))
-    finally:
-        leaving.cancel()
-
-
-def stream_of(
-    responses: ResponseService,
-    log: TurnLog,
-    facts: Facts,
-    *,
-    after: int = -1,
-    headers: dict[str, str] | None = None,
-    background: BackgroundTask | None = None,
-) -> Response[JSONObject]:
-    metrics, heartbeat = responses.chat.telemetry.metrics, responses.chat.patience.stream_heartbeat
-    return Stream(  # type: ignore[return-value] # a Response, too
-        ResponseStream(log, facts, after=after).read(metrics.streams_active, heartbeat),
-        media_type=EVENT_STREAM,
-        headers={**STREAM_HEADERS, **(headers or {})},
-        background=background,
-    )
+        events = ResponseStream(runner.log, facts).read
+        return stream(responses.chat, events, background=stop_after(runner))
+    await unless_hung_up(request, runner, runner.log.answer())
+    return Response(response_of(runner.log, facts))

@@ -207,9 +207,7 @@ class TurnController(Controller):
         if isinstance(found, WaitingAnswer):
             if not prefers_stream(request):
                 return Response(found)
-            log = TurnLog(found.turn_id, found.conversation_id)
-            log.end(found)
-            return streamed(chat, log)
+            return streamed(chat, TurnLog.of(found))
         if prefers_stream(request):
             return streamed(chat, found.log, after_wait=found.wait)
         return await whole(found.log)

@@ -132,6 +132,13 @@ class TurnLog:
         self._news = Waiters()
         self._end = Waiters()
 
+    @classmethod
+    def of(cls, outcome: ChatAnswer | WaitingAnswer) -> "TurnLog":
+        """The log of a turn that stands so, without its events."""
+        log = cls(outcome.turn_id, outcome.conversation_id)
+        log.end(outcome)
+        return log
+
     @property
     def text(self) -> str:
         """The answer so far."""

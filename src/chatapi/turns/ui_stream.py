@@ -19,11 +19,11 @@ from chatapi.parts import Call, Part, Reasoning, Step, Text
 from chatapi.turns.log import Outcome, ReasoningAdded, TextAdded, ToolEnded, ToolStarted, TurnEvent, TurnLog
 from chatapi.turns.schemas import ChatAnswer, WaitingAnswer
 
-HEADERS = {
-    "x-vercel-ai-ui-message-stream": "v1",
+STREAM_HEADERS = {
     "Cache-Control": "no-store, no-transform",
     "X-Accel-Buffering": "no",  # or nginx would hold chunks back
 }
+HEADERS = {"x-vercel-ai-ui-message-stream": "v1", **STREAM_HEADERS}
 HEARTBEAT = b": still here\n\n"
 DONE = b"data: [DONE]\n\n"
 HAS_BEGUN = {"type": "message-metadata", "messageMetadata": {"queued": False}}
