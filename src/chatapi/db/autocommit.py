@@ -87,6 +87,8 @@ def written_values(expression: Select[Any]) -> Iterator[None]:
     ]
     for parameter in parameters:
         parameter.literal_execute = True
-    yield
-    for parameter in parameters:
-        parameter.literal_execute = False
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.literal_execute = False

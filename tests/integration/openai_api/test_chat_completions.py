@@ -4,7 +4,6 @@ import asyncio
 import base64
 import json
 import uuid
-from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
@@ -35,24 +34,6 @@ OURS = {"type": "mcp", "server_label": "chatapi"}
 
 def said(content: Any, role: str = "user", **members: Any) -> Any:
     return {"role": role, "content": content, **members}
-
-
-@pytest.fixture
-def user_id() -> str:
-    return f"user-{uuid.uuid4().hex}"
-
-
-@pytest.fixture
-async def client(service: str, user_id: str) -> AsyncIterator[AsyncOpenAI]:
-    async with sdk(service, user_id) as client:
-        yield client
-
-
-@pytest.fixture
-async def native(service: str, user_id: str) -> AsyncIterator[Client]:
-    """The same user at our own routes."""
-    async with Client(service, user_id) as native:
-        yield native
 
 
 async def ask(client: AsyncOpenAI, *messages: Any, **options: Any) -> ChatCompletion:

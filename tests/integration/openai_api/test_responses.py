@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import uuid
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 from typing import Any
 
 import openai
@@ -29,24 +29,6 @@ TIME_ZONE: Any = {
     "parameters": {"type": "object", "properties": {}},
     "strict": False,
 }
-
-
-@pytest.fixture
-def user_id() -> str:
-    return f"user-{uuid.uuid4().hex}"
-
-
-@pytest.fixture
-async def client(service: str, user_id: str) -> AsyncIterator[AsyncOpenAI]:
-    async with sdk(service, user_id) as client:
-        yield client
-
-
-@pytest.fixture
-async def native(service: str, user_id: str) -> AsyncIterator[Client]:
-    """The same user at our own routes."""
-    async with Client(service, user_id) as native:
-        yield native
 
 
 async def ask(client: AsyncOpenAI, input_: Any, **options: Any) -> Response:

@@ -2,33 +2,18 @@
 
 import json
 import uuid
-from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 
-from tests.support import ai_sdk, npm
-from tests.support.openai_sdk import sdk
-from tests.support.serving import serve, settings_for, token_for
+from tests.support import ai_sdk
+from tests.support.openai_sdk import Number, sdk, told_in_node, weather
+from tests.support.serving import token_for
 
 pytestmark = pytest.mark.slow  # the imports alone take seconds
 
 QUESTION = 'think Hm.\nsay Let me see. \nask weather {"city": "Bern"}\nwait\nsay Done.'
-
-
-@pytest.fixture(scope="module")
-async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    path = tmp_path_factory.mktemp("clients") / "chatapi.db"
-    async with serve(settings_for(f"sqlite+aiosqlite:///{path}")) as url:
-        yield url
-
-
-class Number(BaseModel):
-    """A number."""
-
-    n: int
 
 
 @pytest.mark.filterwarnings("default")  # they are not ours
@@ -37,22 +22,18 @@ async def test_langchain(url: str) -> None:
     from langchain_core.tools import tool
     from langchain_openai import ChatOpenAI
 
-    @tool
-    def weather(city: str) -> str:
-        """The weather in a city."""
-        return f"sunny in {city}"
-
+    tool_of_theirs = tool(weather)
     model = ChatOpenAI(
         base_url=f"{url}/v1",
         api_key=SecretStr(token_for(f"l-{uuid.uuid4().hex}")),
         model="commanded",
         use_responses_api=True,
     )
-    with_tools = model.bind_tools([weather], strict=True)
+    with_tools = model.bind_tools([tool_of_theirs], strict=True)
     first = await with_tools.ainvoke([HumanMessage(QUESTION)])
     assert isinstance(first, AIMessage)
     (call,) = first.tool_calls
-    outcome = await weather.ainvoke(call)
+    outcome = await tool_of_theirs.ainvoke(call)
     assert isinstance(outcome, ToolMessage)
     second = await with_tools.ainvoke([HumanMessage(QUESTION), first, outcome])
     assert second.text == "weather: done. Done."
@@ -70,14 +51,9 @@ async def test_openai_agents(url: str) -> None:
 
     set_tracing_disabled(True)  # it would send traces to OpenAI, with the key of this server
 
-    @function_tool
-    def weather(city: str) -> str:
-        """The weather in a city."""
-        return f"sunny in {city}"
-
     async with sdk(url, f"a-{uuid.uuid4().hex}") as client:
         model = OpenAIResponsesModel("commanded", client)
-        agent = Agent(name="A", instructions="Be brief.", model=model, tools=[weather])
+        agent = Agent(name="A", instructions="Be brief.", model=model, tools=[function_tool(weather)])
         done = await Runner.run(agent, QUESTION)
         assert done.final_output == "weather: done. Done."
         goes_on = await Runner.run(agent, "history", previous_response_id=done.last_response_id)
@@ -91,16 +67,8 @@ async def test_openai_agents(url: str) -> None:
 
 @pytest.mark.skipif(ai_sdk.missing() is not None, reason="needs npm and its Node")
 async def test_node(url: str, tmp_path: Path) -> None:
-    npm.install(ai_sdk.PROJECT)
-    given = json.dumps({"url": url, "token": token_for(f"n-{uuid.uuid4().hex}")})
-    program = tmp_path / "responses.mjs"
-    program.write_text((ai_sdk.PROJECT / "responses.mjs").read_text())
-    (tmp_path / "node_modules").symlink_to(ai_sdk.MODULES)
-    process = await ai_sdk.node(tmp_path, str(program), given, stdout=PIPE, stderr=PIPE)
-    told, trouble = await process.communicate()
-    assert process.returncode == 0, trouble.decode()
     answer = "weather: done. Done."
-    assert json.loads(told) == {
+    assert await told_in_node("responses.mjs", url, tmp_path) == {
         "created": "Yes.",
         "streamed": [
             "word 0 word 1 word 2 add_task: done. ",
