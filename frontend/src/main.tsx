@@ -1,5 +1,5 @@
 import "./jitless.ts";
-import "./style.css";
+import "./looks.ts";
 
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";

@@ -12,6 +12,7 @@ import pytest
 from playwright.async_api import Browser, Locator, Page, expect
 
 from chatapi.app import app_of
+from chatapi.playground.built import assets
 from chatapi.services import Services
 from chatapi.settings import EmbeddedDefault, Settings
 from tests.support import browser as browsers
@@ -511,13 +512,15 @@ class TestEverybody:
             page.on("request", lambda request: asked.append(request.url.removeprefix(url)))
             await page.reload()
             await expect(page.get_by_text("No conversations yet.")).to_be_visible()
-            of_the_service = sorted(path for path in asked if not path.startswith("/playground/assets/"))
+            of_the_service = sorted(path for path in asked if not path.startswith("blob:"))
             mine = f"/api/{user}"
             assert of_the_service == [
                 "/",
                 f"{mine}/conversations?limit=30&archived=false&source=app",
                 "/api/me",
+                *(f"/playground/assets/{name}" for name in assets()),
             ]
+            assert len(assets()) == 1
             await page.get_by_role("button", name="Show tasks").click()
             await expect(page.get_by_text("Nothing to do.")).to_be_visible()
             assert asked[-1] == f"{mine}/tasks?limit=100"
