@@ -161,26 +161,30 @@ class TestChat:
 
 class TestHistory:
     async def test_is_the_last_turns_whole_and_in_order(self, empty_database_url: str) -> None:
+        """Two turns at the most; one in the place of three, so that the next request begins as this one."""
         async with (
             serve(settings_for(empty_database_url, chat_history_limit=5)) as url,
             Client(url, "alice") as alice,
         ):
             conversation_id = (await alice.said("say 0"))["conversation_id"]
-            for number in range(1, 5):
+            for number in range(1, 4):
                 await alice.said(f"say {number}", conversation_id)
             answer = await alice.said("history", conversation_id)
             assert answer["response"] == (
-                '[["user", "say 3"], ["assistant", "3"], ["user", "say 4"], ["assistant", "4"]]'
+                '[["user", "say 2"], ["assistant", "2"], ["user", "say 3"], ["assistant", "3"]]'
             )
 
-    async def test_is_twenty_messages_by_default(self, alice: Client) -> None:
+    async def test_grows_to_twenty_messages_by_default_and_falls_to_ten(self, alice: Client) -> None:
         conversation_id = (await alice.said("say 0"))["conversation_id"]
-        for number in range(1, 12):
+        for number in range(1, 18):
             await alice.said(f"say {number}", conversation_id)
-        answer = await alice.said("history", conversation_id)
-        history = msgspec.json.decode(answer["response"])
-        assert [content for role, content in history if role == "assistant"] == [str(n) for n in range(2, 12)]
-        assert len(history) == 20
+        history = [
+            [message.content for message in prompt.history if message.role == "assistant"]
+            for prompt in CommandedAgent.seen
+            if prompt.user_id == alice.user_id
+        ]
+        begins = [0] * 11 + [6] * 6 + [12]
+        assert history == [[str(n) for n in range(begin, number)] for number, begin in enumerate(begins)]
 
     async def test_carries_tool_calls_with_their_results(self, alice: Client) -> None:
         first = await alice.said('call add_task {"title": "milk"}')

@@ -27,6 +27,7 @@ from chatapi.db.schema import upgrade
 from chatapi.patience import Patience
 from chatapi.turns.store.history import select_history
 from chatapi.turns.store.postgres import CONVERSATION_ID, USER_ID, begin_next
+from chatapi.turns.store.window import edge_of
 from chatapi.usage.budgets import NO_BUDGETS, Budgets
 from tests.support.databases import open_database
 from tests.support.postgres import ROLE, Postgres
@@ -190,7 +191,11 @@ class TestOfAUserWhoHasSaidMuch:
 
     @pytest.mark.usefixtures("own")
     async def test_history_is_read_by_its_turns(self, connection: asyncpg.Connection, plan: str) -> None:
-        history = Statement(select_history(USER_ID, CONVERSATION_ID, turns=10, before=MAX_ID))
+        history = Statement(
+            select_history(
+                USER_ID, CONVERSATION_ID, turns=10, before=MAX_ID, edge=edge_of(USER_ID, CONVERSATION_ID)
+            )
+        )
         assert await pages(connection, history, plan) < PAGES
 
     @pytest.mark.parametrize("keyed", [False, True])

@@ -24,7 +24,7 @@ from chatapi.errors.base import AppError
 from chatapi.errors.requests import BudgetExceeded
 from chatapi.patience import Patience
 from chatapi.turns.log import TextAdded, TurnEvent
-from chatapi.turns.schemas import ChatAnswer, ChatRequest, Pending
+from chatapi.turns.schemas import Answer, AnswersRequest, ChatAnswer, ChatRequest, Pending
 from chatapi.turns.store import (
     Claim,
     Finished,
@@ -55,7 +55,11 @@ CALLS = [
 ]
 PICTURE = {
     "users": "SELECT count(*) FROM users WHERE id = :user",
-    "conversations": "SELECT title, updated_at > '2021-01-01' AS recent FROM conversations WHERE user_id = :user ORDER BY id",
+    "conversations": (
+        "SELECT title, updated_at > '2021-01-01' AS recent, "
+        "window_after - (SELECT min(id) FROM turns WHERE user_id = :user) "
+        "FROM conversations WHERE user_id = :user ORDER BY id"
+    ),
     "turns": (
         "SELECT status, worker_id, cancel_requested, idempotency_key, request_hash, model, CAST(error AS text), CAST(usage AS text), "
         "finish_reason, "
@@ -165,6 +169,21 @@ class Turns:
         assert isinstance(run, Run)
         await self._store.cancel(run, Said(events=said_as(response), tool_calls=[], spent=spent))
 
+    async def wait(self, run: Run | ChatAnswer, response: str) -> None:
+        """Let the turn wait for the outcome of a call that its caller carries out; has only the plain form."""
+        assert isinstance(run, Run)
+        pending = Pending(id="c", kind="client-tool", tool_call_id="c", name="clock", arguments={})
+        said = Said(events=said_as(response), tool_calls=[])
+        await self._store.wait(run, said, Waiting(pending=[pending], state=None, seconds=60))
+
+    async def answer(self, run: Run | ChatAnswer) -> Run:
+        """Go on with the turn."""
+        request = AnswersRequest(answers=[Answer(id="c", output="noon")])
+        claim = Claim(run_id=uuid4().hex, worker_id="alive", model="m", history=2)
+        resumed = await self._store.answer(self.user_id, run.turn_id, request, None, claim)
+        assert isinstance(resumed, Run)
+        return resumed
+
     async def picture(self) -> dict[str, list[tuple[Any, ...]]]:
         async with self._database.transaction(self.user_id) as session:
             return {
@@ -239,8 +258,37 @@ async def first_and_next(turns: Turns) -> Any:
     await turns.rest()
     fourth = await turns.begin("four", first.conversation_id)
     assert isinstance(fourth, Run)
-    assert [message.content for message in fourth.history] == ["two", "", "three", "stopped"]
-    return fourth.history
+    assert contents(fourth) == ["three", "stopped"]
+    return third.history if isinstance(third, Run) else ()
+
+
+def contents(run: Run | ChatAnswer) -> list[str]:
+    assert isinstance(run, Run)
+    return [message.content for message in run.history]
+
+
+async def the_window_is_full(turns: Turns) -> Any:
+    """It falls to half, and stays there: however the turn ends, and when a turn of it has waited or is run again."""
+    first = await turns.begin("one")
+    await turns.finish(first, "a")
+    ends: list[Callable[..., Awaitable[Any]]] = [turns.finish] * 2
+    ends += [turns.cancel, turns.fail, turns.finish, turns.wait]
+    shown = []
+    for number, end in enumerate(ends):
+        run = await turns.begin(str(number), first.conversation_id)
+        shown.append(contents(run))
+        await end(run, f"answer {number}")
+    assert shown == [
+        ["one", "a"],
+        ["one", "a", "0", "answer 0"],
+        ["1", "answer 1"],
+        ["1", "answer 1", "2", "answer 2"],
+        ["1", "answer 1", "2", "answer 2"],
+        ["4", "answer 4"],
+    ]
+    (_, _, edge), *_ = (await turns.picture())["conversations"]
+    assert edge == 3  # the cancelled turn, before the failed one and the last two
+    return contents(await turns.answer(run))
 
 
 def spent(model: str, cost: int | None, day: int = 1, *, turns: int = 0, tokens: int = 10) -> Spent:
@@ -388,6 +436,7 @@ async def deleted(turns: Turns) -> Any:
 # How many of its transactions the quick form handles: the rest are no common cases.
 SITUATIONS = {
     first_and_next: 6,
+    the_window_is_full: 11,
     models_were_used: 6,
     a_budget_is_used_up: 3,
     a_turn_failed: 4,
@@ -431,7 +480,7 @@ async def test_both_forms_do_the_same(
             ("a", 3, 50, 20, 15, 10**17 + 6, 0),
         ]
     if situation is first_and_next:
-        assert found[0][1] == HistoryMessage(
+        assert found[0][3] == HistoryMessage(
             role="assistant", content="", tool_calls=CALLS, provider_state={"signature": "é"}
         )
 

@@ -10,14 +10,15 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import update
 
 from chatapi.agent.ports import HistoryMessage, ToolCall
 from chatapi.agent.tools import TASK_TOOLS
 from chatapi.db.database import Database
-from chatapi.db.models import Worker
+from chatapi.db.models import Conversation, Worker
 from chatapi.errors.base import AppError
 from chatapi.turns.log import TextAdded
-from chatapi.turns.schemas import ChatRequest
+from chatapi.turns.schemas import AnswerAnew, ChatRequest
 from chatapi.turns.store import Claim, Key, Run, Said, turn_store
 from chatapi.turns.store.history import read_history
 from chatapi.turns.tools import TurnTools
@@ -40,36 +41,68 @@ FAR_AWAY = datetime(2100, 1, 1, tzinfo=UTC)
 
 
 class Driver:
-    """Turns of one conversation, driven step by step through the transactions that the service uses."""
+    """Turns of one conversation, driven step by step through the transactions that the service uses.
+
+    `groups` has the turns and those that answer them anew, each by its id with its messages; None if nothing is to be
+    seen of it. `edge` is the last turn that has fallen out of the window.
+    """
 
     def __init__(self, database: Database) -> None:
         self.user_id = uuid4().hex
         self.conversation_id: int | None = None
-        self.visible: list[list[HistoryMessage]] = []
+        self.groups: list[dict[int, list[HistoryMessage] | None]] = []
+        self.edge = 0
         self._database = database
         self._store = turn_store(database)
 
-    async def turn(self, number: int, fate: Fate, calls: int) -> None:
-        request = ChatRequest(message=f"question {number}", conversation_id=self.conversation_id)
+    @property
+    def visible(self) -> list[list[HistoryMessage]]:
+        return [messages for _, messages in shown(self.groups)]
+
+    async def turn(self, number: int, fate: Fate, calls: int, *, anew: bool = False) -> None:
+        request: ChatRequest | AnswerAnew = ChatRequest(
+            message=f"question {number}", conversation_id=self.conversation_id
+        )
+        if anew:
+            *_, last = self.groups[-1]
+            request = AnswerAnew(turn_id=last, message=f"edited {number}" if number % 2 else None)
         key = Key(value=uuid4().hex, request_hash="x")
         run = await self._begin(request, key)
         self.conversation_id = run.conversation_id
-        assert list(run.history) == [message for turn in self.visible[-HISTORY_TURNS:] for message in turn]
+        before = self.groups[:-1] if anew else self.groups
+        edge, expected = window(before, self.edge)
+        assert list(run.history) == expected
+        group = self.groups[-1] if anew else {}
+        self.groups = [*before, group]
+        group[run.turn_id] = None
         if fate in {"crash", "crash and retry"}:
             await self._call(run, calls)
             await self._die(run)
             if fate == "crash":
                 return
             run = await self._begin(request, key)
+            assert list(run.history) == expected
         if fate == "failure and retry":
             await self._end(run, "failure", await self._call(run, calls))
             run = await self._begin(request, key)
+            assert list(run.history) == expected
         tools = await self._call(
             run, 0 if fate == "cancel in silence" else max(calls, fate == "cancel after a call")
         )
-        await self._end(run, fate, tools)
+        group[run.turn_id] = await self._end(run, fate, tools)
+        self.edge = edge
 
-    async def _begin(self, request: ChatRequest, key: Key) -> Run:
+    async def delete(self, number: int) -> None:
+        """Delete a turn; those that have fallen out of the window come in again."""
+        turns = [(group, turn_id) for group in self.groups for turn_id in group]
+        if turns:
+            group, turn_id = turns[number % len(turns)]
+            await self._store.remove(self.user_id, turn_id, alone=False)
+            del group[turn_id]
+            self.groups = [each for each in self.groups if each]
+            self.edge = 0
+
+    async def _begin(self, request: ChatRequest | AnswerAnew, key: Key) -> Run:
         claim = Claim(run_id=uuid4().hex, worker_id=uuid4().hex, model="x", history=HISTORY_TURNS)
         async with self._database.transaction(None) as session:
             session.add(Worker(id=claim.worker_id, lease_until=FAR_AWAY))
@@ -83,28 +116,44 @@ class Driver:
             await tools.call("add_task", {"title": f"task {number}"} if number % 2 == 0 else {"title": ""})
         return tools.calls
 
-    async def _end(self, run: Run, fate: Fate, calls: list[ToolCall]) -> None:
+    async def _end(self, run: Run, fate: Fate, calls: list[ToolCall]) -> list[HistoryMessage] | None:
+        """End the turn; returns what there is to see of it."""
         if fate == "failure":
             said = Said(events=[TextAdded("half an answ")], tool_calls=calls)
             await self._store.fail(run, said, {"type": "x", "detail": "x"})
-            return
+            return None
         response = "" if fate in {"cancel in silence", "cancel after a call"} else f"answer to {run.message}"
         said = Said(events=[TextAdded(response)] if response else [], tool_calls=calls)
         if fate.startswith("cancel"):
             await self._store.cancel(run, said)
         else:
             await self._store.finish(run, said, "nothing")
-        if response or calls:
-            self.visible.append(
-                [
-                    HistoryMessage(role="user", content=run.message, tool_calls=[]),
-                    HistoryMessage(role="assistant", content=response, tool_calls=calls),
-                ]
-            )
+        if not response and not calls:
+            return None
+        return [
+            HistoryMessage(role="user", content=run.message, tool_calls=[]),
+            HistoryMessage(role="assistant", content=response, tool_calls=calls),
+        ]
 
     async def _die(self, run: Run) -> None:
         async with self._database.transaction(None) as session:
             await session.execute(Worker.__table__.delete())  # type: ignore[attr-defined]
+
+
+def shown(groups: list[dict[int, list[HistoryMessage] | None]]) -> list[tuple[int, list[HistoryMessage]]]:
+    """The last turn of each group that has an answer."""
+    answered = [[(each, messages) for each, messages in group.items() if messages] for group in groups]
+    return [turns[-1] for turns in answered if turns]
+
+
+def window(
+    groups: list[dict[int, list[HistoryMessage] | None]], edge: int
+) -> tuple[int, list[HistoryMessage]]:
+    """What the next turn is shown, and the edge from then on: three turns at the most, and two after it was too full."""
+    turns = [(each, messages) for each, messages in shown(groups) if each > edge]
+    if len(turns) > HISTORY_TURNS:
+        edge, turns = turns[-3][0], turns[-2:]
+    return edge, [message for _, messages in turns for message in messages]
 
 
 @pytest.fixture(scope="module")
@@ -122,21 +171,34 @@ def database(loop: asyncio.Runner, new_database: Callable[[], str]) -> Iterator[
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
-@given(turns=st.lists(st.tuples(st.sampled_from(FATES), st.integers(0, 3)), min_size=1, max_size=9))
+@settings(max_examples=40, deadline=None)
+@given(
+    acts=st.lists(
+        st.tuples(st.sampled_from([*FATES, "delete"]), st.integers(0, 3), st.booleans()),
+        min_size=1,
+        max_size=14,
+    )
+)
 def test_history_is_whole_turns_of_what_was_answered(
-    loop: asyncio.Runner, database: Database, turns: list[tuple[Fate, int]]
+    loop: asyncio.Runner, database: Database, acts: list[tuple[Fate | Literal["delete"], int, bool]]
 ) -> None:
+    """Whatever was edited, answered anew, cancelled or deleted, it is this conversation's and in order."""
+
     async def live() -> None:
         driver = Driver(database)
-        for number, (fate, calls) in enumerate(turns):
-            await driver.turn(number, fate, calls)
-        assert driver.conversation_id is not None
+        for number, (act, calls, anew) in enumerate(acts):
+            if act == "delete":
+                await driver.delete(number * 7 + calls)
+            else:
+                await driver.turn(number, act, calls, anew=anew and bool(driver.groups))
+        if driver.conversation_id is None:
+            return
         async with database.transaction(driver.user_id) as session:
+            await session.execute(update(Conversation).values(window_after=None))
             history = await read_history(session, driver.user_id, driver.conversation_id, turns=100)
-        assert history == [message for turn in driver.visible for message in turn]
-        assert [message.role for message in history] == ["user", "assistant"] * (len(history) // 2)
-        for message in history:
+        assert history.messages == [message for turn in driver.visible for message in turn]
+        assert [message.role for message in history.messages] == ["user", "assistant"] * len(driver.visible)
+        for message in history.messages:
             assert message.content or message.tool_calls
             for call in message.tool_calls:
                 assert (call.result is msgspec.UNSET) != (call.error is msgspec.UNSET)

@@ -60,6 +60,7 @@ class Conversation(IdentityAuditBase):
 
     `title_due`: from when on a process may ask a model for a title in place of the first words; see `turns.titles`.
     `source`: how it was made, if not by our own routes (`conversations.schemas.Source`).
+    `window_after`: the last turn that models are not shown any more (`turns.store.window`).
     """
 
     __tablename__ = "conversations"
@@ -72,6 +73,7 @@ class Conversation(IdentityAuditBase):
     titled_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
     title_due: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
     source: Mapped[str | None] = mapped_column(Text)
+    window_after: Mapped[int | None] = mapped_column(BigInteger)
 
     __table_args__ = (
         Index(

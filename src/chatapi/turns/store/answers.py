@@ -54,7 +54,7 @@ class Given(Struct, frozen=True, kw_only=True):
 
 async def wait(session: AsyncSession, run: Run, said: Said, waiting: Waiting) -> WaitingAnswer:
     """Let the turn wait; raises `TurnCancelled` when it is no longer this run's."""
-    await end.touch_conversation(session, run.user_id, run.conversation_id)
+    await end.touch_conversation(session, run.user_id, run.conversation_id, **run.window.columns)
     ours = is_ours(run.turn_id, run.user_id, run.run_id)
     used = None if said.usage is None else msgspec.to_builtins(said.usage)
     if (

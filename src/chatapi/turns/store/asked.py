@@ -91,7 +91,8 @@ async def remove(session: AsyncSession, user_id: str, turn_id: int, *, alone: bo
         return
     turn = await find_turn(session, user_id, turn_id)
     conversation_id = turn.conversation_id
-    await touch_conversation(session, user_id, conversation_id)
+    # What has fallen out of the window may come in again, in the place of what is deleted.
+    await touch_conversation(session, user_id, conversation_id, window_after=None)
     messages = await session.scalars(
         select(Message.id).where(Message.turn_id == turn_id, Message.user_id == user_id)
     )

@@ -135,6 +135,8 @@ async def start(
     attached = await attach(session, user_id, turn_id, conversation_id, ids)
     files = attached[: len(ids) - len(earlier)]
     await ask(session, columns, turn_id, request, files)
+    before = columns["alternative_of"] or MAX_ID
+    history = await read_history(session, user_id, conversation_id, turns=claim.history, before=before)
     return Run(
         turn_id=turn_id,
         run_id=claim.run_id,
@@ -143,16 +145,8 @@ async def start(
         message=request.message,
         terms=request.terms,
         files=files,
-        history=[
-            *await read_history(
-                session,
-                user_id,
-                conversation_id,
-                turns=claim.history,
-                before=columns["alternative_of"] or MAX_ID,
-            ),
-            *(request.before or ()),
-        ],
+        history=[*history.messages, *(request.before or ())],
+        window=history.window,
         created_at=columns["created_at"],
     )
 
@@ -315,6 +309,10 @@ async def run_of(session: AsyncSession, turn: Turn, claim: Claim, terms: Terms) 
     """
     wait = await waits.answered(session, turn.user_id, turn.id)
     question = await question_of(session, turn)
+    before = turn.alternative_of or turn.id
+    history = await read_history(
+        session, turn.user_id, turn.conversation_id, turns=claim.history, before=before
+    )
     return Run(
         turn_id=turn.id,
         run_id=claim.run_id,
@@ -322,16 +320,8 @@ async def run_of(session: AsyncSession, turn: Turn, claim: Claim, terms: Terms) 
         conversation_id=turn.conversation_id,
         message=question.text,
         files=question.files,
-        history=[
-            *await read_history(
-                session,
-                turn.user_id,
-                turn.conversation_id,
-                turns=claim.history,
-                before=turn.alternative_of or turn.id,
-            ),
-            *question.before,
-        ],
+        history=[*history.messages, *question.before],
+        window=history.window,
         journal=await read_journal(session, turn.user_id, turn.id),
         terms=terms if wait is None else terms_of(turn.asked, wait.client_tools),
         wait=wait,

@@ -188,7 +188,7 @@ async def end(
 ) -> None:
     """Write the end into the turn's row; an answer that broke off stores no finish reason and no model."""
     try:
-        await touch_conversation(session, run.user_id, run.conversation_id)
+        await touch_conversation(session, run.user_id, run.conversation_id, **run.window.columns)
     except ConversationNotFound:  # deleted meanwhile, and the turn with it
         raise TurnCancelled from None
     is_whole = status == "completed"

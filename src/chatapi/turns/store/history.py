@@ -1,6 +1,6 @@
 """The turns that a model is shown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,10 +13,18 @@ from chatapi.db.alternatives import is_answered, is_answered_or_under_way, super
 from chatapi.db.models import Message, Turn
 from chatapi.db.paging import MAX_ID
 from chatapi.turns.measures import measuring
+from chatapi.turns.store.window import Window, edge_of, new_edge, turns_to_read
 
 NO_CALLS = "[]"  # as it is stored with most messages
 decode_calls = msgspec.json.Decoder(list[ToolCall]).decode
 decode_files = msgspec.json.Decoder(list[File]).decode
+
+
+class History(Struct, frozen=True):
+    """The messages that a model is shown, oldest first; `window` has their turns, but not what callers sent before these."""
+
+    messages: Sequence[HistoryMessage] = ()
+    window: Window = Window()
 
 
 class Before(Struct, frozen=True):
@@ -31,16 +39,17 @@ def messages_before(state: Any) -> Sequence[HistoryMessage]:
 
 async def read_history(
     session: AsyncSession, user_id: str, conversation_id: int, *, turns: int, before: int = MAX_ID
-) -> list[HistoryMessage]:
-    """The messages of the last turns that the model may see, oldest first.
+) -> History:
+    """The messages of the last turns that the model may see: `turns` at the most, from the window's edge on.
 
     These are the answered turns, and the cancelled ones that had said or done something; of a turn and those that
     answer it anew, only the last. Failed turns and half turns are left out, so the roles always alternate.
     """
-    history = select_history(user_id, conversation_id, turns=turns, before=before)
+    edge = edge_of(user_id, conversation_id)
+    history = select_history(user_id, conversation_id, turns=turns, before=before, edge=edge)
     with measuring("history"):
         rows = await session.execute(history.order_by(Message.id))
-    return to_history(row[1:] for row in rows)
+    return to_history([row[1:] for row in rows], turns)
 
 
 def select_history(
@@ -49,8 +58,11 @@ def select_history(
     *,
     turns: int,
     before: int,
-) -> Select[tuple[int, str, str, str, Any, str]]:
-    """Select the messages of the last turns, in no order; the turns bring the owner along.
+    edge: ColumnElement[int],
+) -> Select[tuple[int, int, str, str, str, Any, str]]:
+    """Select the messages of the last turns after the edge, in no order; the turns bring the owner along.
+
+    It selects one turn more than `turns`, for `to_history`.
 
     Do not filter messages by `user_id` itself: with stale statistics the planner would scan all messages of the user.
     """
@@ -60,15 +72,17 @@ def select_history(
             Turn.user_id == user_id,
             Turn.conversation_id == conversation_id,
             Turn.id < before,
+            Turn.id > edge,
             is_answered(Turn),
             ~superseded(is_answered),
         )
         .order_by(Turn.id.desc())
-        .limit(turns)
+        .limit(turns_to_read(turns))
         .subquery("latest")
     )
     return select(
         Message.id,
+        Message.turn_id,
         Message.role,
         Message.content,
         cast(Message.tool_calls, Text).label("tool_calls"),
@@ -87,25 +101,31 @@ def gone_on_from(turn_id: Any, user_id: Any, conversation_id: Any) -> Select[int
     )
 
 
-def to_history(rows: Iterable[Sequence[Any]]) -> list[HistoryMessage]:
-    """Messages of the rows of `select_history`, in their order and without their ids; before each what was sent with it.
+def to_history(rows: Sequence[Sequence[Any]], turns: int) -> History:
+    """The history of the rows of `select_history`, in their order and without their ids; before each what was sent with it.
 
     A turn has two answers if a replica of the version before 0006 ran a failed turn again; the last one counts.
     """
+    edge = new_edge((row[0] for row in rows), turns)
     messages: list[HistoryMessage] = []
-    for role, content, calls, state, files in rows:
+    turn_ids: list[int] = []
+    for turn_id, role, content, calls, state, files in rows:
+        if edge is not None and turn_id <= edge:
+            continue
+        sent: Sequence[HistoryMessage] = ()
         if role == "user" and state is not None:
-            messages += messages_before(state)
+            sent = messages_before(state)
             state = None  # noqa: PLW2901 - it is no provider's
         if messages and messages[-1].role == role == "assistant":
             messages.pop()
-        messages.append(
-            HistoryMessage(
-                role=role,
-                content=content,
-                tool_calls=[] if calls == NO_CALLS else decode_calls(calls),
-                provider_state=state,
-                files=() if files is None else decode_files(files),
-            )
+            turn_ids.pop()
+        message = HistoryMessage(
+            role=role,
+            content=content,
+            tool_calls=[] if calls == NO_CALLS else decode_calls(calls),
+            provider_state=state,
+            files=() if files is None else decode_files(files),
         )
-    return messages
+        messages += [*sent, message]
+        turn_ids += [turn_id] * (len(sent) + 1)
+    return History(messages, Window(turn_ids=turn_ids, edge=edge))

@@ -58,7 +58,7 @@ from chatapi.turns.replay import joined
 from chatapi.turns.schemas import AnswerAnew, ChatRequest
 from chatapi.turns.store import journal
 from chatapi.turns.store.base import TurnStore
-from chatapi.turns.store.history import gone_on_from, select_history, to_history
+from chatapi.turns.store.history import History, gone_on_from, select_history, to_history
 from chatapi.turns.store.live import Chunk, Watched
 from chatapi.turns.store.queue import Queued, in_queue
 from chatapi.turns.store.requests import is_uncommon
@@ -83,6 +83,7 @@ from chatapi.turns.store.rows import (
     to_json,
 )
 from chatapi.turns.store.title import Titler, is_titled, title_values, titled
+from chatapi.turns.store.window import EDGE, moved
 from chatapi.usage.budgets import Budgets
 from chatapi.usage.counting import SPENT, Spent, counted_by, values_of
 
@@ -103,6 +104,7 @@ MODEL = bindparam("model", None, type_=Text())
 NOW = bindparam("now", None, type_=Turn.created_at.type)
 TITLE_TEXT = bindparam("title", None, type_=Text())
 TITLE_DUE = bindparam("title_due", None, type_=Turn.created_at.type)
+WINDOW_AFTER = bindparam("window_after", None, type_=Conversation.window_after.type)
 CLAIM = Claim(
     run_id=RUN_ID,  # type: ignore[arg-type] # a parameter in the place of the value
     worker_id=bindparam("worker_id", None, type_=Text()),  # type: ignore[arg-type]
@@ -146,6 +148,8 @@ class PostgresTurnStore(TurnStore):
             budgets.announce(rows[0][-len(budgets) :], at)
             rows = [row[: -len(budgets)] for row in rows]
         turn_id, conversation_id, *first = rows[0]
+        is_any = bool(first) and first[0] is not None
+        history = to_history([row[2:] for row in rows], claim.history) if is_any else History()
         return Run(
             turn_id=turn_id,
             run_id=claim.run_id,
@@ -153,10 +157,8 @@ class PostgresTurnStore(TurnStore):
             conversation_id=conversation_id,
             message=request.message,
             terms=request.terms,
-            history=[
-                *(to_history(row[2:] for row in rows) if first and first[0] else ()),
-                *(request.before or ()),
-            ],
+            history=[*history.messages, *(request.before or ())],
+            window=history.window,
             created_at=at,
         )
 
@@ -400,7 +402,7 @@ def begin_next(history_turns: int, budgets: Budgets, *, keyed: bool, after: bool
     it if the key was seen before: a repeated request is no activity of the conversation.
     """
     before = (
-        select(Conversation.id, Conversation.updated_at)
+        select(Conversation.id, Conversation.updated_at, EDGE)
         .where(OWNER_IS_SET, Conversation.id == CONVERSATION_ID, Conversation.user_id == USER_ID)
         .cte("before")
     )
@@ -433,16 +435,18 @@ def begin_next(history_turns: int, budgets: Budgets, *, keyed: bool, after: bool
     )
     turn = claimed_turn(touched.c.id, touched)
     message = users_message(turn)
-    history = select_history(USER_ID, CONVERSATION_ID, turns=history_turns, before=MAX_ID).subquery("history")
+    edge = select(before.c.edge).scalar_subquery()
+    history = select_history(USER_ID, CONVERSATION_ID, turns=history_turns, before=MAX_ID, edge=edge)
+    messages = history.subquery("history")
     return Statement(
         select(
             turn.c.id,
             turn.c.conversation_id,
-            *(c for c in history.c if c.name != "id"),
+            *(c for c in messages.c if c.name != "id"),
             *(c for each in used for c in each.c),
         )
-        .select_from(turn.outerjoin(history, true()), *used)
-        .order_by(history.c.id)
+        .select_from(turn.outerjoin(messages, true()), *used)
+        .order_by(messages.c.id)
         .add_cte(message, searchable(message))
     )
 
@@ -464,7 +468,7 @@ def finish_turn(*, was_shown: bool, counts: bool) -> Statement:
             Conversation.user_id == USER_ID,
             exists().where(*ours),
         )
-        .values(updated_at=NOW, **titled(TITLE_TEXT, TITLE_DUE, NOW))
+        .values(updated_at=NOW, **titled(TITLE_TEXT, TITLE_DUE, NOW), **moved(WINDOW_AFTER))
         .returning(Conversation.id, is_titled(NOW))
         .cte("touched")
     )

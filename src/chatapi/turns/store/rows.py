@@ -30,6 +30,7 @@ from chatapi.turns.schemas import (
     WaitingAnswer,
 )
 from chatapi.turns.store.requests import asked_of, before_of
+from chatapi.turns.store.window import Window
 from chatapi.turns.ui_stream import parts_of
 from chatapi.usage.budgets import NO_BUDGETS, Budgets
 from chatapi.usage.counting import Spent, Unheard
@@ -80,9 +81,8 @@ class Waited(Struct, frozen=True, kw_only=True):
 class Run(Struct, frozen=True, kw_only=True):
     """One run of a turn, by one process. `journal` has the calls of the turn's earlier runs.
 
-    `wait` is there when the turn has waited for answers, and goes on with them. `ended` are the waits that ended when
-    the run began. `used` is what the turn had used until it waited. `created_at` is the turn's. `begun` is what the caller
-    keeps of the answer, where it keeps the conversation (`turns.stateless`); such a run has 0 in the place of both ids.
+    `wait` is there when the turn has waited for answers, and goes on with them; it had used `used` until then. `ended` are the
+    waits that ended when the run began. `begun` is what a caller that keeps the conversation has of the answer; both ids are 0.
     """
 
     turn_id: int
@@ -91,6 +91,7 @@ class Run(Struct, frozen=True, kw_only=True):
     conversation_id: int
     message: str
     history: Sequence[HistoryMessage]
+    window: Window = Window()
     files: Sequence[File] = ()
     journal: Sequence[ToolCall] = ()
     terms: Terms = Terms()
@@ -270,8 +271,9 @@ def finish_values(run: Run, said: Said, at: Any) -> dict[str, Any]:
         "tool_calls": to_json(said.tool_calls),
         "parts": to_json(outline_of(said, response)),
         "provider_state": None if said.state is None else to_json(said.state.data),
+        "window_after": run.window.edge,
         "now": at,
-        **search_values(said.response),
+        **search_values(response),
     }
 
 

@@ -46,7 +46,7 @@ from chatapi.db.sqlite import Statement, Transaction
 from chatapi.turns.measures import measuring
 from chatapi.turns.schemas import AnswerAnew, ChatRequest
 from chatapi.turns.store.base import TurnStore
-from chatapi.turns.store.history import gone_on_from, select_history, to_history
+from chatapi.turns.store.history import History, gone_on_from, select_history, to_history
 from chatapi.turns.store.queue import Queued, in_queue, queued_in
 from chatapi.turns.store.requests import is_uncommon
 from chatapi.turns.store.rows import (
@@ -68,6 +68,7 @@ from chatapi.turns.store.rows import (
     to_answer,
 )
 from chatapi.turns.store.title import is_titled, title_values, titled
+from chatapi.turns.store.window import EDGE, moved
 from chatapi.usage.budgets import Budgets
 from chatapi.usage.counting import Spent, added_to, rows_of
 
@@ -116,13 +117,8 @@ class SqliteTurnStore(TurnStore):
             conversation_id=conversation_id,
             message=request.message,
             terms=request.terms,
-            history=[
-                *to_history(
-                    (role, content, calls, None if state is None else msgspec.json.decode(state), files)
-                    for _, role, content, calls, state, files in history
-                ),
-                *(request.before or ()),
-            ],
+            history=[*history.messages, *(request.before or ())],
+            window=history.window,
             created_at=at,
         )
 
@@ -149,9 +145,7 @@ class SqliteTurnStore(TurnStore):
         return Finished(to_answer(run, message_id, said), is_followed)
 
 
-def begin(
-    transaction: Transaction, values: Values, *, history_turns: int
-) -> tuple[int, int, Sequence[Sequence[Any]]] | None:
+def begin(transaction: Transaction, values: Values, *, history_turns: int) -> tuple[int, int, History] | None:
     """Begin a turn; returns the ids of it and its conversation, and the history.
 
     Returns None if another turn or request is in the way.
@@ -160,17 +154,24 @@ def begin(
         return None
     if values["conversation_id"] is None:
         transaction.rows(REMEMBER_USER, values)
-        ((conversation_id,),) = transaction.rows(NEW_CONVERSATION, values)
-    elif is_in_the_way(transaction, values) or not transaction.rows(REOPEN, values):
+        ((conversation_id, edge),) = transaction.rows(NEW_CONVERSATION, values)
+    elif is_in_the_way(transaction, values) or not (reopened := transaction.rows(REOPEN, values)):
         return None
     else:
-        conversation_id = values["conversation_id"]
-    values = {**values, "conversation_id": conversation_id}
+        ((conversation_id, edge),) = reopened
+    values = {**values, "conversation_id": conversation_id, "edge": edge}
     ((turn_id,),) = transaction.rows(NEW_TURN, values)
     ((message_id,),) = transaction.rows(QUESTION, {**values, "turn_id": turn_id})
     index_text(transaction, {**values, "message_id": message_id})
     with measuring("history"):
-        history = transaction.rows(select_before(history_turns), {**values, "turn_id": turn_id})
+        rows = transaction.rows(select_before(history_turns), values)
+        history = to_history(
+            [
+                (turn_id, role, content, calls, state and msgspec.json.decode(state), files)
+                for _, turn_id, role, content, calls, state, files in rows
+            ],
+            history_turns,
+        )
     return turn_id, conversation_id, history
 
 
@@ -232,7 +233,8 @@ def select_used(budgets: Budgets) -> Statement:
 
 @cache
 def select_before(history_turns: int) -> Statement:
-    history = select_history(USER_ID, CONVERSATION_ID, turns=history_turns, before=MAX_ID)
+    edge = bindparam("edge", None, type_=BigInteger())
+    history = select_history(USER_ID, CONVERSATION_ID, turns=history_turns, before=MAX_ID, edge=edge)
     return Statement(history.order_by(Message.id))
 
 
@@ -314,10 +316,11 @@ TOUCH = Statement(
             bindparam("title", None, type_=Text()),
             bindparam("title_due", None, type_=Text()),
             NOW,
-        )
+        ),
+        **moved(bindparam("window_after", None, type_=BigInteger())),
     ).returning(is_titled(NOW))
 )
-REOPEN = Statement(touched(archived=false()))
+REOPEN = Statement(touched(archived=false()).returning(EDGE))
 REMEMBER_USER = Statement(sqlite.insert(User).values(id=USER_ID, created_at=NOW).on_conflict_do_nothing())
 NEW_CONVERSATION = Statement(
     insert(Conversation)
@@ -327,7 +330,7 @@ NEW_CONVERSATION = Statement(
         created_at=NOW,
         updated_at=NOW,
     )
-    .returning(Conversation.id)
+    .returning(Conversation.id, EDGE)
 )
 NEW_TURN = Statement(insert(Turn).values(NEW_ONE).returning(Turn.id))
 QUESTION = Statement(
