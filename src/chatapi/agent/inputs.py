@@ -1,7 +1,7 @@
 """What models take beside text, and how a message's files are shown to one.
 
-A text file is shown as text with its name, a PDF as it is or as its text, a picture as it is. Files of earlier messages are
-shown again within a bound of bytes, the newest first.
+A text file is shown as text with its name, a PDF as it is or as its text, a picture as it is. The last files of earlier
+messages are shown again within a bound of bytes.
 """
 
 import re
@@ -124,20 +124,41 @@ async def shown_files(
             if not goes_on:
                 raise
             shown[file.id] = f"[The file {file.name} was shown here, and has been deleted.]"
-    left = HISTORY_BYTES
-    for file in (file for message in reversed(history) for file in message.files):
+    earlier = list({file.id: file for message in history for file in message.files}.values())
+    begin = first_shown([file.size for file in earlier], HISTORY_BYTES)
+    for place, file in enumerate(earlier):
         if file.id in shown:
             continue
-        left -= file.size
         try:
             shown[file.id] = (
-                await show(file, taken) if left >= 0 else f"[The file {file.name} was shown here before.]"
+                await show(file, taken)
+                if place >= begin
+                else f"[The file {file.name} was shown here before.]"
             )
         except FileNotFound:
             shown[file.id] = f"[The file {file.name} was shown here, and has been deleted.]"
         except FileNotSupported:
             shown[file.id] = f"[The file {file.name} is here, and you cannot see it.]"
     return shown
+
+
+def first_shown(sizes: Sequence[int], bound: int) -> int:
+    """The first of these files that is shown, by their sizes, oldest first.
+
+    Each time that they grow beyond the bound they fall to half, as the window of a conversation does: so a request begins as
+    the one before for turns on end.
+    """
+    begin = total = 0
+    for place, size in enumerate(sizes):
+        total += size
+        if total <= bound:
+            continue
+        while begin < place and total > bound // 2:
+            total -= sizes[begin]
+            begin += 1
+        if total > bound:  # this one alone
+            begin, total = place + 1, 0
+    return begin
 
 
 async def show(file: File, taken: Collection[str]) -> Shown:

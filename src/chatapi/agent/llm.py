@@ -10,6 +10,8 @@ import random
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from hashlib import blake2b
+from operator import attrgetter
 from time import monotonic
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -144,12 +146,10 @@ class LLMAgent:
             await check_files(files, candidate.takes, candidate.name)
 
     async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:
-        turn = Turn(prompt, self.candidates, self._patience)
+        turn = Turn(prompt, self.candidates, self._patience, cache_key_of(prompt))
         told = [spec for spec in tools.specs if self._task_tools or spec.is_callers]
-        offered = [
-            *told,
-            *(each.spec for name, each in self._functions.items() if self._function(prompt, tools, name)),
-        ]
+        own = (each.spec for name, each in self._functions.items() if self._function(prompt, tools, name))
+        offered = sorted([*told, *own], key=attrgetter("name"))
         instructions = self._instructions or (
             INSTRUCTIONS if not_the_callers(offered) else PLAIN_INSTRUCTIONS
         )
@@ -300,8 +300,15 @@ class Step(Struct):
 class Turn:
     """One turn: which model is asked, with how much of the history, and what it has answered so far."""
 
-    def __init__(self, prompt: Prompt, choices: Sequence[Candidate], patience: Patience) -> None:
+    def __init__(
+        self,
+        prompt: Prompt,
+        choices: Sequence[Candidate],
+        patience: Patience,
+        cache_key: str | None = None,
+    ) -> None:
         self._prompt = prompt
+        self._cache_key = cache_key
         self._patience = patience
         self._choices = [each for each in choices if sees(each, prompt.files)] or choices
         self._place = 0
@@ -348,6 +355,7 @@ class Turn:
             max_tokens=min(filter(None, (max_tokens, prompt.options.max_output_tokens)), default=None),
             stream=self._streams,
             options=self._options,
+            cache_key=self._cache_key,
         )
         return question, ids
 
@@ -498,6 +506,15 @@ class Turn:
                     yield from format_.results(step.results)
             else:
                 yield from foreign(step, self.candidate, ids)
+
+
+def cache_key_of(prompt: Prompt) -> str:
+    """A key for providers' caches that says nothing of the user; the same for all turns of a conversation.
+
+    All that a user asks with messages of its caller's own has one key: nothing tells such conversations apart.
+    """
+    whose = f"{prompt.user_id}\0{prompt.conversation_id}".encode("utf-8", "replace")
+    return blake2b(whose, digest_size=16, person=b"chatapi cache").hexdigest()
 
 
 def called(format_: Format, begun: HistoryMessage, ids: CallIds) -> Iterator[JSONObject]:

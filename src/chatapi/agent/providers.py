@@ -70,7 +70,7 @@ PROVIDERS = {
             base_url="openai_base_url",
             address=OPENAI,
             models="/models",
-            format=lambda model, key, _: Responses(model, key),
+            format=lambda model, key, is_own: Responses(model, key, is_openai=is_own),
         ),
         Provider(
             prefix="anthropic",

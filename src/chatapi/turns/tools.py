@@ -82,9 +82,10 @@ class TurnTools:
 
     @property
     def specs(self) -> Sequence[ToolSpec]:
+        """Sorted by name: MCP servers come up in any order, and a request's beginning is to stay the same."""
         return [
             replace(spec_of(tool), needs_approval=True) if self._needs_approval(name) else spec_of(tool)
-            for name, tool in self._tools.items()
+            for name, tool in sorted(self._tools.items())
         ]
 
     async def call(

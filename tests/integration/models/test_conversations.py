@@ -15,6 +15,7 @@ from chatapi.db.models import Message, Turn
 from chatapi.patience import Patience
 from tests.integration.models.conftest import WIRES, ServiceOn, serving
 from tests.support.databases import open_database
+from tests.support.providers.caches import unmarked
 from tests.support.providers.server import Providers, Request
 from tests.support.serving import Client, anybody, settings_for, token_for
 
@@ -30,7 +31,7 @@ say You have milk."""
 
 
 def sent(request: Request) -> list[Any]:
-    messages: list[Any] = request.body[MESSAGES.get(request.path, "contents")]
+    messages: list[Any] = unmarked(request.body[MESSAGES.get(request.path, "contents")])
     return messages
 
 

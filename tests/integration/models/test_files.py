@@ -18,6 +18,7 @@ from chatapi.errors.files import FileNotFound, FileNotSupported
 from chatapi.files.schemas import FileRef
 from tests.integration.models.conftest import serving
 from tests.support.files import parts, pdf, png, uploaded
+from tests.support.providers.caches import unmarked
 from tests.support.providers.server import Providers
 from tests.support.serving import Client, serve, settings_for
 
@@ -63,7 +64,9 @@ SHOWN: dict[str, list[dict[str, Any]]] = {
 def users_messages(body: Mapping[str, Any]) -> list[Any]:
     """The contents of the users' messages in a request of any format."""
     messages = body.get("messages") or body.get("input") or body["contents"]
-    return [each.get("content", each.get("parts")) for each in messages if each.get("role") == "user"]
+    return [
+        each.get("content", each.get("parts")) for each in unmarked(messages) if each.get("role") == "user"
+    ]
 
 
 async def send(

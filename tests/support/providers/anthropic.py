@@ -17,6 +17,7 @@ from tests.support.providers.brain import (
     thirds,
     words,
 )
+from tests.support.providers.caches import MARKS
 
 FINISH = {"stop": "end_turn", "calls": "tool_use", "length": "max_tokens", "filter": "refusal"}
 ERRORS = {
@@ -38,6 +39,8 @@ class Api:
             raise Refused(401, "invalid x-api-key")
         if "max_tokens" not in body:
             raise Refused(400, "max_tokens: Field required")
+        if json.dumps(body).count('"cache_control": {"type": "ephemeral"}') > MARKS:
+            raise Refused(400, "A maximum of 4 blocks with cache_control may be provided.")
         steps, message, before = 0, "", "assistant"
         calls: list[str] = []
         for each in body["messages"]:

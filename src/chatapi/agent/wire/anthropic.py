@@ -42,6 +42,10 @@ REASONS: dict[str, FinishReason] = {
 }
 
 
+# A provider's cache of what comes before the mark: https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching
+# It is looked for at up to 20 blocks before a mark. A request may have four marks. What is too short is not cached.
+MARK = {"cache_control": {"type": "ephemeral"}}
+
 # The API has no `minimal`; `none` is no thinking at all.
 EFFORTS = {each: each for each in ("low", "medium", "high", "xhigh", "max")} | {"minimal": "low"}
 
@@ -120,6 +124,10 @@ class Messages:
             "system": question.instructions,
             "messages": list(question.messages),
         }
+        if question.cache_key is not None:
+            # The tools come before the system's text.
+            body["system"] = [text_block(question.instructions) | MARK]
+            body["messages"] = marked(question.messages)
         if question.stream:
             body["stream"] = True
         options = question.options
@@ -143,16 +151,14 @@ class Messages:
         return MessageReader(speech)
 
     def user(self, text: str, files: Sequence[Attached] = ()) -> JSONObject:
-        if not files:
-            return {"role": "user", "content": text}
-        words = [{"type": "text", "text": text}] if text else []
+        words = [text_block(text)] if text or not files else []
         return {"role": "user", "content": [*map(source_block, files), *words]}
 
     def said(self, text: str) -> JSONObject:
-        return {"role": "assistant", "content": [{"type": "text", "text": text}]}
+        return {"role": "assistant", "content": [text_block(text)]}
 
     def called(self, calls: Sequence[Call], text: str = "") -> Sequence[JSONObject]:
-        said = [{"type": "text", "text": text}] if text else []
+        said = [text_block(text)] if text else []
         return [{"role": "assistant", "content": [*said, *(tool_use(call) for call in calls)]}]
 
     def results(self, results: Sequence[tuple[Call, ToolCall]]) -> Sequence[JSONObject]:
@@ -194,6 +200,23 @@ def choice_of(options: Options) -> JSONObject | None:
         case "required":
             return {"type": "any", **alone}
     return {"type": "auto", **alone} if alone or options.tool_choice else None
+
+
+def text_block(text: str) -> JSONObject:
+    return {"type": "text", "text": text}
+
+
+def marked(messages: Sequence[JSONObject]) -> list[JSONObject]:
+    """The messages with a mark at the end of the last two that are not the model's.
+
+    The last is where the next request goes on from this one. The one before it is where the last request ended, however many
+    blocks have come since.
+    """
+    ends = [place for place, each in enumerate(messages) if each["role"] == "user"][-2:]
+    return [
+        {**each, "content": [*each["content"][:-1], each["content"][-1] | MARK]} if place in ends else each
+        for place, each in enumerate(messages)
+    ]
 
 
 def source_block(file: Attached) -> JSONObject:
@@ -311,7 +334,7 @@ class MessageReader:
                 content.append(tool_use(calls[-1]))
             # The API refuses empty texts, even its own.
             elif block.type == "text" and (block.text or "").strip():
-                content.append({"type": "text", "text": block.text})
+                content.append(text_block(block.text or ""))
             elif block.type == "thinking":
                 content.append(
                     {"type": "thinking", "thinking": block.thinking or "", "signature": block.signature or ""}

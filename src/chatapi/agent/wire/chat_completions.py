@@ -81,9 +81,18 @@ class PromptDetails(Struct):
 
 
 class Tokens(Struct):
+    """`prompt_tokens` has the cached ones in it, which DeepSeek and Moonshot tell by names of their own."""
+
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_tokens_details: PromptDetails | None = None
+    prompt_cache_hit_tokens: int | None = None
+    cached_tokens: int | None = None
+
+    @property
+    def cached(self) -> int:
+        details = self.prompt_tokens_details
+        return (details and details.cached_tokens) or self.prompt_cache_hit_tokens or self.cached_tokens or 0
 
 
 class Chunk(Struct):
@@ -105,6 +114,7 @@ class ChatCompletions:
     def __init__(self, key: str | None, *, is_openai: bool) -> None:
         self.headers: Mapping[str, str] = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._limit = "max_completion_tokens" if is_openai else "max_tokens"
+        self._is_openai = is_openai
 
     def request(self, question: Question) -> Request:
         system = {"role": "system", "content": question.instructions}
@@ -113,6 +123,10 @@ class ChatCompletions:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         if question.max_tokens is not None:
             body[self._limit] = question.max_tokens
+        if (
+            self._is_openai and question.cache_key is not None
+        ):  # other servers may refuse what they do not know
+            body["prompt_cache_key"] = question.cache_key
         body |= chosen(question.options)
         if question.tools:
             body |= given(
@@ -335,9 +349,8 @@ class ChatCompletionReader:
     def usage(self) -> ModelUsage | None:
         if self._usage is None:
             return None
-        details = self._usage.prompt_tokens_details
         return ModelUsage(
             input_tokens=self._usage.prompt_tokens or 0,
             output_tokens=self._usage.completion_tokens or 0,
-            cached_input_tokens=(details and details.cached_tokens) or 0,
+            cached_input_tokens=self._usage.cached,
         )

@@ -61,7 +61,9 @@ class Answer(Struct, frozen=True, kw_only=True):
 class Question(Struct, frozen=True, kw_only=True):
     """The input of one request to a model, in the format's own messages.
 
-    `instructions` and `max_tokens` have taken in what `options` say of them.
+    `instructions` and `max_tokens` have taken in what `options` say of them. Nothing that changes from one question of a
+    conversation to the next comes before its messages, and `tools` are sorted, so that providers find it in their caches.
+    `cache_key` is the same for all questions of a conversation; None if no other will follow this one.
     """
 
     model: str
@@ -71,6 +73,7 @@ class Question(Struct, frozen=True, kw_only=True):
     max_tokens: int | None
     stream: bool
     options: Options = NO_OPTIONS
+    cache_key: str | None = None
 
 
 class Request(Struct, frozen=True, kw_only=True):

@@ -80,7 +80,7 @@ decode_response = msgspec.json.Decoder(Response).decode
 
 
 class Responses:
-    """Implements `formats.Format`."""
+    """Implements `formats.Format`. `is_openai`: OpenAI's own API rather than a compatible one."""
 
     options: frozenset[OptionName] = frozenset(get_args(OptionName)) - {
         "frequency_penalty",
@@ -89,9 +89,10 @@ class Responses:
         "stop",
     }
 
-    def __init__(self, model: str, key: str | None) -> None:
+    def __init__(self, model: str, key: str | None, *, is_openai: bool) -> None:
         self.headers: Mapping[str, str] = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._seals = REASONING_MODEL.match(model) is not None
+        self._is_openai = is_openai
 
     def request(self, question: Question) -> Request:
         body: JSONObject = {
@@ -106,6 +107,10 @@ class Responses:
             body["stream"] = True
         if question.max_tokens is not None:
             body["max_output_tokens"] = question.max_tokens
+        if (
+            self._is_openai and question.cache_key is not None
+        ):  # other servers may refuse what they do not know
+            body["prompt_cache_key"] = question.cache_key
         options = question.options
         body |= given(
             temperature=options.temperature,
