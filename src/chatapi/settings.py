@@ -88,6 +88,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
     anthropic_base_url: HttpUrl | None = None
     chat_history_limit: Annotated[int, Meta(ge=0, le=200)] = 20  # bounds tokens a turn
     chat_timeout: Annotated[float, Meta(gt=0, le=3_600)] = 60.0
+    chat_context_tokens: Annotated[int, Meta(ge=1)] | None = None  # of a question and its answer
     chat_max_tokens: Annotated[int, Meta(ge=1)] | None = None  # of each answer of a model
     tool_approval: Text = "off"
     wait_timeout: Annotated[float, Meta(gt=0, le=31_536_000)] = 86_400.0

@@ -20,6 +20,14 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from chatapi.agent.context import (
+    TOKENS_PER_BYTE,
+    Counted,
+    counted_of,
+    first_that_fits,
+    half_of,
+    size_of,
+)
 from chatapi.agent.functions import Function
 from chatapi.agent.inputs import IMAGES, Shown, check_files, content_of, shown_files
 from chatapi.agent.ports import (
@@ -53,6 +61,7 @@ from chatapi.agent.wire.formats import (
     Question,
     Reader,
     clean,
+    given,
     plain,
 )
 from chatapi.agent.wire.http import ModelClient
@@ -217,7 +226,7 @@ class LLMAgent:
                 answer, ids = await self._answer(turn, instructions, offered, reader, speech)
                 async for said in answer:
                     yield said
-                turn.take(turn.whole(reader.answer(ids)))
+                turn.take(turn.whole(reader.answer(ids)), reader.usage)
             except (TimeoutError, Trouble) as error:
                 trouble = error if isinstance(error, Trouble) else Trouble("slow")
                 # A request whose answer may differ is sent again only while no reader has seen a word.
@@ -312,7 +321,9 @@ class Turn:
         self._patience = patience
         self._choices = [each for each in choices if sees(each, prompt.files)] or choices
         self._place = 0
-        self._history: Sequence[HistoryMessage] = prompt.history
+        self._left_out = 0  # messages of the history
+        self._size = 0  # of the last question
+        self._counted: dict[int, Counted] = {}  # by the models' places
         self._failures: list[Trouble] = []
         self._disappointed: list[int] = []  # models that gave no usable answer and get a second try
         self._overrun: list[int] = []  # models that cannot take the message
@@ -328,36 +339,72 @@ class Turn:
     @property
     def state(self) -> ProviderState:
         """The messages that this turn added after its user's, in the format of the model that answered."""
-        messages = list(self._own_messages(CallIds()))
+        data = {
+            "provider": self.candidate.origin,
+            "messages": clean(list(self._own_messages(CallIds()))),
+            "counted": self._counted.get(self._place),
+        }
+        # A model that stands in for the first does not decide what that is shown later.
+        left_out = 0 if self._place else self._left_out
         return ProviderState(
-            model=self.candidate.name, data={"provider": self.candidate.origin, "messages": clean(messages)}
+            model=self.candidate.name, data=msgspec.to_builtins(given(**data)), left_out=left_out
         )
 
     async def question(
         self, instructions: str, tools: Sequence[ToolSpec], max_tokens: int | None
     ) -> tuple[Question, CallIds]:
         """The next question, and the ids of the calls in it. Reads the files that it shows, and keeps none of them."""
-        prompt, ids, format_ = self._prompt, CallIds(), self.candidate.format
-        shown = await shown_files(
-            prompt.files, self._history, self.candidate.takes, goes_on=prompt.resumed is not None
-        )
-        messages = [
-            *(message for said in self._history for message in self._earlier(said, ids, shown)),
-            format_.user(*content_of(prompt.message, prompt.files, shown)),
-            *([] if prompt.begun is None else called(format_, prompt.begun, ids)),
-            *self._own_messages(ids),
-        ]
+        prompt, format_ = self._prompt, self.candidate.format
+        max_tokens = min(filter(None, (max_tokens, prompt.options.max_output_tokens)), default=None)
+        fits = False
+        while not fits:
+            ids = CallIds()
+            shown = await shown_files(
+                prompt.files, self._history, self.candidate.takes, goes_on=prompt.resumed is not None
+            )
+            earlier = [self._earlier(said, ids, shown) for said in self._history]
+            content = content_of(prompt.message, prompt.files, shown)
+            begun = [] if prompt.begun is None else list(called(format_, prompt.begun, ids))
+            own = [*begun, *self._own_messages(ids)]
+            size = size_of(instructions) + size_of(tools) + size_of(*content) + size_of(own)
+            fits = await self._fits(size, [each for _, each in earlier], max_tokens)
+        messages = [*(each for several, _ in earlier for each in several), format_.user(*content), *own]
         question = Question(
             model=self.candidate.model,
             instructions=instructions,
             messages=messages,
             tools=tools,
-            max_tokens=min(filter(None, (max_tokens, prompt.options.max_output_tokens)), default=None),
+            max_tokens=max_tokens,
             stream=self._streams,
             options=self._options,
             cache_key=self._cache_key,
         )
         return question, ids
+
+    async def _fits(self, size: int, sizes: Sequence[int], max_tokens: int | None) -> bool:
+        """Whether the model is likely to take a question of this size with a history of these; if not, cut that."""
+        self._size = size + sum(sizes)
+        tokens = self._size * self._tokens_per_byte
+        room = await self.candidate.context.room(tokens, max_tokens)
+        if room is None or tokens < room or not self._history:
+            return True
+        self._left_out += first_that_fits(self._history, sizes, room / self._tokens_per_byte - size)
+        return False
+
+    @property
+    def _tokens_per_byte(self) -> float:
+        """As the model has counted in this turn, in this conversation, or in any; else a guess."""
+        candidate = self.candidate
+        counted = (
+            self._counted.get(self._place)
+            or counted_of(self._prompt.history, candidate.origin)
+            or candidate.context.counted
+        )
+        return TOKENS_PER_BYTE if counted is None else counted.tokens_per_byte
+
+    @property
+    def _history(self) -> Sequence[HistoryMessage]:
+        return self._prompt.history[self._left_out :]
 
     @property
     def _options(self) -> Options:
@@ -395,7 +442,10 @@ class Turn:
             raise Trouble("empty")
         return answer
 
-    def take(self, answer: Answer) -> None:
+    def take(self, answer: Answer, used: Usage | None) -> None:
+        if used is not None and used.input_tokens:
+            counted = Counted(self._size, used.input_tokens)
+            self._counted[self._place] = self.candidate.context.counted = counted
         self.steps.append(Step(self.candidate.origin, answer, []))
         self._streams = True
 
@@ -430,12 +480,13 @@ class Turn:
 
     def _shorten(self, trouble: Trouble) -> None:
         """Leave out the older half of the history's turns; if there is no history left, ask the next model."""
-        if turns := len(self._history) // 2:
-            self._history = self._history[(turns - turns // 2) * 2 :]
+        if self._history:
+            self.candidate.context.learn(trouble.context, self._size * self._tokens_per_byte)
+            self._left_out += half_of(self._history)
             return
         self._overrun.append(self._place)
         self._choose_among(self._overrun, trouble)
-        self._history = self._prompt.history
+        self._left_out = 0
 
     def _choose_among(self, excluded: Sequence[int], trouble: Trouble) -> None:
         """Switch to the next model that is not excluded; raises the failure if all are."""
@@ -484,16 +535,18 @@ class Turn:
 
     def _earlier(
         self, said: HistoryMessage, ids: CallIds, shown: Mapping[int, Shown]
-    ) -> Sequence[JSONObject]:
-        """A message of the history: in its provider's format if that provider is asked again, else plain."""
+    ) -> tuple[Sequence[JSONObject], int]:
+        """A message of the history: in its provider's format if that provider is asked again, else plain; and its size."""
         format_ = self.candidate.format
         if said.role == "user":
-            return [format_.user(*content_of(said.content, said.files, shown))]
-        own = messages_of(said.provider_state, self.candidate.origin)
-        if own is not None:
-            ids.note(own)
-            return own
-        return list(plain(format_, said.content, said.tool_calls, ids))
+            content = content_of(said.content, said.files, shown)
+            return [format_.user(*content)], size_of(*content)
+        messages = messages_of(said.provider_state, self.candidate.origin)
+        if messages is None:
+            messages = list(plain(format_, said.content, said.tool_calls, ids))
+        else:
+            ids.note(messages)
+        return messages, size_of(messages)
 
     def _own_messages(self, ids: CallIds) -> Iterator[JSONObject]:
         """The steps of this turn so far."""

@@ -330,11 +330,13 @@ class ProviderState(Struct, frozen=True, kw_only=True):
     """The model that answered in the end, and what its provider wants back when the conversation goes on.
 
     `model` is stored as the turn's. `data` is JSON, stored beside the answer; it comes back as
-    `HistoryMessage.provider_state`.
+    `HistoryMessage.provider_state`. `left_out` is how many of the first messages of `Prompt.history` the model was not shown
+    because it would not take them all: later prompts begin after these, and so begin alike for turns on end.
     """
 
     model: str
     data: Any | None = None
+    left_out: int = 0
 
 
 AgentEvent: TypeAlias = (

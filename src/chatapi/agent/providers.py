@@ -5,6 +5,7 @@ from collections.abc import Callable
 from msgspec import Struct
 from msgspec.structs import replace
 
+from chatapi.agent.context import Context
 from chatapi.agent.inputs import READS, of_kinds, taken_by
 from chatapi.agent.ports import ModelUsage
 from chatapi.agent.wire.anthropic import Messages
@@ -90,9 +91,7 @@ PROVIDERS = {
 class Candidate:
     """A model that may be asked. `origin` is the API and the address that write its messages.
 
-    `takes` are the media types that it is shown as they are.
-
-    `thinks_first`: this process has learned that its answers begin with reasoning that no tag opens.
+    `takes` are the media types that it is shown as they are. `context` is how much it takes, as far as this process knows. `thinks_first`: this process has learned that its answers begin with reasoning that no tag opens.
     """
 
     def __init__(self, name: str, provider: Provider, settings: Settings) -> None:
@@ -113,6 +112,7 @@ class Candidate:
         known = taken_by("" if is_elsewhere else provider.maker, self.model)
         self.takes = provider.takes & (known if kinds is None else of_kinds(kinds))
         self.thinks_first = False
+        self.context = Context(name, configured=settings.chat_context_tokens, is_own=address is None)
 
     def used(self, usage: ModelUsage | None) -> ModelUsage:
         """The tokens of one of its answers; None is a server that did not tell them."""

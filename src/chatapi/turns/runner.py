@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chatapi.agent.approval import ApprovalPolicy
 from chatapi.agent.ports import (
@@ -251,8 +252,9 @@ class Runner:
                 self._finish_reason = None if reason == "stop" else reason
             case Usage():
                 self._spending.add(event)
-            case ProviderState():
+            case ProviderState(left_out=left_out):
                 self._state = event
+                self.run = replace(self.run, window=self.run.window.without(left_out))
             case Wait(state=state):
                 self._wait = state
 

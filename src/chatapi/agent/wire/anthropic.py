@@ -25,6 +25,7 @@ from chatapi.agent.wire.formats import (
     retry_after,
     words_of_error,
 )
+from chatapi.agent.wire.marks import MARK, marked
 from chatapi.agent.wire.speech import Said, Speech, mended
 from chatapi.agent.wire.trouble import Trouble, refusal, told_in_stream
 
@@ -41,10 +42,6 @@ REASONS: dict[str, FinishReason] = {
     "refusal": "content-filter",
 }
 
-
-# A provider's cache of what comes before the mark: https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching
-# It is looked for at up to 20 blocks before a mark. A request may have four marks. What is too short is not cached.
-MARK = {"cache_control": {"type": "ephemeral"}}
 
 # The API has no `minimal`; `none` is no thinking at all.
 EFFORTS = {each: each for each in ("low", "medium", "high", "xhigh", "max")} | {"minimal": "low"}
@@ -204,19 +201,6 @@ def choice_of(options: Options) -> JSONObject | None:
 
 def text_block(text: str) -> JSONObject:
     return {"type": "text", "text": text}
-
-
-def marked(messages: Sequence[JSONObject]) -> list[JSONObject]:
-    """The messages with a mark at the end of the last two that are not the model's.
-
-    The last is where the next request goes on from this one. The one before it is where the last request ended, however many
-    blocks have come since.
-    """
-    ends = [place for place, each in enumerate(messages) if each["role"] == "user"][-2:]
-    return [
-        {**each, "content": [*each["content"][:-1], each["content"][-1] | MARK]} if place in ends else each
-        for place, each in enumerate(messages)
-    ]
 
 
 def source_block(file: Attached) -> JSONObject:

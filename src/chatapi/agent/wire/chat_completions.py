@@ -21,6 +21,7 @@ from chatapi.agent.wire.formats import (
     Question,
     Request,
     arguments_of,
+    context_told,
     data_url,
     decoded,
     error_words,
@@ -81,18 +82,11 @@ class PromptDetails(Struct):
 
 
 class Tokens(Struct):
-    """`prompt_tokens` has the cached ones in it, which DeepSeek and Moonshot tell by names of their own."""
-
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_tokens_details: PromptDetails | None = None
-    prompt_cache_hit_tokens: int | None = None
-    cached_tokens: int | None = None
-
-    @property
-    def cached(self) -> int:
-        details = self.prompt_tokens_details
-        return (details and details.cached_tokens) or self.prompt_cache_hit_tokens or self.cached_tokens or 0
+    prompt_cache_hit_tokens: int | None = None  # DeepSeek
+    cached_tokens: int | None = None  # Moonshot
 
 
 class Chunk(Struct):
@@ -121,13 +115,9 @@ class ChatCompletions:
         body: JSONObject = {"model": question.model, "messages": [system, *question.messages]}
         if question.stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        if question.max_tokens is not None:
-            body[self._limit] = question.max_tokens
-        if (
-            self._is_openai and question.cache_key is not None
-        ):  # other servers may refuse what they do not know
-            body["prompt_cache_key"] = question.cache_key
-        body |= chosen(question.options)
+        # Other servers may refuse what they do not know.
+        key = question.cache_key if self._is_openai else None
+        body |= given(**{self._limit: question.max_tokens}, prompt_cache_key=key) | chosen(question.options)
         if question.tools:
             body |= given(
                 tool_choice=choice_of(question.options),
@@ -168,8 +158,8 @@ class ChatCompletions:
         ]
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Trouble:
-        codes, sentence, _ = error_words(body)
-        return refusal(status, codes, sentence, retry_after(headers))
+        codes, sentence, value = error_words(body)
+        return refusal(status, codes, sentence, retry_after(headers), context=context_told(value))
 
     def adapt(self, _: Trouble) -> bool:
         return False
@@ -349,8 +339,10 @@ class ChatCompletionReader:
     def usage(self) -> ModelUsage | None:
         if self._usage is None:
             return None
+        details, used = self._usage.prompt_tokens_details, self._usage
+        cached = (details and details.cached_tokens) or used.prompt_cache_hit_tokens or used.cached_tokens
         return ModelUsage(
-            input_tokens=self._usage.prompt_tokens or 0,
-            output_tokens=self._usage.completion_tokens or 0,
-            cached_input_tokens=self._usage.cached,
+            input_tokens=used.prompt_tokens or 0,
+            output_tokens=used.completion_tokens or 0,
+            cached_input_tokens=cached or 0,
         )

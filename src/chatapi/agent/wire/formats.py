@@ -299,6 +299,13 @@ def error_words(body: bytes) -> tuple[list[str], str, Any]:
     return *words_of_error(value), value
 
 
+def context_told(value: Any) -> int | None:
+    """The context that llama-server tells in an error response, beside its sentence."""
+    error = value.get("error") if isinstance(value, dict) else None
+    found = error.get("n_ctx") if isinstance(error, dict) else None
+    return found if isinstance(found, int) else None
+
+
 def words_of_error(value: Any) -> tuple[list[str], str]:
     described = value.get("error", value) if isinstance(value, dict) else value
     if isinstance(described, str):

@@ -107,9 +107,8 @@ class Responses:
             body["stream"] = True
         if question.max_tokens is not None:
             body["max_output_tokens"] = question.max_tokens
-        if (
-            self._is_openai and question.cache_key is not None
-        ):  # other servers may refuse what they do not know
+        # Other servers may refuse what they do not know.
+        if self._is_openai and question.cache_key is not None:
             body["prompt_cache_key"] = question.cache_key
         options = question.options
         body |= given(

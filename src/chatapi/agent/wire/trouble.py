@@ -43,8 +43,14 @@ QUOTED_CHARACTERS = 12  # so many consecutive characters of the user's are a quo
 
 TOO_LONG_CODES = {"context_length_exceeded", "exceed_context_size_error", "request_too_large"}
 TOO_LONG_WORDS = re.compile(
-    r"context (length|window|size)|maximum context|n_ctx|prompt is too long|input is too long"
+    r"context (length|window|size|limit)|maximum context|maximum model length|n_ctx|prompt is too long|input is too long"
     r"|too many (input |prompt )?tokens|(input|prompt) token count.*exceeds|exceeds the (maximum|max|model)",
+    re.IGNORECASE,
+)
+# OpenAI and vLLM; Mistral; Anthropic, of the input alone and with the answer; Gemini; llama-server.
+CONTEXT_TOLD = re.compile(
+    r"maximum (?:context|model) length (?:is|of) (\d+)|(\d+) maximum context length|> (\d+) maximum|context limit: .*> (\d+)"
+    r"|tokens allowed \((\d+)\)|context size \((\d+)",
     re.IGNORECASE,
 )
 FILTER_CODES = {"content_filter", "ResponsibleAIPolicyViolation", "content_policy_violation"}
@@ -53,7 +59,7 @@ FILTER_CODES = {"content_filter", "ResponsibleAIPolicyViolation", "content_polic
 class Trouble(Exception):
     """A model gave no answer. `codes` and `sentence` are the provider's own words, for the log.
 
-    `status` is the HTTP status of a refusal; `retry_after` is in seconds.
+    `status` is the HTTP status of a refusal; `retry_after` is in seconds. `context` is the model's, in tokens, if it was told.
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class Trouble(Exception):
         status: int | None = None,
         codes: Sequence[str] = (),
         retry_after: float | None = None,
+        context: int | None = None,
     ) -> None:
         super().__init__(kind)
         self.kind: Kind = kind
@@ -71,6 +78,7 @@ class Trouble(Exception):
         self.status = status
         self.codes = tuple(codes)
         self.retry_after = retry_after
+        self.context = context
 
     def words(self, secrets: Sequence[str], said: Sequence[str]) -> str:
         """The provider's words for the log, without `secrets` and without quotations from `said`."""
@@ -103,8 +111,15 @@ def without_quotations(sentence: str, said: Sequence[str]) -> str:
     return kept
 
 
-def refusal(status: int, codes: Sequence[str], sentence: str, retry_after: float | None) -> Trouble:
-    """The trouble that an error response means, in any format."""
+def refusal(
+    status: int,
+    codes: Sequence[str],
+    sentence: str,
+    retry_after: float | None,
+    *,
+    context: int | None = None,
+) -> Trouble:
+    """The trouble that an error response means, in any format; `context`, if it is told beside the sentence."""
     kind: Kind
     if FILTER_CODES & set(codes):
         kind = "filtered"
@@ -116,7 +131,9 @@ def refusal(status: int, codes: Sequence[str], sentence: str, retry_after: float
         kind = "down"
     else:
         kind = "refused"
-    return Trouble(kind, sentence, status=status, codes=codes, retry_after=retry_after)
+    if context is None and (found := CONTEXT_TOLD.search(sentence)):
+        context = int(next(filter(None, found.groups())))
+    return Trouble(kind, sentence, status=status, codes=codes, retry_after=retry_after, context=context)
 
 
 def told_in_stream(codes: Sequence[str], sentence: str, *, began: bool) -> Trouble:
