@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 
-from benchmarks import door, footprint, messages, model_turns, search, servers, streams, waits
+from benchmarks import door, footprint, messages, model_turns, search, servers, streams, waits, window
 from benchmarks.load import Report
 from benchmarks.measuring import (
     CLIENTS,
@@ -291,6 +291,7 @@ SCENARIOS: dict[str, Callable[[Postgres], list[Row]]] = {
     "others": other_servers,
     "waiting": lambda postgres: [*waiting_turns(postgres), *waits.scenario(postgres)],
     "history": long_histories,
+    "window": window.scenario,
     "conversations": many_conversations,
     "streams": streams.scenario,
 }
