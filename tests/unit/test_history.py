@@ -171,7 +171,7 @@ def database(loop: asyncio.Runner, new_database: Callable[[], str]) -> Iterator[
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     acts=st.lists(
         st.tuples(st.sampled_from([*FATES, "delete"]), st.integers(0, 3), st.booleans()),

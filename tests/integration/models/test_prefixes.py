@@ -185,3 +185,17 @@ def test_cached_tokens_are_told_by_each_provider_in_its_way(model: str, told: di
     assert isinstance(usage, ModelUsage)
     assert (usage.input_tokens, usage.output_tokens, usage.cached_input_tokens) == (9, 2, 5)
     assert usage.cache_write_tokens == (1 if model.startswith("anthropic") else 0)
+
+
+def test_an_end_that_does_not_speak_of_the_cache_takes_nothing_back() -> None:
+    """As some servers that speak Anthropic's API end a stream."""
+    reader = candidate("anthropic:m", settings_for("sqlite:///unused", anthropic_api_key="k")).format.reader(
+        Speech()
+    )
+    begun = {"input_tokens": 3, "output_tokens": 1, "cache_read_input_tokens": 5}
+    for event in (
+        {"type": "message_start", "message": {"usage": begun}},
+        {"type": "message_delta", "delta": {}, "usage": {"input_tokens": 3, "output_tokens": 2}},
+    ):
+        list(reader.event(json.dumps(event).encode()))
+    assert reader.usage == ModelUsage(input_tokens=8, output_tokens=2, cached_input_tokens=5)

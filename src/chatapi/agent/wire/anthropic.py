@@ -222,7 +222,7 @@ class MessageReader:
         self._blocks: dict[int, Block] = {}
         self._arguments: dict[int, str] = {}
         self._stop: str | None = None
-        self._input = self._cached = self._written = self._output = 0
+        self._uncached = self._cached = self._written = self._output = 0
         self._has_usage = False
 
     @property
@@ -283,14 +283,16 @@ class MessageReader:
             self._arguments[index] = self._arguments.get(index, "") + delta.partial_json
 
     def _count(self, tokens: Tokens | None) -> None:
-        """Later events' counts replace earlier ones; tokens read from a cache are input, too."""
+        """Later events' counts replace earlier ones; `input_tokens` is without those of the cache, which are input, too."""
         if tokens is None:
             return
         self._has_usage = True
         if tokens.input_tokens is not None:
-            self._cached = tokens.cache_read_input_tokens or 0
-            self._written = tokens.cache_creation_input_tokens or 0
-            self._input = tokens.input_tokens + self._cached + self._written
+            self._uncached = tokens.input_tokens
+        if tokens.cache_read_input_tokens is not None:
+            self._cached = tokens.cache_read_input_tokens
+        if tokens.cache_creation_input_tokens is not None:
+            self._written = tokens.cache_creation_input_tokens
         self._output = tokens.output_tokens or self._output
 
     @property
@@ -298,7 +300,7 @@ class MessageReader:
         if not self._has_usage:
             return None
         return ModelUsage(
-            input_tokens=self._input,
+            input_tokens=self._uncached + self._cached + self._written,
             output_tokens=self._output,
             cached_input_tokens=self._cached,
             cache_write_tokens=self._written,
