@@ -7,6 +7,7 @@ it knows which model is asked, with how much of the history, and what has failed
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -321,9 +322,10 @@ class Turn:
         self._patience = patience
         self._choices = [each for each in choices if sees(each, prompt.files)] or choices
         self._place = 0
-        self._left_out = 0  # messages of the history
         self._size = 0  # of the last question
-        self._counted: dict[int, Counted] = {}  # by the models' places
+        # By the models' places: how many messages of the history are left out, and what was counted last.
+        self._left_out: Counter[int] = Counter()
+        self._counted: dict[int, Counted] = {}
         self._failures: list[Trouble] = []
         self._disappointed: list[int] = []  # models that gave no usable answer and get a second try
         self._overrun: list[int] = []  # models that cannot take the message
@@ -339,16 +341,15 @@ class Turn:
     @property
     def state(self) -> ProviderState:
         """The messages that this turn added after its user's, in the format of the model that answered."""
-        data = {
-            "provider": self.candidate.origin,
-            "messages": clean(list(self._own_messages(CallIds()))),
-            "counted": self._counted.get(self._place),
-        }
-        # A model that stands in for the first does not decide what that is shown later.
-        left_out = 0 if self._place else self._left_out
-        return ProviderState(
-            model=self.candidate.name, data=msgspec.to_builtins(given(**data)), left_out=left_out
+        counted = self._counted.get(self._place)
+        data = given(
+            provider=self.candidate.origin,
+            messages=clean(list(self._own_messages(CallIds()))),
+            counted=counted and msgspec.to_builtins(counted),
         )
+        # A model that stands in for the first does not decide what that is shown later.
+        left_out = 0 if self._place else self._left_out[0]
+        return ProviderState(model=self.candidate.name, data=data, left_out=left_out)
 
     async def question(
         self, instructions: str, tools: Sequence[ToolSpec], max_tokens: int | None
@@ -388,7 +389,8 @@ class Turn:
         room = await self.candidate.context.room(tokens, max_tokens)
         if room is None or tokens < room or not self._history:
             return True
-        self._left_out += first_that_fits(self._history, sizes, room / self._tokens_per_byte - size)
+        left = room / self._tokens_per_byte - size
+        self._left_out[self._place] += first_that_fits(self._history, sizes, left)
         return False
 
     @property
@@ -404,7 +406,7 @@ class Turn:
 
     @property
     def _history(self) -> Sequence[HistoryMessage]:
-        return self._prompt.history[self._left_out :]
+        return self._prompt.history[self._left_out[self._place] :]
 
     @property
     def _options(self) -> Options:
@@ -482,11 +484,10 @@ class Turn:
         """Leave out the older half of the history's turns; if there is no history left, ask the next model."""
         if self._history:
             self.candidate.context.learn(trouble.context, self._size * self._tokens_per_byte)
-            self._left_out += half_of(self._history)
+            self._left_out[self._place] += half_of(self._history)
             return
         self._overrun.append(self._place)
         self._choose_among(self._overrun, trouble)
-        self._left_out = 0
 
     def _choose_among(self, excluded: Sequence[int], trouble: Trouble) -> None:
         """Switch to the next model that is not excluded; raises the failure if all are."""
