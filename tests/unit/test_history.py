@@ -21,6 +21,7 @@ from chatapi.turns.log import TextAdded
 from chatapi.turns.schemas import AnswerAnew, ChatRequest
 from chatapi.turns.store import Claim, Key, Run, Said, turn_store
 from chatapi.turns.store.history import read_history
+from chatapi.turns.store.window import Window
 from chatapi.turns.tools import TurnTools
 from tests.support.databases import open_database
 from tests.support.serving import settings_for
@@ -70,7 +71,7 @@ class Driver:
         run = await self._begin(request, key)
         self.conversation_id = run.conversation_id
         before = self.groups[:-1] if anew else self.groups
-        edge, expected = window(before, self.edge)
+        edge, expected = fallen(before, self.edge)
         assert list(run.history) == expected
         group = self.groups[-1] if anew else {}
         self.groups = [*before, group]
@@ -146,7 +147,7 @@ def shown(groups: list[dict[int, list[HistoryMessage] | None]]) -> list[tuple[in
     return [turns[-1] for turns in answered if turns]
 
 
-def window(
+def fallen(
     groups: list[dict[int, list[HistoryMessage] | None]], edge: int
 ) -> tuple[int, list[HistoryMessage]]:
     """What the next turn is shown, and the edge from then on: three turns at the most, and two after it was too full."""
@@ -237,3 +238,10 @@ def test_a_run_that_was_taken_over_can_write_nothing(
             assert raised.value.type == "turn-cancelled"
 
     loop.run(live())
+
+
+def test_a_window_begins_at_a_turns_edge_whatever_a_model_was_not_shown() -> None:
+    """A turn has more than two messages if its caller has sent some before its own."""
+    window = Window(turn_ids=[1, 1, 1, 1, 2, 2], edge=None)
+    assert [window.without(messages).edge for messages in range(7)] == [None] * 4 + [1, 1, 2]
+    assert window.without(5).without(0).edge == 1
