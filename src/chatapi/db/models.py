@@ -41,6 +41,9 @@ RUNNING: ColumnElement[str] = literal_column("'running'", Text())
 # version that knows no waiting takes the turn for one that runs, and leaves it alone.
 WAITING = "waiting"
 
+# The `worker_id` of a turn that nobody ran: its messages were added to the conversation (`turns.store.added`).
+ADDED = "added"
+
 
 def now() -> datetime:
     return datetime.now(UTC)
@@ -123,6 +126,10 @@ class Turn(IdentityBase):
     @property
     def waits(self) -> bool:
         return self.status == "running" and self.worker_id == WAITING
+
+    @property
+    def was_added(self) -> bool:
+        return self.worker_id == ADDED
 
     __table_args__ = (
         ForeignKeyConstraint(

@@ -65,3 +65,19 @@ class ItemNotFound(NotFound):
             f"There is no item {item_id!r} of yours.",
             errors=[{"path": path, "message": "names no item of yours"}],
         )
+
+
+class ItemInUse(AppError):
+    """`reason` says what holds the item."""
+
+    status = 409
+    type = "item-in-use"
+    title = "The item cannot be deleted by itself"
+    when = "Below `/v1`: the item belongs to a response, or is a call whose output is there"
+    remedy = "Delete what holds it: the response, the call's output, or the conversation"
+
+    def __init__(self, item_id: str, reason: str) -> None:
+        super().__init__(
+            f"The item {item_id!r} {reason}",
+            errors=[{"path": "item_id", "message": "cannot be deleted by itself"}],
+        )

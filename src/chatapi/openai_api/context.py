@@ -21,10 +21,8 @@ from chatapi.errors.files import FileKindRefused
 from chatapi.errors.requests import Invalid
 from chatapi.files.kinds import inspect
 from chatapi.files.receiving import tidy_name
+from chatapi.turns.sides import PARAGRAPH, joined, opened
 
-PARAGRAPH = "\n\n"
-# Some providers refuse a conversation that an assistant begins.
-OPENING = "(The assistant speaks first.)"
 FILE_ID = re.compile(r"(?:file[_-])?([0-9]{1,19})", re.ASCII)
 DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w-]+=[^;,]*)*;base64,", re.ASCII)
 
@@ -69,13 +67,10 @@ def context_of(entries: Sequence[Entry], param: str) -> Context:
     begun = said[last + 1] if last + 1 < len(said) else None
     if begun is not None and not isinstance(entries[-1], Outcome):
         raise Invalid((param, "The last message is an assistant's; there is nothing to answer."))
-    before = said[:last]
-    if before and before[0].role == "assistant":
-        before = [HistoryMessage(role="user", content=OPENING), *before]
     question = said[last]
     return Context(
         instructions=instructions_in(entries),
-        history=before,
+        history=opened(said[:last]),
         message=question.content,
         files=question.files,
         begun=begun,
@@ -97,9 +92,7 @@ def with_outcomes(entries: Sequence[Entry], param: str) -> list[HistoryMessage]:
     for entry in entries:
         if isinstance(entry, Outcome):
             if (call := pending.pop(entry.call_id, None)) is None:
-                raise Invalid(
-                    (entry.path, f"There is no call {entry.call_id!r} before it that has no outcome yet.")
-                )
+                raise no_call(entry)
             done = replace(call, result=entry.output)
             said[-1] = replace(said[-1], tool_calls=[*said[-1].tool_calls, done])
             continue
@@ -120,26 +113,13 @@ def with_outcomes(entries: Sequence[Entry], param: str) -> list[HistoryMessage]:
     return said
 
 
+def no_call(outcome: Outcome) -> Invalid:
+    return Invalid((outcome.path, f"There is no call {outcome.call_id!r} before it that has no outcome yet."))
+
+
 def unanswered(pending: dict[str, ToolCall], param: str) -> Invalid:
     ids = ", ".join(pending)
     return Invalid((param, f"These calls of tools have no outcome after them: {ids}."))
-
-
-def joined(said: Sequence[HistoryMessage]) -> list[HistoryMessage]:
-    """The messages, those of one side in a row put together."""
-    messages: list[HistoryMessage] = []
-    for each in said:
-        if not messages or messages[-1].role != each.role:
-            messages.append(each)
-            continue
-        before = messages[-1]
-        messages[-1] = replace(
-            before,
-            content=PARAGRAPH.join(filter(None, (before.content, each.content))),
-            files=[*before.files, *each.files],
-            tool_calls=[*before.tool_calls, *each.tool_calls],
-        )
-    return messages
 
 
 def from_user(path: str, content: str | Sequence[Any], take: Callable[[Any, str], File | None]) -> Spoken:

@@ -37,6 +37,7 @@ class Item(Struct, kw_only=True):
     """An output item. `number` counts the turn's items from 1, and `wait` says after which of its waits it came.
 
     `turn` is the turn's id, or what stands in its place where nothing is stored. A message or a reasoning has `text`; others have the `call`, and an `mcp_call` that was asked about its `request`.
+    `has_own_call_id`: the call was added by its caller, with an id of theirs.
     """
 
     kind: Kind
@@ -48,6 +49,7 @@ class Item(Struct, kw_only=True):
     approval_id: str | None = None
     request: "Item | None" = None
     status: ItemStatus = "in_progress"
+    has_own_call_id: bool = False
 
     @property
     def id(self) -> str:
@@ -56,6 +58,8 @@ class Item(Struct, kw_only=True):
     @property
     def call_id(self) -> str:
         """The id by which the caller of a `function_call` answers it."""
+        if self.has_own_call_id and self.call is not None:
+            return self.call.id
         return f"call_{self.turn}_{self.number}"
 
     @property

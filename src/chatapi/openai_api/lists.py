@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
 from litestar.params import QueryParameter
 from msgspec import Struct
 
+from chatapi.errors.openai_api import UnsupportedParameter
 from chatapi.openai_api.stored_items import ItemPage
 
 Limit = Annotated[int, QueryParameter(ge=1, le=100, description="How many items at the most")]
@@ -20,6 +23,12 @@ class ItemList(Struct, frozen=True, kw_only=True):
     has_more: bool
     first_id: str | None
     last_id: str | None
+
+
+def includes_nothing(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """A guard: items have nothing that a request could ask for beside them; raises `UnsupportedParameter`."""
+    if any(connection.query_params.get(name) for name in ("include", "include[]")):
+        raise UnsupportedParameter("include", "Items are always shown whole.")
 
 
 def list_of(page: ItemPage) -> ItemList:

@@ -140,14 +140,14 @@ def file_in(part: UserPart, path: str, files: Files) -> File | None:
 
 
 def entries_of(
-    input_: str | Sequence[JSONObject], hold: Callable[[bytes], FileSource]
+    input_: str | Sequence[JSONObject], hold: Callable[[bytes], FileSource], param: str = "input"
 ) -> Iterator[InputEntry]:
-    """The input's items; raises `Invalid` and `UnsupportedParameter` with the path of what is wrong."""
+    """The items of this parameter; raises `Invalid` and `UnsupportedParameter` with the path of what is wrong."""
     if isinstance(input_, str):
         input_ = [{"role": "user", "content": input_}]
     files = Files(hold)
     for place, each in enumerate(input_):
-        path = f"input[{place}]"
+        path = f"{param}[{place}]"
         # Many programs send all members of an item back, null or not.
         item = {name: value for name, value in each.items() if value is not None}
         type_ = item.setdefault("type", "message" if "role" in item else None)

@@ -8,19 +8,18 @@ from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from msgspec.structs import asdict
 
-from chatapi.agent.ports import File
 from chatapi.db.database import Database
 from chatapi.errors.base import AppError
 from chatapi.errors.domains import ConversationNotFound
-from chatapi.errors.openai_api import ItemNotFound, PreviousResponseNotFound, ResponseNotFound
+from chatapi.errors.openai_api import PreviousResponseNotFound, ResponseNotFound
 from chatapi.errors.requests import Invalid
 from chatapi.errors.turns import TurnEnded, TurnNotFound, TurnSuperseded
 from chatapi.files.service import FileService
 from chatapi.limits.limiter import Limiter
 from chatapi.openai_api.context import Context, Entry, Outcome, Spoken, context_of, instructions_in
-from chatapi.openai_api.items import items_of, turn_of_item
+from chatapi.openai_api.item_service import ItemService
+from chatapi.openai_api.items import items_of
 from chatapi.openai_api.models import Models, Served
 from chatapi.openai_api.request_files import RequestFiles
 from chatapi.openai_api.response_answers import (
@@ -32,16 +31,9 @@ from chatapi.openai_api.response_answers import (
     unknown_call,
 )
 from chatapi.openai_api.response_body import NamedConversation, ResponseBody, asked_of, check, client_tools_in
-from chatapi.openai_api.response_input import Given, InputEntry, Reference, entries_of, entries_of_item
+from chatapi.openai_api.response_input import Given
 from chatapi.openai_api.response_objects import Facts, ResponseId, conversation_of, facts_of
-from chatapi.openai_api.stored_items import (
-    ItemPage,
-    Order,
-    StoredTurn,
-    conversation_page,
-    page_of,
-    turns_by_id,
-)
+from chatapi.openai_api.stored_items import ItemPage, Order, page_of
 from chatapi.turns.log import TurnLog
 from chatapi.turns.runner import Runner
 from chatapi.turns.schemas import AnswersOnTerms, Asked, ChatRequest, ClientTool, WaitingAnswer
@@ -94,7 +86,7 @@ class ResponseService:
         self.chat = chat
         self._stateless = stateless
         self.files = RequestFiles(files, stateless)
-        self._database = database
+        self.items = ItemService(database, self.files, stateless.hold)
         self._limiter = limiter
         self._models = models
 
@@ -187,19 +179,9 @@ class ResponseService:
         self, user_id: str, response_id: str, *, limit: int, after: str | None, order: Order
     ) -> ItemPage:
         place, _ = await self._asked(user_id, response_id)
-        stored = await self._turns(user_id, [place.turn_id])
+        stored = await self.items.turns(user_id, [place.turn_id])
         items = stored[place.turn_id].input_of(place.wait) if place.turn_id in stored else []
         return page_of(items if order == "asc" else items[::-1], limit=limit, after=after)
-
-    async def conversation_items(
-        self, user_id: str, conversation_id: int, *, limit: int, after: str | None, order: Order
-    ) -> ItemPage:
-        return await self._database.read(
-            user_id,
-            lambda session: conversation_page(
-                session, user_id, conversation_id, limit=limit, after=after, order=order
-            ),
-        )
 
     async def _answer(
         self,
@@ -263,7 +245,7 @@ class ResponseService:
         """The model that is asked, and what the input says."""
         model = self._models.find(body.model or self._models.all()[0].id)
         check(body)
-        return model, await self._resolved(user_id, list(entries_of(body.input, self._stateless.hold)))
+        return model, await self.items.read(user_id, body.input, "input")
 
     async def _asked(self, user_id: str, response_id: str) -> tuple[ResponseId, AskedTurn]:
         place = ResponseId.read(response_id)
@@ -304,41 +286,10 @@ class ResponseService:
             raise ConversationNotFound(text)
         return Place(found)
 
-    async def _resolved(self, user_id: str, entries: Sequence[InputEntry]) -> list[Entry | Given]:
-        """The entries, with what stands in the place of references; raises `ItemNotFound`."""
-        places = {each: turn_of_item(each.id) for each in entries if isinstance(each, Reference)}
-        stored = await self._turns(user_id, [place[0] for place in places.values() if place is not None])
-        resolved: list[Entry | Given] = []
-        for each in entries:
-            if not isinstance(each, Reference):
-                resolved.append(each)
-                continue
-            place = places[each]
-            turn = None if place is None else stored.get(place[0])
-            if place is None or turn is None or place[1] > len(turn.items):
-                raise ItemNotFound(each.id, each.path)
-            if place[1] == 0:
-                resolved.append(Spoken(path=each.path, role="user", text=turn.question, files=files_of(turn)))
-                continue
-            item = turn.items[place[1] - 1]
-            if item.id != each.id:
-                raise ItemNotFound(each.id, each.path)
-            resolved += entries_of_item(item, each.path)
-        return resolved
-
-    async def _turns(self, user_id: str, turn_ids: Sequence[int]) -> dict[int, StoredTurn]:
-        if not turn_ids:
-            return {}
-        return await self._database.read(user_id, lambda session: turns_by_id(session, user_id, turn_ids))
-
 
 def conversation_in(entries: Sequence[Entry | Given]) -> Context:
     """What these say, without answers to approvals."""
     return context_of([each for each in entries if isinstance(each, Spoken | Outcome)], "input")
-
-
-def files_of(turn: StoredTurn) -> list[File]:
-    return [File(**asdict(file)) for file in turn.files]
 
 
 def fingerprint_of(body: ResponseBody) -> str:

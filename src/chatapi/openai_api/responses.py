@@ -14,7 +14,7 @@ from msgspec import Struct
 from chatapi.errors.models import OptionNotSupported
 from chatapi.errors.requests import Invalid
 from chatapi.openai_api.errors import errors
-from chatapi.openai_api.lists import After, ItemList, Limit, list_of
+from chatapi.openai_api.lists import After, ItemList, Limit, includes_nothing, list_of
 from chatapi.openai_api.response_body import ResponseBody
 from chatapi.openai_api.response_events import ResponseStream
 from chatapi.openai_api.response_objects import response_of
@@ -150,6 +150,7 @@ class ResponseController(Controller):
         operation_id="listInputItems",
         summary="List a response's input",
         responses=errors(404),
+        guards=[includes_nothing],
     )
     async def input_items(
         self,

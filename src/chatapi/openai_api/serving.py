@@ -27,7 +27,7 @@ KeyHeader = Annotated[
         name="Idempotency-Key",
         max_length=255,
         pattern=r"^[\x21-\x7e]*$",
-        description="With a stored completion: sent again with the same request, it gets the first answer again.",
+        description="With what is stored: sent again with the same request, it gets the first answer again.",
     ),
 ]
 ChatConnection: TypeAlias = Request[Identity, None, State]

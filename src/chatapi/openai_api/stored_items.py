@@ -6,12 +6,13 @@ from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Struct
-from sqlalchemy import case, select
+from msgspec.structs import replace
+from sqlalchemy import and_, case, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import HistoryMessage, ToolCall
 from chatapi.db.alternatives import is_shown
-from chatapi.db.models import Message, Turn
+from chatapi.db.models import ADDED, Message, Turn
 from chatapi.db.paging import MAX_ID, in_conversation
 from chatapi.errors.openai_api import ItemNotFound
 from chatapi.files.schemas import FileRef
@@ -35,10 +36,14 @@ STORED_ID = re.compile(r"[a-z]+_([1-9][0-9]{0,18})(?:_[0-9]+)+", re.ASCII)
 
 
 class StoredTurn(Struct, kw_only=True):
-    """A turn's messages: what was sent before its question, the question, and the events of its answer."""
+    """A turn's messages: what was sent before its question, the question, and the events of its answer.
+
+    `was_added`: nobody was asked (`turns.store.added`); only then there may be no question.
+    """
 
     turn_id: int
-    question: str = ""
+    was_added: bool = False
+    question: str | None = None
     files: Sequence[FileRef] = ()
     before: Sequence[HistoryMessage] = ()
     events: Sequence[TurnEvent] = ()
@@ -46,15 +51,18 @@ class StoredTurn(Struct, kw_only=True):
     @property
     def items(self) -> list[Item]:
         """The output items of all the turn's responses."""
-        return items_of(self.turn_id, self.events)
+        items = items_of(self.turn_id, self.events)
+        return [replace(item, has_own_call_id=True) for item in items] if self.was_added else items
 
     def input_of(self, wait: int) -> list[JSONObject]:
         """The input of the turn's response of this number."""
-        return self.answers_of(wait) if wait else [*self._items_before(), self._question()]
+        return self.answers_of(wait) if wait else [*self._items_before(), *self._question()]
 
     @property
     def conversation_items(self) -> list[JSONObject]:
         """All items of the turn, in their order."""
+        if self.was_added:
+            return [*self._question(), *self._added_items()]
         bodies = self.input_of(0)
         wait = 0
         for item in self.items:
@@ -79,16 +87,7 @@ class StoredTurn(Struct, kw_only=True):
             if item is None:
                 continue
             if item.kind == "function_call":
-                error = event.call.error if isinstance(event.call.error, str) else None
-                bodies.append(
-                    {
-                        "id": f"fco_{self.turn_id}_{item.number}",
-                        "type": "function_call_output",
-                        "call_id": item.call_id,
-                        "output": output_of(event.call) or error or "",
-                        "status": "completed",
-                    }
-                )
+                bodies.append(output_item(self.turn_id, item, event.call))
             elif item.kind == "mcp_approval_request":
                 approval = started[event.call.id].approval
                 reason = None if approval is None or approval.reason is UNSET else approval.reason
@@ -103,8 +102,20 @@ class StoredTurn(Struct, kw_only=True):
                 )
         return bodies
 
-    def _question(self) -> JSONObject:
-        return message_of(f"msg_{self.turn_id}_0", self.question, self.files)
+    def _question(self) -> list[JSONObject]:
+        if self.question is None:
+            return []
+        return [message_of(f"msg_{self.turn_id}_0", self.question, self.files)]
+
+    def _added_items(self) -> list[JSONObject]:
+        """The items of the answer: an outcome was added as an item of its own, which has its call."""
+        outcomes = {event.call.id: event.call for event in self.events if isinstance(event, ToolEnded)}
+        return [
+            output_item(self.turn_id, item, outcomes[item.call_id])
+            if item.kind == "function_call" and item.call_id in outcomes
+            else item.body
+            for item in self.items
+        ]
 
     def _items_before(self) -> list[JSONObject]:
         bodies: list[JSONObject] = []
@@ -126,6 +137,18 @@ class StoredTurn(Struct, kw_only=True):
                     }
                 )
         return bodies
+
+
+def output_item(turn_id: int, item: Item, call: ToolCall) -> JSONObject:
+    """The outcome of a `function_call`."""
+    error = call.error if isinstance(call.error, str) else None
+    return {
+        "id": f"fco_{turn_id}_{item.number}",
+        "type": "function_call_output",
+        "call_id": item.call_id,
+        "output": output_of(call) or error or "",
+        "status": "completed",
+    }
 
 
 def message_of(item_id: str, text: str, files: Sequence[FileRef]) -> JSONObject:
@@ -177,13 +200,15 @@ async def turns_by_id(session: AsyncSession, user_id: str, turn_ids: Sequence[in
             Message.parts,
             Message.files,
             before,
+            Turn.worker_id == ADDED,
         )
+        .join(Turn, and_(Turn.id == Message.turn_id, Turn.user_id == Message.user_id))
         .where(Message.turn_id.in_(turn_ids), Message.user_id == user_id)
         .order_by(Message.id)
     )
     turns: dict[int, StoredTurn] = {}
-    for turn_id, role, content, calls, parts, files, state in rows:
-        turn = turns.setdefault(turn_id, StoredTurn(turn_id=turn_id))
+    for turn_id, role, content, calls, parts, files, state, was_added in rows:
+        turn = turns.setdefault(turn_id, StoredTurn(turn_id=turn_id, was_added=was_added))
         if role == "user":
             turn.question = content
             turn.files = msgspec.convert(files or [], list[FileRef])
@@ -204,7 +229,7 @@ async def conversation_page(
 ) -> ItemPage:
     """A page of a conversation's items; raises `ConversationNotFound`, and `ItemNotFound` for `after`."""
     await own_conversation(session, user_id, conversation_id)
-    place = None if after is None else turn_in(after)
+    place = None if after is None else turn_in(after, "after")
     ids: dict[str, int] = {}
     if place is not None:
         ids = {"before": place + 1} if order == "desc" else {"after": place - 1}
@@ -239,9 +264,28 @@ def page_of(items: Sequence[JSONObject], *, limit: int, after: str | None) -> It
     return ItemPage(list(items[start : start + limit]), len(items) > start + limit)
 
 
-def turn_in(item_id: str) -> int:
+async def turn_of(
+    session: AsyncSession, user_id: str, conversation_id: int, item_id: str
+) -> tuple[StoredTurn, JSONObject]:
+    """An item of the conversation, with its turn; raises `ConversationNotFound` and `ItemNotFound`."""
+    await own_conversation(session, user_id, conversation_id)
+    turn_id = turn_in(item_id, "item_id")
+    is_theirs = select(Turn.id).where(
+        Turn.id == turn_id, Turn.user_id == user_id, Turn.conversation_id == conversation_id, is_shown()
+    )
+    stored = {}
+    if await session.scalar(is_theirs) is not None:
+        stored = await turns_by_id(session, user_id, [turn_id])
+    for turn in stored.values():
+        for item in turn.conversation_items:
+            if item["id"] == item_id:
+                return turn, item
+    raise ItemNotFound(item_id, "item_id")
+
+
+def turn_in(item_id: str, path: str) -> int:
     """The turn that an item's id names; raises `ItemNotFound`."""
     found = STORED_ID.fullmatch(item_id)
     if found is None or int(found[1]) > MAX_ID:
-        raise ItemNotFound(item_id, "after")
+        raise ItemNotFound(item_id, path)
     return int(found[1])

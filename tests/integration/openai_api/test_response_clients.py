@@ -47,7 +47,14 @@ async def test_langchain(url: str) -> None:
 
 @pytest.mark.filterwarnings("default")  # they are not ours
 async def test_openai_agents(url: str) -> None:
-    from agents import Agent, OpenAIResponsesModel, Runner, function_tool, set_tracing_disabled
+    from agents import (
+        Agent,
+        OpenAIConversationsSession,
+        OpenAIResponsesModel,
+        Runner,
+        function_tool,
+        set_tracing_disabled,
+    )
 
     set_tracing_disabled(True)  # it would send traces to OpenAI, with the key of this server
 
@@ -61,6 +68,18 @@ async def test_openai_agents(url: str) -> None:
         streamed = Runner.run_streamed(agent, f'call add_task {{"title": "milk"}}\n{QUESTION}')
         assert [event async for event in streamed.stream_events()]
         assert streamed.final_output == "weather: done. Done."
+        session = OpenAIConversationsSession(openai_client=client)
+        await Runner.run(agent, f'call add_task {{"title": "milk"}}\n{QUESTION}', session=session)
+        kept = [item.get("type") for item in await session.get_items()]
+        assert kept == [
+            *("message", "mcp_call", "message", "message"),
+            *("function_call", "function_call_output", "message"),
+        ]
+        remembered = await Runner.run(agent, "history", session=session)
+        assert [role for role, _ in json.loads(remembered.final_output)] == ["user", "assistant"]
+        popped = await session.pop_item()
+        assert popped is not None
+        assert popped["id"] not in {item["id"] for item in await session.get_items()}  # type: ignore[typeddict-item]
         parsing = Agent(name="B", model=model, output_type=Number)
         assert (await Runner.run(parsing, 'say {"n": 7}')).final_output == Number(n=7)
 

@@ -413,6 +413,103 @@ class TestConversation:
             await client.conversations.items.list(made.id)
 
 
+class TestAddedItems:
+    async def test_are_context_listed_found_and_deleted(self, client: AsyncOpenAI, native: Client) -> None:
+        call = {"type": "function_call", "call_id": "c1", "name": "time_zone", "arguments": "{}"}
+        output: Any = {"type": "function_call_output", "call_id": "c1", "output": "UTC"}
+        first: list[Any] = [
+            {"role": "assistant", "content": "Welcome."},
+            {"role": "user", "content": [{"type": "input_text", "text": "say Zanzibar"}]},
+            {"role": "assistant", "content": [{"type": "output_text", "text": "Zanzibar."}]},
+            call,
+        ]
+        made = await client.conversations.create(items=first)
+        picture = {"type": "input_image", "image_url": f"data:image/png;base64,{PNG}"}
+        second: Any = [output, {"role": "user", "content": [picture]}]
+        added = await client.conversations.items.create(made.id, items=second)
+        assert [item.type for item in added.data] == ["function_call_output", "message"]
+        items: list[Any] = (await client.conversations.items.list(made.id, order="asc")).data
+        assert [item.type for item in items] == [
+            *["message"] * 3,
+            "function_call",
+            "function_call_output",
+            "message",
+        ]
+        assert (items[3].call_id, items[4].call_id, items[4].output) == ("c1", "c1", "UTC")
+        for item in items:
+            assert await client.conversations.items.retrieve(item.id, conversation_id=made.id) == item
+        response = await ask(client, "history\nfiles", conversation=made.id)
+        history = [
+            ["user", "(The assistant speaks first.)"],
+            ["assistant", "Welcome."],
+            ["user", "say Zanzibar"],
+            ["assistant", "Zanzibar."],
+        ]
+        assert response.output_text == json.dumps(history) + '[["image.png", 69]]'
+        seen = next(prompt for prompt in CommandedAgent.seen if prompt.message == "history\nfiles")
+        assert [(call.id, call.result) for call in seen.history[-1].tool_calls] == [("c1", "UTC")]
+        later = await ask(client, "history", previous_response_id=response.id)
+        assert json.loads(later.output_text) == [
+            *history,
+            ["user", "history\nfiles"],
+            ["assistant", response.output_text],
+        ]
+
+        mine = native.mine(f"/conversations/{made.id.removeprefix('conv_')}/messages")
+        shown = (await native.get(mine)).json()["items"]
+        assert [each["content"] for each in shown][:3] == ["Welcome.", "say Zanzibar", "Zanzibar."]
+        found = (await native.get(native.mine("/search?q=zanzi"))).json()["items"]
+        assert len(found) >= 2
+        exported = (await native.get(native.mine("/export"))).text
+        assert '"content":"Welcome."' in exported
+
+        answered: Any = response.output[0]
+        for last in (answered.id, items[3].id):
+            with pytest.raises(openai.ConflictError) as held:
+                await client.conversations.items.delete(last, conversation_id=made.id)
+            assert held.value.code == "item_in_use"
+        for item in reversed(items):
+            assert (await client.conversations.items.delete(item.id, conversation_id=made.id)).id == made.id
+            with pytest.raises(openai.NotFoundError):
+                await client.conversations.items.retrieve(item.id, conversation_id=made.id)
+        third = await ask(client, "history", conversation=made.id)
+        assert json.loads(third.output_text)[0] == ["user", "history\nfiles"]
+        assert '"content":"Welcome."' not in (await native.get(native.mine("/export"))).text
+
+    async def test_are_added_once_with_a_key_and_not_beside_a_turn(
+        self, client: AsyncOpenAI, native: Client
+    ) -> None:
+        key = {"Idempotency-Key": uuid.uuid4().hex}
+        other = {"Idempotency-Key": uuid.uuid4().hex}
+        item: Any = {"role": "user", "content": "Hello"}
+        made = [await client.conversations.create(items=[item], extra_headers=key) for _ in range(2)]
+        assert made[0] == made[1]
+        conversation = made[0].id
+        create = client.conversations.items.create
+        added = [await create(conversation, items=[item, item], extra_headers=other) for _ in range(2)]
+        assert added[0] == added[1]
+        assert len((await client.conversations.items.list(conversation)).data) == 3
+        with pytest.raises(openai.BadRequestError):
+            await create(conversation, items=[item], extra_headers=other)
+        waiting = await ask(client, "ask time_zone {}\nwait", tools=[TIME_ZONE], conversation=conversation)
+        with pytest.raises(openai.ConflictError) as busy:
+            await client.with_options(max_retries=0).conversations.items.create(conversation, items=[item])
+        assert busy.value.code == "turn_in_progress"
+        await client.responses.cancel(waiting.id)
+        last = (await create(conversation, items=[{"role": "assistant", "content": "Bye."}])).data[0]
+        turn_id = str(last.id).split("_")[1]
+        for refused in (
+            client.responses.retrieve(f"resp_{turn_id}"),
+            client.responses.delete(f"resp_{turn_id}"),
+        ):
+            with pytest.raises(openai.NotFoundError):
+                await refused
+        with pytest.raises(openai.BadRequestError):
+            await ask(client, "say x", previous_response_id=f"resp_{turn_id}")
+        anew = await native.post(native.mine(f"/turns/{turn_id}/regenerate"), json={})
+        assert (anew.status_code, anew.json()["errors"][0]["path"]) == (422, "message")
+
+
 async def test_nothing_of_somebody_elses_can_be_reached(service: str, client: AsyncOpenAI) -> None:
     first = await ask(client, "ask time_zone {}\nwait", tools=[TIME_ZONE])
     call: Any = first.output[0]
@@ -426,6 +523,14 @@ async def test_nothing_of_somebody_elses_can_be_reached(service: str, client: As
             (eve.responses.input_items.list(first.id), 404),
             (eve.conversations.retrieve(first.conversation.id), 404),
             (eve.conversations.items.list(first.conversation.id), 404),
+            (
+                eve.conversations.items.create(
+                    first.conversation.id, items=[{"role": "user", "content": "x"}]
+                ),
+                404,
+            ),
+            (eve.conversations.items.retrieve(call.id, conversation_id=first.conversation.id), 404),
+            (eve.conversations.items.delete(call.id, conversation_id=first.conversation.id), 404),
             (eve.conversations.delete(first.conversation.id), 404),
             (ask(eve, "say x", conversation=first.conversation.id), 404),
             (ask(eve, "say x", previous_response_id=first.id), 400),
@@ -469,3 +574,33 @@ async def test_what_is_refused_is_named(alice: Client) -> None:
         answer = await alice.post("/v1/responses", json=body)
         error = answer.json()["error"]
         assert (error["param"], error["code"]) == (param, code), (body, error)
+
+
+MESSAGE = {"role": "user", "content": "x"}
+CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+REFUSED_ITEMS: list[tuple[dict[str, Any], str, str]] = [
+    ({}, "items", "invalid_value"),
+    ({"items": []}, "items", "invalid_value"),
+    ({"items": [MESSAGE] * 21}, "items", "invalid_value"),
+    ({"items": [MESSAGE, {"role": "user", "content": " "}]}, "items[1].content", "invalid_value"),
+    ({"items": [{"role": "assistant", "content": ""}]}, "items[0].content", "invalid_value"),
+    ({"items": [{"role": "developer", "content": "x"}]}, "items[0].role", "unsupported_parameter"),
+    ({"items": [{"type": "web_search_call"}]}, "items[0].type", "unsupported_parameter"),
+    ({"items": [{"type": "function_call_output", "call_id": "c", "output": "x"}]}, "items[0].call_id", "invalid_value"),
+    ({"items": [CALL, CALL]}, "items[1].call_id", "invalid_value"),
+    ({"items": [{"type": "item_reference", "id": "msg_1_1"}]}, "items[0].id", "item_not_found"),
+    ({"items": [MESSAGE], "metadata": {}}, "metadata", "unsupported_parameter"),
+]  # fmt: skip
+
+
+async def test_items_that_cannot_be_added_are_refused_by_name(alice: Client) -> None:
+    conversation = (await alice.post("/v1/conversations", json={})).json()["id"]
+    route = f"/v1/conversations/{conversation}/items"
+    for body, param, code in REFUSED_ITEMS:
+        error = (await alice.post(route, json=body)).json()["error"]
+        assert (error["param"], error["code"]) == (param, code), (body, error)
+    for item in ("msg_1", "msg_0_1", "x", "msg_99999999_1"):
+        assert (await alice.get(f"{route}/{item}")).status_code == 404
+    included = await alice.get(f"{route}?include[]=message.output_text.logprobs")
+    assert included.json()["error"]["param"] == "include"
+    assert (await alice.get(route)).json()["data"] == []

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import Usage
 from chatapi.conversations.deletion import forget_messages
-from chatapi.db.models import Conversation, Message, QueuedTurn, Turn, Wait
+from chatapi.db.models import ADDED, Conversation, Message, QueuedTurn, Turn, Wait
 from chatapi.db.paging import MAX_ID
 from chatapi.errors.turns import TurnNotFound
 from chatapi.turns.schemas import Asked, ChatRequest
@@ -54,6 +54,8 @@ async def find(session: AsyncSession, user_id: str, turn_id: int) -> AskedTurn:
         )
     # Read after the queue, so that a turn which begins between the two is found.
     turn = await find_turn(session, user_id, turn_id)
+    if turn.was_added:  # it was never asked
+        raise TurnNotFound(turn_id)
     found = await session.execute(
         select(Wait.number, Wait.usage, Wait.ended_by).where(Wait.turn_id == turn_id, Wait.user_id == user_id)
     )
@@ -79,7 +81,9 @@ async def place(session: AsyncSession, user_id: str, turn_id: int) -> tuple[int,
         .scalar_subquery()
     )
     found = await session.execute(
-        select(Turn.conversation_id, went_on).where(Turn.id == turn_id, Turn.user_id == user_id)
+        select(Turn.conversation_id, went_on).where(
+            Turn.id == turn_id, Turn.user_id == user_id, Turn.worker_id != ADDED
+        )
     )
     row = found.one_or_none()
     return None if row is None else (row[0], row[1] or 0)

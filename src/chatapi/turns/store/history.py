@@ -13,6 +13,7 @@ from chatapi.db.alternatives import is_answered, is_answered_or_under_way, super
 from chatapi.db.models import Message, Turn
 from chatapi.db.paging import MAX_ID
 from chatapi.turns.measures import measuring
+from chatapi.turns.sides import is_added
 from chatapi.turns.store.window import Window, edge_of, new_edge, turns_to_read
 
 NO_CALLS = "[]"  # as it is stored with most messages
@@ -43,7 +44,8 @@ async def read_history(
     """The messages of the last turns that the model may see: `turns` at the most, from the window's edge on.
 
     These are the answered turns, and the cancelled ones that had said or done something; of a turn and those that
-    answer it anew, only the last. Failed turns and half turns are left out, so the roles always alternate.
+    answer it anew, only the last. Failed turns and half turns are left out, so the roles always alternate, but where
+    messages were added (`turns.sides.taking_turns`).
     """
     edge = edge_of(user_id, conversation_id)
     history = select_history(user_id, conversation_id, turns=turns, before=before, edge=edge)
@@ -116,7 +118,7 @@ def to_history(rows: Sequence[Sequence[Any]], turns: int) -> History:
         if role == "user" and state is not None:
             sent = messages_before(state)
             state = None  # noqa: PLW2901 - it is no provider's
-        if messages and messages[-1].role == role == "assistant":
+        if messages and messages[-1].role == role == "assistant" and not is_added(state):
             messages.pop()
             turn_ids.pop()
         message = HistoryMessage(

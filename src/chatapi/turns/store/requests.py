@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chatapi.agent.ports import File, HistoryMessage
 from chatapi.db.models import Message, Turn
 from chatapi.db.paging import MAX_ID
+from chatapi.errors.requests import Invalid
 from chatapi.turns.schemas import Asked, ChatRequest, ClientTool, Terms
 from chatapi.turns.store.history import Before, messages_before
 
@@ -49,11 +50,13 @@ class Question(NamedTuple):
 
 
 async def question_of(session: AsyncSession, turn: Turn) -> Question:
-    """The message that the turn answers."""
-    row = await session.execute(
+    """The message that the turn answers; raises `Invalid` if the turn was added without one."""
+    found = await session.execute(
         select(Message.content, Message.files, Message.provider_state).where(
             Message.turn_id == turn.id, Message.user_id == turn.user_id, Message.role == "user"
         )
     )
-    text, files, state = row.one()
+    if (row := found.one_or_none()) is None:
+        raise Invalid(("message", "is missing, and this turn has none that could be answered anew"))
+    text, files, state = row
     return Question(text, msgspec.convert(files or [], list[File]), messages_before(state))

@@ -1,0 +1,61 @@
+"""A conversation whose sides take turns: user, assistant, user, …
+
+Some providers take no other order. Messages of one side in a row are put together.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from chatapi.agent.ports import File, HistoryMessage
+
+PARAGRAPH = "\n\n"
+# Some providers refuse a conversation that an assistant begins.
+OPENING = "(The assistant speaks first.)"
+# The state of an assistant's message that nobody's model has given (`turns.store.added`).
+ADDED_STATE = {"added": True}
+
+
+class Conversation(NamedTuple):
+    """What a model is shown: whole turns, and then the message to answer."""
+
+    history: Sequence[HistoryMessage]
+    message: str
+    files: Sequence[File]
+
+
+def is_added(state: Any) -> bool:
+    return bool(state == ADDED_STATE)
+
+
+def joined(said: Sequence[HistoryMessage]) -> list[HistoryMessage]:
+    """The messages, those of one side in a row put together."""
+    messages: list[HistoryMessage] = []
+    for each in said:
+        if not messages or messages[-1].role != each.role:
+            messages.append(each)
+            continue
+        before = messages[-1]
+        messages[-1] = replace(
+            before,
+            content=PARAGRAPH.join(filter(None, (before.content, each.content))),
+            files=[*before.files, *each.files],
+            tool_calls=[*before.tool_calls, *each.tool_calls],
+            provider_state=None,  # it is the state of one of the two
+        )
+    return messages
+
+
+def opened(said: Sequence[HistoryMessage]) -> Sequence[HistoryMessage]:
+    """The messages, the first one a user's."""
+    if said and said[0].role == "assistant":
+        return [HistoryMessage(role="user", content=OPENING), *said]
+    return said
+
+
+def taking_turns(history: Sequence[HistoryMessage], message: str, files: Sequence[File]) -> Conversation:
+    """A stored conversation as a model is shown it: only messages that were added to it are in no order."""
+    told = [each for each in history if each.content or each.tool_calls or not is_added(each.provider_state)]
+    *before, last = joined([*told, HistoryMessage(role="user", content=message, files=files)])
+    return Conversation(opened(before), last.content, last.files)
