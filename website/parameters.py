@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 
 from chatapi.openai_api.chat_body import ChatBody
-from chatapi.openai_api.conversations import ConversationBody, NewConversationBody
+from chatapi.openai_api.conversations import ConversationBody, ItemsBody, NewConversationBody
 from chatapi.openai_api.parameters import Body, Parameter
 from chatapi.openai_api.response_body import ResponseBody
 from website.modules import REPOSITORY
@@ -19,6 +19,7 @@ BODIES: dict[str, type[Body]] = {
     "POST /v1/responses": ResponseBody,
     "POST /v1/conversations": NewConversationBody,
     "POST /v1/conversations/{id}": ConversationBody,
+    "POST /v1/conversations/{id}/items": ItemsBody,
 }
 
 

@@ -46,6 +46,7 @@ BODIES: dict[str, Any] = {
     "createResponse": {"input": "say Hello."},
     "createConversation": {},
     "updateConversation": {"metadata": {"topic": "food"}},
+    "addItems": {"items": [{"role": "user", "content": "milk"}]},
 }
 EVERYBODYS = {"model_id": CommandedAgent.model}
 QUERIES = {
@@ -85,6 +86,8 @@ async def ids(alice: Client) -> dict[str, Any]:
     """One of everything of Alice's."""
     response = (await alice.post("/v1/responses", json=BODIES["createResponse"])).json()
     conversation = (await alice.post("/v1/conversations", json={})).json()
+    items = f"/v1/conversations/{conversation['id']}/items"
+    (item,) = (await alice.post(items, json=BODIES["addItems"])).json()["data"]
     answer = await alice.said('call add_task {"title": "milk"}')
     return {
         "conversation_id": answer["conversation_id"],
@@ -94,6 +97,7 @@ async def ids(alice: Client) -> dict[str, Any]:
         "file_id": (await uploaded(alice, b"milk"))["id"],
         "response_id": response["id"],
         "conversation": conversation["id"],
+        "item": item["id"],
         "key_id": (await alice.post(alice.mine("/keys"), json=BODIES["makeKey"])).json()["id"],
     }
 
@@ -149,6 +153,9 @@ class TestDocument:
             ("POST", "/v1/conversations/{conversation}"),
             ("DELETE", "/v1/conversations/{conversation}"),
             ("GET", "/v1/conversations/{conversation}/items"),
+            ("POST", "/v1/conversations/{conversation}/items"),
+            ("GET", "/v1/conversations/{conversation}/items/{item}"),
+            ("DELETE", "/v1/conversations/{conversation}/items/{item}"),
             ("GET", "/v1/models"),
             ("GET", "/v1/models/{model_id}"),
             ("GET", "/health"),

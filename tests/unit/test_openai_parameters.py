@@ -7,13 +7,14 @@ import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParams
 from openai.types.conversations.conversation_create_params import ConversationCreateParams
 from openai.types.conversations.conversation_update_params import ConversationUpdateParams
+from openai.types.conversations.item_create_params import ItemCreateParams
 from openai.types.responses.response_create_params import ResponseCreateParams
 
 from chatapi.errors.base import AppError
 from chatapi.errors.openai_api import UnsupportedParameter
 from chatapi.errors.requests import Invalid
 from chatapi.openai_api.chat_body import ChatBody
-from chatapi.openai_api.conversations import ConversationBody, NewConversationBody
+from chatapi.openai_api.conversations import ConversationBody, ItemsBody, NewConversationBody
 from chatapi.openai_api.errors import error_of, status_of
 from chatapi.openai_api.parameters import Body, Parameter, passed_on, refused, supported
 from chatapi.openai_api.response_body import ResponseBody
@@ -25,6 +26,7 @@ ENDPOINTS: list[tuple[type[Body], Any]] = [
     (ResponseBody, ResponseCreateParams),
     (NewConversationBody, ConversationCreateParams),
     (ConversationBody, ConversationUpdateParams),
+    (ItemsBody, ItemCreateParams),
 ]
 
 

@@ -521,7 +521,8 @@ class Turn:
 
     def _refused_options(self, trouble: Trouble) -> AppError | None:
         """The caller's own error, where the provider refuses a request that differs from all others by its options."""
-        options = [name for name in self._prompt.options.named if name != "instructions"]
+        asked = self._prompt.options
+        options = [*(name for name in asked.named if name != "instructions"), *asked.identifiers]
         if trouble.kind == "refused" and trouble.status in {400, 422} and options:
             return OptionsRefused(options)
         return None

@@ -89,6 +89,8 @@ OptionName: TypeAlias = Literal[
 ]
 ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Verbosity: TypeAlias = Literal["low", "medium", "high"]
+# They change no answer, so an agent that cannot pass them on takes them, too.
+IDENTIFIERS = ("user", "safety_identifier", "prompt_cache_key")
 # These values change nothing, so every agent takes them.
 HOLD_ANYWAY: Mapping[str, Any] = MappingProxyType(
     {
@@ -120,7 +122,8 @@ class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the caller of a turn asks of the model; None leaves it to the assistant.
 
     `instructions` come after the assistant's own. `tool_choice` holds for the first answer of the model only, unless it is
-    `none`: or a model that must call a tool would never end.
+    `none`: or a model that must call a tool would never end. `user`, `safety_identifier` and `prompt_cache_key` are for the
+    provider of the model, if its API has the like; they are not the service's user.
     """
 
     instructions: str | None = None
@@ -136,6 +139,9 @@ class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
     json: JSONFormat | None = None
     tool_choice: Literal["auto", "none", "required"] | OneTool | None = None
     parallel_tool_calls: bool | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
 
     @property
     def named(self) -> Sequence[OptionName]:
@@ -143,8 +149,13 @@ class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return [
             option_of(name, value)
             for name, value in self._given()
-            if name not in HOLD_ANYWAY or value != HOLD_ANYWAY[name]
+            if name not in IDENTIFIERS and (name not in HOLD_ANYWAY or value != HOLD_ANYWAY[name])
         ]
+
+    @property
+    def identifiers(self) -> Mapping[str, str]:
+        """What is for the provider alone, by the names of OpenAI's API."""
+        return {name: value for name, value in self._given() if name in IDENTIFIERS}
 
     def _given(self) -> Iterator[tuple[str, Any]]:
         for name in self.__struct_fields__:

@@ -24,7 +24,15 @@ from chatapi.openai_api.chat_messages import (
     names_ours,
 )
 from chatapi.openai_api.context import Context, context_of
-from chatapi.openai_api.parameters import Body, Parameter, passed_on, refused, supported
+from chatapi.openai_api.parameters import (
+    IDENTIFIERS,
+    Body,
+    Identifier,
+    Parameter,
+    passed_on,
+    refused,
+    supported,
+)
 from chatapi.turns.schemas import Terms
 
 Tokens = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -59,6 +67,9 @@ class ChatBody(Body, frozen=True, kw_only=True):
     stop: StopText | Annotated[list[StopText], Meta(max_length=4)] | None = None
     reasoning_effort: ReasoningEffort | None = None
     verbosity: Verbosity | None = None
+    user: Annotated[str, Meta(min_length=1, max_length=512)] | None = None
+    safety_identifier: Identifier | None = None
+    prompt_cache_key: Identifier | None = None
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "model": supported("An id of `GET /v1/models`"),
@@ -91,10 +102,10 @@ class ChatBody(Body, frozen=True, kw_only=True):
         "modalities": refused("Answers are text.", but=[["text"]]),
         "audio": refused("Answers are text."),
         "metadata": refused("Conversations have metadata of their own.", but=[{}]),
-        "user": refused("The user is the token's."),
-        "safety_identifier": refused("The user is the token's."),
+        "user": passed_on(IDENTIFIERS["user"]),
+        "safety_identifier": passed_on(IDENTIFIERS["safety_identifier"]),
         "service_tier": refused(but=["auto", "default"]),
-        "prompt_cache_key": refused("Providers cache what a conversation begins with by themselves."),
+        "prompt_cache_key": passed_on(IDENTIFIERS["prompt_cache_key"]),
         "prompt_cache_options": refused("Providers cache what a conversation begins with by themselves."),
         "prompt_cache_retention": refused("Providers cache what a conversation begins with by themselves."),
         "prediction": refused(),
@@ -148,6 +159,9 @@ class ChatBody(Body, frozen=True, kw_only=True):
             json=format_of(self.response_format),
             tool_choice=OneTool(choice.function.name) if isinstance(choice, NamedChoice) else choice,
             parallel_tool_calls=self.parallel_tool_calls,
+            user=self.user,
+            safety_identifier=self.safety_identifier,
+            prompt_cache_key=self.prompt_cache_key,
         )
 
     def refusal_of(self, error: OptionNotSupported) -> UnsupportedParameter:

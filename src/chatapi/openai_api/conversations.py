@@ -18,7 +18,7 @@ from chatapi.db.dependencies import service_dependency
 from chatapi.errors.domains import ConversationNotFound
 from chatapi.openai_api.errors import errors
 from chatapi.openai_api.lists import After, ItemList, Limit, includes_nothing, list_of
-from chatapi.openai_api.parameters import Body, Parameter, supported
+from chatapi.openai_api.parameters import Body, Parameter, refused, supported
 from chatapi.openai_api.response_body import Metadata
 from chatapi.openai_api.response_objects import conversation_of
 from chatapi.openai_api.response_service import ResponseService
@@ -52,6 +52,7 @@ class ItemsBody(Body, frozen=True):
     items: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MOST)]
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
+        "include": refused("Items are always shown whole.", but=[[]]),
         "items": supported("20 at the most: messages of users and assistants, calls and their outputs."),
     }
 

@@ -2,15 +2,22 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from chatapi.errors.openai_api import UnsupportedParameter
 from chatapi.errors.requests import Invalid
 from chatapi.text import path_and_message
 
+# A short name of a caller's for the provider of the model. It changes no answer, so a provider that has no such thing does not get it.
+Identifier = Annotated[str, Meta(min_length=1, max_length=64)]
+IDENTIFIERS = {
+    "safety_identifier": "To `openai:` and `openai-responses:`, and to `anthropic:` as `metadata.user_id`; changes nothing elsewhere",
+    "user": "Likewise, where there is no `safety_identifier`. Who asks is the token's user, whatever it says",
+    "prompt_cache_key": "To `openai:` and `openai-responses:`; elsewhere what a conversation begins with is found without a key",
+}
 UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.S)
 MISSING = re.compile(r"Object missing required field `(.*)`", re.S)
 

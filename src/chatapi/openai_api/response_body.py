@@ -24,7 +24,15 @@ from chatapi.openai_api.chat_messages import (
 )
 from chatapi.openai_api.items import JSONObject
 from chatapi.openai_api.models import Served
-from chatapi.openai_api.parameters import Body, Parameter, passed_on, refused, supported
+from chatapi.openai_api.parameters import (
+    IDENTIFIERS,
+    Body,
+    Identifier,
+    Parameter,
+    passed_on,
+    refused,
+    supported,
+)
 from chatapi.openai_api.response_input import MAX_ITEMS
 from chatapi.turns.schemas import Asked, ClientTool
 
@@ -108,6 +116,9 @@ class ResponseBody(Body, frozen=True):
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     reasoning: ResponseReasoning | None = None
     text: ResponseText | None = None
+    user: Annotated[str, Meta(min_length=1, max_length=512)] | None = None
+    safety_identifier: Identifier | None = None
+    prompt_cache_key: Identifier | None = None
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "access_programs": refused(),
@@ -131,13 +142,13 @@ class ResponseBody(Body, frozen=True):
             "The conversation's last response; an older one is 409 `turn_superseded`."
         ),
         "prompt": refused("There are no stored prompts."),
-        "prompt_cache_key": refused(CACHES),
+        "prompt_cache_key": passed_on(IDENTIFIERS["prompt_cache_key"] + "."),
         "prompt_cache_options": refused(CACHES),
         "prompt_cache_retention": refused(CACHES),
         "reasoning": passed_on(
             "`effort`; `summary` changes nothing: reasoning is shown where the model's API tells it."
         ),
-        "safety_identifier": refused("The user is the token's."),
+        "safety_identifier": passed_on(IDENTIFIERS["safety_identifier"] + "."),
         "service_tier": refused("There is one.", but=["auto", "default"]),
         "store": supported("`false`: the response is no turn, and nothing of it is stored."),
         "stream": supported("What it says decides, not `Accept`."),
@@ -149,7 +160,7 @@ class ResponseBody(Body, frozen=True):
         "top_logprobs": refused(but=[0]),
         "top_p": passed_on(),
         "truncation": refused(but=["disabled"]),
-        "user": refused("The user is the token's."),
+        "user": passed_on(IDENTIFIERS["user"] + "."),
     }
 
     def refusal_of(self, error: OptionNotSupported) -> UnsupportedParameter:
@@ -168,6 +179,7 @@ class ResponseBody(Body, frozen=True):
 SHOWN = (
     *("instructions", "metadata", "tools", "tool_choice", "parallel_tool_calls", "max_output_tokens"),
     *("temperature", "top_p", "background", "previous_response_id"),
+    *("user", "safety_identifier", "prompt_cache_key"),
 )
 
 
@@ -201,6 +213,9 @@ def asked_of(body: ResponseBody, model: Served, instructions: str | None) -> Ask
         if isinstance(body.tool_choice, ChosenFunction | ChosenOwnTool)
         else body.tool_choice,
         parallel_tool_calls=body.parallel_tool_calls,
+        user=body.user,
+        safety_identifier=body.safety_identifier,
+        prompt_cache_key=body.prompt_cache_key,
     )
     return Asked(
         options=options,

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any, get_args
 
+import msgspec
 import pytest
 from pydantic_ai import Agent as PydanticAI
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
@@ -152,6 +153,31 @@ async def test_each_option_arrives_in_the_words_of_the_format_or_is_refused(
         if name == "instructions":
             assert f"{PLAIN_INSTRUCTIONS}\\n\\nSpeak like a pirate." in str(body).replace("\n", "\\n")
             assert INSTRUCTIONS not in str(body)
+
+
+IDENTIFIERS: dict[str, Any] = {"user": "u1", "safety_identifier": "s1", "prompt_cache_key": "k1"}
+OF_OPENAI = [IDENTIFIERS, {"user": "u1"}]
+IDENTIFIED: dict[str, list[dict[str, Any]]] = {
+    "openai:gpt-5-mini": OF_OPENAI,
+    "openai-responses:gpt-5-mini": OF_OPENAI,
+    "google:gemini-3-pro": [{}, {}],
+    "anthropic:claude-test": [{"metadata": {"user_id": "s1"}}, {"metadata": {"user_id": "u1"}}],
+}
+
+
+async def test_identifiers_arrive_where_the_format_has_them_and_are_taken_everywhere(
+    wire: str, providers: Providers
+) -> None:
+    """Our own key for OpenAI's cache gives way to the caller's."""
+    everywhere = load_agent(settings_for("sqlite:///unused"), BRIEF_PAUSES)
+    for given, arrives in zip((IDENTIFIERS, {"user": "u1"}), IDENTIFIED[wire], strict=True):
+        options = msgspec.convert(given, Options)
+        check_options(everywhere, options)
+        (body,), _ = await asked(wire, providers, prompt_of(options))
+        found = {name: body[name] for name in (*IDENTIFIERS, "metadata") if name in body}
+        if "prompt_cache_key" not in given:
+            found.pop("prompt_cache_key", None)
+        assert found == arrives
 
 
 async def test_a_tool_must_be_called_only_once(wire: str, providers: Providers) -> None:

@@ -59,7 +59,11 @@ class TestResponse:
             instructions="Be brief.",
             metadata={"page": "1"},
             temperature=0.5,
+            user="u1",
+            safety_identifier="s1",
+            prompt_cache_key="k1",
         )
+        assert (response.user, response.safety_identifier, response.prompt_cache_key) == ("u1", "s1", "k1")
         assert (response.status, types_of(response)) == (
             "completed",
             ["reasoning", "message", "mcp_call", "message"],

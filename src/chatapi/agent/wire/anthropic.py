@@ -135,6 +135,7 @@ class Messages:
             stop_sequences=list(options.stop) or None,
             output_config=given(effort=EFFORTS.get(options.reasoning_effort or ""), format=wanted) or None,
             thinking={"type": "disabled"} if options.reasoning_effort == "none" else None,
+            metadata=given(user_id=options.safety_identifier or options.user) or None,
         )
         if question.tools:
             body |= given(tool_choice=choice_of(options))

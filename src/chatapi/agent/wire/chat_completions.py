@@ -176,6 +176,7 @@ def chosen(options: Options) -> JSONObject:
         reasoning_effort=options.reasoning_effort,
         verbosity=options.verbosity,
         response_format=options.json and response_format(options.json),
+        **options.identifiers,
     )
 
 

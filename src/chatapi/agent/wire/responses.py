@@ -117,6 +117,7 @@ class Responses:
             reasoning=given(effort=options.reasoning_effort) or None,
             text=given(verbosity=options.verbosity, format=options.json and text_format(options.json))
             or None,
+            **options.identifiers,
         )
         if question.tools:
             body |= given(tool_choice=choice_of(options), parallel_tool_calls=options.parallel_tool_calls)
