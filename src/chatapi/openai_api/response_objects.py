@@ -26,24 +26,32 @@ CONVERSATION_ID = re.compile(r"conv_([1-9][0-9]{0,18})")
 
 Status: TypeAlias = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 
-# What holds where a request says nothing. The names are those of a Response's members.
+# What holds where a request says nothing, by the API's own defaults. The names are those of a Response's members, all of which
+# are there: programs made for https://www.openresponses.org ask for them. When a response was completed is not told.
 DEFAULTS: JSONObject = {
     "background": False,
+    "completed_at": None,
+    "frequency_penalty": 0,
     "instructions": None,
     "max_output_tokens": None,
+    "max_tool_calls": None,
     "metadata": {},
     "parallel_tool_calls": True,
+    "presence_penalty": 0,
     "previous_response_id": None,
+    "prompt_cache_key": None,
     "reasoning": {"effort": None, "summary": None},
+    "safety_identifier": None,
     "service_tier": "default",
     "store": True,
-    "temperature": None,
+    "temperature": 1.0,
     "text": {"format": {"type": "text"}},
     "tool_choice": "auto",
     "tools": [],
     "top_logprobs": 0,
-    "top_p": None,
+    "top_p": 1.0,
     "truncation": "disabled",
+    "user": None,
 }
 NOT_COUNTED = Usage(input_tokens=0, output_tokens=0)
 INCOMPLETE = {"length": "max_output_tokens", "content-filter": "content_filter"}

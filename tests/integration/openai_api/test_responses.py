@@ -47,6 +47,24 @@ async def gather(stream: Any, into: list[Any]) -> None:
         into.append(event)  # noqa: PERF401 - what came before an error is kept
 
 
+# The members of a response that https://www.openresponses.org asks for, and which of them are numbers.
+NUMBERS = {"created_at", "frequency_penalty", "presence_penalty", "temperature", "top_logprobs", "top_p"}
+MEMBERS = NUMBERS | {
+    *("background", "completed_at", "error", "id", "incomplete_details", "instructions", "max_output_tokens"),
+    *(
+        "max_tool_calls",
+        "metadata",
+        "model",
+        "object",
+        "output",
+        "parallel_tool_calls",
+        "previous_response_id",
+    ),
+    *("prompt_cache_key", "reasoning", "safety_identifier", "service_tier", "status", "store", "text"),
+    *("tool_choice", "tools", "truncation", "usage"),
+}
+
+
 def types_of(response: Response) -> list[str]:
     return [item.type for item in response.output]
 
@@ -93,6 +111,11 @@ class TestResponse:
         assert await client.responses.retrieve(response.id) == response
         items = (await client.responses.input_items.list(response.id)).data
         assert [(item.type, item.id) for item in items] == [("message", f"msg_{turn_id}_0")]
+
+    async def test_has_all_members_that_open_responses_asks_for(self, client: AsyncOpenAI) -> None:
+        response = (await ask(client, "say Yes.")).to_dict()
+        assert response.keys() >= MEMBERS
+        assert all(isinstance(response[name], int | float) for name in NUMBERS)
 
     async def test_streams_what_the_helper_and_a_later_reader_get(self, client: AsyncOpenAI) -> None:
         message = 'think Hm, so.\nwords 20\ncall add_task {"title": "milk"}\nsay Done then.'
