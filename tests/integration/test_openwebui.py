@@ -1,6 +1,6 @@
 """What Open WebUI 0.12.4 asked of a server behind it, sent again: one message is four requests, of which two run at once.
 
-`findings/openwebui-asks-four-times-for-one-message.sh` runs the real one, which is 7 GB.
+`tests/outside/open_webui.py` runs the real one, which is 7 GB.
 """
 
 import asyncio
@@ -30,14 +30,14 @@ NAMES = [
     "view_knowledge_file",
     "search_chats",
     "view_chat",
-    "add_memory",
     "search_memories",
+    "list_memory_paths",
+    "read_memory_path",
     "list_memories",
+    "update_memory",
+    "add_memory",
     "replace_memory_content",
     "delete_memory",
-    "query_memory",
-    "get_memory",
-    "update_memory",
     "search_notes",
     "view_note",
     "write_note",
@@ -46,14 +46,14 @@ NAMES = [
     "create_tasks",
     "update_task",
     "create_automation",
-    "list_automations",
     "update_automation",
+    "list_automations",
+    "toggle_automation",
     "delete_automation",
-    "run_automation",
-    "list_calendars",
-    "list_events",
-    "create_event",
-    "delete_event",
+    "search_calendar_events",
+    "create_calendar_event",
+    "update_calendar_event",
+    "delete_calendar_event",
 ]
 TEXT = {"type": "string", "description": "What is meant"}
 TOOLS = [

@@ -39,7 +39,7 @@ from chatapi.turns.log import ReasoningAdded, TextAdded, TurnLog
 from chatapi.turns.measures import measured_as, measured_run, measuring
 from chatapi.turns.run_store import RunStore
 from chatapi.turns.schemas import ChatAnswer, WaitingAnswer
-from chatapi.turns.sides import taking_turns
+from chatapi.turns.sides import asked
 from chatapi.turns.store import Run, Said, Shown
 from chatapi.turns.store.answers import Waiting
 from chatapi.turns.store.live import Chunk
@@ -185,7 +185,7 @@ class Runner:
 
     async def _hear_all(self) -> None:
         run = self.run
-        history, message, files = taking_turns(run.history, run.message, run.files)
+        history, message, files = asked(run.history, run.message, run.files)
         prompt = Prompt(
             user_id=run.user_id,
             conversation_id=run.conversation_id,

@@ -54,8 +54,13 @@ def opened(said: Sequence[HistoryMessage]) -> Sequence[HistoryMessage]:
     return said
 
 
-def taking_turns(history: Sequence[HistoryMessage], message: str, files: Sequence[File]) -> Conversation:
-    """A stored conversation as a model is shown it: only messages that were added to it are in no order."""
-    told = [each for each in history if each.content or each.tool_calls or not is_added(each.provider_state)]
-    *before, last = joined([*told, HistoryMessage(role="user", content=message, files=files)])
-    return Conversation(opened(before), last.content, last.files)
+def taking_turns(said: Sequence[HistoryMessage]) -> Sequence[HistoryMessage]:
+    """Stored messages as a model is shown them: only those that were added are in no order, or say nothing by themselves."""
+    told = [each for each in said if each.content or each.tool_calls or not is_added(each.provider_state)]
+    return opened(joined(told))
+
+
+def asked(history: Sequence[HistoryMessage], message: str, files: Sequence[File]) -> Conversation:
+    """The message with what comes before it; one that was added and has no answer becomes a part of it."""
+    *before, last = joined([*history, HistoryMessage(role="user", content=message, files=files)])
+    return Conversation(before, last.content, last.files)

@@ -44,8 +44,7 @@ async def read_history(
     """The messages of the last turns that the model may see: `turns` at the most, from the window's edge on.
 
     These are the answered turns, and the cancelled ones that had said or done something; of a turn and those that
-    answer it anew, only the last. Failed turns and half turns are left out, so the roles always alternate, but where
-    messages were added (`turns.sides.taking_turns`).
+    answer it anew, only the last. Failed turns and half turns are left out, so the roles always alternate.
     """
     edge = edge_of(user_id, conversation_id)
     history = select_history(user_id, conversation_id, turns=turns, before=before, edge=edge)
