@@ -95,6 +95,10 @@ class TestFirstWords:
             assert before["title"] == "Plan a trip to Rome"
             assert first in await found(client, '"plan a trip to rome"')
             assert "data-title" not in types_of(await streamed(client, "say Another.", first))
+            added = {"items": [{"role": "assistant", "content": "Welcome."}]}
+            made = (await client.post("/v1/conversations", json=added)).json()["id"]
+            second = (await client.said("say Hello.", int(made.removeprefix("conv_"))))["conversation_id"]
+            assert (await conversation(client, second))["title"] == "Say Hello"
             assert (await conversation(client, first))["title"] == "Plan a trip to Rome"
 
     async def test_never_take_the_place_of_what_the_user_has_set(self, database_url: str) -> None:

@@ -30,6 +30,7 @@ from chatapi.errors.database import DatabaseUnavailable
 from chatapi.patience import Patience
 from chatapi.settings import Settings
 from chatapi.turns.loops import every
+from chatapi.turns.sides import OPENING
 from chatapi.turns.store import Run, Title
 from chatapi.usage.meter import Meter
 
@@ -80,7 +81,8 @@ class Titles:
     def title_for(self, run: Run) -> Title | None:
         if not self._are_on:
             return None
-        first = run.history[0] if run.history else run
+        questions = (each for each in run.history if each.role == "user" and each.content != OPENING)
+        first = next(questions, run)
         message = first.content if isinstance(first, HistoryMessage) else first.message
         words = message if message.strip() else ", ".join(file.name for file in first.files)
         return Title(first_words(words), None if self._model is None else now() + LEASE)
