@@ -39,7 +39,7 @@ from chatapi.turns.log import ReasoningAdded, TextAdded, TurnLog
 from chatapi.turns.measures import measured_as, measured_run, measuring
 from chatapi.turns.run_store import RunStore
 from chatapi.turns.schemas import ChatAnswer, WaitingAnswer
-from chatapi.turns.sides import asked
+from chatapi.turns.sides import well_formed
 from chatapi.turns.store import Run, Said, Shown
 from chatapi.turns.store.answers import Waiting
 from chatapi.turns.store.live import Chunk
@@ -185,14 +185,13 @@ class Runner:
 
     async def _hear_all(self) -> None:
         run = self.run
-        history, message, files = asked(run.history, run.message, run.files)
         prompt = Prompt(
             user_id=run.user_id,
             conversation_id=run.conversation_id,
-            message=message,
-            history=history,
+            message=run.message,
+            history=run.history,
             resumed=None if run.wait is None else Resumed(state=run.wait.state, approved=run.wait.approved),
-            files=files,
+            files=run.files,
             options=run.terms.options,
             begun=run.begun,
             own_tools=run.terms.own_tools is None,
@@ -201,7 +200,7 @@ class Runner:
         try:
             async with limit:
                 self._limit = limit
-                async for event in self._agent.reply(prompt, self._tools):
+                async for event in self._agent.reply(well_formed(prompt), self._tools):
                     self._hear(event)
             self._tools.tell_pending()
         except TimeoutError as error:

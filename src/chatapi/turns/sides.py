@@ -4,25 +4,17 @@ Some providers take no other order. Messages of one side in a row are put togeth
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec.structs import replace
 
-from chatapi.agent.ports import File, HistoryMessage
+from chatapi.agent.ports import HistoryMessage, Prompt
 
 PARAGRAPH = "\n\n"
 # Some providers refuse a conversation that an assistant begins.
 OPENING = "(The assistant speaks first.)"
 # The state of an assistant's message that nobody's model has given (`turns.store.added`).
 ADDED_STATE = {"added": True}
-
-
-class Conversation(NamedTuple):
-    """What a model is shown: whole turns, and then the message to answer."""
-
-    history: Sequence[HistoryMessage]
-    message: str
-    files: Sequence[File]
 
 
 def is_added(state: Any) -> bool:
@@ -60,7 +52,10 @@ def taking_turns(said: Sequence[HistoryMessage]) -> Sequence[HistoryMessage]:
     return opened(joined(told))
 
 
-def asked(history: Sequence[HistoryMessage], message: str, files: Sequence[File]) -> Conversation:
-    """The message with what comes before it; one that was added and has no answer becomes a part of it."""
-    *before, last = joined([*history, HistoryMessage(role="user", content=message, files=files)])
-    return Conversation(before, last.content, last.files)
+def well_formed(prompt: Prompt) -> Prompt:
+    """The prompt with a history of whole turns: what was added last, and has no answer, becomes a part of what follows it."""
+    question = HistoryMessage(role="user", content=prompt.message, files=prompt.files)
+    *before, last = joined([*prompt.history, question])
+    if len(before) == len(prompt.history):
+        return prompt
+    return replace(prompt, history=before, message=last.content, files=last.files)

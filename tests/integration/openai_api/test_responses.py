@@ -485,6 +485,8 @@ class TestAddedItems:
         mine = native.mine(f"/conversations/{made.id.removeprefix('conv_')}/messages")
         shown = (await native.get(mine)).json()["items"]
         assert [each["content"] for each in shown][:3] == ["Welcome.", "say Zanzibar", "Zanzibar."]
+        pages = (await native.get(f"{mine}?format=ui")).json()["items"]
+        assert [each["role"] for each in pages] == [each["role"] for each in shown]
         found = (await native.get(native.mine("/search?q=zanzi"))).json()["items"]
         assert len(found) >= 2
         exported = (await native.get(native.mine("/export"))).text
@@ -533,6 +535,15 @@ class TestAddedItems:
                 await refused
         with pytest.raises(openai.BadRequestError):
             await ask(client, "say x", previous_response_id=f"resp_{turn_id}")
+        asked: Any = {"role": "user", "content": "say Anew."}
+        question = (await create(conversation, items=[asked])).data[0]
+        answer = await native.post(
+            native.mine(f"/turns/{str(question.id).split('_')[1]}/regenerate"), json={}
+        )
+        assert answer.json()["response"] == "Anew."
+        await create(conversation, items=[{"role": "assistant", "content": "Bye."}])
+        last = (await client.conversations.items.list(conversation)).data[0]
+        turn_id = str(last.id).split("_")[1]
         anew = await native.post(native.mine(f"/turns/{turn_id}/regenerate"), json={})
         assert (anew.status_code, anew.json()["errors"][0]["path"]) == (422, "message")
 
