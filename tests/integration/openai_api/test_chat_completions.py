@@ -422,7 +422,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens", "invalid_value"),
     ({"temperature": 3}, "temperature", "invalid_value"),
     ({"n": 2}, "n", "unsupported_parameter"),
-    ({"user": "bob"}, "user", "unsupported_parameter"),
+    ({"user": ""}, "user", "invalid_value"),
+    ({"safety_identifier": "x" * 65}, "safety_identifier", "invalid_value"),
     ({"new_thing": 1}, "new_thing", "unsupported_parameter"),
     ({"stream_options": {"new": 1}}, "stream_options.new", "unsupported_parameter"),
 ]

@@ -311,7 +311,7 @@ class TestResponse:
             include=["reasoning.encrypted_content"],
         )
         assert json.loads(response.output_text) == [["user", "say one"], ["assistant", "one"]]
-        assert (response.model_extra, response.conversation) == ({"store": False}, None)
+        assert (response.to_dict()["store"], response.conversation) == (False, None)
         with pytest.raises(openai.NotFoundError):
             await client.responses.retrieve(response.id)
         async with client.responses.stream(model="commanded", input="words 3", store=False) as stream:
@@ -334,7 +334,7 @@ class TestAnswers:
             await ask(client, outputs[:1], previous_response_id=first.id)
         second = await ask(client, outputs, previous_response_id=first.id, tools=[TIME_ZONE], temperature=0)
         assert second.id == f"{first.id}_1"
-        assert (second.temperature, first.temperature) == (0, None)
+        assert (second.temperature, first.temperature) == (0, 1)
         assert second.output_text == "time_zone: done. time_zone: done. So."
         assert second.usage is not None
         assert second.usage.input_tokens == 3
