@@ -271,7 +271,7 @@ async def turn_of(
     await own_conversation(session, user_id, conversation_id)
     turn_id = turn_in(item_id, "item_id")
     is_theirs = select(Turn.id).where(
-        Turn.id == turn_id, Turn.user_id == user_id, Turn.conversation_id == conversation_id, is_shown()
+        Turn.id == turn_id, Turn.user_id == user_id, Turn.conversation_id == conversation_id
     )
     stored = {}
     if await session.scalar(is_theirs) is not None:

@@ -25,7 +25,7 @@ from chatapi.db.services import insert_unless_there
 from chatapi.errors.turns import KeyReused
 from chatapi.parts import Call, Part, Step
 from chatapi.turns.sides import ADDED_STATE
-from chatapi.turns.store import queue
+from chatapi.turns.store import asked, queue
 from chatapi.turns.store.attached import attach
 from chatapi.turns.store.busy import under_way
 from chatapi.turns.store.end import touch_conversation
@@ -220,14 +220,14 @@ async def open_calls(session: AsyncSession, user_id: str, conversation_id: int) 
         .order_by(Turn.id.desc())
         .limit(LOOKED_BACK)
     )
-    asked: dict[str, ToolCall] = {}
+    open_: dict[str, ToolCall] = {}
     settled: set[str] = set()
     for parts, calls in found:
         settled.update(call["id"] for call in calls)
         for part in msgspec.convert(parts or [], list[Part]):
             if isinstance(part, Call) and part.id not in settled:
-                asked[part.id] = ToolCall(id=part.id, name=part.name, arguments=part.arguments)
-    return asked
+                open_[part.id] = ToolCall(id=part.id, name=part.name, arguments=part.arguments)
+    return open_
 
 
 async def remove(
@@ -237,10 +237,12 @@ async def remove(
     turn_id: int,
     role: Literal["user", "assistant"],
 ) -> None:
-    """Delete a turn's message of this role, and the turn if no message is left; nothing happens if there is none."""
-    await touch_conversation(session, user_id, conversation_id)
+    """Delete a turn's message of this role; the turn goes with its last message."""
     of_turn = (Message.turn_id == turn_id, Message.user_id == user_id)
+    other = select(Message.id).where(*of_turn, Message.role != role)
+    if await session.scalar(other.limit(1)) is None:
+        await asked.remove(session, user_id, turn_id, alone=False)
+        return
+    await touch_conversation(session, user_id, conversation_id)
     gone = await session.scalars(delete(Message).where(*of_turn, Message.role == role).returning(Message.id))
     await forget_messages(session, user_id, conversation_id, gone.all())
-    if await session.scalar(select(Message.id).where(*of_turn).limit(1)) is None:
-        await session.execute(delete(Turn).where(Turn.id == turn_id, Turn.user_id == user_id))
