@@ -150,6 +150,21 @@ class TestCommitOfUnknownOutcome:
             assert [message["role"] for message in stored] == ["user", "assistant"] * 2
             assert stored[-1]["id"] == response.json()["message_id"]
 
+    async def test_of_items_adds_them_once(self, postgres: Postgres) -> None:
+        async with behind_proxy(postgres) as (between, alice):
+            one, two = ({"role": "user", "content": uuid4().hex} for _ in range(2))
+            between.cut_at(b"COMMIT", behind=one["content"].encode())
+            made = (await alice.post("/v1/conversations", json={"items": [one]})).json()["id"]
+            assert between._cut_after_query is None, "the connection was never cut"
+            route = f"/v1/conversations/{made}/items"
+            between.cut_at(b"COMMIT", behind=two["content"].encode())
+            added = (await alice.post(route, json={"items": [two]})).json()["data"]
+            assert between._cut_after_query is None, "the connection was never cut"
+            items = (await alice.get(route)).json()["data"]
+            assert [item["content"][0]["text"] for item in items] == [two["content"], one["content"]]
+            assert items[:1] == added
+            assert len((await alice.get(alice.mine("/conversations"))).json()["items"]) == 1
+
     async def test_of_a_call_in_an_outage_counts_what_was_used_once(self, postgres: Postgres) -> None:
         """The call's transaction counts it; the turn fails, and its end would count it, too."""
         async with behind_proxy(postgres) as (between, alice):
