@@ -39,12 +39,15 @@ SAID: list[tuple[list[HistoryMessage], list[tuple[str, str, int]]]] = [
 def test_messages_of_one_side_in_a_row_are_put_together(
     said: list[HistoryMessage], shown: list[tuple[str, str, int]]
 ) -> None:
-    assert [(each.role, each.content, len(each.tool_calls)) for each in taking_turns(said)] == shown
+    messages, turn_ids = taking_turns(said, range(len(said)))
+    assert [(each.role, each.content, len(each.tool_calls)) for each in messages] == shown
+    assert len(turn_ids) == len(messages)
+    assert turn_ids[-1] == len(said) - 1
 
 
 def test_the_state_of_a_message_that_was_put_together_is_nobodys() -> None:
     """Or its provider would be sent its own part alone."""
-    *_, last = taking_turns([user("a"), assistant("b", added=False), assistant("c")])
+    (*_, last), _ = taking_turns([user("a"), assistant("b", added=False), assistant("c")], [1, 1, 2])
     assert last.provider_state is None
 
 

@@ -25,18 +25,21 @@ def joined(said: Sequence[HistoryMessage]) -> list[HistoryMessage]:
     """The messages, those of one side in a row put together."""
     messages: list[HistoryMessage] = []
     for each in said:
-        if not messages or messages[-1].role != each.role:
+        if messages and messages[-1].role == each.role:
+            messages[-1] = together(messages[-1], each)
+        else:
             messages.append(each)
-            continue
-        before = messages[-1]
-        messages[-1] = replace(
-            before,
-            content=PARAGRAPH.join(filter(None, (before.content, each.content))),
-            files=[*before.files, *each.files],
-            tool_calls=[*before.tool_calls, *each.tool_calls],
-            provider_state=None,  # it is the state of one of the two
-        )
     return messages
+
+
+def together(one: HistoryMessage, other: HistoryMessage) -> HistoryMessage:
+    return replace(
+        one,
+        content=PARAGRAPH.join(filter(None, (one.content, other.content))),
+        files=[*one.files, *other.files],
+        tool_calls=[*one.tool_calls, *other.tool_calls],
+        provider_state=None,  # it is the state of one of the two
+    )
 
 
 def opened(said: Sequence[HistoryMessage]) -> Sequence[HistoryMessage]:
@@ -46,10 +49,25 @@ def opened(said: Sequence[HistoryMessage]) -> Sequence[HistoryMessage]:
     return said
 
 
-def taking_turns(said: Sequence[HistoryMessage]) -> Sequence[HistoryMessage]:
-    """Stored messages as a model is shown them: only those that were added are in no order, or say nothing by themselves."""
-    told = [each for each in said if each.content or each.tool_calls or not is_added(each.provider_state)]
-    return opened(joined(told))
+def taking_turns(
+    said: Sequence[HistoryMessage], turn_ids: Sequence[int]
+) -> tuple[Sequence[HistoryMessage], Sequence[int]]:
+    """Stored messages as a model is shown them, with their turns; of several that are put together, the last one's.
+
+    Only those that were added are in no order, or say nothing by themselves.
+    """
+    messages: list[HistoryMessage] = []
+    turns: list[int] = []
+    for each, turn_id in zip(said, turn_ids, strict=True):
+        if is_added(each.provider_state) and not (each.content or each.tool_calls):
+            continue
+        if messages and messages[-1].role == each.role:
+            messages[-1], turns[-1] = together(messages[-1], each), turn_id
+            continue
+        messages.append(each)
+        turns.append(turn_id)
+    shown = opened(messages)
+    return shown, [*turns[: len(shown) - len(messages)], *turns]
 
 
 def well_formed(prompt: Prompt) -> Prompt:

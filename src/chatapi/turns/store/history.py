@@ -13,7 +13,7 @@ from chatapi.db.alternatives import is_answered, is_answered_or_under_way, super
 from chatapi.db.models import Message, Turn
 from chatapi.db.paging import MAX_ID
 from chatapi.turns.measures import measuring
-from chatapi.turns.sides import is_added
+from chatapi.turns.sides import is_added, taking_turns
 from chatapi.turns.store.window import Window, edge_of, new_edge, turns_to_read
 
 NO_CALLS = "[]"  # as it is stored with most messages
@@ -129,4 +129,5 @@ def to_history(rows: Sequence[Sequence[Any]], turns: int) -> History:
         )
         messages += [*sent, message]
         turn_ids += [turn_id] * (len(sent) + 1)
-    return History(messages, Window(turn_ids=turn_ids, edge=edge))
+    shown, turns_shown = taking_turns(messages, turn_ids)
+    return History(shown, Window(turn_ids=turns_shown, edge=edge))
