@@ -420,6 +420,12 @@ class TestWhereItRan:
             await busy.queued(2)
             await execute(
                 empty_database_url,
+                "INSERT INTO messages (user_id, conversation_id, turn_id, role, content, tool_calls, created_at) "
+                "SELECT user_id, conversation_id, id, 'assistant', 'done', '[]', created_at FROM turns "
+                "WHERE status = 'running'",
+            )
+            await execute(
+                empty_database_url,
                 "UPDATE turns SET status = 'completed', run_id = 'older' WHERE status = 'running'",
             )
             assert problem(await one) == (409, "turn-cancelled")
