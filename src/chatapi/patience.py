@@ -11,6 +11,8 @@ class Patience(Struct, frozen=True, kw_only=True):
 
     # The database.
     database_connect: float = 10.0  # Neon wakes a sleeping database in a few seconds
+    # The same for each of several hosts. They do not sleep, and a probe must get past one that swallows everything.
+    database_host: float = 2.0
     database_statement: float = 5.0  # all our statements are short: a longer one has lost its database
     # The wait for a connection of the pool. A burst had better wait than be refused; the breaker sees a dead database.
     database_pool: int = 15

@@ -158,6 +158,18 @@ class TestEncryption:
             assert (await alice.get("/health")).json()["database"] == "disconnected"
         assert reason in messages[0]
 
+    async def test_of_several_hosts_each_is_held_to_its_own_name(self, authority: Authority) -> None:
+        parameters = f"sslmode=verify-full&sslrootcert={authority.file}"
+        other = f"127.0.0.1:{authority.server.port}"
+        async with (
+            serve(settings_for(authority.url(parameters, host=f"{other},localhost"))) as base,
+            Client(base, "alice") as alice,
+        ):
+            assert (await alice.said("say Hello."))["response"] == "Hello."
+        settings = settings_for(authority.url(parameters, host=f"{other},127.0.0.1"), migrate="off")
+        async with serve(settings) as base, Client(base, "alice") as alice:
+            assert (await alice.chat("say Hello.")).json()["type"] == "urn:chatapi:problem:database-untrusted"
+
     async def test_verify_ca_takes_any_name(self, authority: Authority) -> None:
         url = authority.url(f"sslmode=verify-ca&sslrootcert={authority.file}", host="127.0.0.1")
         async with serve(settings_for(url)) as base, Client(base, "alice") as alice:

