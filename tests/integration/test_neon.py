@@ -10,11 +10,13 @@ import asyncpg
 import pytest
 import trustme
 
+from tests.support.agents import CommandedAgent
 from tests.support.logs import heard
-from tests.support.pgbouncer import PROGRAM, PgBouncer
+from tests.support.pgbouncer import PROGRAM, PgBouncer, knows_prepared_statements
 from tests.support.postgres import Postgres
 from tests.support.proxy import proxy
-from tests.support.serving import SECRET, Client, Process, serve, settings_for
+from tests.support.serving import SECRET, Client, Process, serve, settings_for, two_replicas
+from tests.support.sse import chunks_of, streamed, text_of
 
 pytestmark = pytest.mark.slow
 
@@ -24,11 +26,13 @@ USERS = 12
 
 @pytest.mark.skipif(PROGRAM is None, reason="PgBouncer is not installed")
 class TestPgBouncer:
-    @pytest.fixture
-    async def pooler(self, postgres: Postgres) -> AsyncIterator[PgBouncer]:
-        """Three connections to PostgreSQL, whatever comes."""
+    @pytest.fixture(params=[0, 200])
+    async def pooler(self, postgres: Postgres, request: pytest.FixtureRequest) -> AsyncIterator[PgBouncer]:
+        """Three connections to PostgreSQL, whatever comes; it knows so many prepared statements of each."""
+        if request.param and not knows_prepared_statements():
+            pytest.skip("this PgBouncer knows no prepared statements")
         database = await asyncio.to_thread(postgres.new_database, migrated=False)
-        pooler = await asyncio.to_thread(PgBouncer, postgres, database, pool_size=3)
+        pooler = await asyncio.to_thread(PgBouncer, postgres, database, pool_size=3, prepared=request.param)
         yield pooler
         await asyncio.to_thread(pooler.close)
 
@@ -76,6 +80,28 @@ class TestPgBouncer:
                 tasks = (await there.get(there.mine("/tasks"))).json()["items"]
                 assert [task["title"] for task in tasks] == titles[: number + 1]
                 assert len(await there.messages(conversation_id)) == 2 * (number + 1)
+
+    async def test_streams_queues_and_cancels_hold(self, pooler: PgBouncer) -> None:
+        """The database is where replicas meet: one runs the turns, the other streams and cancels them."""
+        gate, never = CommandedAgent.gates[first := uuid4().hex], CommandedAgent.gates[second := uuid4().hex]
+        async with two_replicas(pooler.url) as (here, there):
+            turn = asyncio.create_task(streamed(here, f"say Hel\ngate {first}\nsay lo."))
+            await gate.reached.wait()
+            queued = {"message": f"gate {second}", "conversation_id": 1, "when_busy": "queue"}
+            following = asyncio.create_task(there.post(there.mine("/chat"), json=queued))
+            async with there.stream("GET", there.mine("/chat/1/stream")) as response:
+                chunks = chunks_of(response)
+                seen = [await anext(chunks)]
+                while text_of(seen) != "Hel":
+                    seen.append(await anext(chunks))
+                gate.opened.set()
+                seen += [chunk async for chunk in chunks]
+            assert (text_of(seen), seen[-1]) == ("Hello.", (await turn)[-1])
+            await never.reached.wait()
+            assert (await here.post(here.mine("/turns/2/cancel"))).status_code == 202
+            assert (await following).json()["type"] == "urn:chatapi:problem:turn-cancelled"
+            shown = await there.messages(1)
+            assert [message["status"] for message in shown] == ["completed", "completed", "cancelled"]
 
 
 class Authority:

@@ -7,22 +7,33 @@ import socket
 import subprocess
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 from tests.support.postgres import ROLE, Postgres, free_port
 from tests.support.serving import REPOSITORY
 
-PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+# PGBOUNCER names another than the one that is installed.
+PROGRAM = (
+    os.environ.get("PGBOUNCER") or shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+)
 
 
 class PgBouncer:
     """Stands before one database of a `Postgres`, with as few connections to it as `pool_size`.
 
-    With a certificate and its key it takes encrypted connections only.
+    It knows `prepared` statements of each connection, where its version does. With a certificate and its key it takes encrypted
+    connections only.
     """
 
     def __init__(
-        self, postgres: Postgres, database: str, *, pool_size: int, certificate: bytes | None = None
+        self,
+        postgres: Postgres,
+        database: str,
+        *,
+        pool_size: int,
+        prepared: int = 0,
+        certificate: bytes | None = None,
     ) -> None:
         assert PROGRAM
         self.port = free_port()
@@ -43,6 +54,8 @@ class PgBouncer:
         }.items():
             config, count = re.subn(pattern, replacement, config, flags=re.MULTILINE)
             assert count == 1, pattern
+        if knows_prepared_statements():
+            config += f"max_prepared_statements = {prepared}\n"
         if certificate is not None:
             keys = self._directory / "server.pem"
             keys.write_bytes(certificate)
@@ -70,3 +83,13 @@ class PgBouncer:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
             time.sleep(0.02)
+
+
+@cache
+def knows_prepared_statements() -> bool:
+    """Whether it is 1.21 or newer; Debian 12 has 1.18."""
+    if PROGRAM is None:
+        return False
+    said = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.match(r"PgBouncer (\d+)\.(\d+)", said)
+    return found is not None and (int(found[1]), int(found[2])) >= (1, 21)
