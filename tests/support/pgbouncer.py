@@ -22,7 +22,7 @@ PROGRAM = (
 class PgBouncer:
     """Stands before one database of a `Postgres`, with as few connections to it as `pool_size`.
 
-    It knows `prepared` statements of each connection, where its version does. With a certificate and its key it takes encrypted
+    With `prepared` it knows prepared statements, which takes 1.21. With a certificate and its key it takes encrypted
     connections only.
     """
 
@@ -32,12 +32,12 @@ class PgBouncer:
         database: str,
         *,
         pool_size: int,
-        prepared: int = 0,
+        prepared: bool = False,
         certificate: bytes | None = None,
     ) -> None:
         assert PROGRAM
         self.port = free_port()
-        self.url = f"{postgres.url(database, port=self.port)}?pgbouncer=true"
+        self.url = f"{postgres.url(database, port=self.port)}?pgbouncer={'false' if prepared else 'true'}"
         # Not below pytest's own directory: PgBouncer refuses to run as root, and others cannot read there.
         self._directory = Path(tempfile.mkdtemp(prefix="chatapi-pgbouncer-"))
         self._directory.chmod(0o755)
@@ -55,7 +55,7 @@ class PgBouncer:
             config, count = re.subn(pattern, replacement, config, flags=re.MULTILINE)
             assert count == 1, pattern
         if knows_prepared_statements():
-            config += f"max_prepared_statements = {prepared}\n"
+            config += f"max_prepared_statements = {200 if prepared else 0}\n"
         if certificate is not None:
             keys = self._directory / "server.pem"
             keys.write_bytes(certificate)

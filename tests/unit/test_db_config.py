@@ -74,6 +74,12 @@ class TestEngineURL:
         assert [str(address) for address in hosts.addresses] == addresses.split() if hosts else not addresses
         assert made.query == {}
 
+    def test_behind_a_pooler_that_knows_prepared_statements_they_are_kept(self) -> None:
+        _, arguments = engine_url(
+            "postgresql://u@ep-1-pooler.eu.aws.neon.tech/chat?pgbouncer=false", Patience()
+        )
+        assert "statement_cache_size" not in arguments
+
     def test_a_pooler_is_known_among_several_hosts(self) -> None:
         _, arguments = engine_url("postgresql://u@a-pooler.x,b-pooler.x/d", Patience())
         assert arguments["statement_cache_size"] == 0
@@ -83,6 +89,7 @@ class TestEngineURL:
         [
             "",
             "milk",
+            "postgresql://h/d?pgbouncer=yes",
             "postgresql://h:x/d",
             "postgresql://h:x,i/d",
             "postgresql://h,/d",
