@@ -1,4 +1,4 @@
-"""How much one process and one PostgreSQL carry: CPU a turn, memory a waiting turn, connections that are really used.
+"""How much one process and one PostgreSQL carry: CPU, connections and memory, and what a turn leaves on the disk.
 
 CPU is counted by the kernel for each process, so that what else the machine does hardly matters:
 
@@ -9,6 +9,8 @@ import asyncio
 import os
 import statistics
 import tempfile
+import time
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -17,8 +19,11 @@ from typing import NamedTuple
 import asyncpg
 import httpx
 
+from benchmarks.stored import Written, written
+from chatapi.db.engine import POSTGRESQL_POOL_SIZE
 from chatapi.db.schema import upgrade
 from chatapi.patience import Patience
+from tests.support.pgbouncer import PROGRAM, PgBouncer, knows_prepared_statements
 from tests.support.postgres import Postgres
 from tests.support.serving import SECRET, Client, Process, settings_for
 
@@ -35,6 +40,7 @@ class Run(NamedTuple):
     postgres: float
     busy: float
     busiest: int
+    held: float  # milliseconds of a connection a turn
 
 
 @asynccontextmanager
@@ -82,32 +88,42 @@ async def converse(url: str, user_id: str, turns: int) -> None:
             conversation_id = (await client.said("say Hello.", conversation_id))["conversation_id"]
 
 
-async def watch(connection: asyncpg.Connection, seen: list[int]) -> None:
-    """How many connections are at work, again and again until cancelled."""
-    while True:
-        seen.append(
-            await connection.fetchval(
-                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'chatapi' AND state <> 'idle'"
-            )
-        )
-        await asyncio.sleep(0.02)
+@asynccontextmanager
+async def watched(postgres: Postgres) -> AsyncIterator[list[int]]:
+    """How many connections are at work, again and again: asked by a process of its own, since this one is busy."""
+    question = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'chatapi' AND state <> 'idle' "
+        "\\watch interval=0.02"
+    )
+    url = postgres.url("postgres", role="postgres")
+    seen: list[int] = []
+    asking = await asyncio.create_subprocess_exec(
+        postgres.programs / "psql", "-AtqX", url, stdin=PIPE, stdout=PIPE
+    )
+    assert asking.stdin
+    asking.stdin.write(question.encode() + b"\n")
+    await asking.stdin.drain()
+    try:
+        yield seen
+    finally:
+        asking.terminate()
+        said, _ = await asking.communicate()
+        seen += [int(line) for line in said.split()[:-1]]
 
 
 async def load(url: str, process: Process, postgres: Postgres) -> Run:
     """All users at once, after a warm-up that opens the connections."""
     await asyncio.gather(*(converse(url, f"warm-{user}", 3) for user in range(USERS)))
     backends = children_of(postgres.pid)
-    connection = await asyncpg.connect(postgres.url("postgres", role="postgres"))
-    seen: list[int] = []
-    watching = asyncio.create_task(watch(connection, seen))
     before, before_there = cpu_seconds([process.pid]), cpu_seconds(backends)
-    await asyncio.gather(*(converse(url, f"user-{user}", TURNS) for user in range(USERS)))
+    async with watched(postgres) as seen:
+        began = time.perf_counter()
+        await asyncio.gather(*(converse(url, f"user-{user}", TURNS) for user in range(USERS)))
+        seconds = time.perf_counter() - began
     service, there = cpu_seconds([process.pid]) - before, cpu_seconds(backends) - before_there
-    watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
-    await connection.close()
     turns = USERS * TURNS / 1_000
-    return Run(service / turns, there / turns, statistics.mean(seen), max(seen))
+    busy = statistics.mean(seen)
+    return Run(service / turns, there / turns, busy, max(seen), busy * seconds / turns)
 
 
 async def wait_in(url: str, user_id: str) -> None:
@@ -124,6 +140,32 @@ async def all_wait(database_url: str) -> None:
     await connection.close()
 
 
+async def behind_pgbouncer(postgres: Postgres, *, prepared: bool) -> None:
+    database = await asyncio.to_thread(postgres.new_database)
+    pooler = await asyncio.to_thread(
+        PgBouncer, postgres, database, pool_size=POSTGRESQL_POOL_SIZE, prepared=prepared
+    )
+    try:
+        async with service(pooler.url) as (process, url):
+            run = await load(url, process, postgres)
+        how = "that keeps statements prepared" if prepared else "that keeps none"
+        print(f"behind a PgBouncer {how}: service {run.service:.1f} ms, PostgreSQL {run.postgres:.1f} ms")
+    finally:
+        await asyncio.to_thread(pooler.close)
+
+
+def show(found: Written) -> None:
+    print(f"{'a turn stores':<20}{'rows':>8}{'bytes':>8}{'indexes':>8}")
+    for table in found.tables:
+        print(f"{table.table:<20}{table.rows:>8.2f}{table.bytes:>8.0f}{table.indexes:>8.0f}")
+    print(
+        f"{'all':<28}{sum(t.bytes for t in found.tables):>8.0f}{sum(t.indexes for t in found.tables):>8.0f}"
+    )
+    print(f"log: {found.log:.0f} bytes a turn; where no page is in it yet {found.log_at_most:.0f},")
+    print(f"with wal_compression {found.log_compressed:.0f}")
+    print(f"transaction ids a turn: {found.ids:.1f}")
+
+
 async def main() -> None:
     postgres = await asyncio.to_thread(Postgres)
     await asyncio.to_thread(postgres.prepare)
@@ -135,6 +177,14 @@ async def main() -> None:
         print(f"CPU a turn: service {run.service:.1f} ms, PostgreSQL {run.postgres:.1f} ms")
         print(f"a core of the service needs {run.postgres / run.service:.2f} of a core of PostgreSQL")
         print(f"connections at work for {USERS} users: {run.busy:.1f} on average, {run.busiest} at most")
+        print(f"a turn holds one for {run.held:.1f} ms")
+        if PROGRAM is not None:
+            await behind_pgbouncer(postgres, prepared=False)
+        if knows_prepared_statements():
+            await behind_pgbouncer(postgres, prepared=True)
+        other_url = postgres.url(await asyncio.to_thread(postgres.new_database))
+        async with service(other_url) as (_, url):
+            show(await written(url, other_url.replace("//chatapi@", "//postgres@")))
         async with service(database_url) as (process, url):
             await converse(url, "first", 3)
             before = resident(process.pid)
