@@ -9,7 +9,8 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import pytest
-from sqlalchemy import select
+from msgspec.structs import replace
+from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
 from chatapi.db.breaker import FAILURES_TO_ASK
@@ -17,6 +18,7 @@ from chatapi.db.failures import is_outage, is_transient
 from chatapi.db.models import Conversation, Message, Turn, TurnChunk, UsageDay, User, now
 from chatapi.db.owner import EVERYONE
 from chatapi.patience import Patience
+from chatapi.turns.lease import Lease
 from chatapi.turns.store import Run, Said, turn_store
 from chatapi.turns.supervisor import Supervisor
 from chatapi.usage.counting import Spent
@@ -25,7 +27,7 @@ from tests.support.databases import open_database
 from tests.support.logs import heard
 from tests.support.postgres import ROLE, Postgres
 from tests.support.proxy import Proxy, proxy
-from tests.support.serving import Client, serve, settings_for
+from tests.support.serving import SLOW_MACHINE, Client, serve, settings_for
 from tests.support.sse import chunks_of, streamed, text_of
 
 
@@ -425,6 +427,20 @@ async def test_a_client_that_is_gone_does_not_keep_others_from_the_pool(postgres
             with pytest.raises(httpx.ReadTimeout):
                 await alice.chat(f"gate {uuid4().hex}", timeout=httpx.Timeout(60, read=0.05))
         assert (await alice.get(alice.mine("/tasks"))).status_code == 200
+
+
+async def test_a_process_keeps_its_lease_where_others_wait_in_line_for_connections(
+    postgres: Postgres,
+) -> None:
+    """The line may be longer than a lease, as after an outage, and others would take this process's turns for dead."""
+    settings = settings_for(postgres.url(await asyncio.to_thread(postgres.new_database)), db_pool_size=1)
+    database = open_database(settings, replace(SLOW_MACHINE, database_pool=1))
+    lease = Lease(database, SLOW_MACHINE, 60)
+    await lease.beat()
+    async with database.transaction(None) as session:
+        await session.execute(text("SELECT 1"))
+        await lease.beat()
+    await database.close()
 
 
 class TestStream:

@@ -16,7 +16,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from chatapi.db import autocommit, sqlite
 from chatapi.db.breaker import Breaker
-from chatapi.db.engine import BITMAPS, database_config, measured_pool, write_ahead_log
+from chatapi.db.engine import BITMAPS, database_config, measured_pool, spare, write_ahead_log
 from chatapi.db.failures import is_lost_connection, is_outage, is_read_only, is_transient, unavailable
 from chatapi.db.owner import BYPASSES, Owner, set_local, shown_to
 from chatapi.db.reading import AUTOCOMMIT, SETTINGS, ReadingSession
@@ -62,16 +62,19 @@ class Database:
         options = config.engine_config
         self._connections: int = options.pool_size + options.max_overflow  # type: ignore[operator] # both are set
         self.is_postgresql = self.engine.dialect.name == "postgresql"
-        arguments: dict[str, Any] = options.connect_args  # type: ignore[assignment] # it is set
-        self._is_behind_pooler = is_behind_pooler(arguments)
-        self._hosts: Hosts | None = arguments.get("async_creator_fn")
+        self._arguments: dict[str, Any] = options.connect_args  # type: ignore[assignment] # it is set
+        self._is_behind_pooler = is_behind_pooler(self._arguments)
+        self._hosts: Hosts | None = self._arguments.get("async_creator_fn")
         # Sent before a statement, which a pooler would otherwise let one server parse and another run.
         self._opening = f"BEGIN; SET LOCAL {BITMAPS} = off" if self._is_behind_pooler else None
         self._guarded: bool | None = None if self.is_postgresql else False
         self._distrusted_at = float("-inf")
         self._silent_since = float("-inf")
-        event.listen(self.engine.sync_engine, "checkout", self._replace_distrusted)
-        event.listen(self.engine.sync_engine, "checkin", heard)
+        # For what may not wait where all connections are in use; it connects when it is first needed.
+        self._spare = spare(self.engine, self._arguments) if self.is_postgresql else self.engine
+        for engine in {self.engine, self._spare}:
+            event.listen(engine.sync_engine, "checkout", self._replace_distrusted)
+            event.listen(engine.sync_engine, "checkin", heard)
         self._sessions: async_sessionmaker[AsyncSession] = config.create_session_maker()  # type: ignore[assignment]
         self.reader = self.engine.execution_options(**{READS_ONLY: True})
         self._autocommit = self.engine.execution_options(**AUTOCOMMIT) if self.is_postgresql else self.engine
@@ -169,14 +172,21 @@ class Database:
         raise AssertionError("stamina ends with a result or an error")
 
     async def statement(
-        self, statement: autocommit.Statement, values: Mapping[str, Any]
+        self, statement: autocommit.Statement, values: Mapping[str, Any], *, ahead: bool = False
     ) -> Sequence[Sequence[Any]]:
         """The rows of a statement that is a transaction by itself, and sets its owner itself; PostgreSQL only.
 
+        If it goes `ahead`, it has a connection of its own where all are in use and others may wait in line.
         A statement that was cut off may have happened. Raises as `transaction` does.
         """
+        engine = self._spare if ahead and self._are_all_in_use else self.engine
         with self._watched():
-            return await autocommit.run(self.engine, self._opening, self._tracing, statement, values)
+            return await autocommit.run(engine, self._opening, self._tracing, statement, values)
+
+    @property
+    def _are_all_in_use(self) -> bool:
+        in_use: int = self.engine.pool.checkedout()  # type: ignore[attr-defined] # a queue, see db.engine
+        return in_use >= self._connections
 
     async def at_once(
         self, work: Callable[[sqlite.Transaction], T | None], *, is_last: bool = True
@@ -274,16 +284,17 @@ class Database:
         It asks nothing while all connections are in use: the question would wait for a connection, and a burst would
         look like an outage. The breaker then knows whether the database answers.
         """
-        if self.engine.pool.checkedout() < self._connections:  # type: ignore[attr-defined] # a queue, see db.engine
-            await self.ping()
-        else:
+        if self._are_all_in_use:
             self.breaker.check()
+        else:
+            await self.ping()
 
     async def close(self) -> None:
         """Close all connections. (Advanced Alchemy's plugin disposes only of the first engine of a process.)"""
         await self.breaker.close()
         if self._log is not None:
             await self._log.close()
+        await self._spare.dispose()
         await self.engine.dispose()
 
 

@@ -13,7 +13,7 @@ from advanced_alchemy.config import (
 from sqlalchemy import AsyncAdaptedQueuePool, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import PoolProxiedConnection
 
 from chatapi.db.sqlite import WriteAheadLog, take_transactions_at_their_word
@@ -75,6 +75,16 @@ def database_config(
         if not is_behind_pooler(connect_args):
             plan_for_all(config.get_engine())
     return config
+
+
+def spare(engine: AsyncEngine, connect_args: dict[str, Any]) -> AsyncEngine:
+    """Another engine for the same database (PostgreSQL), with one connection."""
+    other = create_async_engine(
+        engine.url, connect_args=connect_args, pool_size=1, max_overflow=0, hide_parameters=True
+    )
+    tell_refusals(other)
+    replace_closed_connections(other)
+    return other
 
 
 def write_ahead_log(settings: Settings, patience: Patience) -> WriteAheadLog | None:

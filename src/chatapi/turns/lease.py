@@ -52,8 +52,8 @@ class Lease:
     async def beat(self) -> None:
         """Renew the lease, or take it; raises `DatabaseUnavailable`."""
         before = time.monotonic()
+        # In a line of others, which may be longer than a lease, this process's own turns would be taken for dead.
         if not (self._database.is_postgresql and await self._renew_by_statement()):
-            # Behind a line of writers, which may be longer than a lease, this process would take its own turns for dead.
             await self._database.run(None, self._renew, ahead=True)
         self._renewed_at = before
 
@@ -67,7 +67,9 @@ class Lease:
 
     async def _renew_by_statement(self) -> bool:
         """Renew the lease in one round trip; False when there is none to renew."""
-        rows = await self._database.tried(lambda _: self._database.statement(RENEW, {"id": self.id}))
+        rows = await self._database.tried(
+            lambda _: self._database.statement(RENEW, {"id": self.id}, ahead=True)
+        )
         return bool(rows)
 
     async def _renew(self, session: AsyncSession) -> None:
