@@ -92,6 +92,7 @@ class TestEngineURL:
             "postgresql://h/d?pgbouncer=yes",
             "postgresql://h:x/d",
             "postgresql://h:x,i/d",
+            "postgresql://h:65536,i/d",
             "postgresql://h,/d",
             "postgresql://h,i/d?port=1,2,3",
             "postgresql://h,i/d?target_session_attrs=any",

@@ -92,6 +92,5 @@ class Connection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has no typ
     """
 
     def _cancel_current_command(self, *_: object) -> None:
-        self._loop.call_soon(
-            self.terminate
-        )  # later, because asyncpg is about to set the time-out as the result
+        # Not at once: asyncpg is about to set the time-out as the statement's result.
+        self._loop.call_soon(self.terminate)

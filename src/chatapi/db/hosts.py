@@ -10,6 +10,7 @@ from chatapi.settings import SettingsError
 SEVERAL = re.compile(r"([\w+]+://(?:[^:/@]*(?::[^@]*)?@)?)([^/?@]+,[^/?@]*)(.*)", re.DOTALL)
 HOST = re.compile(r"(?:\[([^\]]+)\]|([^:\[\]]+))(?::(\d{1,5}))?")
 DEFAULT_PORT = "5432"
+LARGEST_PORT = 65_535
 # The service writes, and a standby takes no writes. So these are what it can use.
 TARGETS = ("read-write", "primary")
 
@@ -57,7 +58,7 @@ def address_of(host: str, port: str) -> Address:
     """The address of a host, with this port unless it has one of its own."""
     found = HOST.fullmatch(host)
     port = (found and found[3]) or port
-    if found is None or not port.isdecimal():
+    if found is None or not port.isdecimal() or int(port) > LARGEST_PORT:
         raise SettingsError("DATABASE_URL: several hosts are written as host:port,host:port")
     return Address(found[1] or found[2], int(port))
 
