@@ -6,41 +6,30 @@ that moment. Whoever asks moves the moment first, and stores a title only while 
 title a conversation, and nothing is written over what its user has set.
 """
 
-import asyncio
-import logging
-import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
-import msgspec
 from msgspec import Struct
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.agent.ports import Agent, Asks, HistoryMessage, ModelUsage
+from chatapi.agent.ports import Agent, HistoryMessage
 from chatapi.conversations.search.index import index_title
 from chatapi.conversations.titles import first_words, proposed
 from chatapi.db.database import Database
 from chatapi.db.models import Conversation, Message, Turn, now
 from chatapi.db.owner import EVERYONE
 from chatapi.db.paging import in_conversation
-from chatapi.errors.base import AppError
-from chatapi.errors.database import DatabaseUnavailable
 from chatapi.patience import Patience
 from chatapi.settings import Settings
-from chatapi.turns.loops import every
+from chatapi.turns.asides import Asides
 from chatapi.turns.sides import OPENING
 from chatapi.turns.store import Run, Title
 from chatapi.usage.meter import Meter
 
-log = logging.getLogger(__name__)
-
 LEASE = timedelta(seconds=60)  # much longer than a model may take (`Patience.title`)
-AT_ONCE = 4  # requests for titles of a process; turns come first
 BATCH = 10  # conversations that a look takes over
-# How long an idle process looks for titles that another one has left: no longer, so that a database can sleep.
-LOOKS_FOR_SECONDS = 3 * LEASE.total_seconds()
 QUESTION_CHARACTERS, ANSWER_CHARACTERS = 2_000, 1_000
 
 INSTRUCTIONS = """\
@@ -71,12 +60,9 @@ class Titles:
         self.tell: Callable[[str, int, str], None] = lambda *_: None
         self._database = database
         self._are_on = settings.titles == "auto"
-        self._model = agent if self._are_on and isinstance(agent, Asks) else None
-        self._meter = meter
+        self._asides = Asides(agent, meter, kind="title", seconds=patience.title, lease=LEASE)
+        self._are_asked_for = self._are_on and self._asides.are_possible
         self._patience = patience
-        self._room = asyncio.Semaphore(AT_ONCE)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._looks_until = time.monotonic() + LOOKS_FOR_SECONDS
 
     def title_for(self, run: Run) -> Title | None:
         if not self._are_on:
@@ -85,69 +71,40 @@ class Titles:
         first = next(questions, run)
         message = first.content if isinstance(first, HistoryMessage) else first.message
         words = message if message.strip() else ", ".join(file.name for file in first.files)
-        return Title(first_words(words), None if self._model is None else now() + LEASE)
+        return Title(first_words(words), now() + LEASE if self._are_asked_for else None)
 
     def given(self, run: Run, title: Title) -> None:
         self.tell(run.user_id, run.conversation_id, title.text)
         if title.due_at is not None:
-            self._looks_until = time.monotonic() + LOOKS_FOR_SECONDS
+            self._asides.keep_looking()
             self._begin(Due(user_id=run.user_id, conversation_id=run.conversation_id, due_at=title.due_at))
 
     async def run(self) -> None:
         """Look for titles that other processes have left, until cancelled."""
-        if self._model is not None:
-            await every(
-                self._patience.titles, self._look, absence="No titles are made while the database is away"
-            )
+        if self._are_asked_for:
+            await self._asides.look(self._patience.titles, self._look)
 
     async def close(self) -> None:
-        """Stop asking; other processes, or this one's successor, go on."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._asides.close()
 
     async def _look(self) -> None:
-        if time.monotonic() < self._looks_until:
-            for due in await self._database.run(EVERYONE, find_due):
-                self._begin(due)
+        for due in await self._database.run(EVERYONE, find_due):
+            self._begin(due)
 
     def _begin(self, due: Due) -> None:
-        task = asyncio.create_task(self._make(due))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._asides.begin(partial(self._make, due))
 
     async def _make(self, due: Due) -> None:
-        try:
-            async with self._room:
-                claim = Due(user_id=due.user_id, conversation_id=due.conversation_id, due_at=now() + LEASE)
-                said = await self._database.run(due.user_id, partial(take, due=due, claim=claim))
-                if not said:
-                    return
-                title = await self._ask(due, said)
-                if await self._database.run(due.user_id, partial(settle, claim=claim, title=title)) and title:
-                    self.tell(due.user_id, due.conversation_id, title)
-        except DatabaseUnavailable:
-            log.warning("The title of conversation %s waits for the database", due.conversation_id)
-        except Exception:
-            log.exception("A defect in the title of conversation %s", due.conversation_id)
-
-    async def _ask(self, due: Due, said: Sequence[str]) -> str | None:
-        """The model's title; None if it gives none, and the first words stay."""
-        assert self._model is not None  # noqa: S101 - or there would be no `due_at`
+        claim = Due(user_id=due.user_id, conversation_id=due.conversation_id, due_at=now() + LEASE)
+        said = await self._database.run(due.user_id, partial(take, due=due, claim=claim))
+        if not said:
+            return
         question, *answer = said
         shown = f"User: {question[:QUESTION_CHARACTERS]}\n\nAssistant: {''.join(answer)[:ANSWER_CHARACTERS]}"
-        try:
-            async with asyncio.timeout(self._patience.title):
-                aside = await self._model.ask(INSTRUCTIONS, shown)
-        except (AppError, TimeoutError) as error:
-            log.warning("The model gave no title: %s", getattr(error, "detail", "it took too long"))
-            return None
-        if aside.usage is not None:
-            usage = aside.usage
-            if not isinstance(usage, ModelUsage):
-                usage = ModelUsage(model=aside.model, **msgspec.structs.asdict(usage))
-            await self._meter.count(due.user_id, due.conversation_id, usage)
-        return proposed(aside.text)
+        aside = await self._asides.ask(due.user_id, due.conversation_id, INSTRUCTIONS, shown)
+        title = None if aside is None else proposed(aside.text)  # without one the first words stay
+        if await self._database.run(due.user_id, partial(settle, claim=claim, title=title)) and title:
+            self.tell(due.user_id, due.conversation_id, title)
 
 
 async def find_due(session: AsyncSession) -> list[Due]:
