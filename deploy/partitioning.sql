@@ -7,6 +7,7 @@ BEGIN;
 ALTER TABLE waits DROP CONSTRAINT fk_waits_turn_id_turns;
 ALTER TABLE files DROP CONSTRAINT fk_files_turn_id_turns;
 ALTER TABLE queued_turns DROP CONSTRAINT fk_queued_turns_user_id_conversations;
+ALTER TABLE summaries DROP CONSTRAINT fk_summaries_user_id_conversations;
 
 ALTER TABLE conversations RENAME TO conversations_before;
 ALTER TABLE turns RENAME TO turns_before;
@@ -89,6 +90,7 @@ DROP TABLE search_text_before, feedback_before, turn_chunks_before, tool_calls_b
 ALTER TABLE waits ADD FOREIGN KEY (user_id, turn_id) REFERENCES turns (user_id, id) ON DELETE CASCADE;
 ALTER TABLE files ADD FOREIGN KEY (user_id, turn_id) REFERENCES turns (user_id, id) ON DELETE SET NULL (turn_id);
 ALTER TABLE queued_turns ADD FOREIGN KEY (user_id, conversation_id) REFERENCES conversations (user_id, id) ON DELETE CASCADE;
+ALTER TABLE summaries ADD FOREIGN KEY (user_id, conversation_id) REFERENCES conversations (user_id, id) ON DELETE CASCADE;
 
 CREATE INDEX ix_conversations_title_due ON conversations (title_due) WHERE title_due IS NOT NULL;
 CREATE INDEX ix_conversations_list ON conversations (user_id, archived, pinned, updated_at, id);

@@ -34,9 +34,10 @@ from chatapi.playground.controllers import playground_routes
 from chatapi.services import Services, lifespan
 from chatapi.settings import Settings
 from chatapi.tasks.controllers import TaskController
-from chatapi.turns.controllers import ChatController, TurnController
+from chatapi.turns.controllers import ChatController, CompactionController, TurnController
 from chatapi.turns.service import ChatService
 from chatapi.turns.stateless import Stateless
+from chatapi.turns.summaries import Summaries
 from chatapi.usage.controllers import UsageController
 from chatapi.web.auditing import audit_act
 from chatapi.web.browsers import cors_config, protect
@@ -81,6 +82,9 @@ def app_of(services: Services) -> Litestar:
     def provide_files() -> FileService:
         return services.files
 
+    def provide_summaries() -> Summaries:
+        return services.summaries
+
     with left_out():  # for pydantic and attrs Litestar would add plugins
         app = Litestar(
             route_handlers=routes(services),
@@ -89,6 +93,7 @@ def app_of(services: Services) -> Litestar:
                 "chat": Provide(provide_chat, sync_to_thread=False),
                 "files": Provide(provide_files, sync_to_thread=False),
                 "stateless": Provide(provide_stateless, sync_to_thread=False),
+                "summaries": Provide(provide_summaries, sync_to_thread=False),
             },
             exception_handlers={HTTPException: handle_exception, Exception: handle_exception},
             before_send=[announce_limits, add_headers, protect, audit_act],
@@ -135,6 +140,7 @@ def routes(services: Services) -> Sequence[ControllerRouterHandler]:
             ChatController,
             TurnController,
             ConversationController,
+            CompactionController,
             FeedbackController,
             SearchController,
             TaskController,

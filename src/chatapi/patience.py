@@ -37,6 +37,8 @@ class Patience(Struct, frozen=True, kw_only=True):
 
     title: float = 20.0  # how long a model may take for a title
     titles: float = 30.0  # between two looks for titles that other processes have left
+    summary: float = 90.0  # how long a model may take for a summary, which nobody waits for
+    summaries: float = 30.0  # between two looks for summaries, likewise
 
     # The end of a process, for which an orchestrator gives 30 s.
     drain: float = 15.0  # for turns under way at SIGTERM

@@ -40,8 +40,10 @@ from chatapi.turns.queue import QueueWatch
 from chatapi.turns.service import ChatService
 from chatapi.turns.stateless import Stateless
 from chatapi.turns.store import TurnStore, turn_store
+from chatapi.turns.summaries import Summaries
 from chatapi.turns.supervisor import Supervisor
 from chatapi.turns.titles import Titles
+from chatapi.usage.budgets import Budgets
 from chatapi.usage.meter import Meter
 from chatapi.web.requests import MAX_BODY_BYTES
 from chatapi.web.shutdown import told_to_stop
@@ -71,6 +73,7 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
     queue: QueueWatch
     launcher: Launcher
     titles: Titles
+    summaries: Summaries
     verifier: TokenVerifier
     api_keys: APIKeys
     external: "ExternalTools | None"
@@ -103,6 +106,9 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
         lease = Lease(database, patience, turn_seconds=settings.chat_timeout + OVERTIME_SECONDS)
         supervisor = Supervisor(store, patience)
         titles.tell = supervisor.tell_title
+        budgets = Budgets(settings.budgets, telemetry.metrics)
+        summaries = Summaries(database, agent, meter, budgets, settings, patience)
+        summaries.tell = supervisor.tell_summary
         queue = QueueWatch(store, schema, patience)
         expiry = Expiry(store, queue, schema, patience, telemetry.metrics)
         external = external_tools(settings, patience)
@@ -120,9 +126,12 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
             own,
             tools,
             meter,
+            budgets,
+            summaries,
             settings,
             patience,
             telemetry,
+            looks_back=agent.model != OFFLINE,
         )
         return cls(
             settings=settings,
@@ -137,6 +146,7 @@ class Services(Struct, frozen=True, kw_only=True, eq=False):
             meter=meter,
             supervisor=supervisor,
             titles=titles,
+            summaries=summaries,
             verifier=TokenVerifier(settings, patience, telemetry.metrics),
             api_keys=APIKeys(database, schema),
             external=external,
@@ -182,6 +192,7 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
             supervisor.watch,
             partial(supervisor.live.run, begin_next),
             services.titles.run,
+            services.summaries.run,
             backfill.run,
             sweep,
         ):
@@ -201,6 +212,7 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
         if isinstance(services.agent, AbstractAsyncContextManager):
             await closing.enter_async_context(services.agent)
         closing.push_async_callback(services.titles.close)
+        closing.push_async_callback(services.summaries.close)
         closing.push_async_callback(supervisor.drain, 0)
         with told_to_stop(drain):
             yield

@@ -93,6 +93,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
     tool_approval: Text = "off"
     wait_timeout: Annotated[float, Meta(gt=0, le=31_536_000)] = 86_400.0
     titles: Literal["auto", "off"] = "auto"
+    compact: Literal["auto", "off"] = "auto"
     rate_limit: Text = "600/minute"
     rate_limit_chat: Text = "60/minute"  # a turn costs a model's time and money, another request milliseconds
     rate_limit_search: Text = "60/minute"  # a search reads all of a user's messages

@@ -1,4 +1,4 @@
-"""Text that a database can store: patterns for text from clients, and a function that mends the text of models.
+"""Text that a database can store: patterns for text from clients, and functions that mend texts for it and for models.
 
 The patterns are for `msgspec.Meta(pattern=…)`. It searches, so they are anchored. `READABLE` has words for its errors.
 """
@@ -26,3 +26,9 @@ def path_and_message(error: msgspec.ValidationError) -> tuple[str, str]:
 def storable(text: str) -> str:
     """The text without what PostgreSQL's UTF-8 cannot hold: U+0000 and lone surrogates."""
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+
+
+def shortened(text: str, most: int) -> str:
+    """The text without its middle, if it is longer."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]} […] {text[-half:]}"

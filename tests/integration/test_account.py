@@ -18,7 +18,7 @@ from chatapi.db.owner import EVERYONE
 from chatapi.files.service import FileService
 from chatapi.files.storage import Storage
 from tests.support.databases import open_database
-from tests.support.factories import QueuedTurnFactory, WaitFactory
+from tests.support.factories import QueuedTurnFactory, SummaryFactory, WaitFactory
 from tests.support.files import uploaded
 from tests.support.logs import heard
 from tests.support.serving import Client, execute, serve, settings_for
@@ -95,6 +95,7 @@ async def leave_chunks(database: Database, user_id: str) -> None:
         session.add(WaitFactory.build(**ids, conversation_id=turn.conversation_id))
         queued = {"user_id": user_id, "conversation_id": turn.conversation_id}
         session.add(QueuedTurnFactory.build(id=-turn.id, **queued))
+        session.add(SummaryFactory.build(turn_id=turn.id, **queued))
 
 
 async def exported(client: Client) -> list[dict[str, Any]]:

@@ -38,6 +38,7 @@ TABLES = {
     "messages",
     "feedback",
     "search_text",
+    "summaries",
     "search_backfill",
     "tool_calls",
     "files",

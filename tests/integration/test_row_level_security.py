@@ -13,7 +13,7 @@ from chatapi.db import models
 from chatapi.db.database import Database
 from chatapi.db.owner import EVERYONE, set_local
 from tests.support.databases import open_database
-from tests.support.factories import QueuedTurnFactory, WaitFactory
+from tests.support.factories import QueuedTurnFactory, SummaryFactory, WaitFactory
 from tests.support.files import uploaded
 from tests.support.postgres import Postgres
 from tests.support.serving import Client, serve, settings_for
@@ -51,6 +51,7 @@ async def name(postgres: Postgres) -> str:
             session.add(models.TurnChunk(**chunk))  # as it is while the turn runs
             ids = {"turn_id": turn.id, "user_id": turn.user_id, "conversation_id": turn.conversation_id}
             session.add(WaitFactory.build(**ids))
+            session.add(SummaryFactory.build(number=turn.id, **ids))
             queued = {"user_id": turn.user_id, "conversation_id": turn.conversation_id}
             session.add(QueuedTurnFactory.build(id=turn.id + 1_000, **queued))
     async with opened.transaction(EVERYONE) as session:

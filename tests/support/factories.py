@@ -7,7 +7,7 @@ from msgspec import UNSET
 from polyfactory.factories.msgspec_factory import MsgspecFactory
 from polyfactory.factories.sqlalchemy_factory import SQLAlchemyFactory
 
-from chatapi.db.models import QueuedTurn, Wait
+from chatapi.db.models import QueuedTurn, Summary, Wait
 from chatapi.tasks.schemas import NewTask
 from chatapi.turns.schemas import ChatRequest
 
@@ -51,6 +51,17 @@ class WaitFactory(SQLAlchemyFactory[Wait]):
     expires_at = datetime(2100, 1, 1, tzinfo=UTC)
     ended_at = None
     ended_by = None
+
+
+class SummaryFactory(SQLAlchemyFactory[Summary]):
+    """A conversation's summary; `user_id`, `conversation_id` and `turn_id` must be given."""
+
+    number = 1
+    content = "They live in Rome."
+    model = "m"
+    failures = 0
+    due_at = None
+    created_at = datetime(2026, 11, 29, tzinfo=UTC)
 
 
 class QueuedTurnFactory(SQLAlchemyFactory[QueuedTurn]):

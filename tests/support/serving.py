@@ -53,6 +53,7 @@ def settings_for(database_url: str, **changes: Any) -> Settings:
             "files_url": str(Path(os.environ.get(run.VARIABLE, ".chatapi")) / "files"),
             "log_level": "WARNING",
             "titles": "off",  # a first turn's stream and its provider would have more to say; test_titles.py turns them on
+            "compact": "off",  # likewise, a long conversation's provider; test_summaries.py
             **changes,
         }
     )

@@ -161,7 +161,9 @@ class Checked:
                 assert not self._parts
                 self._in_step = False
             case _:
-                assert type_ in LAST | {"data-title"} | {"start", "message-metadata"}, type_
+                assert type_ in LAST | {"data-title", "data-compaction"} | {"start", "message-metadata"}, (
+                    type_
+                )
 
     def end(self) -> None:
         assert self._last in LAST

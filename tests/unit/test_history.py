@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import update
 
@@ -19,8 +19,9 @@ from chatapi.db.models import Conversation, Worker
 from chatapi.errors.base import AppError
 from chatapi.turns.log import TextAdded
 from chatapi.turns.schemas import AnswerAnew, ChatRequest
-from chatapi.turns.store import Claim, Key, Run, Said, turn_store
+from chatapi.turns.store import Claim, Key, Run, Said, summaries, turn_store
 from chatapi.turns.store.history import read_history
+from chatapi.turns.store.summaries import Place
 from chatapi.turns.store.window import Window
 from chatapi.turns.tools import TurnTools
 from tests.support.databases import open_database
@@ -45,7 +46,7 @@ class Driver:
     """Turns of one conversation, driven step by step through the transactions that the service uses.
 
     `groups` has the turns and those that answer them anew, each by its id with its messages; None if nothing is to be
-    seen of it. `edge` is the last turn that has fallen out of the window.
+    seen of it. `edge` is the last turn that has fallen out of the window. `summaries` are the last turns of those that hold.
     """
 
     def __init__(self, database: Database) -> None:
@@ -53,6 +54,7 @@ class Driver:
         self.conversation_id: int | None = None
         self.groups: list[dict[int, list[HistoryMessage] | None]] = []
         self.edge = 0
+        self.summaries: list[int] = []
         self._database = database
         self._store = turn_store(database)
 
@@ -71,6 +73,9 @@ class Driver:
         run = await self._begin(request, key)
         self.conversation_id = run.conversation_id
         before = self.groups[:-1] if anew else self.groups
+        if anew:
+            self._forget(min(self.groups[-1]))
+        self._check_summary(run, before)
         edge, expected = fallen(before, self.edge)
         assert list(run.history) == expected
         group = self.groups[-1] if anew else {}
@@ -101,7 +106,45 @@ class Driver:
             await self._store.remove(self.user_id, turn_id, alone=False)
             del group[turn_id]
             self.groups = [each for each in self.groups if each]
-            self.edge = 0
+            self._forget(turn_id)
+            self.edge = self.summaries[-1] if self.summaries else 0
+
+    async def sum_up(self) -> None:
+        """Sum up all but the last turn: by the ids of the turns, so that it is seen what a summary is made of."""
+        if self.conversation_id is None:
+            return
+        place = Place(user_id=self.user_id, conversation_id=self.conversation_id)
+        before = self.summaries[-1] if self.summaries else 0
+        new = [turn_id for turn_id, _ in shown(self.groups)[:-1] if turn_id > before]
+        async with self._database.transaction(self.user_id) as session:
+            until = await summaries.to_sum_up(session, place)
+            assert until == (new[-1] if new else None)
+            if until is None:
+                return
+            claim = await summaries.want(session, place, until, FAR_AWAY)
+            assert claim is not None
+            material = await summaries.gather(session, claim)
+            assert material is not None
+            assert [turn.id for turn in material.turns] == new
+            content = " ".join([material.before or "", *map(str, new)]).strip()
+            assert await summaries.settle(session, claim, turn_id=until, content=content, model="x")
+        self.summaries = [*self.summaries, until][-2:]  # those before are deleted
+        self.edge = max(self.edge, until)
+
+    def _forget(self, turn_id: int) -> None:
+        """Summaries that cover this turn do not hold any more; what comes after the last that does is shown again."""
+        left = [until for until in self.summaries if until < turn_id]
+        if left[-1:] != self.summaries[-1:]:
+            self.summaries = left
+            self.edge = left[-1] if left else 0
+
+    def _check_summary(self, run: Run, before: list[dict[int, list[HistoryMessage] | None]]) -> None:
+        """Check that it covers the turns that count before the window, all that are older than its last one."""
+        until = self.summaries[-1] if self.summaries else 0
+        assert run.window.summed_up == until
+        told = [turn_id for turn_id, _ in shown(before) if turn_id <= until]
+        said = [message.content.partition("\n\n")[2] for message in run.window.summary[:1]]
+        assert said == ([" ".join(map(str, told))] if until else [])
 
     async def _begin(self, request: ChatRequest | AnswerAnew, key: Key) -> Run:
         claim = Claim(run_id=uuid4().hex, worker_id=uuid4().hex, model="x", history=HISTORY_TURNS)
@@ -175,21 +218,26 @@ def database(loop: asyncio.Runner, new_database: Callable[[], str]) -> Iterator[
 @settings(max_examples=30, deadline=None)
 @given(
     acts=st.lists(
-        st.tuples(st.sampled_from([*FATES, "delete"]), st.integers(0, 3), st.booleans()),
+        st.tuples(st.sampled_from([*FATES, "delete", "sum up"]), st.integers(0, 3), st.booleans()),
         min_size=1,
         max_size=14,
     )
 )
+@example(
+    acts=[*[("success", 0, False)] * 3, ("sum up", 0, False), ("delete", 1, False), ("success", 0, True)]
+)
 def test_history_is_whole_turns_of_what_was_answered(
-    loop: asyncio.Runner, database: Database, acts: list[tuple[Fate | Literal["delete"], int, bool]]
+    loop: asyncio.Runner, database: Database, acts: list[tuple[Fate | Literal["delete", "sum up"], int, bool]]
 ) -> None:
-    """Whatever was edited, answered anew, cancelled or deleted, it is this conversation's and in order."""
+    """Whatever was edited, answered anew, cancelled, deleted or summed up, it is this conversation's and in order."""
 
     async def live() -> None:
         driver = Driver(database)
         for number, (act, calls, anew) in enumerate(acts):
             if act == "delete":
                 await driver.delete(number * 7 + calls)
+            elif act == "sum up":
+                await driver.sum_up()
             else:
                 await driver.turn(number, act, calls, anew=anew and bool(driver.groups))
         if driver.conversation_id is None:
@@ -197,6 +245,7 @@ def test_history_is_whole_turns_of_what_was_answered(
         async with database.transaction(driver.user_id) as session:
             await session.execute(update(Conversation).values(window_after=None))
             history = await read_history(session, driver.user_id, driver.conversation_id, turns=100)
+        assert history.window.summed_up == (driver.summaries[-1] if driver.summaries else 0)
         assert history.messages == [message for turn in driver.visible for message in turn]
         assert [message.role for message in history.messages] == ["user", "assistant"] * len(driver.visible)
         for message in history.messages:

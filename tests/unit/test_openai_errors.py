@@ -8,6 +8,7 @@ from chatapi.openai_api.errors import error_of, headers_of, status_of
 # Of the errors that the SDKs send again by themselves, those that it is no use for.
 IN_VAIN = {
     *("not_queued", "turn_superseded", "turn_cancelled", "not_waiting", "turn_ended", "item_in_use"),
+    *("nothing_to_summarize", "summaries_off"),
     *("insufficient_quota", "model_filtered", "model_looped", "model_misconfigured", "wait_expired"),
 }
 

@@ -118,6 +118,29 @@ export interface paths {
         patch: operations["changeConversation"];
         trace?: never;
     };
+    "/api/{user_id}/conversations/{conversation_id}/compact": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Sum a conversation up
+         * @description Has the model write a summary of all but the last turn, in the background, which it is then shown in their place.
+         *
+         *     No message is changed. While one is being made, the same is answered again. `summarized_until` of the conversation says
+         *     when it is there; if the model fails, it is tried again later.
+         */
+        post: operations["compactConversation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/{user_id}/conversations/{conversation_id}/messages": {
         parameters: {
             query?: never;
@@ -678,6 +701,11 @@ export interface components {
                 [key: string]: unknown;
             };
         };
+        /** Compaction */
+        Compaction: {
+            summarized_until: number | null;
+            turn_id: number;
+        };
         /** Conversation */
         Conversation: {
             archived: boolean;
@@ -690,6 +718,7 @@ export interface components {
             pinned: boolean;
             /** @enum {string} */
             source: "app" | "v1";
+            summarized_until: number | null;
             title: string | null;
             /** Format: date-time */
             updated_at: string;
@@ -1279,6 +1308,8 @@ export interface operations {
              *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, interrupted or taken out of the queue, its conversation was deleted, or another process took over
              *     - `not-waiting`: The turn does not wait for answers, or was given another one to this call before
              *     - `turn-ended`: The turn that was to be cancelled has ended already
+             *     - `nothing-to-summarize`: The conversation has no answered turn, before its last one, that its newest summary does not cover
+             *     - `summaries-off`: A summary was asked for, and `COMPACT` is `off`, or the assistant has no model that could make one
              */
             409: {
                 headers: {
@@ -2387,6 +2418,181 @@ export interface operations {
                     RateLimit?: string;
                     /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
                     "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Too Many Requests. The last part of `type` is one of:
+             *
+             *     - `rate-limited`: You, or your address, have sent too much; `policy` says which limit it was
+             *     - `budget-exceeded`: What you may use in this window is used up; `policy` says which budget it was
+             *     - `queue-full`: As many messages as a conversation may have are queued in it
+             */
+            429: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Service Unavailable. The last part of `type` is one of:
+             *
+             *     - `jwks-unavailable`: The keys that tokens are checked with have never been fetched, and their server is away
+             *     - `database-unavailable`: The database is away, restarting or overloaded
+             *     - `database-read-only`: The database takes no writes: a standby, a switch-over, an operator's order, a file that may not be written
+             *     - `database-full`: The database has no room left
+             *     - `database-untrusted`: The database's certificate is not what `sslmode` asks for; nothing was sent to it
+             *     - `schema-outdated`: The database's tables are not those that this version needs
+             *     - `search-too-long`: A search was stopped, because you have very much, or the database is very busy
+             *     - `files-unavailable`: The storage of files does not answer, or refuses the service
+             *     - `model-busy`: The provider is overloaded, or limits the service
+             *     - `interrupted`: The service was stopped, and the turn took longer than it could wait
+             *     - `restarting`: In a stream: the process it was read from ends, and the turn goes on for as long as it can
+             *     - `stream-not-read`: In a stream: the process it is read from had stopped following the turn, which goes on elsewhere
+             */
+            503: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    compactConversation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: number;
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request accepted, processing continues off-line */
+            202: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Compaction"];
+                };
+            };
+            /**
+             * @description Unauthorized. The last part of `type` is one of:
+             *
+             *     - `unauthenticated`: There is no token, or it does not hold; `WWW-Authenticate` has `error="invalid_token"` in the second case, and `detail` the reason
+             */
+            401: {
+                headers: {
+                    /** @description Bearer, with an error code if there was a token (RFC 6750). */
+                    "WWW-Authenticate": string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Forbidden. The last part of `type` is one of:
+             *
+             *     - `not-your-path`: The `{user_id}` of the path is not the token's user
+             *     - `key-not-allowed`: The route needs its user: a key may neither make, list or revoke keys nor erase the account
+             */
+            403: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Not Found. The last part of `type` is one of:
+             *
+             *     - `not-found`: Nothing is served at this path, or the id can belong to nothing
+             *     - `conversation-not-found`: You have no conversation with this id: it is not there, was deleted, or is somebody else's
+             *     - `message-not-found`: You have no message with this id
+             *     - `task-not-found`: You have no task with this id
+             *     - `key-not-found`: You have no API key with this id: it is not there, was revoked, or is somebody else's
+             *     - `file-not-found`: You have no file with this id: it is not there, was deleted with its conversation, or is somebody else's
+             *     - `turn-not-found`: You have no turn with this id
+             */
+            404: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: the caller's, if it is sane. */
+                    "X-Request-ID": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description Conflict. The last part of `type` is one of:
+             *
+             *     - `turn-in-progress`: The conversation's turn before this one is not finished; `turn_id` names it
+             *     - `not-queued`: The turn that was to be taken out of its queue has begun, or has ended
+             *     - `key-in-progress`: The first request with this `Idempotency-Key` is not finished
+             *     - `turn-superseded`: The turn of this `Idempotency-Key` failed, or the turn that was to be answered anew is not the last, and the conversation has gone on since
+             *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, interrupted or taken out of the queue, its conversation was deleted, or another process took over
+             *     - `not-waiting`: The turn does not wait for answers, or was given another one to this call before
+             *     - `turn-ended`: The turn that was to be cancelled has ended already
+             *     - `nothing-to-summarize`: The conversation has no answered turn, before its last one, that its newest summary does not cover
+             *     - `summaries-off`: A summary was asked for, and `COMPACT` is `off`, or the assistant has no model that could make one
+             */
+            409: {
+                headers: {
+                    /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
+                    RateLimit?: string;
+                    /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
+                    "RateLimit-Policy"?: string;
+                    /** @description Seconds after which it is worth another try. */
+                    "Retry-After"?: number;
                     /** @description The request's id: the caller's, if it is sane. */
                     "X-Request-ID": string;
                     [name: string]: unknown;
@@ -5820,6 +6026,8 @@ export interface operations {
              *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, interrupted or taken out of the queue, its conversation was deleted, or another process took over
              *     - `not-waiting`: The turn does not wait for answers, or was given another one to this call before
              *     - `turn-ended`: The turn that was to be cancelled has ended already
+             *     - `nothing-to-summarize`: The conversation has no answered turn, before its last one, that its newest summary does not cover
+             *     - `summaries-off`: A summary was asked for, and `COMPACT` is `off`, or the assistant has no model that could make one
              */
             409: {
                 headers: {
@@ -6016,6 +6224,8 @@ export interface operations {
              *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, interrupted or taken out of the queue, its conversation was deleted, or another process took over
              *     - `not-waiting`: The turn does not wait for answers, or was given another one to this call before
              *     - `turn-ended`: The turn that was to be cancelled has ended already
+             *     - `nothing-to-summarize`: The conversation has no answered turn, before its last one, that its newest summary does not cover
+             *     - `summaries-off`: A summary was asked for, and `COMPACT` is `off`, or the assistant has no model that could make one
              */
             409: {
                 headers: {
@@ -6295,6 +6505,8 @@ export interface operations {
              *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, interrupted or taken out of the queue, its conversation was deleted, or another process took over
              *     - `not-waiting`: The turn does not wait for answers, or was given another one to this call before
              *     - `turn-ended`: The turn that was to be cancelled has ended already
+             *     - `nothing-to-summarize`: The conversation has no answered turn, before its last one, that its newest summary does not cover
+             *     - `summaries-off`: A summary was asked for, and `COMPACT` is `off`, or the assistant has no model that could make one
              */
             409: {
                 headers: {
@@ -6491,6 +6703,8 @@ export interface operations {
              *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, interrupted or taken out of the queue, its conversation was deleted, or another process took over
              *     - `not-waiting`: The turn does not wait for answers, or was given another one to this call before
              *     - `turn-ended`: The turn that was to be cancelled has ended already
+             *     - `nothing-to-summarize`: The conversation has no answered turn, before its last one, that its newest summary does not cover
+             *     - `summaries-off`: A summary was asked for, and `COMPACT` is `off`, or the assistant has no model that could make one
              */
             409: {
                 headers: {
@@ -6942,6 +7156,8 @@ export interface operations {
              *     - `turn-cancelled`: The turn ended before it had its answer: it was cancelled, interrupted or taken out of the queue, its conversation was deleted, or another process took over
              *     - `not-waiting`: The turn does not wait for answers, or was given another one to this call before
              *     - `turn-ended`: The turn that was to be cancelled has ended already
+             *     - `nothing-to-summarize`: The conversation has no answered turn, before its last one, that its newest summary does not cover
+             *     - `summaries-off`: A summary was asked for, and `COMPACT` is `off`, or the assistant has no model that could make one
              */
             409: {
                 headers: {

@@ -20,6 +20,7 @@ from chatapi.db.models import (
     File,
     Message,
     QueuedTurn,
+    Summary,
     Task,
     ToolCallEntry,
     Turn,
@@ -42,6 +43,7 @@ EXPORTED: tuple[tuple[str, FromClause, tuple[str, ...]], ...] = (
     ("turn", Turn.__table__, ("conversation_id", "id")),
     ("message", Message.__table__, ("conversation_id", "id")),
     ("feedback", Feedback.__table__, ("conversation_id", "message_id")),
+    ("summary", Summary.__table__, ("conversation_id", "number")),
     ("tool_call", ToolCallEntry.__table__, ("turn_id", "position")),
     ("wait", Wait.__table__, ("turn_id", "number")),
     ("file", File.__table__, ("id",)),
@@ -55,6 +57,7 @@ EXPORTED: tuple[tuple[str, FromClause, tuple[str, ...]], ...] = (
 LEFT_OUT = {
     *("user_id", "worker_id", "run_id", "request_hash", "keys", "state"),
     *("titled_at", "title_due", "key", "stored_at", "hash"),
+    *("due_at", "failures"),
 }
 # The rest, and rows that came meanwhile, go with the user's row.
 ERASED = (Turn, Conversation, Task, UsageConversation)
@@ -104,6 +107,8 @@ def rows_of(user_id: str, table: FromClause) -> Select[Any]:
     statement = select(*kept)
     if table is Message.__table__:
         statement = statement.add_columns(SHOWN_STATUS).join(Turn, Turn.id == table.c.turn_id)
+    if table is Summary.__table__:  # the others are being made
+        statement = statement.where(Summary.content.is_not(None))
     if table is File.__table__:
         statement = statement.where(is_there())
     return statement.where(table.c.user_id == user_id)

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from chatapi.agent.inputs import Attached
-from chatapi.agent.ports import HistoryMessage
+from chatapi.agent.ports import HistoryMessage, SummaryMessage
 
 # Of JSON with mostly English text, until a provider has counted; and what a server may say that counts oddly.
 TOKENS_PER_BYTE = 0.3
@@ -105,21 +105,34 @@ def turns_of(history: Sequence[HistoryMessage]) -> Iterator[int]:
             yield place
 
 
+def pinned_in(history: Sequence[HistoryMessage]) -> int:
+    """How many of a history's first messages stay when it is cut: those of a summary."""
+    return 2 if history and isinstance(history[0], SummaryMessage) else 0
+
+
 def half_of(history: Sequence[HistoryMessage]) -> int:
-    """The place from which the newer half of the turns begins; its end if there is but one."""
-    turns = list(turns_of(history))
-    return turns[-(len(turns) // 2)] if len(turns) > 1 else len(history)
+    """How many messages are left out for the newer half of the turns; all if there is but one.
+
+    A summary's are not counted here. If there is nothing else, one too many says that it is left out, too.
+    """
+    told = history[pinned_in(history) :]
+    turns = list(turns_of(told))
+    return turns[-(len(turns) // 2)] if len(turns) > 1 else len(told) or 1
 
 
 def first_that_fits(history: Sequence[HistoryMessage], sizes: Sequence[int], room: float) -> int:
-    """The place from which a history of these sizes is shown where there is no room for all of it; never the first.
+    """How many messages of a history of these sizes are left out where there is no room for all of it; some are.
 
     What stays fills half of the room, so that it is the same for turns on end; or it is the last turn, if that fits at all.
+    A summary is counted as in `half_of`.
     """
-    last = len(history)
-    for place in filter(None, turns_of(history)):
-        rest = sum(sizes[place:])
+    pinned = pinned_in(history)
+    told, left = history[pinned:], sizes[pinned:]
+    room -= sum(sizes[:pinned])
+    last = len(told) or 1
+    for place in filter(None, turns_of(told)):
+        rest = sum(left[place:])
         if rest <= room / 2:
             return place
-        last = place if rest <= room else len(history)
+        last = place if rest <= room else len(told)
     return last

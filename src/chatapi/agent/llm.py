@@ -27,6 +27,7 @@ from chatapi.agent.context import (
     counted_of,
     first_that_fits,
     half_of,
+    pinned_in,
     size_of,
 )
 from chatapi.agent.functions import Function
@@ -77,6 +78,7 @@ log = logging.getLogger(__name__)
 
 MODEL_REQUESTS = 10  # answers of one turn; bounds an endless loop of tool calls
 LOOPED = "The model kept calling tools and never answered; what these did is done."
+NEARLY = 0.8  # of what a model takes: the turn is then to come for which a summary is ready in time
 ROUNDS = 3  # how often a turn goes through the list of models
 
 INSTRUCTIONS = """\
@@ -157,7 +159,12 @@ class LLMAgent:
 
     async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:
         turn = Turn(prompt, self.candidates, self._patience, cache_key_of(prompt))
-        told = [spec for spec in tools.specs if self._task_tools or spec.is_callers]
+        told = [
+            spec
+            for spec in tools.specs
+            if (self._task_tools or spec.is_callers)
+            and not (spec.gives_way and self._function(prompt, tools, spec.name))
+        ]
         own = (each.spec for name, each in self._functions.items() if self._function(prompt, tools, name))
         offered = sorted([*told, *own], key=attrgetter("name"))
         instructions = self._instructions or (
@@ -322,8 +329,11 @@ class Turn:
         self._patience = patience
         self._choices = [each for each in choices if sees(each, prompt.files)] or choices
         self._place = 0
+        pinned = pinned_in(prompt.history)
+        self._summary, self._told = prompt.history[:pinned], prompt.history[pinned:]
         self._size = 0  # of the last question
-        # By the models' places: how many messages of the history are left out, and what was counted last.
+        self._falls_next = 0  # how many of the messages that were told will soon be left out
+        # By the models' places: how many messages of those that were told are left out, and what was counted last.
         self._left_out: Counter[int] = Counter()
         self._counted: dict[int, Counted] = {}
         self._failures: list[Trouble] = []
@@ -348,8 +358,13 @@ class Turn:
             counted=counted and msgspec.to_builtins(counted),
         )
         # A model that stands in for the first does not decide what that is shown later.
-        left_out = 0 if self._place else self._left_out[0]
-        return ProviderState(model=self.candidate.name, data=data, left_out=left_out)
+        most = 0 if self._place else len(self._told)
+        return ProviderState(
+            model=self.candidate.name,
+            data=data,
+            left_out=min(self._left_out[self._place], most),
+            falls_next=min(self._falls_next, most),
+        )
 
     async def question(
         self, instructions: str, tools: Sequence[ToolSpec], max_tokens: int | None
@@ -387,10 +402,13 @@ class Turn:
         self._size = size + sum(sizes)
         tokens = self._size * self._tokens_per_byte
         room = await self.candidate.context.room(tokens, max_tokens)
-        if room is None or tokens < room or not self._history:
+        if room is None or not self._history:
             return True
-        left = room / self._tokens_per_byte - size
-        self._left_out[self._place] += first_that_fits(self._history, sizes, left)
+        too_many = first_that_fits(self._history, sizes, room / self._tokens_per_byte - size)
+        if tokens < room:
+            self._falls_next = self._left_out[self._place] + too_many if tokens >= NEARLY * room else 0
+            return True
+        self._left_out[self._place] += too_many
         return False
 
     @property
@@ -406,7 +424,9 @@ class Turn:
 
     @property
     def _history(self) -> Sequence[HistoryMessage]:
-        return self._prompt.history[self._left_out[self._place] :]
+        """A summary stays, unless it is too long by itself."""
+        left_out = self._left_out[self._place]
+        return () if left_out > len(self._told) else [*self._summary, *self._told[left_out:]]
 
     @property
     def _options(self) -> Options:

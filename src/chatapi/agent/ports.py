@@ -71,6 +71,13 @@ class HistoryMessage(Struct, frozen=True, kw_only=True):
     files: Sequence[File] = ()
 
 
+class SummaryMessage(HistoryMessage, frozen=True, kw_only=True):
+    """The first message of a history whose beginning is summed up: a user's, which an assistant's follows.
+
+    An agent that leaves out the oldest turns had better keep these two.
+    """
+
+
 OptionName: TypeAlias = Literal[
     "instructions",
     "temperature",
@@ -206,6 +213,7 @@ class ToolSpec(Struct, frozen=True, kw_only=True):
     """A tool as a model sees it; `parameters` is a JSON Schema (2020-12) of an object.
 
     `is_callers`: the caller of the turn carries it out. `needs_approval`: the user is asked before each call of it.
+    `gives_way`: it is left out where the assistant has a tool of its own with this name.
     """
 
     name: str
@@ -213,6 +221,7 @@ class ToolSpec(Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any]
     is_callers: bool = False
     needs_approval: bool = False
+    gives_way: bool = False
 
 
 Asking: TypeAlias = Literal["approval", "client-tool"]
@@ -341,13 +350,15 @@ class ProviderState(Struct, frozen=True, kw_only=True):
     """The model that answered in the end, and what its provider wants back when the conversation goes on.
 
     `model` is stored as the turn's. `data` is JSON, stored beside the answer; it comes back as
-    `HistoryMessage.provider_state`. `left_out` is how many of the first messages of `Prompt.history` the model was not shown
-    because it would not take them all: later prompts begin after these, and so begin alike for turns on end.
+    `HistoryMessage.provider_state`. `left_out` is how many of the first messages of `Prompt.history`, a summary's not counted, the model was not shown
+    because it would not take them all: later prompts begin after these, and so begin alike for turns on end. `falls_next` is how
+    many, counted likewise, will soon be left out, because the model takes hardly more: these are summed up in time.
     """
 
     model: str
     data: Any | None = None
     left_out: int = 0
+    falls_next: int = 0
 
 
 AgentEvent: TypeAlias = (

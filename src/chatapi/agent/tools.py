@@ -35,7 +35,7 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
     arguments changes nothing more. Clients use these to decide whether to ask their user first.
     `act` is its name in the audit trail; a tool that only reads has none. The trail takes the `subject` of the result,
     or of the arguments if there is no result (`audit.HasSubject`).
-    `limit` is the rate limit of its own that a call of a user's MCP client counts for.
+    `limit` is the rate limit of its own that a call of a user's MCP client counts for. `gives_way` is that of `ToolSpec`.
     """
 
     name: str
@@ -49,10 +49,11 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
     idempotent: bool = False
     act: str | None = None
     limit: Kind | None = None
+    gives_way: bool = False
 
     @property
     def spec(self) -> ToolSpec:
-        return spec_of_ours(self)
+        return spec_of_ours(self.name, self.description, self.arguments, self.gives_way)
 
     async def carry_out(
         self, session: AsyncSession, user_id: str, arguments: dict[str, Any]
@@ -88,8 +89,15 @@ class Tool(Struct, Generic[ArgumentsT], frozen=True, kw_only=True):
 
 
 @cache  # every turn holds all of them
-def spec_of_ours(tool: Tool[Struct]) -> ToolSpec:
-    return ToolSpec(name=tool.name, description=tool.description, parameters=arguments_schema(tool.arguments))
+def spec_of_ours(
+    name: str,
+    description: str,
+    arguments: type[Struct],
+    gives_way: bool,  # noqa: FBT001 - a key of the cache
+) -> ToolSpec:
+    return ToolSpec(
+        name=name, description=description, parameters=arguments_schema(arguments), gives_way=gives_way
+    )
 
 
 class ToolOutcome(Struct, frozen=True, kw_only=True):

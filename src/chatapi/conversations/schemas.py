@@ -20,7 +20,10 @@ MessageStatus = Literal["queued", "running", "waiting", "completed", "failed", "
 
 
 class Conversation(Struct, frozen=True, kw_only=True):
-    """`source` says how it was made: by these routes, `app`, or through OpenAI's API, `v1`."""
+    """`source` says how it was made: by these routes, `app`, or through OpenAI's API, `v1`.
+
+    `summarized_until` is the last turn that models are shown summed up, with those before it; null if there is none.
+    """
 
     id: int
     title: str | None
@@ -30,6 +33,7 @@ class Conversation(Struct, frozen=True, kw_only=True):
     pinned: bool
     metadata: dict[str, Any]
     source: Source
+    summarized_until: int | None
 
 
 class ConversationChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

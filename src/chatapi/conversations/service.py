@@ -8,7 +8,8 @@ import msgspec
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from msgspec import UNSET
 from msgspec.structs import replace
-from sqlalchemy import and_, asc, delete, desc, select, tuple_, update
+from sqlalchemy import Select, and_, asc, delete, desc, select, tuple_, update
+from sqlalchemy.orm import with_expression
 
 from chatapi.conversations.feedback import of_message
 from chatapi.conversations.forms import COLUMNS, Form, ItemT, Row, files_in
@@ -16,6 +17,7 @@ from chatapi.conversations.metadata import check_metadata
 from chatapi.conversations.schemas import Archived, Conversation, ConversationChanges, Source
 from chatapi.conversations.search.index import index_title
 from chatapi.conversations.sources import is_from
+from chatapi.conversations.summaries import summarized_until
 from chatapi.db import models
 from chatapi.db.alternatives import is_shown
 from chatapi.db.paging import Page, decode_cursor, in_conversation, page_of
@@ -60,7 +62,7 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         limit: int,
         source: Source | None,
     ) -> Sequence[models.Conversation]:
-        statement = self.repository.statement.limit(limit)
+        statement = self._with_summaries(user_id).limit(limit)
         if before is not None:
             place = tuple_(models.Conversation.pinned, models.Conversation.updated_at, models.Conversation.id)
             statement = statement.where(place < before)
@@ -74,11 +76,18 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
 
     async def read(self, user_id: str, conversation_id: int) -> Conversation:
         conversation = await self.get_one_or_none(
-            models.Conversation.id == conversation_id, models.Conversation.user_id == user_id
+            models.Conversation.id == conversation_id,
+            models.Conversation.user_id == user_id,
+            statement=self._with_summaries(user_id),
         )
         if conversation is None:
             raise ConversationNotFound(conversation_id)
         return to_schema(conversation)
+
+    def _with_summaries(self, user_id: str) -> Select[tuple[models.Conversation]]:
+        return self.repository.statement.options(
+            with_expression(models.Conversation.summarized_until, summarized_until(user_id))
+        )
 
     async def change(self, user_id: str, conversation_id: int, changes: ConversationChanges) -> Conversation:
         """A change is not activity: the conversation keeps its place among those that are pinned, or that are not."""
@@ -94,17 +103,17 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
             check_metadata(changes.metadata)
         if changes.title is not UNSET:  # no title takes the place of this one
             values |= {columns.titled_at: models.now(), columns.title_due: None}
-        conversation = await self.session.scalar(
+        found = await self.session.execute(
             update(models.Conversation)
             .where(models.Conversation.id == conversation_id, models.Conversation.user_id == user_id)
             .values({**values, columns.updated_at: columns.updated_at})
-            .returning(models.Conversation)
+            .returning(models.Conversation, summarized_until(user_id))
         )
-        if conversation is None:
+        if (row := found.one_or_none()) is None:
             raise ConversationNotFound(conversation_id)
         if changes.title is not UNSET:
             await index_title(self.session, user_id, conversation_id, changes.title)
-        return to_schema(conversation)
+        return replace(to_schema(row[0]), summarized_until=row[1])
 
     async def remove(self, user_id: str, conversation_id: int) -> None:
         """Delete it with its turns and messages; a turn under way finds its row gone and ends as cancelled."""
@@ -223,4 +232,5 @@ def to_schema(conversation: models.Conversation) -> Conversation:
         pinned=conversation.pinned,
         metadata=conversation.metadata_,
         source=msgspec.convert(conversation.source or "app", Source),
+        summarized_until=conversation.summarized_until,
     )

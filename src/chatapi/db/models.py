@@ -26,7 +26,7 @@ from sqlalchemy import (
     literal_column,
     text,
 )
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, query_expression
 
 TurnStatus = Literal["queued", "running", "waiting", "completed", "failed", "cancelled"]
 
@@ -77,6 +77,7 @@ class Conversation(IdentityAuditBase):
     title_due: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
     source: Mapped[str | None] = mapped_column(Text)
     window_after: Mapped[int | None] = mapped_column(BigInteger)
+    summarized_until: Mapped[int | None] = query_expression()  # by `conversations.summaries`
 
     __table_args__ = (
         Index(
@@ -247,6 +248,38 @@ class SearchBackfill(DefaultBase):
     passes_left: Mapped[int] = mapped_column(SmallInteger)
     place: Mapped[int] = mapped_column(BigInteger)
     due_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True))
+
+
+class Summary(DefaultBase):
+    """What a conversation's turns up to `turn_id` are summed up to, for its model alone; see `turns.summaries`.
+
+    Each extends the one before it. A row without `content` is one that is to be written: at `due_at` any process may ask a
+    model for it, and moves that moment first. `turn_id` is then the turn up to which it is wanted.
+    """
+
+    __tablename__ = "summaries"
+
+    user_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    conversation_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    turn_id: Mapped[int] = mapped_column(BigInteger)
+    content: Mapped[str | None] = mapped_column(Text)
+    model: Mapped[str | None] = mapped_column(Text)
+    failures: Mapped[int] = mapped_column(SmallInteger, default=0)
+    due_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
+    created_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), default=now)
+
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["user_id", "conversation_id"], ["conversations.user_id", "conversations.id"], ondelete="CASCADE"
+        ),
+        Index(
+            "ix_summaries_due",
+            "due_at",
+            postgresql_where=text("due_at IS NOT NULL"),
+            sqlite_where=text("due_at IS NOT NULL"),
+        ),
+    )
 
 
 class TurnChunk(DefaultBase):

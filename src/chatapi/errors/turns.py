@@ -171,3 +171,31 @@ class StreamNotRead(AppError):
 
     def __init__(self) -> None:
         super().__init__("The stream was read too late; resume it.", retry_after=1)
+
+
+class NothingToSummarize(AppError):
+    status = 409
+    type = "nothing-to-summarize"
+    title = "There is nothing to sum up"
+    when = (
+        "The conversation has no answered turn, before its last one, that its newest summary does not cover"
+    )
+    remedy = "Nothing; the model is shown all that is not summed up"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Nothing in the conversation is to be summed up: its last turn stays as it was said."
+        )
+
+
+class SummariesOff(AppError):
+    status = 409
+    type = "summaries-off"
+    title = "No summaries are made here"
+    when = (
+        "A summary was asked for, and `COMPACT` is `off`, or the assistant has no model that could make one"
+    )
+    remedy = "Operator: see `COMPACT`"
+
+    def __init__(self) -> None:
+        super().__init__("This service makes no summaries of conversations.")

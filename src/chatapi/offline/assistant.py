@@ -6,6 +6,7 @@ from itertools import takewhile
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chatapi.agent.ports import (
     AgentEvent,
@@ -14,6 +15,7 @@ from chatapi.agent.ports import (
     ModelAddress,
     OptionName,
     Prompt,
+    SummaryMessage,
     TextDelta,
     ToolCall,
     Tools,
@@ -98,6 +100,8 @@ class OfflineAgent:
 
     async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:
         """The answer word by word; it reports what the tools refuse, and raises what they raise."""
+        if prompt.history and isinstance(prompt.history[0], SummaryMessage):  # by a model, before
+            prompt = replace(prompt, history=prompt.history[2:])
         turn = Turn(prompt, tools)
         async for text in turn.answer():
             for piece in pieces(text):

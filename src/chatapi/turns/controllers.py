@@ -30,12 +30,14 @@ from chatapi.turns.schemas import (
     AnswersRequest,
     ChatAnswer,
     ChatRequest,
+    Compaction,
     MessageRequest,
     RegenerateRequest,
     WaitingAnswer,
     WaitingTurn,
 )
 from chatapi.turns.service import ChatService
+from chatapi.turns.summaries import Summaries
 
 IdempotencyKey = Annotated[
     str | None,
@@ -211,6 +213,32 @@ class TurnController(Controller):
         if prefers_stream(request):
             return streamed(chat, found.log, after_wait=found.wait)
         return await whole(found.log)
+
+
+class CompactionController(Controller):
+    path = "/conversations/{conversation_id:int}/compact"
+    tags = ("Conversations",)
+
+    @post(
+        operation_id="compactConversation",
+        summary="Sum a conversation up",
+        status_code=202,
+        responses=problems(404, 409),
+        limit="chat",
+        act="conversation.compacted",
+    )
+    async def compact(
+        self,
+        user_id: FromPath[str],
+        conversation_id: FromPath[int],
+        summaries: NamedDependency[Summaries],
+    ) -> Compaction:
+        """Has the model write a summary of all but the last turn, in the background, which it is then shown in their place.
+
+        No message is changed. While one is being made, the same is answered again. `summarized_until` of the conversation says
+        when it is there; if the model fails, it is tried again later.
+        """
+        return await summaries.compact(user_id, conversation_id)
 
 
 async def answered(

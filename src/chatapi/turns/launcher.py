@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from chatapi.agent.approval import ApprovalPolicy
 from chatapi.agent.ports import Agent
 from chatapi.agent.tools import ExternalTool, ExternalToolSource, Tool
+from chatapi.conversations.recall import RECALL, recall_in
 from chatapi.errors.database import DatabaseUnavailable
 from chatapi.patience import Patience
 from chatapi.settings import Settings
@@ -19,7 +20,9 @@ from chatapi.turns.measures import MeasuredAgent, Telemetry, measuring
 from chatapi.turns.queue import QueueWatch
 from chatapi.turns.run_store import RunStore
 from chatapi.turns.runner import Runner
+from chatapi.turns.schemas import ChatAnswer
 from chatapi.turns.store import Claim, Run, TurnStore
+from chatapi.turns.summaries import Summaries
 from chatapi.turns.supervisor import Supervisor
 from chatapi.usage.budgets import Budgets
 from chatapi.usage.meter import Meter
@@ -41,9 +44,13 @@ class Launcher:
         tools: Sequence[Tool[Any]],
         external: ExternalToolSource,
         meter: Meter,
+        budgets: Budgets,
+        summaries: Summaries,
         settings: Settings,
         patience: Patience,
         telemetry: Telemetry,
+        *,
+        looks_back: bool,
     ) -> None:
         self._store = store
         self._supervisor = supervisor
@@ -55,8 +62,10 @@ class Launcher:
         self._agent = MeasuredAgent(agent, telemetry, meter)
         self._own_tools = {tool.name: tool for tool in tools}
         self._external = external
+        self._looks_back = looks_back
         self._settings = settings
-        self.budgets = Budgets(settings.budgets, telemetry.metrics)
+        self.budgets = budgets
+        self._summaries = summaries
         self._approval = ApprovalPolicy.of(settings.tool_approval)
         self._patience = patience
         self._telemetry = telemetry
@@ -93,6 +102,8 @@ class Launcher:
         runner = self._runner(run, self._store, self._supervisor.live.begun_here(run.turn_id))
         give(begun, runner.log)
         await self._supervisor.look_after(runner)
+        if isinstance(runner.log.outcome, ChatAnswer):
+            self._summaries.turn_ended(runner.run)
         if runner.is_followed:
             self.begin_next(run.user_id, run.conversation_id)
         self._expiry.wake(at_once=runner.waits)
@@ -107,9 +118,10 @@ class Launcher:
         return runner
 
     def _runner(self, run: Run, store: RunStore, log: TurnLog | None = None) -> Runner:
-        return Runner(
-            run, store, self._agent, self.tools, self._approval, self._patience, self._settings, log
-        )
+        tools = self.tools
+        if self._looks_back and run.window.after and RECALL.name not in tools:
+            tools[RECALL.name] = recall_in(run.conversation_id, run.window.after)
+        return Runner(run, store, self._agent, tools, self._approval, self._patience, self._settings, log)
 
     def begin_next(self, user_id: str, conversation_id: int) -> None:
         """Begin the first turn that is queued in the conversation, in a task of its own and no request's context.

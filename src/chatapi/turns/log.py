@@ -126,6 +126,7 @@ class TurnLog:
         self.title: str | None = (
             None  # that the conversation was given meanwhile; a stream tells it before its end
         )
+        self.summarized_until: int | None = None  # likewise, if a summary was made meanwhile
         self._step_begins = False
         self._parting: AppError | None = None
         self._is_over = False

@@ -189,7 +189,7 @@ class Runner:
             user_id=run.user_id,
             conversation_id=run.conversation_id,
             message=run.message,
-            history=run.history,
+            history=[*run.window.summary, *run.history],
             resumed=None if run.wait is None else Resumed(state=run.wait.state, approved=run.wait.approved),
             files=run.files,
             options=run.terms.options,
@@ -253,9 +253,9 @@ class Runner:
                 self._finish_reason = None if reason == "stop" else reason
             case Usage():
                 self._spending.add(event)
-            case ProviderState(left_out=left_out):
+            case ProviderState(left_out=left_out, falls_next=soon):
                 self._state = event
-                self.run = replace(self.run, window=self.run.window.without(left_out))
+                self.run = replace(self.run, window=self.run.window.without(left_out, soon))
             case Wait(state=state):
                 self._wait = state
 

@@ -298,3 +298,13 @@ class AnswersOnTerms(AnswersRequest, frozen=True, kw_only=True):
 
     asked: Asked
     client_tools: Sequence[ClientTool] = ()
+
+
+class Compaction(Struct, frozen=True, kw_only=True):
+    """A summary that is being made: it will cover the turns up to `turn_id`.
+
+    `summarized_until` is the last turn that the newest one covers, which is there already.
+    """
+
+    turn_id: int
+    summarized_until: int | None

@@ -91,6 +91,12 @@ class Supervisor:
             if (runner.run.user_id, runner.run.conversation_id) == (user_id, conversation_id):
                 runner.log.title = title
 
+    def tell_summary(self, user_id: str, conversation_id: int, turn_id: int) -> None:
+        """Likewise, that the conversation is summed up until this turn."""
+        for runner in self._runners.values():
+            if (runner.run.user_id, runner.run.conversation_id) == (user_id, conversation_id):
+                runner.log.summarized_until = turn_id
+
     def log_of_turn(self, turn_id: int) -> TurnLog | None:
         """The log of the turn's run, if it runs in this process."""
         return next((each.log for each in self._runners.values() if each.run.turn_id == turn_id), None)

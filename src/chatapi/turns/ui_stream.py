@@ -77,7 +77,16 @@ async def ui_message_stream(
                 yield sse(told)
         if skips:
             chunks.skip_step()
-        yield sse(chunks.at_end(log.ended, turn_ended=log.outcome is not None, title=log.title)) + DONE
+        yield sse(chunks.at_end(log.ended, turn_ended=log.outcome is not None, news=news_of(log))) + DONE
+
+
+def news_of(log: TurnLog) -> Iterator[Chunk]:
+    """What the conversation was given while the turn ran here."""
+    if log.title is not None:
+        yield {"type": "data-title", "data": {"title": log.title}, "transient": True}
+    if log.summarized_until is not None:
+        told = {"summarized_until": log.summarized_until}
+        yield {"type": "data-compaction", "data": told, "transient": True}
 
 
 def sse(chunks: Iterator[Chunk] | Sequence[Chunk]) -> bytes:
@@ -118,12 +127,11 @@ class UIMessageChunks:
                 yield outcome_of(ended, is_denied=ended.id in self._denied)
 
     def at_end(
-        self, outcome: Outcome | None, *, turn_ended: bool, title: str | None = None
+        self, outcome: Outcome | None, *, turn_ended: bool, news: Iterable[Chunk] = ()
     ) -> Iterator[Chunk]:
         """The end of a stream; with `turn_ended` also the turn's, and not only this stream's."""
         yield from self._end_step()
-        if title is not None:
-            yield {"type": "data-title", "data": {"title": title}, "transient": True}
+        yield from news
         if turn_ended and (status := status_of(outcome)) is not None:
             yield {"type": "message-metadata", "messageMetadata": {"status": status}}
         match outcome:

@@ -92,6 +92,12 @@ class Budgets:
             self._told = day, ", ".join(items)
         return self._told[1]
 
+    async def are_left(self, session: AsyncSession, user_id: str) -> bool:
+        """Whether the user may use more; announces nothing."""
+        if not self._budgets:
+            return True
+        return self.allow((await session.execute(self.used(user_id, self.values(now())))).one())
+
     async def check(self, session: AsyncSession, user_id: str) -> None:
         """Announce what is left; raises `BudgetExceeded` if that is nothing."""
         if not self._budgets:

@@ -9,6 +9,7 @@ import pytest
 from chatapi.agent.context import Counted, first_that_fits, half_of, listed_context, size_of, turns_of
 from chatapi.agent.ports import HistoryMessage
 from chatapi.agent.wire.trouble import refusal
+from chatapi.turns.store.history import shown_summary
 from tests.integration.models.conftest import WIRES, serving
 from tests.integration.models.test_any_server import CONTEXT_REFUSALS, agent_on, ask, turns
 from tests.support.providers.scripted import ScriptedServer, delta, refused, said, serve_scripted, streamed
@@ -59,6 +60,28 @@ class TestConfigured:
         async with serve_scripted(said("Rome.")) as server:
             answered = await ask(agent_on(server, chat_context_tokens=100), LONG * 9, history=turns(2))
         assert (answered.text, shown(server)) == ("Rome.", [0])
+
+
+class TestSummary:
+    async def test_stays_before_what_is_left_of_the_history(self) -> None:
+        """Until there is nothing else that could be left out."""
+        summary = shown_summary("They live in Rome.")
+        async with serve_scripted(*[said("Rome.")] * 3) as server:
+            agent = agent_on(server, chat_context_tokens=2_000)
+            cut = await ask(agent, history=[*summary, *turns(8, LONG)])
+            alone = await ask(agent, history=[*shown_summary(LONG * 5), *turns(1, LONG * 9)])
+            none = await ask(agent, history=[*shown_summary(LONG * 14), *turns(1, LONG)])
+        assert shown(server) == [6, 2, 0]
+        assert [each.state.left_out for each in (cut, alone, none)] == [12, 2, 2]
+        assert server.bodies[0]["messages"][1] == {"role": "user", "content": summary[0].content}
+
+    async def test_is_asked_for_before_the_history_is_cut(self) -> None:
+        async with serve_scripted(*[said("Rome.")] * 2) as server:
+            agent = agent_on(server, chat_context_tokens=2_000)
+            early = await ask(agent, history=turns(4, LONG))
+            nearly = await ask(agent, history=turns(5, LONG))
+        assert shown(server) == [8, 10]
+        assert (early.state.falls_next, nearly.state.falls_next) == (0, 6)
 
 
 class TestLearned:

@@ -57,14 +57,14 @@ def share(found: Sequence[tuple[int, int]]) -> float:
 
 
 async def test_most_of_a_request_is_found_in_the_one_before(talker: Client, providers: Providers) -> None:
-    """Where the window falls, the tools and the instructions are found still."""
+    """Where the window falls, the tools and the instructions are found still, but once: then `recall` is a tool, too."""
     found, sent = await found_of(talker, providers, FIRST_COUNTED + 12)
     assert share(found) >= 0.75
     falls = [
         place for place, (before, after) in enumerate(pairwise(sent), 1) if after[: len(before)] != before
     ]
     assert falls == [11, 17, 23]
-    assert all(hit > 0 for hit, _ in found[1:])
+    assert [place for place, (hit, _) in enumerate(found) if not hit] in ([0], [0, 11])
 
 
 @pytest.mark.slow

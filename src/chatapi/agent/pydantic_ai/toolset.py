@@ -54,14 +54,20 @@ class TurnToolset(AbstractToolset[Any]):
 class AllTools(WrapperToolset[Any]):
     """All tools of a run as functions, so that their calls come to `Turn.wrap_tool_execute` in the model's order.
 
+    `spare` are tools of the service that are offered if the assistant has none with their names; `ours` then gets these.
     `asking` gets the names of those for which pydantic-ai would wait without calling them. An external tool would fail
     the run at the first call with half a JSON object, however many tries the agent has.
     """
 
     asking: dict[str, Asking]
+    spare: Sequence[ToolSpec]
+    ours: set[str]
 
     async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
         found = await super().get_tools(ctx)
+        if spare := [spec for spec in self.spare if spec.name not in found]:
+            found |= await TurnToolset(spare).get_tools(ctx)
+            self.ours.update(spec.name for spec in spare)
         for name, tool in found.items():
             match tool.tool_def.kind:
                 case "unapproved":

@@ -92,7 +92,9 @@ class Turn(AbstractCapability[Any]):
         self._options = options
         self._own_tools = own_tools
         self._tools = tools
-        self._specs = [spec for spec in tools.specs if task_tools or spec.is_callers]
+        told = [spec for spec in tools.specs if task_tools or spec.is_callers]
+        self._specs = [spec for spec in told if not (spec.gives_way and own_tools)]
+        self._spare = [spec for spec in told if spec.gives_way and own_tools]
         self._names = {spec.name for spec in self._specs}
         self._toolset = TurnToolset(self._specs) if self._specs else None
         self._asking: dict[str, Asking] = {}
@@ -119,7 +121,8 @@ class Turn(AbstractCapability[Any]):
 
     def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:
         """Without tools of the assistant's own, the toolset is not asked: a name that is the caller's, too, fails a run."""
-        return AllTools(toolset if self._own_tools else TurnToolset(self._specs), self._asking)
+        tools = toolset if self._own_tools else TurnToolset(self._specs)
+        return AllTools(tools, self._asking, self._spare, self._names)
 
     def get_model_settings(self) -> Callable[[RunContext[Any]], ModelSettings]:
         return settings_of_requests(self._options)

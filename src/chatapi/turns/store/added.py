@@ -31,6 +31,7 @@ from chatapi.turns.store.busy import under_way
 from chatapi.turns.store.end import touch_conversation
 from chatapi.turns.store.keys import check_queue, turn_of_key, who_was_first
 from chatapi.turns.store.rows import Claim, Key, new_message, new_turn
+from chatapi.turns.store.summaries import forget, reopen
 
 LOOKED_BACK = 200  # so many added turns are looked through for a call whose outcome is added later
 
@@ -246,3 +247,5 @@ async def remove(
     await touch_conversation(session, user_id, conversation_id)
     gone = await session.scalars(delete(Message).where(*of_turn, Message.role == role).returning(Message.id))
     await forget_messages(session, user_id, conversation_id, gone.all())
+    if await forget(session, user_id, conversation_id, turn_id):
+        await reopen(session, user_id, conversation_id)

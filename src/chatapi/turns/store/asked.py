@@ -16,6 +16,7 @@ from chatapi.errors.turns import TurnNotFound
 from chatapi.turns.schemas import Asked, ChatRequest
 from chatapi.turns.store import queue
 from chatapi.turns.store.end import find_turn, touch_conversation, unqueue
+from chatapi.turns.store.summaries import forget, reopen
 
 
 class AskedTurn(Struct, frozen=True, kw_only=True):
@@ -95,8 +96,9 @@ async def remove(session: AsyncSession, user_id: str, turn_id: int, *, alone: bo
         return
     turn = await find_turn(session, user_id, turn_id)
     conversation_id = turn.conversation_id
-    # What has fallen out of the window may come in again, in the place of what is deleted.
-    await touch_conversation(session, user_id, conversation_id, window_after=None)
+    await touch_conversation(session, user_id, conversation_id)
+    await forget(session, user_id, conversation_id, turn_id)
+    await reopen(session, user_id, conversation_id)
     messages = await session.scalars(
         select(Message.id).where(Message.turn_id == turn_id, Message.user_id == user_id)
     )

@@ -43,6 +43,7 @@ from chatapi.turns.store.rows import (
     new_turn,
     turn_is_alive,
 )
+from chatapi.turns.store.summaries import forget, reopen
 from chatapi.usage.schemas import TurnUsage
 
 
@@ -196,6 +197,8 @@ async def begin_anew(
         raise TurnSuperseded(
             "The conversation has gone on since; only its last turn can be answered anew."
         ).with_turn(turn.id, turn.conversation_id)
+    if await forget(session, user_id, turn.conversation_id, first):
+        await reopen(session, user_id, turn.conversation_id)
     message, files = request.message, request.files
     before: Sequence[HistoryMessage] | UnsetType = UNSET
     if message is None:

@@ -58,7 +58,7 @@ from chatapi.turns.replay import joined
 from chatapi.turns.schemas import AnswerAnew, ChatRequest
 from chatapi.turns.store import journal
 from chatapi.turns.store.base import TurnStore
-from chatapi.turns.store.history import History, gone_on_from, select_history, to_history
+from chatapi.turns.store.history import History, gone_on_from, select_shown, to_history
 from chatapi.turns.store.live import Chunk, Watched
 from chatapi.turns.store.queue import Queued, in_queue
 from chatapi.turns.store.requests import is_uncommon
@@ -436,8 +436,9 @@ def begin_next(history_turns: int, budgets: Budgets, *, keyed: bool, after: bool
     turn = claimed_turn(touched.c.id, touched)
     message = users_message(turn)
     edge = select(before.c.edge).scalar_subquery()
-    history = select_history(USER_ID, CONVERSATION_ID, turns=history_turns, before=MAX_ID, edge=edge)
-    messages = history.subquery("history")
+    messages = select_shown(
+        USER_ID, CONVERSATION_ID, OWNER_IS_SET, turns=history_turns, before=MAX_ID, edge=edge
+    )
     return Statement(
         select(
             turn.c.id,

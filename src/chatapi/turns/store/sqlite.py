@@ -46,7 +46,7 @@ from chatapi.db.sqlite import Statement, Transaction
 from chatapi.turns.measures import measuring
 from chatapi.turns.schemas import AnswerAnew, ChatRequest
 from chatapi.turns.store.base import TurnStore
-from chatapi.turns.store.history import History, gone_on_from, select_history, to_history
+from chatapi.turns.store.history import History, gone_on_from, select_shown, to_history
 from chatapi.turns.store.queue import Queued, in_queue, queued_in
 from chatapi.turns.store.requests import is_uncommon
 from chatapi.turns.store.rows import (
@@ -167,8 +167,8 @@ def begin(transaction: Transaction, values: Values, *, history_turns: int) -> tu
         rows = transaction.rows(select_before(history_turns), values)
         history = to_history(
             [
-                (turn_id, role, content, calls, state and msgspec.json.decode(state), files)
-                for _, turn_id, role, content, calls, state, files in rows
+                (turn_id, role, content, calls, state and msgspec.json.decode(state), files, edge)
+                for _, turn_id, role, content, calls, state, files, edge in rows
             ],
             history_turns,
         )
@@ -234,8 +234,8 @@ def select_used(budgets: Budgets) -> Statement:
 @cache
 def select_before(history_turns: int) -> Statement:
     edge = bindparam("edge", None, type_=BigInteger())
-    history = select_history(USER_ID, CONVERSATION_ID, turns=history_turns, before=MAX_ID, edge=edge)
-    return Statement(history.order_by(Message.id))
+    shown = select_shown(USER_ID, CONVERSATION_ID, turns=history_turns, before=MAX_ID, edge=edge)
+    return Statement(select(shown).order_by(shown.c.id))
 
 
 def message(role: Any, *, tool_calls: Any, parts: Any, provider_state: Any) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, case, func, literal, select
 
+from chatapi.agent.ports import HistoryMessage
 from chatapi.db.models import Conversation
 
 # The last turn outside of the window of a conversation; 0 if nothing has fallen out.
@@ -19,21 +20,44 @@ EDGE = func.coalesce(Conversation.window_after, 0).label("edge")
 
 
 class Window(Struct, frozen=True, kw_only=True):
-    """The turn of each message that is shown, oldest first; and the new edge, None if it has not moved."""
+    """The turn of each message that is shown, oldest first; and the new edge, None if it has not moved.
+
+    `was_after` is the edge that was stored. `summary` is shown first, if there is one: it covers the turns up to `summed_up`.
+    `falls_next` is the edge to which the window will soon fall, because its model takes hardly more.
+    """
 
     turn_ids: Sequence[int] = ()
     edge: int | None = None
+    was_after: int = 0
+    falls_next: int | None = None
+    summary: Sequence[HistoryMessage] = ()
+    summed_up: int = 0
 
     @property
-    def columns(self) -> dict[str, int]:
-        """The columns of the conversation that the end of the run sets."""
-        return {} if self.edge is None else {"window_after": self.edge}
+    def after(self) -> int:
+        """The last turn that has fallen out of it; 0 if it has the whole conversation."""
+        return self.was_after if self.edge is None else self.edge
 
-    def without(self, messages: int) -> "Window":
-        """The window without its oldest messages; its edge is at a turn's edge, and so some of them may stay."""
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The columns of the conversation that the end of the run sets."""
+        return {} if self.edge is None else moved(literal(self.edge, Conversation.window_after.type))
+
+    def without(self, messages: int, soon: int = 0) -> "Window":
+        """The window without its oldest messages; its edge is at a turn's edge, and so some of them may stay.
+
+        Of the messages before, so many will fall out `soon`.
+        """
+        edge, falls_next = self._edge_after(messages), self._edge_after(soon)
+        if edge is None:
+            return replace(self, falls_next=falls_next)
+        return replace(self, turn_ids=self.turn_ids[messages:], edge=edge, falls_next=falls_next)
+
+    def _edge_after(self, messages: int) -> int | None:
+        """The last turn that is among so many messages with all of its own."""
         kept = self.turn_ids[messages:]
         gone = [turn_id for turn_id in self.turn_ids[:messages] if turn_id not in kept[:1]]
-        return self if not gone else replace(self, turn_ids=kept, edge=gone[-1])
+        return gone[-1] if gone else None
 
 
 def edge_of(user_id: Any, conversation_id: Any) -> ColumnElement[int]:
@@ -46,8 +70,9 @@ def edge_of(user_id: Any, conversation_id: Any) -> ColumnElement[int]:
 
 
 def moved(edge: ColumnElement[int | None]) -> dict[str, Any]:
-    """As `Window.columns`, for statements that are compiled once."""
-    return {"window_after": func.coalesce(edge, Conversation.window_after)}
+    """As `Window.columns`, for statements that are compiled once; a summary may have moved the edge further meanwhile."""
+    before = Conversation.window_after
+    return {"window_after": case((edge > func.coalesce(before, 0), edge), else_=before)}
 
 
 def turns_to_read(limit: int) -> int:
