@@ -70,9 +70,11 @@ async def delete_in_pieces(session: AsyncSession, places: Sequence[Place], turns
         len((await session.scalars(delete(Turn).where(Turn.id.in_(some)).returning(Turn.id))).all()) == turns
     ):
         pass
+    # Not as pairs: SQLite 3.40 may look for these in the index of owners, and then finds none.
     await session.execute(
         delete(Conversation).where(
-            tuple_(Conversation.user_id, Conversation.id).in_([(each.user_id, each.id) for each in places])
+            Conversation.user_id.in_({each.user_id for each in places}),
+            Conversation.id.in_([each.id for each in places]),
         )
     )
 
