@@ -13,6 +13,7 @@ from pytest_asyncio.plugin import PytestAsyncioFunction
 from chatapi.cli import settle
 from chatapi.db.schema import upgrade
 from tests.support import run
+from tests.support.citus import Citus
 from tests.support.postgres import Postgres
 from tests.support.serving import SLOW_MACHINE, Client, serve, settings_for
 from tests.support.waiting import end, where_tasks_wait
@@ -67,15 +68,17 @@ def migrated_file() -> Path:
     return file
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="session", params=["citus"] if Citus.of_environment() else ["sqlite", "postgresql"])
 def new_database(request: pytest.FixtureRequest) -> Callable[..., str]:
     """Makes a database without rows, and with `migrated=False` without tables, and returns its URL.
 
-    Every test that asks for one runs on both kinds.
+    Every test that asks for one runs on both kinds, or on Citus alone where there is one.
     """
     if request.param == "postgresql":
         server: Postgres = request.getfixturevalue("postgres")
         return lambda **options: server.url(server.new_database(**options))
+    if request.param == "citus" and (citus := Citus.of_environment()):
+        return lambda **options: citus.url(citus.new_database(**options))
     migrated_file: Path = request.getfixturevalue("migrated_file")
 
     def new_file(*, migrated: bool = True) -> str:

@@ -68,6 +68,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
     embedded: ClassVar[bool] = False
 
     database_url: Text
+    db_kind: Literal["postgresql", "citus"] | None = None
     db_pool_size: Annotated[int, Meta(ge=1, le=1_000)] | None = None
     db_max_overflow: Annotated[int, Meta(ge=0, le=1_000)] = 0
     migrate: Literal["auto", "off"] | None = None
@@ -182,6 +183,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
                     f"TOOL_APPROVAL: {name} is not off, destructive, all or a tool's name, in which * is any text"
                 )
         check_files_url(self.files_url)
+        check_db_kind(self.db_kind, self.database_url)
         _ = self.input_kinds
         for host in self.mcp_hosts or []:
             if not HOST.fullmatch(host):
@@ -381,6 +383,12 @@ def check_url(name: str, value: str | None) -> None:
         raise SettingsError(f"{name}: is not a URL such as https://auth.example.org")
     if "@" in url.netloc or url.fragment or (url.query and name == "BETTER_AUTH_URL"):
         raise SettingsError(f"{name}: takes no user, password, query or fragment")
+
+
+def check_db_kind(kind: str | None, database_url: str) -> None:
+    """Raises `SettingsError` for a kind that the database is not."""
+    if kind is not None and is_sqlite(database_url):
+        raise SettingsError("DB_KIND: is for PostgreSQL, and DATABASE_URL is SQLite's")
 
 
 def check_files_url(value: str) -> None:

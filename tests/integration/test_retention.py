@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select, update
 
+from chatapi.conversations.deletion import Place
 from chatapi.db.models import Conversation
 from chatapi.db.owner import EVERYONE
 from chatapi.turns import retention
@@ -122,13 +123,14 @@ async def test_a_conversation_that_was_gone_on_with_since_is_left_alone(empty_da
     database = open_database(settings_for(url))
     async with serve(settings_for(url)) as base, Client(base, "alice") as alice:
         ids = [(await alice.said("say 1"))["conversation_id"] for _ in range(2)]
+        places = [Place(id=id_, user_id="alice") for id_ in ids]
         before = datetime.now(UTC)
         await alice.said("say 2", ids[0])
         async with database.transaction(EVERYONE) as session:
-            gone = await retention.delete_idle(session, ids, before, retention.PIECES)
+            gone = await retention.delete_idle(session, places, before, retention.PIECES)
         assert [(each.id, each.user_id) for each in gone] == [(ids[1], "alice")]
         async with database.transaction(EVERYONE) as session:
-            assert await retention.delete_idle(session, ids, before, retention.PIECES) == []
+            assert await retention.delete_idle(session, places, before, retention.PIECES) == []
     await database.close()
 
 

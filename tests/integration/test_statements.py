@@ -67,7 +67,7 @@ ROUTES: dict[str, tuple[str, str, dict[str, Any], Sends]] = {
     "conversations": ("GET", "/conversations", {}, Sends(3, 3, 4)),
     "a conversation": ("GET", "/conversations/1", {}, Sends(3, 3, 4)),
     "messages": ("GET", "/conversations/1/messages", {}, Sends(4, 4, 5)),
-    "renaming": ("PATCH", "/conversations/1", {"json": {"title": "x"}}, Sends(4, 4, 5)),
+    "renaming": ("PATCH", "/conversations/1", {"json": {"title": "x"}}, Sends(5, 5, 6)),
     "deleting a conversation": ("DELETE", "/conversations/2", {}, Sends(3, 3, 4)),
     "search": ("GET", "/search?q=say", {}, Sends(4, 4, 5)),
     "feedback": ("PUT", "/messages/2/feedback", {"json": {"rating": "up"}}, Sends(4, 4, 5)),

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import uvicorn
@@ -35,6 +36,7 @@ REPOSITORY = Path(__file__).parents[2]
 SECRET = "a-secret-for-tests-that-is-long-enough"
 # Makes running turns look as if their process had died. Deleting its lease would not do: the process lives, and its next
 # heartbeat takes another.
+CITUS = "CHATAPI_TEST_CITUS_URL"  # see `tests.support.citus`
 DIES = "UPDATE turns SET worker_id = 'one that died' WHERE status = 'running'"
 
 # More time for slow machines. A test that is about one of these times sets it itself.
@@ -47,6 +49,7 @@ def settings_for(database_url: str, **changes: Any) -> Settings:
     return Settings(
         **{
             "database_url": database_url,
+            "db_kind": kind_of(database_url),
             "better_auth_secret": SECRET,
             "migrate": "auto",
             # Benchmarks use these settings, too, and are no run of tests.
@@ -57,6 +60,12 @@ def settings_for(database_url: str, **changes: Any) -> Settings:
             **changes,
         }
     )
+
+
+def kind_of(database_url: str) -> str | None:
+    """`DB_KIND` for a database of the tests."""
+    citus = os.environ.get(CITUS)
+    return "citus" if citus and urlsplit(citus).netloc.rpartition("@")[2] in database_url else None
 
 
 def token_for(user_id: str) -> str:
@@ -269,4 +278,5 @@ def clean_environ() -> dict[str, str]:
         for name, value in os.environ.items()
         if name.upper() not in Settings.__struct_encode_fields__
     }
-    return {**kept, "PYTHONPATH": str(REPOSITORY)}
+    kind = {"DB_KIND": "citus"} if os.environ.get(CITUS) else {}
+    return {**kept, **kind, "PYTHONPATH": str(REPOSITORY)}

@@ -29,6 +29,7 @@ from chatapi.db.models import (
     User,
     Wait,
 )
+from chatapi.db.texts import owned_by
 from chatapi.errors.files import FileNotFound
 from chatapi.files.service import FileService, is_there
 
@@ -85,8 +86,9 @@ async def export(database: Database, user_id: str, *, page_size: int = PAGE) -> 
 async def pages(
     database: Database, user_id: str, table: FromClause, key: tuple[str, ...], size: int
 ) -> AsyncIterator[Sequence[dict[str, Any]]]:
-    columns = tuple_(*(table.c[name] for name in key))
-    statement = rows_of(user_id, table).order_by(*(table.c[name] for name in key)).limit(size)
+    by_key = [table.c[name] for name in key]
+    columns = tuple_(*by_key)
+    statement = rows_of(user_id, table).order_by(*by_key).limit(size)
     after: tuple[Any, ...] | None = None
     while True:
         async with database.transaction(user_id, reads_only=True) as session:
@@ -107,6 +109,7 @@ def rows_of(user_id: str, table: FromClause) -> Select[Any]:
     statement = select(*kept)
     if table is Message.__table__:
         statement = statement.add_columns(SHOWN_STATUS).join(Turn, Turn.id == table.c.turn_id)
+        statement = statement.where(owned_by(Turn.user_id, user_id))
     if table is Summary.__table__:  # the others are being made
         statement = statement.where(Summary.content.is_not(None))
     if table is File.__table__:
@@ -186,7 +189,8 @@ async def erase_some(
     batch: int,
 ) -> int:
     key = model.__mapper__.primary_key
-    some = select(*key).where(model.user_id == user_id).order_by(*key).limit(batch)
+    theirs = model.user_id == user_id
+    some = select(*key).where(theirs).order_by(*key).limit(batch)
     async with database.transaction(user_id) as session:
-        gone = await session.scalars(delete(model).where(tuple_(*key).in_(some)).returning(*key))
+        gone = await session.scalars(delete(model).where(theirs, tuple_(*key).in_(some)).returning(*key))
         return len(gone.all())

@@ -19,6 +19,7 @@ from chatapi.auth.tokens import Identity, invalid_token
 from chatapi.db.autocommit import Statement
 from chatapi.db.database import Database
 from chatapi.db.models import APIKey
+from chatapi.db.owner import KeyHash
 from chatapi.db.schema import Schema
 from chatapi.errors.database import DatabaseUnavailable
 
@@ -127,14 +128,14 @@ class APIKeys:
 
     async def _find(self, hashed: str) -> Sequence[Sequence[Any]]:
         values = {"hash": hashed}
-        if self._database.is_postgresql:
+        if self._database.takes_statements:
             return await self._database.tried(lambda _: self._database.statement(FOUND_BY_HASH, values))
 
         async def find(session: AsyncSession) -> Sequence[Sequence[Any]]:
             found: Sequence[Sequence[Any]] = (await session.execute(FOUND, values)).all()
             return found
 
-        return await self._database.read(None, find)
+        return await self._database.read(KeyHash(hashed), find)
 
     def _note_use(self, user_id: str, key_id: int, now: datetime) -> None:
         """Store the hour of a use: once an hour, and beside the request, which does not wait for it."""

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, delete, select, tuple_
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.db.database import Database
-from chatapi.db.models import Conversation, Feedback, SearchText, Turn
+from chatapi.db.models import Conversation, Feedback, File, SearchText, Turn
+from chatapi.db.services import is_distributed
 
 
 class Place(Struct, frozen=True):
@@ -64,19 +65,30 @@ async def delete_many(
 
 async def delete_in_pieces(session: AsyncSession, places: Sequence[Place], turns: int) -> None:
     """Delete these conversations; no statement deletes more than `turns` of their turns."""
-    theirs = tuple_(Turn.user_id, Turn.conversation_id).in_([(each.user_id, each.id) for each in places])
-    some = select(Turn.id).where(theirs).limit(turns)
-    while (
-        len((await session.scalars(delete(Turn).where(Turn.id.in_(some)).returning(Turn.id))).all()) == turns
-    ):
-        pass
-    # Not as pairs: SQLite 3.40 may look for these in the index of owners, and then finds none.
-    await session.execute(
-        delete(Conversation).where(
-            Conversation.user_id.in_({each.user_id for each in places}),
-            Conversation.id.in_([each.id for each in places]),
+    ids: dict[str, list[int]] = {}
+    for each in places:
+        ids.setdefault(each.user_id, []).append(each.id)
+    for user_id, theirs in ids.items():
+        of_user = Turn.user_id == user_id
+        await let_go_of_files(session, user_id, Turn.conversation_id.in_(theirs))
+        some = select(Turn.id).where(of_user, Turn.conversation_id.in_(theirs)).limit(turns)
+        gone = delete(Turn).where(of_user, Turn.id.in_(some)).returning(Turn.id)
+        while len((await session.scalars(gone)).all()) == turns:
+            pass
+        await session.execute(
+            delete(Conversation).where(Conversation.user_id == user_id, Conversation.id.in_(theirs))
         )
-    )
+
+
+async def let_go_of_files(session: AsyncSession, user_id: str, *which: ColumnElement[bool]) -> None:
+    """Take the files from turns that are about to be deleted, whose conversations are locked.
+
+    A foreign key does that, but Citus has none that sets a column to NULL.
+    """
+    if is_distributed(session):
+        turns = select(Turn.id).where(Turn.user_id == user_id, *which)
+        theirs = File.user_id == user_id
+        await session.execute(update(File).where(theirs, File.turn_id.in_(turns)).values(turn_id=None))
 
 
 async def forget_messages(

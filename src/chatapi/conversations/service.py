@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from sqlalchemy import Select, and_, asc, delete, desc, select, tuple_, update
 from sqlalchemy.orm import with_expression
 
+from chatapi.conversations.deletion import let_go_of_files
 from chatapi.conversations.feedback import of_message
 from chatapi.conversations.forms import COLUMNS, Form, ItemT, Row, files_in
 from chatapi.conversations.metadata import check_metadata
@@ -21,7 +22,8 @@ from chatapi.conversations.summaries import summarized_until
 from chatapi.db import models
 from chatapi.db.alternatives import is_shown
 from chatapi.db.paging import Page, decode_cursor, in_conversation, page_of
-from chatapi.db.services import Service
+from chatapi.db.services import Service, is_distributed
+from chatapi.db.texts import owned_by
 from chatapi.errors.domains import ConversationNotFound
 from chatapi.files.schemas import FileRef
 
@@ -117,10 +119,12 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
 
     async def remove(self, user_id: str, conversation_id: int) -> None:
         """Delete it with its turns and messages; a turn under way finds its row gone and ends as cancelled."""
+        mine = (models.Conversation.id == conversation_id, models.Conversation.user_id == user_id)
+        if is_distributed(self.session):
+            await self.session.scalar(select(models.Conversation.id).where(*mine).with_for_update())
+            await let_go_of_files(self.session, user_id, models.Turn.conversation_id == conversation_id)
         removed = await self.session.scalar(
-            delete(models.Conversation)
-            .where(models.Conversation.id == conversation_id, models.Conversation.user_id == user_id)
-            .returning(models.Conversation.id)
+            delete(models.Conversation).where(*mine).returning(models.Conversation.id)
         )
         if removed is None:
             raise ConversationNotFound(conversation_id)
@@ -207,7 +211,11 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
             select(*COLUMNS)
             .join(models.Turn, models.Turn.id == message.turn_id)
             .outerjoin(models.Feedback, of_message())
-            .where(message.user_id == user_id, in_conversation(self.session, message, conversation_id, **ids))
+            .where(
+                message.user_id == user_id,
+                owned_by(models.Turn.user_id, user_id),
+                in_conversation(self.session, message, conversation_id, **ids),
+            )
             .order_by(turned(message.conversation_id), turned(message.id))
             .limit(limit + 1)
         )
@@ -215,7 +223,7 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
             statement = statement.where(
                 is_shown(),
             )
-        return [Row._make(row) for row in await self.session.execute(statement)]
+        return [Row._make(row) for row in await self.session.execute(statement, {"user_id": user_id})]
 
 
 def place_in_list(conversation: models.Conversation) -> tuple[bool, datetime, int]:

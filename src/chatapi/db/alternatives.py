@@ -2,16 +2,21 @@
 
 A scalar subquery asks this for one turn at a time. Do not use EXISTS: PostgreSQL makes joins of it, and then reads
 all turns to give the last ten, or everybody's answers.
+
+These expressions are built once, so they take the owner as the parameter `user_id` of the statement that they are part of. A
+subquery that compares its owner with a column of the query around it would be asked of all machines by Citus.
 """
 
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, and_, case, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Integer, Text, and_, bindparam, case, func, literal_column, or_, select
 from sqlalchemy.orm import aliased
 
 from chatapi.db.models import RUNNING, Message, Turn
+
+OWNER = bindparam("user_id", None, type_=Text())
 
 
 @cache
@@ -19,7 +24,7 @@ def is_answered(turn: Any) -> ColumnElement[bool]:
     """Whether the turn's user has seen an answer: a whole one, or what it had said and done when cancelled."""
     answer = aliased(Message)
     said = select(answer.id).where(
-        answer.turn_id == turn.id, answer.user_id == turn.user_id, answer.role == "assistant"
+        answer.turn_id == turn.id, answer.user_id == OWNER, answer.role == "assistant"
     )
     return or_(
         turn.status == "completed", and_(turn.status == "cancelled", said.scalar_subquery().is_not(None))
@@ -42,7 +47,7 @@ def superseded(counts: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[bo
     found = select(literal_column("1", Integer())).where(
         later.alternative_of == first,
         later.id > Turn.id,
-        later.user_id == Turn.user_id,
+        later.user_id == OWNER,
         counts(later),
     )
     # Compare with 1 instead of testing IS NULL: the planner takes `NOT (x = 1)` for common and `x IS NULL` for rare.

@@ -27,12 +27,14 @@ class lease_end(FunctionElement[datetime]):  # noqa: N801 - as above
 
 @compiles(utc_now, "postgresql")
 def _(*_: Any, **__: Any) -> str:
-    return "clock_timestamp()"  # and not now(): a transaction may have waited for a lock since it began
+    # Not now(): a transaction may have waited for a lock since it began. Not clock_timestamp(): Citus refuses a volatile
+    # function in a write.
+    return "statement_timestamp()"
 
 
 @compiles(lease_end, "postgresql")
 def _(*_: Any, **__: Any) -> str:
-    return f"(clock_timestamp() + interval '{LEASE_SECONDS} seconds')"
+    return f"(statement_timestamp() + interval '{LEASE_SECONDS} seconds')"
 
 
 @compiles(utc_now, "sqlite")

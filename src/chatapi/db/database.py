@@ -18,8 +18,9 @@ from chatapi.db import autocommit, sqlite
 from chatapi.db.breaker import Breaker
 from chatapi.db.engine import BITMAPS, database_config, measured_pool, spare, write_ahead_log
 from chatapi.db.failures import is_lost_connection, is_outage, is_read_only, is_transient, unavailable
-from chatapi.db.owner import BYPASSES, Owner, set_local, shown_to
+from chatapi.db.owner import BYPASSES, PROPAGATION, Owner, passed_on, set_local, shown_to
 from chatapi.db.reading import AUTOCOMMIT, SETTINGS, ReadingSession
+from chatapi.db.services import DISTRIBUTED
 from chatapi.db.sqlite import READS_ONLY
 from chatapi.db.url import is_behind_pooler
 from chatapi.metrics import Metrics
@@ -65,6 +66,9 @@ class Database:
         self._arguments: dict[str, Any] = options.connect_args  # type: ignore[assignment] # it is set
         self._is_behind_pooler = is_behind_pooler(self._arguments)
         self._hosts: Hosts | None = self._arguments.get("async_creator_fn")
+        self.is_distributed = settings.db_kind == "citus"
+        # Whether a statement may be a transaction by itself (`db.autocommit`): it sets its owner by a function.
+        self.takes_statements = self.is_postgresql and not self.is_distributed
         # Sent before a statement, which a pooler would otherwise let one server parse and another run.
         self._opening = f"BEGIN; SET LOCAL {BITMAPS} = off" if self._is_behind_pooler else None
         self._guarded: bool | None = None if self.is_postgresql else False
@@ -76,8 +80,12 @@ class Database:
             event.listen(engine.sync_engine, "checkout", self._replace_distrusted)
             event.listen(engine.sync_engine, "checkin", heard)
         self._sessions: async_sessionmaker[AsyncSession] = config.create_session_maker()  # type: ignore[assignment]
+        if self.is_distributed:
+            self._sessions.configure(info={DISTRIBUTED: True})
         self.reader = self.engine.execution_options(**{READS_ONLY: True})
-        self._autocommit = self.engine.execution_options(**AUTOCOMMIT) if self.is_postgresql else self.engine
+        self._autocommit = (
+            self.engine.execution_options(**AUTOCOMMIT) if self.takes_statements else self.engine
+        )
 
     @asynccontextmanager
     async def transaction(
@@ -100,7 +108,11 @@ class Database:
                 self._sessions(bind=self.reader if reads_only else self.engine) as session,
                 session.begin(),
             ):
-                if settings:
+                if settings and self.is_distributed:
+                    connection = await session.connection()
+                    for name, value in settings.items():
+                        await connection.exec_driver_sql(passed_on(name, value))
+                elif settings:
                     values = {f"value_{number}": value for number, value in enumerate(settings.values())}
                     await session.execute(set_local(*settings), values)
                 yield session
@@ -138,7 +150,7 @@ class Database:
 
     @asynccontextmanager
     async def _reading(self, owner: Owner) -> AsyncIterator[AsyncSession]:
-        if not self.is_postgresql or self._is_behind_pooler:
+        if not self.takes_statements or self._is_behind_pooler:
             async with self.transaction(owner, reads_only=True) as session:
                 yield session
             return
@@ -211,7 +223,9 @@ class Database:
 
     async def _settings(self, owner: Owner) -> dict[str, str]:
         """The settings for a transaction, by name."""
-        settings = {BITMAPS: "off"} if self._is_behind_pooler else {}
+        settings = {}
+        if self._is_behind_pooler:
+            settings = {PROPAGATION: "local"} if self.is_distributed else {BITMAPS: "off"}
         if owner is not None and await self._is_guarded():
             settings |= shown_to(owner)
         return settings

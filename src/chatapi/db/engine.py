@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import PoolProxiedConnection
 
+from chatapi.db.owner import PROPAGATION
 from chatapi.db.sqlite import WriteAheadLog, take_transactions_at_their_word
 from chatapi.db.url import engine_url, is_behind_pooler
 from chatapi.metrics import Metrics
@@ -35,6 +36,11 @@ STOPS_WITH_US = (
     "DO $$ BEGIN PERFORM set_config('client_connection_check_interval', '2s', false); "
     "EXCEPTION WHEN OTHERS THEN NULL; END $$"
 )
+# Have PostgreSQL plan a statement once for all values, not anew for each, and in the order of an index. Our statements use an
+# owner's index whatever the values are, and planning a turn's takes longer than running it.
+PLANNED_ONCE = f"SET plan_cache_mode = force_generic_plan; SET {BITMAPS} = off"
+# Citus finds the owner's shard by the value, so it plans with the values. Its workers hear of SET LOCAL where this says so.
+PASSED_ON = f"SET {PROPAGATION} = 'local'"
 SQLITE_POOL_SIZE = 4  # one writes, the others read; what is read is read in microseconds
 POSTGRESQL_POOL_SIZE = 15
 
@@ -73,7 +79,8 @@ def database_config(
         tell_refusals(config.get_engine())
         replace_closed_connections(config.get_engine())
         if not is_behind_pooler(connect_args):
-            plan_for_all(config.get_engine())
+            own = PASSED_ON if settings.db_kind == "citus" else PLANNED_ONCE
+            set_for_all(config.get_engine(), f"{own}; {STOPS_WITH_US}")
     return config
 
 
@@ -161,17 +168,14 @@ def replace_closed_connections(engine: AsyncEngine) -> None:
             raise DisconnectionError  # SQLAlchemy replaces the connection and tries again
 
 
-def plan_for_all(engine: AsyncEngine) -> None:
-    """Have PostgreSQL plan a statement once for all values, not anew for each, and in the order of an index.
+def set_for_all(engine: AsyncEngine, settings: str) -> None:
+    """Begin each connection with these settings.
 
-    Our statements use an owner's index whatever the values are, and planning a turn's takes longer than running it.
-    Do not use this behind a pooler in transaction mode: it keeps no statement, and the setting would stay on a server
-    that others use.
+    Do not use this behind a pooler in transaction mode: the settings would stay on a server that others use.
     """
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: Any, _: Any) -> None:
-        settings = f"SET plan_cache_mode = force_generic_plan; SET {BITMAPS} = off; {STOPS_WITH_US}"
         try:
             connection.run_async(lambda driver: driver.execute(settings))
         except Exception as error:  # from the driver, or because the server has ended

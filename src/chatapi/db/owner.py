@@ -2,7 +2,7 @@
 
 from enum import Enum
 from functools import cache
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from sqlalchemy import TextClause, text
 
@@ -13,14 +13,24 @@ class Everyone(Enum):
     EVERYONE = "everyone"
 
 
-EVERYONE: Final = Everyone.EVERYONE
-Owner: TypeAlias = str | Literal[Everyone.EVERYONE] | None
+class KeyHash(NamedTuple):
+    """Stands for the owner of the API key with this hash, who is not known before its row is found (migration 0013)."""
 
+    hash: str
+
+
+EVERYONE: Final = Everyone.EVERYONE
+Owner: TypeAlias = str | Literal[Everyone.EVERYONE] | KeyHash | None
+
+# Of Citus: which SET commands of a transaction also go to the workers.
+PROPAGATION = "citus.propagate_set_commands"
 BYPASSES = text("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user")
 
 
-def shown_to(owner: str | Everyone) -> dict[str, str]:
+def shown_to(owner: str | Everyone | KeyHash) -> dict[str, str]:
     """The settings that the policies check (migration 0002)."""
+    if isinstance(owner, KeyHash):
+        return {"chatapi.key_hash": owner.hash}
     return {"chatapi.everyone": "on"} if owner is EVERYONE else {"chatapi.user_id": owner}
 
 
@@ -29,3 +39,9 @@ def set_local(*names: str) -> TextClause:
     """Sets these settings until the transaction ends, so that a pooler in transaction mode cannot pass them on."""
     calls = (f"set_config('{name}', :value_{number}, true)" for number, name in enumerate(names))
     return text(f"SELECT {', '.join(calls)}")
+
+
+def passed_on(name: str, value: str) -> str:
+    """As `set_local`, for Citus: its workers hear of this command, and not of the function. It takes no parameters."""
+    quoted = value.replace("'", "''")
+    return f"SET LOCAL {name} = '{quoted}'"

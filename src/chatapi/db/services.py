@@ -10,6 +10,7 @@ from typing_extensions import TypeVar
 
 from chatapi.db.models import User
 
+DISTRIBUTED = "chatapi.distributed"
 ModelT = TypeVar("ModelT", bound=ModelProtocol)
 RepositoryT = TypeVar("RepositoryT", bound=Any, default=Any)
 
@@ -27,6 +28,11 @@ class Service(SQLAlchemyAsyncRepositoryService[ModelT, RepositoryT]):
     @property
     def session(self) -> AsyncSession:
         return self.repository.session  # type: ignore[no-any-return]
+
+
+def is_distributed(session: AsyncSession) -> bool:
+    """Whether the database's tables are distributed over machines, so that a statement may not do all that PostgreSQL can."""
+    return DISTRIBUTED in session.info
 
 
 def insert_unless_there(

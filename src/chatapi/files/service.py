@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import timedelta
 from secrets import token_hex
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 from msgspec import Struct
@@ -23,7 +23,7 @@ from chatapi.db import models
 from chatapi.db.arrays import array_has
 from chatapi.db.database import Database
 from chatapi.db.models import now
-from chatapi.db.owner import EVERYONE, Owner
+from chatapi.db.owner import EVERYONE
 from chatapi.errors.files import FileNotFound, FilesUnavailable, FileTooLarge
 from chatapi.files.kinds import Inspected, chunks, inspect
 from chatapi.files.receiving import receive
@@ -51,21 +51,24 @@ def is_there() -> ColumnElement[bool]:
     return and_(file.stored_at.is_not(None), or_(file.turn_id.is_not(None), file.sent_at.is_(None)))
 
 
-def is_queued() -> ColumnElement[bool]:
+def is_queued(user_id: Any) -> ColumnElement[bool]:
     """Whether a message that is queued has the file: it is sent when its turn begins."""
     file, queued = models.File, models.QueuedTurn
     return exists().where(
-        queued.user_id == file.user_id,
+        queued.user_id == user_id,
         queued.taken_out_at.is_(None),
         array_has(queued.request["files"], file.id),
     )
 
 
-def is_due() -> ColumnElement[bool]:
-    """Whether the object and the row are to be deleted. An upload under way finds its row for long enough."""
+def is_due(user_id: Any) -> ColumnElement[bool]:
+    """Whether the object and the row are to be deleted. An upload under way finds its row for long enough.
+
+    `user_id` is the owner, or for everybody's files the column that has it.
+    """
     file = models.File
     moment = now()
-    unwanted = or_(file.sent_at.is_not(None), and_(file.created_at < moment - UNSENT, ~is_queued()))
+    unwanted = or_(file.sent_at.is_not(None), and_(file.created_at < moment - UNSENT, ~is_queued(user_id)))
     return and_(
         file.turn_id.is_(None),
         or_(
@@ -73,6 +76,12 @@ def is_due() -> ColumnElement[bool]:
             and_(file.stored_at.is_(None), file.created_at < moment - UNFINISHED),
         ),
     )
+
+
+async def owners_with_due(session: AsyncSession) -> Sequence[str]:
+    """Owners of files that are to be deleted; `BATCH` at the most."""
+    owner = models.File.user_id
+    return (await session.scalars(select(owner).where(is_due(owner)).distinct().limit(BATCH))).all()
 
 
 class FileService:
@@ -160,7 +169,11 @@ class FileService:
     async def sweep(self) -> None:
         """Delete what nobody wants: files never sent, those of deleted messages, and what crashes have left."""
         with suppress(FilesUnavailable):  # the storage has logged why
-            await self._delete_due(EVERYONE)
+            while owners := await self._database.run(EVERYONE, owners_with_due):
+                for owner in owners:
+                    await self._delete_due(owner)
+                if len(owners) < BATCH:
+                    return
 
     def clear_leftovers(self) -> None:
         """Delete what crashes have left in a folder beside its objects; may take a while."""
@@ -221,22 +234,25 @@ class FileService:
 
         return await self._database.run(user_id, work)
 
-    async def _delete_due(self, owner: Owner) -> None:
+    async def _delete_due(self, user_id: str) -> None:
         file = models.File
-        theirs = () if owner is EVERYONE else (file.user_id == owner,)
-        some = select(file.id).where(is_due(), *theirs).order_by(file.id).limit(BATCH)
+        theirs = file.user_id == user_id
+        some = select(file.id).where(theirs, is_due(user_id)).order_by(file.id).limit(BATCH)
         # Marked before it is deleted, so that no message takes a file whose object is going.
         marked = (
-            update(file).where(file.id.in_(some), is_due()).values(sent_at=now()).returning(file.id, file.key)
+            update(file)
+            .where(theirs, file.id.in_(some), is_due(user_id))
+            .values(sent_at=now())
+            .returning(file.id, file.key)
         )
 
         async def mark(session: AsyncSession) -> dict[int, str]:
             return {id_: key for id_, key in await session.execute(marked)}  # noqa: C416 - mypy takes a row for no pair
 
-        while due := await self._database.run(owner, mark):
+        while due := await self._database.run(user_id, mark):
             await self._storage.delete(list(due.values()))
             await self._database.run(
-                owner, lambda session: session.execute(delete(file).where(file.id.in_(due)))
+                user_id, lambda session: session.execute(delete(file).where(theirs, file.id.in_(due)))
             )
             if len(due) < BATCH:
                 return

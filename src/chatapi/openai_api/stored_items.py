@@ -243,7 +243,7 @@ async def conversation_page(
         .order_by(Turn.id.desc() if order == "desc" else Turn.id)
         .limit(limit + 2)  # each has an item at least, and `after` is in the first
     )
-    turn_ids = (await session.scalars(statement)).all()
+    turn_ids = (await session.scalars(statement, {"user_id": user_id})).all()
     stored = await turns_by_id(session, user_id, turn_ids)
     items: list[JSONObject] = []
     for turn_id in turn_ids:

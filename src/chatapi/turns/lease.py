@@ -53,7 +53,7 @@ class Lease:
         """Renew the lease, or take it; raises `DatabaseUnavailable`."""
         before = time.monotonic()
         # In a line of others, which may be longer than a lease, this process's own turns would be taken for dead.
-        if not (self._database.is_postgresql and await self._renew_by_statement()):
+        if not (self._database.takes_statements and await self._renew_by_statement()):
             await self._database.run(None, self._renew, ahead=True)
         self._renewed_at = before
 

@@ -148,7 +148,11 @@ class Followed(Read):
         if before is not None:
             self.log.add(*before.events)
         self.place = Place(
-            turn_id=turn.id, conversation_id=turn.conversation_id, run_id=turn.run_id, position=0
+            user_id=turn.user_id,
+            turn_id=turn.id,
+            conversation_id=turn.conversation_id,
+            run_id=turn.run_id,
+            position=0,
         )
 
     def take(self, news: Sequence[Chunk]) -> None:

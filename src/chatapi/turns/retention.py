@@ -7,6 +7,7 @@ any time: each conversation is deleted whole or not at all, and the next run con
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import ColumnElement, and_, exists, func, select
@@ -49,8 +50,8 @@ async def expire(
     return count
 
 
-async def windows(database: Database, before: datetime, pieces: Pieces) -> AsyncIterator[list[int]]:
-    """Yield the ids of conversations that may be deleted, one window of all conversations at a time."""
+async def windows(database: Database, before: datetime, pieces: Pieces) -> AsyncIterator[list[Place]]:
+    """Yield conversations that may be deleted, one window of all conversations at a time."""
     after = 0
     while True:
         until, found = await database.run(
@@ -64,41 +65,49 @@ async def windows(database: Database, before: datetime, pieces: Pieces) -> Async
 
 async def look(
     session: AsyncSession, *, after: int, before: datetime, window: int
-) -> tuple[int | None, list[int]]:
-    """The last id of the window after `after`, or None at the end, and the ids in it that may be deleted."""
+) -> tuple[int | None, list[Place]]:
+    """The last id of the window after `after`, or None at the end, and those in it that may be deleted."""
     seen = select(Conversation.id).where(Conversation.id > after).order_by(Conversation.id).limit(window)
     until = await session.scalar(select(func.max(seen.subquery().c.id)))
     if until is None:
         return None, []
-    found = select(Conversation.id).where(Conversation.id.between(after + 1, until), idle_since(before))
-    return until, list(await session.scalars(found))
+    found = (
+        select(Conversation.id, Conversation.user_id)
+        .where(Conversation.id.between(after + 1, until), idle_since(before, Conversation.user_id))
+        .order_by(Conversation.id)
+    )
+    return until, [Place(id=id_, user_id=user_id) for id_, user_id in await session.execute(found)]
 
 
-async def expire_some(database: Database, ids: Sequence[int], before: datetime, pieces: Pieces) -> int:
-    gone = await database.run(EVERYONE, lambda session: delete_idle(session, ids, before, pieces))
+async def expire_some(database: Database, places: Sequence[Place], before: datetime, pieces: Pieces) -> int:
+    gone = await database.run(EVERYONE, lambda session: delete_idle(session, places, before, pieces))
     for each in gone:
         audit("conversation.expired", "success", user_id=each.user_id, conversation_id=each.id)
     return len(gone)
 
 
 async def delete_idle(
-    session: AsyncSession, ids: Sequence[int], before: datetime, pieces: Pieces
+    session: AsyncSession, places: Sequence[Place], before: datetime, pieces: Pieces
 ) -> list[Place]:
     """Delete the conversations that are still idle; skip those that are locked, because they are in use."""
-    rows = await session.execute(
-        select(Conversation.id, Conversation.user_id)
-        .where(Conversation.id.in_(ids), idle_since(before))
-        .with_for_update(skip_locked=True)
-    )
-    idle = [Place(id=id_, user_id=user_id) for id_, user_id in rows]
+    idle = []
+    for user_id in dict.fromkeys(each.user_id for each in places):
+        ids = [each.id for each in places if each.user_id == user_id]
+        still = await session.scalars(
+            select(Conversation.id)
+            .where(Conversation.user_id == user_id, Conversation.id.in_(ids), idle_since(before, user_id))
+            .with_for_update(skip_locked=True)
+        )
+        idle += [Place(id=id_, user_id=user_id) for id_ in still]
     if idle:
         await delete_in_pieces(session, idle, pieces.turns)
     return idle
 
 
-def idle_since(before: datetime) -> ColumnElement[bool]:
+def idle_since(before: datetime, user_id: Any) -> ColumnElement[bool]:
+    """`user_id` is the owner, or for everybody's conversations the column that has it."""
     under_way = exists().where(
-        Turn.user_id == Conversation.user_id,
+        Turn.user_id == user_id,
         Turn.conversation_id == Conversation.id,
         Turn.status == RUNNING,
         turn_is_alive,

@@ -21,6 +21,7 @@ from chatapi.db.database import Database
 from chatapi.db.models import Conversation, Message, Turn, now
 from chatapi.db.owner import EVERYONE
 from chatapi.db.paging import in_conversation
+from chatapi.db.texts import owned_by
 from chatapi.patience import Patience
 from chatapi.settings import Settings
 from chatapi.turns.asides import Asides
@@ -140,6 +141,7 @@ async def take(session: AsyncSession, *, due: Due, claim: Due) -> Sequence[str]:
         .join(Turn, Turn.id == Message.turn_id)
         .where(
             Message.user_id == due.user_id,
+            owned_by(Turn.user_id, due.user_id),
             in_conversation(session, Message, due.conversation_id),
             Turn.status == "completed",
         )

@@ -34,6 +34,7 @@ from sqlalchemy.sql.expression import CTE
 from chatapi.agent.ports import Usage
 from chatapi.budgets import PICODOLLARS
 from chatapi.db.models import UsageConversation, UsageDay, User
+from chatapi.db.services import is_distributed
 from chatapi.usage.schemas import TurnUsage
 
 Upsert: TypeAlias = postgresql.Insert | sqlite.Insert
@@ -140,14 +141,18 @@ async def count(
     if together:
         await session.execute(select(literal(1)).add_cte(*together))
     for table, rows in rows_of(user_id, conversation_id, rest) if rest else ():
-        await session.execute(added_to(table, sqlite.insert(table).values(rows)))
+        dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+        await session.execute(added_to(table, dialect.insert(table).values(rows)))
 
 
 def counted_with(
     session: AsyncSession, user_id: str, conversation_id: int | None, spent: Sequence[Spent]
 ) -> tuple[Sequence[CTE], Sequence[Spent]]:
-    """Parts of a statement that count answers with it, and those that have to be counted by themselves (on SQLite, all)."""
-    if not spent or session.get_bind().dialect.name != "postgresql":
+    """Parts of a statement that count answers with it, and those that have to be counted by themselves.
+
+    On SQLite, and where tables are distributed, that is all of them.
+    """
+    if not spent or session.get_bind().dialect.name != "postgresql" or is_distributed(session):
         return (), spent
     return counted_by(user_id, conversation_id, literal(values_of(spent)["spent"], Text())), ()
 

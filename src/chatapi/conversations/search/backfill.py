@@ -117,7 +117,12 @@ async def index_messages(session: AsyncSession, after: int, until: int) -> None:
 
 async def index_titles(session: AsyncSession, after: int, until: int) -> None:
     """Mend the rows of the titles of those conversations that have messages between these ids."""
-    these = select(Message.conversation_id).where(Message.id > after, Message.id <= until)
+    these = exists().where(
+        Message.user_id == Conversation.user_id,
+        Message.conversation_id == Conversation.id,
+        Message.id > after,
+        Message.id <= until,
+    )
     title = and_(
         SearchText.user_id == Conversation.user_id,
         SearchText.conversation_id == Conversation.id,
@@ -126,7 +131,7 @@ async def index_titles(session: AsyncSession, after: int, until: int) -> None:
     titles = await session.execute(
         select(Conversation.user_id, Conversation.id, Conversation.title, SearchText.words)
         .outerjoin(SearchText, title)
-        .where(Conversation.id.in_(these))
+        .where(these)
     )
     for user_id, conversation_id, given, indexed in titles.all():
         if indexed != (None if given is None else fold(given)):

@@ -6,7 +6,7 @@ that by themselves.
 
 from typing import Any
 
-from sqlalchemy import delete, insert, literal, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -40,20 +40,17 @@ async def index_title(session: AsyncSession, user_id: str, conversation_id: int,
             )
         )
         return
-    first = (
-        select(
-            Message.user_id,
-            Message.conversation_id,
-            Message.id,
-            literal(TITLE, SearchText.part.type),
-            literal(fold(title), SearchText.words.type),
-        )
+    first = await session.scalar(
+        select(Message.id)
         .where(Message.user_id == user_id, in_conversation(session, Message, conversation_id))
         .order_by(Message.conversation_id, Message.id)
         .limit(1)
     )
+    if first is None:
+        return
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    indexed = dialect.insert(SearchText).from_select([*KEY, "words"], first, include_defaults=False)
+    key = (user_id, conversation_id, first, TITLE)
+    indexed = dialect.insert(SearchText).values({**dict(zip(KEY, key, strict=True)), "words": fold(title)})
     await session.execute(
         indexed.on_conflict_do_update(index_elements=KEY, set_={"words": indexed.excluded.words})
     )

@@ -28,7 +28,7 @@ __all__ = [
 
 def turn_store(database: Database, titler: Titler | None = None) -> TurnStore:
     """The store for a database; of the modules with their statements, that of the other is not imported."""
-    if database.is_postgresql:
+    if database.takes_statements:
         from chatapi.turns.store.postgres import PostgresTurnStore
 
         return PostgresTurnStore(database, titler)
@@ -39,7 +39,7 @@ def turn_store(database: Database, titler: Titler | None = None) -> TurnStore:
 
 def completion_store(database: Database) -> CompletionStore:
     """The same for completions that are no turns."""
-    if database.is_postgresql:
+    if database.takes_statements:
         from chatapi.turns.store.postgres_completions import PostgresCompletionStore
 
         return PostgresCompletionStore(database)

@@ -9,7 +9,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import Usage
-from chatapi.conversations.deletion import forget_messages
+from chatapi.conversations.deletion import forget_messages, let_go_of_files
 from chatapi.db.models import ADDED, Conversation, Message, QueuedTurn, Turn, Wait
 from chatapi.db.paging import MAX_ID
 from chatapi.errors.turns import TurnNotFound
@@ -103,6 +103,7 @@ async def remove(session: AsyncSession, user_id: str, turn_id: int, *, alone: bo
         select(Message.id).where(Message.turn_id == turn_id, Message.user_id == user_id)
     )
     await forget_messages(session, user_id, conversation_id, messages.all())
+    await let_go_of_files(session, user_id, Turn.id == turn_id)
     await session.execute(delete(Turn).where(Turn.id == turn_id, Turn.user_id == user_id))
     rest = select(Turn.id).where(Turn.user_id == user_id, Turn.conversation_id == conversation_id).limit(1)
     is_followed = await queue.is_followed(session, user_id, conversation_id)

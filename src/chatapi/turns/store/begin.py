@@ -113,7 +113,8 @@ async def check_last(
 ) -> None:
     """Raise `TurnSuperseded` if the conversation has gone on from this turn, or others are to follow it."""
     is_second = isinstance(way, Queued) and await queue.is_preceded(session, way)
-    if is_second or await session.scalar(gone_on_from(turn_id, user_id, conversation_id).limit(1)):
+    later = gone_on_from(turn_id, user_id, conversation_id).limit(1)
+    if is_second or await session.scalar(later, {"user_id": user_id}):
         raise TurnSuperseded(
             "The conversation has gone on from there since; only its last turn can be continued."
         ).with_turn(turn_id, conversation_id)

@@ -66,7 +66,12 @@ async def fail(session: AsyncSession, run: Run, said: Said, error: dict[str, Any
 async def finished(session: AsyncSession, run: Run) -> ChatAnswer | None:
     """The answer that `finish` stored for this run, if its COMMIT went through."""
     turn = await session.scalar(
-        select(Turn).where(Turn.id == run.turn_id, Turn.run_id == run.run_id, Turn.status == "completed")
+        select(Turn).where(
+            Turn.id == run.turn_id,
+            Turn.user_id == run.user_id,
+            Turn.run_id == run.run_id,
+            Turn.status == "completed",
+        )
     )
     stored = None if turn is None else await answer_of(session, turn)
     return stored.answer if stored is not None and isinstance(stored.answer, ChatAnswer) else None
@@ -246,7 +251,9 @@ async def keep_written(
 ) -> None:
     """As `keep`, for a run whose process is dead: only what it wrote down is left."""
     before = await waits.answered(session, user_id, turn_id)
-    run = live.Place(turn_id=turn_id, conversation_id=conversation_id, run_id=run_id, position=0)
+    run = live.Place(
+        user_id=user_id, turn_id=turn_id, conversation_id=conversation_id, run_id=run_id, position=0
+    )
     events = [*(() if before is None else before.events), *await live.said(session, run)]
     await keep(
         session,

@@ -26,6 +26,7 @@ from chatapi.agent.ports import File, HistoryMessage, SummaryMessage, ToolCall
 from chatapi.db.alternatives import is_answered, is_answered_or_under_way, superseded
 from chatapi.db.models import Message, Summary, Turn
 from chatapi.db.paging import MAX_ID
+from chatapi.db.texts import owned_by
 from chatapi.turns.measures import measuring
 from chatapi.turns.sides import is_added, taking_turns
 from chatapi.turns.store.window import Window, edge_of, new_edge, turns_to_read
@@ -68,7 +69,7 @@ async def read_history(
     edge = edge_of(user_id, conversation_id)
     shown = select_shown(user_id, conversation_id, turns=turns, before=before, edge=edge)
     with measuring("history"):
-        rows = await session.execute(select(shown).order_by(shown.c.id))
+        rows = await session.execute(select(shown).order_by(shown.c.id), {"user_id": user_id})
     return to_history([row[1:] for row in rows], turns)
 
 
@@ -115,11 +116,9 @@ def select_history(
     before: int,
     edge: ColumnElement[int],
 ) -> Select[tuple[int, int, str, str, str, Any, str, int]]:
-    """Select the messages of the last turns after the edge, in no order; the turns bring the owner along.
+    """Select the messages of the last turns after the edge, in no order; `user_id` is a parameter of the statement, too.
 
     It selects one turn more than `turns`, for `to_history`.
-
-    Do not filter messages by `user_id` itself: with stale statistics the planner would scan all messages of the user.
     """
     latest = (
         select(Turn.id, Turn.user_id)
@@ -144,11 +143,21 @@ def select_history(
         Message.provider_state,
         cast(Message.files, Text).label("files"),
         edge.label("edge"),
-    ).join(latest, and_(Message.turn_id == latest.c.id, Message.user_id == latest.c.user_id))
+    ).join(
+        latest,
+        and_(
+            Message.turn_id == latest.c.id,
+            Message.user_id == latest.c.user_id,
+            owned_by(Message.user_id, user_id),
+        ),
+    )
 
 
 def gone_on_from(turn_id: Any, user_id: Any, conversation_id: Any) -> Select[int]:
-    """A turn of the conversation after this one that the model may see or that is under way; a failed one is none."""
+    """A turn of the conversation after this one that the model may see or that is under way; a failed one is none.
+
+    `user_id` is a parameter of the statement, too.
+    """
     return select(Turn.id).where(
         Turn.user_id == user_id,
         Turn.conversation_id == conversation_id,

@@ -1,6 +1,7 @@
 """The journal: a call of a tool and its effect are one transaction."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec import UNSET
 from sqlalchemy import insert, literal, select, update
@@ -8,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import ToolCall
 from chatapi.db.models import ToolCallEntry, Turn, now
+from chatapi.db.services import is_distributed
 from chatapi.errors.turns import TurnCancelled
 from chatapi.turns.store.rows import Run, Said, is_ours
 from chatapi.usage.counting import Spent, count, counted_with
@@ -31,17 +33,15 @@ async def record_call(
 
     Raises `TurnCancelled` when the turn is no longer ours, which takes the effect back.
     """
+    if is_distributed(session):
+        await hold(session, run)
+        await session.execute(
+            insert(ToolCallEntry).values(turn_id=run.turn_id, **entry_of(run, position, call))
+        )
+        await count(session, run.user_id, run.conversation_id, spent)
+        return
     table = ToolCallEntry.__table__.c
-    values = {
-        "position": position,
-        "user_id": run.user_id,
-        "call_id": call.id,
-        "name": call.name,
-        "arguments": call.arguments,
-        "result": None if call.result is UNSET else call.result,
-        "error": None if call.error is UNSET else call.error,
-        "created_at": now(),
-    }
+    values = entry_of(run, position, call)
     held = (
         select(Turn.id, *(literal(value, table[name].type) for name, value in values.items()))
         .where(is_ours(run.turn_id, run.user_id, run.run_id))
@@ -56,6 +56,20 @@ async def record_call(
     if await session.scalar(entry.add_cte(*together)) is None:
         raise TurnCancelled
     await count(session, run.user_id, run.conversation_id, rest)
+
+
+def entry_of(run: Run, position: int, call: ToolCall) -> dict[str, Any]:
+    """The columns of a call's entry, but for the turn's id."""
+    return {
+        "position": position,
+        "user_id": run.user_id,
+        "call_id": call.id,
+        "name": call.name,
+        "arguments": call.arguments,
+        "result": None if call.result is UNSET else call.result,
+        "error": None if call.error is UNSET else call.error,
+        "created_at": now(),
+    }
 
 
 async def settle(session: AsyncSession, run: Run, position: int, call: ToolCall) -> None:

@@ -22,7 +22,7 @@ from chatapi.turns.log import Outcome, TurnEvent
 from chatapi.turns.replay import joined
 from chatapi.turns.store import queue, waits
 from chatapi.turns.store.queue import Queued
-from chatapi.turns.store.rows import ABANDONED, answer_of, turn_is_alive
+from chatapi.turns.store.rows import ABANDONED, answer_of, is_ours, turn_is_alive
 
 
 class Chunk(Struct, frozen=True, kw_only=True):
@@ -38,6 +38,7 @@ class Chunk(Struct, frozen=True, kw_only=True):
 class Place(Struct, frozen=True, kw_only=True):
     """How far a run has been read: up to the chunk before `position`."""
 
+    user_id: str
     turn_id: int
     conversation_id: int
     run_id: str
@@ -70,12 +71,11 @@ async def watch(session: AsyncSession, run_ids: Sequence[str], chunks: Sequence[
 
 async def write(session: AsyncSession, chunks: Sequence[Chunk]) -> set[str]:
     """Store the chunks of runs that still have their turn; returns the ids of these runs."""
-    running = await session.scalars(
-        select(Turn.run_id)
-        .where(Turn.run_id.in_([chunk.run_id for chunk in chunks]), Turn.status == RUNNING)
-        .with_for_update(read=True, skip_locked=True)
-    )
-    held = set(running)
+    held: set[str] = set()
+    for chunk in chunks:  # one by one: each is locked at its owner's machine
+        ours = is_ours(chunk.turn_id, chunk.user_id, chunk.run_id)
+        running = select(Turn.run_id).where(ours).with_for_update(read=True, skip_locked=True)
+        held.update(await session.scalars(running))
     if rows := [row_of(chunk) for chunk in chunks if chunk.run_id in held]:
         await session.execute(insert_unless_there(session, TurnChunk), rows)  # all in one round trip
     return held
@@ -85,6 +85,7 @@ async def read(session: AsyncSession, places: Collection[Place]) -> Sequence[Chu
     """The chunks stored since these places, in order within each turn."""
     since = [
         and_(
+            TurnChunk.user_id == place.user_id,
             TurnChunk.turn_id == place.turn_id,
             TurnChunk.run_id == place.run_id,
             TurnChunk.position >= place.position,
@@ -157,11 +158,13 @@ async def news_and_ends(
 
 
 async def ending(session: AsyncSession, place: Place) -> Ending:
-    turn = await session.scalar(select(Turn).where(Turn.id == place.turn_id))
+    turn = await session.scalar(select(Turn).where(Turn.id == place.turn_id, Turn.user_id == place.user_id))
     if turn is None:  # deleted with its conversation
         return Ending(TurnCancelled())
     if turn.waits or turn.run_id != place.run_id:
-        of_run = select(Wait).where(Wait.turn_id == place.turn_id, Wait.run_id == place.run_id)
+        of_run = select(Wait).where(
+            Wait.turn_id == place.turn_id, Wait.user_id == place.user_id, Wait.run_id == place.run_id
+        )
         if (wait := await session.scalar(of_run)) is not None:
             return Ending(await waits.told(session, wait), waits.shown_events(wait))
     if turn.run_id != place.run_id or turn.status == "running":
