@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 
-from benchmarks import door, footprint, messages, model_turns, search, servers, streams, waits, window
+from benchmarks import citus, door, footprint, messages, model_turns, search, servers, streams, waits, window
 from benchmarks.load import Report
 from benchmarks.measuring import (
     CLIENTS,
@@ -294,4 +294,5 @@ SCENARIOS: dict[str, Callable[[Postgres], list[Row]]] = {
     "window": window.scenario,
     "conversations": many_conversations,
     "streams": streams.scenario,
+    "citus": citus.scenario,
 }

@@ -12,7 +12,7 @@ from pytest_asyncio.plugin import PytestAsyncioFunction
 
 from chatapi.cli import settle
 from chatapi.db.schema import upgrade
-from tests.support import run
+from tests.support import citus_watch, run
 from tests.support.citus import Citus
 from tests.support.postgres import Postgres
 from tests.support.serving import SLOW_MACHINE, Client, serve, settings_for
@@ -22,6 +22,7 @@ from tests.support.waiting import end, where_tasks_wait
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # the process that starts the others
         run.begin()
+    citus_watch.begin()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -46,6 +47,16 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
             failure.add_note(where_tasks_wait(loop))
             end(pyfuncitem.originalname, loop)
         raise
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None, object, object]:
+    """Fail a test in which the service sent what would not do on Citus (CONTRIBUTING.md, "The rules of the house")."""
+    try:
+        return (yield)
+    finally:
+        if (told := citus_watch.told()) is not None:
+            pytest.fail(f"On Citus this would be refused, or sent to all machines:\n{told}", pytrace=False)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -97,9 +108,12 @@ async def database_url(new_database: Callable[[], str]) -> str:
 
 
 @pytest.fixture
-async def empty_database_url(new_database: Callable[[], str]) -> str:
+async def empty_database_url(new_database: Callable[[], str]) -> AsyncIterator[str]:
     """The URL of a database with empty tables."""
-    return await asyncio.to_thread(new_database)
+    url = await asyncio.to_thread(new_database)
+    yield url
+    if citus := Citus.of_environment():
+        await asyncio.to_thread(citus.drop, url.rpartition("/")[2])
 
 
 @pytest.fixture

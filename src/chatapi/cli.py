@@ -226,6 +226,29 @@ def database_group(context: click.Context) -> None:
     context.obj = {"configs": [database_config(Settings.from_env(), Patience())]}
 
 
+@database_group.command(name="distribute")
+@click.option(
+    "--shards",
+    type=click.IntRange(1, 1_024),
+    default=32,
+    show_default=True,
+    help="Of each table, for all workers.",
+)
+def distribute(shards: int) -> None:
+    """Distribute the tables over the workers of a Citus coordinator, by user.
+
+    For a database that is empty or small, with the service stopped. Afterwards the service needs DB_KIND=citus. What is
+    distributed already is left as it is, so this may be run again, and is to be after an upgrade that has made a table.
+    """
+    from chatapi.db.distribution import NotDistributable, distribute_all
+
+    try:
+        lines = asyncio.run(distribute_all(Settings.from_env(), shards))
+    except NotDistributable as error:
+        raise SettingsError(f"DATABASE_URL: {error}") from None
+    click.echo("\n".join(lines))
+
+
 @click.command()
 def version() -> None:
     """Show the version of chatapi."""

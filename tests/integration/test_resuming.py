@@ -36,6 +36,7 @@ from tests.support.serving import (
     serve,
     serving,
     settings_for,
+    takes_statements,
     two_replicas,
 )
 from tests.support.sse import STREAM, Chunk, chunks_of, resumed, streamed, text_of, types_of
@@ -273,7 +274,7 @@ class TestCost:
         self, alice: Client, database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         writes: list[int] = []
-        of_database = PostgresTurnStore if database_url.startswith("postgresql") else TurnStore
+        of_database = PostgresTurnStore if takes_statements(database_url) else TurnStore
         watch = of_database.watch
 
         async def counted(store: TurnStore, run_ids: Sequence[str], chunks: Sequence[Written]) -> Watched:

@@ -28,20 +28,35 @@ class Citus:
     def url(self, database: str, *, role: str = ROLE) -> str:
         return self._url.set(database=database, username=role).render_as_string(hide_password=False)
 
-    def new_database(self, *, migrated: bool = True) -> str:
-        """Make a database on every machine, and with `migrated` its distributed tables; returns its name."""
+    def new_database(self, *, migrated: bool = True, distributed: bool = True) -> str:
+        """Make a database on every machine, and with `migrated` its tables; returns its name."""
         name = f"test_{uuid.uuid4().hex}"
         asyncio.run(self._make(name))
         if migrated:
             settings = settings_for(self.url(name))
             upgrade(settings, SLOW_MACHINE)
-            asyncio.run(distribute_all(settings, SHARDS))
+            if distributed:
+                asyncio.run(distribute_all(settings, SHARDS))
         return name
 
-    async def _make(self, name: str) -> None:
+    def drop(self, name: str) -> None:
+        """Each database has a process on every machine that wakes again and again."""
+        asyncio.run(self._drop(name))
+
+    async def _drop(self, name: str) -> None:
+        for host, port in await self._places():
+            connection = await self._connect(self._url.database, host, port)
+            await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+            await connection.close()
+
+    async def _places(self) -> list[tuple[str, int]]:
         coordinator = await self._connect(self._url.database)
-        places = [(self._url.host, self._url.port), *await coordinator.fetch(WORKERS)]
+        workers = await coordinator.fetch(WORKERS)
         await coordinator.close()
+        return [(str(self._url.host), self._url.port or 5432), *(tuple(each) for each in workers)]
+
+    async def _make(self, name: str) -> None:
+        places = await self._places()
         await asyncio.gather(*(self._make_at(name, *place) for place in places))
         made = await self._connect(name)
         await made.execute("SELECT citus_set_coordinator_host($1, $2)", *places[0])

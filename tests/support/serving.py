@@ -68,6 +68,11 @@ def kind_of(database_url: str) -> str | None:
     return "citus" if citus and urlsplit(citus).netloc.rpartition("@")[2] in database_url else None
 
 
+def takes_statements(database_url: str) -> bool:
+    """Whether the service uses PostgreSQL's own forms of statements there."""
+    return database_url.startswith("postgresql") and kind_of(database_url) is None
+
+
 def token_for(user_id: str) -> str:
     settings = settings_for("sqlite:///unused")
     return TokenVerifier(settings, SLOW_MACHINE, unread_metrics()).mint(user_id, timedelta(hours=1))

@@ -89,6 +89,8 @@ async def is_distributed(connection: AsyncConnection) -> bool:
 
 async def distribute_all(settings: Settings, shards: int) -> list[str]:
     """As `distribute`, in the database of the settings."""
+    if settings.sqlite:
+        raise NotDistributable("SQLite is for one machine")
     patience = replace(Patience(), database_statement=STATEMENT_SECONDS)
     engine = database_config(settings, patience).get_engine()
     try:

@@ -49,6 +49,11 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+# By what SQLAlchemy finds the row of an object: the owner is in every statement, those that it makes itself too.
+OWNED: dict[str, Any] = {"primary_key": ["user_id", "id"]}
+OWNED_NUMBER: dict[str, Any] = {"primary_key": ["user_id", "turn_id", "number"]}
+
+
 class User(DefaultBase):
     """A user of the service; `id` is the token's subject, opaque."""
 
@@ -123,6 +128,8 @@ class Turn(IdentityBase):
     asked: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), default=now)
     finished_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
+
+    __mapper_args__ = OWNED
 
     @property
     def waits(self) -> bool:
@@ -339,6 +346,8 @@ class Wait(DefaultBase):
     ended_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
     ended_by: Mapped[str | None] = mapped_column(Text)  # `turns.store.waits.WaitEnd`
 
+    __mapper_args__ = OWNED_NUMBER
+
     __table_args__ = (
         Index("ix_waits_owner", "user_id", "turn_id"),
         Index(
@@ -417,6 +426,8 @@ class QueuedTurn(DefaultBase):
     request: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), default=now)
     taken_out_at: Mapped[datetime | None] = mapped_column(DateTimeUTC(timezone=True))
+
+    __mapper_args__ = OWNED
 
     __table_args__ = (
         ForeignKeyConstraint(

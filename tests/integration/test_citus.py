@@ -1,0 +1,210 @@
+"""Statements that do on Citus: by reading them everywhere, and where there is a real Citus by running them beside it."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
+
+from chatapi.patience import Patience
+from tests.support import citus_watch
+from tests.support.citus import Citus
+from tests.support.citus_rules import (
+    APART,
+    INSERT_SELECT,
+    IS_VOLATILE,
+    LOCKS_ALL,
+    MODIFYING_CTE,
+    NO_OWNER,
+    verdict,
+)
+from tests.support.files import uploaded
+from tests.support.postgres import Postgres
+from tests.support.serving import REPOSITORY, SECRET, Client, clean_environ, serve, settings_for
+
+FINE = None
+# Statements of the user `u` and what is wrong with them.
+STATEMENTS = {
+    "SELECT id FROM turns WHERE user_id = 'u' AND id = 1": FINE,
+    "SELECT id FROM turns WHERE id = 1": NO_OWNER,
+    "SELECT id FROM turns WHERE user_id = 'u' OR id = 1": NO_OWNER,
+    "SELECT t.id FROM messages m JOIN turns t ON t.id = m.turn_id AND t.user_id = m.user_id WHERE m.user_id = 'u'": FINE,
+    "SELECT t.id FROM messages m JOIN turns t ON t.id = m.turn_id WHERE m.user_id = 'u'": APART,
+    "SELECT t.id FROM messages m JOIN turns t ON t.id = m.turn_id WHERE m.user_id = 'u' "
+    "AND t.user_id = 'u' COLLATE \"C\"": FINE,
+    "SELECT id FROM turns WHERE user_id = 'u' AND (SELECT m.id FROM messages m WHERE m.turn_id = turns.id "
+    "AND m.user_id = 'u') IS NOT NULL": FINE,
+    "SELECT id FROM turns WHERE user_id = 'u' AND (SELECT m.id FROM messages m WHERE m.turn_id = turns.id "
+    "AND m.user_id = turns.user_id) IS NOT NULL": NO_OWNER,
+    "SELECT m.id FROM messages m JOIN (SELECT id, user_id FROM turns WHERE user_id = 'u' LIMIT 3) AS latest "
+    "ON m.turn_id = latest.id AND m.user_id = latest.user_id": NO_OWNER,
+    "SELECT id FROM conversations WHERE NOT EXISTS (SELECT FROM turns WHERE turns.user_id = conversations.user_id "
+    "AND turns.conversation_id = conversations.id)": NO_OWNER,
+    "SELECT id FROM turns WHERE user_id = 'u' AND EXISTS (SELECT FROM workers WHERE workers.id = turns.worker_id)": FINE,
+    "SELECT id FROM turns WHERE user_id = 'u' FOR SHARE": FINE,
+    "SELECT id FROM turns WHERE run_id = 'r' FOR SHARE": LOCKS_ALL,
+    "UPDATE turns SET finished_at = statement_timestamp() WHERE user_id = 'u'": FINE,
+    "UPDATE turns SET finished_at = clock_timestamp() WHERE user_id = 'u'": IS_VOLATILE,
+    "UPDATE workers SET lease_until = clock_timestamp()": IS_VOLATILE,
+    "UPDATE turns SET model = 'm' WHERE id = 1": NO_OWNER,
+    "DELETE FROM turns WHERE user_id = 'u' AND id IN (SELECT id FROM turns WHERE user_id = 'u' LIMIT 1)": FINE,
+    "DELETE FROM turns WHERE id IN (SELECT id FROM turns WHERE user_id = 'u' LIMIT 1)": NO_OWNER,
+    "INSERT INTO users (id, created_at) VALUES ('u', statement_timestamp()) ON CONFLICT DO NOTHING": FINE,
+    "INSERT INTO feedback (user_id, conversation_id, message_id, rating, updated_at) "
+    "SELECT user_id, conversation_id, id, 'up', created_at FROM messages WHERE user_id = 'u' RETURNING feedback.rating": INSERT_SELECT,
+    "WITH gone AS (DELETE FROM feedback WHERE user_id = 'u' RETURNING message_id), "
+    "kept AS (INSERT INTO feedback (user_id, conversation_id, message_id, rating, updated_at) "
+    "SELECT 'u', 1, gone.message_id, 'up', statement_timestamp() FROM gone RETURNING message_id) "
+    "SELECT message_id FROM kept": MODIFYING_CTE,
+}
+
+
+@pytest.mark.parametrize("sql", STATEMENTS)
+def test_a_statement_is_judged(sql: str) -> None:
+    assert verdict(sql) == STATEMENTS[sql]
+
+
+async def test_what_the_service_sends_with_db_kind_citus_does_on_citus(postgres: Postgres) -> None:
+    """As the role that row-level security holds for. The test fails when it ends, if the watch refused a statement."""
+    url = postgres.url(await asyncio.to_thread(postgres.new_database))
+    with citus_watch.strictly():
+        async with serve(settings_for(url, db_kind="citus")) as base, Client(base, "o'alice") as alice:
+            key = await alice.post(alice.mine("/keys"), json={"name": "k"})
+            first = await alice.said_with(
+                {"headers": {"Authorization": f"Bearer {key.json()['key']}"}},
+                'call add_task {"title": "milk"}\nsay Hello.',
+            )
+            again = await alice.said("say Hello.", first["conversation_id"])
+            page = await alice.messages(first["conversation_id"])
+            assert [each["role"] for each in page] == ["user", "assistant"] * 2
+            await alice.post(alice.mine(f"/turns/{again['turn_id']}/regenerate"), json={})
+            await uploaded(alice, b"x")
+            assert (await alice.get(alice.mine("/search?q=hello"))).json()["items"]
+            assert (await alice.get(alice.mine("/export"))).text.count('"record":"message"') >= 4
+            conversation = alice.mine(f"/conversations/{first['conversation_id']}")
+            assert (await alice.patch(conversation, json={"title": "x"})).is_success
+            assert (await alice.delete(conversation)).status_code == 204
+            assert (await alice.delete(alice.mine("?confirm=o'alice"))).status_code == 204
+
+
+def test_what_is_asked_of_all_machines_is_documented() -> None:
+    text = (REPOSITORY / "docs/scaling.md").read_text()
+    assert [name for name in citus_watch.EVERYBODYS if f"`{name.partition(':')[2]}`" not in text] == []
+
+
+def distribute(url: str, directory: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "chatapi", "database", "distribute", "--shards", "4"],
+        cwd=directory,
+        env={**clean_environ(), "DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+async def test_a_database_without_citus_is_not_distributed(postgres: Postgres, directory: Path) -> None:
+    url = postgres.url(await asyncio.to_thread(postgres.new_database))
+    done = await asyncio.to_thread(distribute, url, directory)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "chatapi: DATABASE_URL: This PostgreSQL has no Citus. As its superuser: CREATE EXTENSION citus (docs/scaling.md)\n",
+    )
+
+
+@pytest.fixture(scope="module")
+async def citus_url() -> AsyncIterator[str]:
+    citus = Citus.of_environment()
+    assert citus is not None
+    name = await asyncio.to_thread(citus.new_database)
+    yield citus.url(name)
+    await asyncio.to_thread(citus.drop, name)
+
+
+@pytest.mark.skipif(Citus.of_environment() is None, reason="CHATAPI_TEST_CITUS_URL names no Citus")
+class TestReal:
+    @pytest.mark.parametrize("sql", STATEMENTS)
+    async def test_citus_thinks_so_too(self, citus_url: str, sql: str) -> None:
+        connection = await asyncpg.connect(citus_url)
+        try:
+            judged = await real_verdict(connection, sql)
+        finally:
+            await connection.close()
+        if STATEMENTS[sql] is FINE:
+            assert judged == "one machine"
+        elif STATEMENTS[sql] == NO_OWNER:
+            assert judged in {"all machines", "in steps, by way of the coordinator"}
+        else:
+            assert judged != "one machine"
+
+    async def test_a_turn_is_fourteen_statements_and_all_on_one_worker(self, citus_url: str) -> None:
+        """Beside BEGIN, with the owner, and COMMIT, of two transactions."""
+        heard: list[Any] = []
+
+        def listen(connection: Any, _: Any) -> None:
+            driver = connection.driver_connection
+            driver.add_log_listener(lambda _, message: heard.append(message))
+            connection.run_async(lambda each: each.execute("SET citus.log_remote_commands = on"))
+
+        event.listen(Pool, "connect", listen)
+        try:
+            # No look of the supervisor's and no heartbeat in between.
+            patience = Patience(lease_renewal=3_600, watch=3_600, poll=3_600)
+            async with (
+                serve(settings_for(citus_url), patience=patience) as base,
+                Client(base, "alice") as alice,
+            ):
+                first = await alice.said("say 1")
+                heard.clear()
+                await alice.said("say 2", first["conversation_id"])
+                await asyncio.sleep(0.05)  # asyncpg tells of a message in the loop's next round
+                sent = [(each.message, each.detail) for each in heard if each.message.startswith("issuing ")]
+        finally:
+            event.remove(Pool, "connect", listen)
+        statements = [text for text, _ in sent if not text.startswith(("issuing BEGIN", "issuing COMMIT"))]
+        assert len({place for _, place in sent}) == 1
+        assert len(statements) <= 14, "\n".join(statements)  # two of them count what models used
+        assert not any("PREPARE TRANSACTION" in text for text, _ in sent)
+
+    async def test_distributing_again_says_that_it_is_done(self, citus_url: str, directory: Path) -> None:
+        done = await asyncio.to_thread(distribute, citus_url, directory)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("All tables are distributed already.\nusers: by id, 4 shards\n")
+
+    async def test_what_was_there_is_kept(self, directory: Path) -> None:
+        citus = Citus.of_environment()
+        assert citus is not None
+        name = await asyncio.to_thread(lambda: citus.new_database(distributed=False))
+        settings = settings_for(citus.url(name), db_kind=None)
+        async with serve(settings) as base, Client(base, "alice") as alice:
+            first = await alice.said("say Hello.")
+        done = await asyncio.to_thread(distribute, citus.url(name), directory)
+        assert done.returncode == 0, done.stderr
+        async with serve(settings_for(citus.url(name))) as base, Client(base, "alice") as alice:
+            assert '"Hello."' in (await alice.said("history", first["conversation_id"]))["response"]
+        await asyncio.to_thread(citus.drop, name)
+
+
+async def real_verdict(connection: asyncpg.Connection, sql: str) -> str:
+    """Where a real Citus runs the statement: on one machine or all, in steps, or not at all."""
+    trying = connection.transaction()
+    await trying.start()
+    await connection.execute("SET LOCAL citus.propagate_set_commands = 'local'")
+    await connection.execute("SET LOCAL chatapi.user_id = 'u'")
+    try:
+        lines = [line for (line,) in await connection.fetch(f"EXPLAIN (COSTS OFF) {sql}")]
+        await connection.execute(sql)
+    except asyncpg.PostgresError as error:
+        return str(error)
+    finally:
+        await trying.rollback()
+    if any("Distributed Subplan" in line for line in lines):
+        return "in steps, by way of the coordinator"
+    tasks = [line for line in lines if "Task Count" in line]
+    return "one machine" if all(line.endswith(": 1") for line in tasks) else "all machines"
