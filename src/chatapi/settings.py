@@ -68,7 +68,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper", dict=True):
     embedded: ClassVar[bool] = False
 
     database_url: Text
-    db_kind: Literal["postgresql", "citus"] | None = None
+    db_kind: Literal["postgresql", "citus"] = "postgresql"
     db_pool_size: Annotated[int, Meta(ge=1, le=1_000)] | None = None
     db_max_overflow: Annotated[int, Meta(ge=0, le=1_000)] = 0
     migrate: Literal["auto", "off"] | None = None
@@ -385,10 +385,10 @@ def check_url(name: str, value: str | None) -> None:
         raise SettingsError(f"{name}: takes no user, password, query or fragment")
 
 
-def check_db_kind(kind: str | None, database_url: str) -> None:
+def check_db_kind(kind: str, database_url: str) -> None:
     """Raises `SettingsError` for a kind that the database is not."""
-    if kind is not None and is_sqlite(database_url):
-        raise SettingsError("DB_KIND: is for PostgreSQL, and DATABASE_URL is SQLite's")
+    if kind == "citus" and is_sqlite(database_url):
+        raise SettingsError("DB_KIND: citus is a PostgreSQL, and DATABASE_URL is SQLite's")
 
 
 def check_files_url(value: str) -> None:

@@ -11,8 +11,8 @@ from functools import cache
 from sqlglot import exp, parse_one
 from sqlglot.errors import ParseError
 
-from chatapi.db.distribution import REFERENCES, ROOT
 from chatapi.db.models import User
+from chatapi.db.placing import REFERENCES, ROOT
 
 # The column of the owner, by table, of all tables that are distributed.
 OWNERS = {ROOT: "id"} | {
@@ -192,3 +192,31 @@ def _is_value(side: exp.Expr) -> bool:
     while isinstance(side, exp.Cast | exp.Paren | exp.Collate):
         side = side.this
     return isinstance(side, exp.Parameter | exp.Placeholder | exp.Literal)
+
+
+COLUMNS = r"\(([^()]*)\)"
+MAKES_TABLE = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?(\w+)", re.IGNORECASE)
+OF_TABLE = re.compile(r"(?:ALTER TABLE (?:ONLY )?|INDEX .*? ON )(\w+)", re.IGNORECASE | re.DOTALL)
+KEYS = re.compile(rf"(?:PRIMARY KEY|UNIQUE(?: INDEX .*? ON \w+)?) ?{COLUMNS}", re.IGNORECASE | re.DOTALL)
+FOREIGN = re.compile(r"FOREIGN KEY ?\(\W*(\w+)|REFERENCES", re.IGNORECASE)
+
+
+def schema_fault(sql: str, owned: Iterable[str] = ()) -> str | None:
+    """What is wrong with a command of a migration, if the tables are distributed already; `owned` are new tables."""
+    made = MAKES_TABLE.search(sql)
+    found = made or OF_TABLE.search(sql)
+    if found is None or not (found[1] in {*OWNERS, *owned} or (made and "user_id" in sql)):
+        return None
+    owner = OWNERS.get(found[1], "user_id")
+    faults = {
+        "a key without the owner": any(owner not in key for key in KEYS.findall(sql)),
+        "a foreign key before the table is placed": made is not None and FOREIGN.search(sql) is not None,
+        "a foreign key that does not begin with the owner": any(
+            first not in {"", owner} for first in FOREIGN.findall(sql)
+        ),
+        "SET NULL": "SET NULL" in sql.upper(),
+        "a key dropped and added in one command": re.search(r"DROP CONSTRAINT.*ADD", sql, re.I | re.S)
+        is not None,
+        "an identity that comes later": re.search(r"ADD COLUMN.*IDENTITY", sql, re.I | re.S) is not None,
+    }
+    return next((fault for fault, is_there in faults.items() if is_there), None)

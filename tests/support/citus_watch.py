@@ -63,6 +63,24 @@ def look(connection: Connection, _: Any, statement: str, *__: Any) -> None:
 
 
 @contextmanager
+def migrations() -> Iterator[list[tuple[str, str]]]:
+    """What migrations send to PostgreSQL meanwhile, each with its file."""
+    sent: list[tuple[str, str]] = []
+
+    def note(connection: Connection, _: Any, statement: str, *__: Any) -> None:
+        for frame in frames() if connection.dialect.name == "postgresql" else ():
+            if frame.f_code.co_filename.startswith(f"{REPOSITORY}/migrations/versions/"):
+                sent.append((Path(frame.f_code.co_filename).name, statement))
+                return
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+@contextmanager
 def strictly() -> Iterator[None]:
     """Refuse the forms for one machine, too; for a service with DB_KIND=citus."""
     global is_strict  # noqa: PLW0603 - a run has one watch

@@ -62,15 +62,15 @@ def settings_for(database_url: str, **changes: Any) -> Settings:
     )
 
 
-def kind_of(database_url: str) -> str | None:
+def kind_of(database_url: str) -> str:
     """`DB_KIND` for a database of the tests."""
     citus = os.environ.get(CITUS)
-    return "citus" if citus and urlsplit(citus).netloc.rpartition("@")[2] in database_url else None
+    return "citus" if citus and urlsplit(citus).netloc.rpartition("@")[2] in database_url else "postgresql"
 
 
 def takes_statements(database_url: str) -> bool:
     """Whether the service uses PostgreSQL's own forms of statements there."""
-    return database_url.startswith("postgresql") and kind_of(database_url) is None
+    return database_url.startswith("postgresql") and kind_of(database_url) == "postgresql"
 
 
 def token_for(user_id: str) -> str:

@@ -15,14 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chatapi.db.engine import database_config
 from chatapi.db.failures import cause_of
 from chatapi.db.owner import PROPAGATION, passed_on
+from chatapi.db.placing import REFERENCES, ROOT
 from chatapi.patience import Patience
 from chatapi.settings import Settings
 
 RowT = TypeVar("RowT", bound=tuple[Any, ...])
 
-ROOT = "users"
-# Copied to every machine, because each shard asks for them, or because their rows are looked for before the owner is known.
-REFERENCES = ("workers", "api_keys")
 ACTIONS = {"a": "NO ACTION", "c": "CASCADE"}
 STATEMENT_SECONDS = 3_600.0  # a table's rows are copied by one statement
 LOCK = 0x63697475  # any number, as long as nobody else uses it: "citu"
@@ -77,14 +75,6 @@ class Key(NamedTuple):
     on_delete: str
     columns: Sequence[str]
     target_columns: Sequence[str]
-
-
-async def is_distributed(connection: AsyncConnection) -> bool:
-    """Whether the tables are distributed; false where there is no Citus."""
-    if await connection.scalar(text("SELECT to_regclass('pg_catalog.pg_dist_partition')")) is None:
-        return False
-    found = "SELECT count(*) FROM pg_dist_partition WHERE logicalrelid = to_regclass(:root)"
-    return bool(await connection.scalar(text(found), {"root": ROOT}))
 
 
 async def distribute_all(settings: Settings, shards: int) -> list[str]:

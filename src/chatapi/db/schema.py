@@ -8,6 +8,7 @@ from sqlalchemy import Connection, column, inspect, select, table
 
 from chatapi.db.database import Database
 from chatapi.db.engine import MIGRATIONS, database_config
+from chatapi.db.placing import is_distributed
 from chatapi.errors.database import SchemaOutdated
 from chatapi.patience import Patience
 from chatapi.settings import Settings
@@ -68,6 +69,8 @@ class Schema:
         if not inspect(connection).has_table(versions.name):
             return False
         known = revisions()
+        if not self._settings.sqlite and self._settings.db_kind != "citus" and is_distributed(connection):
+            raise SchemaOutdated("The tables are distributed. Set DB_KIND=citus", retry_after=2)
         # A revision that this version does not know is a newer one: a roll-out is under way.
         return any(
             revision == known[-1] or revision not in known
