@@ -29,7 +29,6 @@ with left_out():
     from chatapi.agent.loading import is_bundled
     from chatapi.conversations.search.backfill import Backfill
     from chatapi.db.database import Database
-    from chatapi.db.engine import database_config
     from chatapi.db.failures import cause_of, is_transient
     from chatapi.db.schema import Schema
     from chatapi.errors.base import AppError
@@ -78,6 +77,8 @@ def all_commands(own: Iterable[click.Command]) -> click.Group:
     """With Litestar's and Alembic's, which a service that runs should not have to import."""
     from advanced_alchemy.cli import add_migration_commands
     from litestar.cli.main import litestar_group
+
+    from chatapi.db.commands import database_group
 
     litestar_group.help = __doc__
     add_migration_commands(database_group)
@@ -217,36 +218,6 @@ def chat(
     from chatapi.terminal.command import talk
 
     sys.exit(talk(user, url, token, conversation, message, as_json=as_json))
-
-
-@click.group(name="database")
-@click.pass_context
-def database_group(context: click.Context) -> None:
-    """Manage the schema: Alembic's commands."""
-    context.obj = {"configs": [database_config(Settings.from_env(), Patience())]}
-
-
-@database_group.command(name="distribute")
-@click.option(
-    "--shards",
-    type=click.IntRange(1, 1_024),
-    default=32,
-    show_default=True,
-    help="Of each table, for all workers.",
-)
-def distribute(shards: int) -> None:
-    """Distribute the tables over the workers of a Citus coordinator, by user.
-
-    For a database that is empty or small, with the service stopped. Afterwards the service needs DB_KIND=citus. What is
-    distributed already is left as it is, so this may be run again, and is to be after an upgrade that has made a table.
-    """
-    from chatapi.db.distribution import NotDistributable, distribute_all
-
-    try:
-        lines = asyncio.run(distribute_all(Settings.from_env(), shards))
-    except NotDistributable as error:
-        raise SettingsError(f"DATABASE_URL: {error}") from None
-    click.echo("\n".join(lines))
 
 
 @click.command()

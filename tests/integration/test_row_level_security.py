@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chatapi.db import models
 from chatapi.db.database import Database
 from chatapi.db.owner import EVERYONE, set_local
+from tests.support.citus import Citus
 from tests.support.databases import open_database
 from tests.support.factories import QueuedTurnFactory, SummaryFactory, WaitFactory
 from tests.support.files import uploaded
@@ -24,11 +25,17 @@ OWNERS = {models.User.__tablename__: "id"} | {
 }
 
 
+@pytest.fixture(scope="session", params=["citus"] if Citus.of_environment() else ["postgresql"])
+def server(request: pytest.FixtureRequest) -> Postgres | Citus:
+    citus = Citus.of_environment()
+    return citus or request.getfixturevalue("postgres")
+
+
 @pytest.fixture(scope="module")
-async def name(postgres: Postgres) -> str:
+async def name(server: Postgres | Citus) -> str:
     """A database with something of Alice's and something of Bob's in every table; a table without is an error here."""
-    made = await asyncio.to_thread(postgres.new_database)
-    settings = settings_for(postgres.url(made))
+    made = await asyncio.to_thread(server.new_database)
+    settings = settings_for(server.url(made))
     async with serve(settings) as url:
         for user_id in ("alice", "bob"):
             async with Client(url, user_id) as client:
@@ -66,8 +73,8 @@ async def owners_in(session: AsyncSession, table: str) -> set[str]:
 
 
 @pytest.fixture
-async def database(postgres: Postgres, name: str) -> AsyncIterator[Database]:
-    opened = open_database(settings_for(postgres.url(name)))
+async def database(server: Postgres | Citus, name: str) -> AsyncIterator[Database]:
+    opened = open_database(settings_for(server.url(name)))
     yield opened
     await opened.close()
 
@@ -138,8 +145,8 @@ async def test_every_table_with_an_owner_is_guarded(database: Database) -> None:
         assert tables - set(OWNERS) == {"alembic_versions", "workers", "search_backfill"}
 
 
-async def test_a_role_that_bypasses_it_works_as_before(postgres: Postgres, name: str) -> None:
-    async with serve(settings_for(postgres.url(name, role="postgres"))) as url:
+async def test_a_role_that_bypasses_it_works_as_before(server: Postgres | Citus, name: str) -> None:
+    async with serve(settings_for(server.url(name, role="postgres"))) as url:
         user_id = uuid4().hex
         async with Client(url, user_id) as client:
             assert (await client.said("say Hello."))["response"] == "Hello."
