@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.pool import Pool
 
 from chatapi.db.placing import place_new
@@ -106,6 +106,15 @@ async def test_what_the_service_sends_with_db_kind_citus_does_on_citus(postgres:
             assert (await alice.delete(alice.mine("?confirm=o'alice"))).status_code == 204
 
 
+async def test_an_owner_is_quoted_wherever_it_is_set(postgres: Postgres) -> None:
+    name = await asyncio.to_thread(postgres.new_database)
+    database = open_database(settings_for(postgres.url(name), db_kind="citus"))
+    for owner in ("o'al\\ice", "\\'; DROP TABLE users; --", "$1 :x %s é"):
+        async with database.transaction(owner) as session:
+            assert await session.scalar(text("SELECT current_setting('chatapi.user_id')")) == owner
+    await database.close()
+
+
 # Commands of migrations on tables that are distributed.
 COMMANDS = {
     "CREATE TABLE notes (id BIGINT, user_id TEXT, PRIMARY KEY (user_id, id))": FINE,
@@ -144,8 +153,8 @@ async def test_migrations_since_tables_can_be_distributed_do_on_distributed_tabl
 
 
 def test_what_is_asked_of_all_machines_is_documented() -> None:
-    text = (REPOSITORY / "docs/scaling.md").read_text()
-    assert [name for name in citus_watch.EVERYBODYS if f"`{name.partition(':')[2]}`" not in text] == []
+    told = (REPOSITORY / "docs/scaling.md").read_text()
+    assert [name for name in citus_watch.EVERYBODYS if f"`{name.partition(':')[2]}`" not in told] == []
 
 
 def distribute(url: str, directory: Path) -> "subprocess.CompletedProcess[str]":
@@ -217,10 +226,10 @@ class TestReal:
                 sent = [(each.message, each.detail) for each in heard if each.message.startswith("issuing ")]
         finally:
             event.remove(Pool, "connect", listen)
-        statements = [text for text, _ in sent if not text.startswith(("issuing BEGIN", "issuing COMMIT"))]
+        statements = [each for each, _ in sent if not each.startswith(("issuing BEGIN", "issuing COMMIT"))]
         assert len({place for _, place in sent}) == 1
         assert len(statements) <= 14, "\n".join(statements)  # two of them count what models used
-        assert not any("PREPARE TRANSACTION" in text for text, _ in sent)
+        assert not any("PREPARE TRANSACTION" in each for each, _ in sent)
 
     async def test_distributing_again_says_that_it_is_done(self, citus_url: str, directory: Path) -> None:
         done = await asyncio.to_thread(distribute, citus_url, directory)

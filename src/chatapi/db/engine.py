@@ -41,6 +41,8 @@ STOPS_WITH_US = (
 PLANNED_ONCE = f"SET plan_cache_mode = force_generic_plan; SET {BITMAPS} = off"
 # Citus finds the owner's shard by the value, so it plans with the values. Its workers hear of SET LOCAL where this says so.
 PASSED_ON = f"SET {PROPAGATION} = 'local'"
+# Each user's SET LOCAL is a statement of its own, and must not push out those that all transactions have.
+PREPARED_FOR_CITUS = 1_000
 SQLITE_POOL_SIZE = 4  # one writes, the others read; what is read is read in microseconds
 POSTGRESQL_POOL_SIZE = 15
 
@@ -56,6 +58,8 @@ def database_config(
     if settings.sqlite and url.database:
         make_private_file(Path(url.database))
         connect_args["log"] = log
+    if settings.db_kind == "citus" and not is_behind_pooler(connect_args):
+        connect_args["prepared_statement_cache_size"] = PREPARED_FOR_CITUS
     default_size = SQLITE_POOL_SIZE if settings.sqlite else POSTGRESQL_POOL_SIZE
     config = SQLAlchemyAsyncConfig(
         connection_string=url.render_as_string(hide_password=False),

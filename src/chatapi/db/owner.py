@@ -43,5 +43,5 @@ def set_local(*names: str) -> TextClause:
 
 def passed_on(name: str, value: str) -> str:
     """As `set_local`, for Citus: its workers hear of this command, and not of the function. It takes no parameters."""
-    quoted = value.replace("'", "''")
-    return f"SET LOCAL {name} = '{quoted}'"
+    quoted = value.replace("\\", "\\\\").replace("'", "''")
+    return f"SET LOCAL {name} = E'{quoted}'"
