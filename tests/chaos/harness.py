@@ -164,7 +164,7 @@ async def audit(database_url: str, talkers: list[Talker], fleet: Fleet) -> tuple
     await connection.execute("SET chatapi.everyone = 'on'")
     for turn in (turn for talker in talkers for turn in talker.acknowledged):
         rows = await connection.fetch(
-            "SELECT t.status, m.role, m.content FROM turns t JOIN messages m ON m.turn_id = t.id "
+            "SELECT t.status, m.role, m.content FROM turns t JOIN messages m ON m.turn_id = t.id AND m.user_id = t.user_id "
             "WHERE t.user_id = $1 AND t.idempotency_key = $2 ORDER BY m.id",
             turn.user_id,
             turn.key,
@@ -186,7 +186,7 @@ async def audit(database_url: str, talkers: list[Talker], fleet: Fleet) -> tuple
         [turn.title for talker in talkers for turn in talker.acknowledged],
     )
     wrong["turns interleaved"] += await connection.fetchval(
-        "SELECT count(*) FROM (SELECT turn_id, lag(turn_id) OVER (PARTITION BY conversation_id ORDER BY id) AS before "
+        "SELECT count(*) FROM (SELECT turn_id, lag(turn_id) OVER (PARTITION BY user_id, conversation_id ORDER BY id) AS before "
         "FROM messages) AS m WHERE before > turn_id"
     )
     await connection.close()
