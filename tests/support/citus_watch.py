@@ -34,7 +34,12 @@ EVERYBODYS: dict[str, str] = {
 }
 
 # These have another form for Citus (`db.services.is_distributed`).
-ON_ONE_MACHINE = {"turns/store/journal.py:record_call", "usage/counting.py:count"}
+ON_ONE_MACHINE = {
+    "turns/store/journal.py:record_call",
+    "usage/counting.py:count",
+    "turns/store/added.py:add",
+    "turns/store/added.py:new_turns",
+}
 
 refused: dict[str, str] = {}
 is_strict = False

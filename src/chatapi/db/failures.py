@@ -14,6 +14,9 @@ from chatapi.errors.database import DatabaseFull, DatabaseReadOnly, DatabaseUnav
 
 OUTAGE_CLASSES = ("08", "57", "58")  # connection, operator intervention, system
 OUTAGE_STATES = {"53300"}  # too_many_connections
+# Citus tells by this that the coordinator has lost a worker in the middle of a transaction.
+INTERNAL = "XX000"
+LOST_WORKER = "connection marked as essential"
 CONTENTION_STATES = {
     "40001",  # serialization_failure
     "40P01",  # deadlock_detected
@@ -36,7 +39,10 @@ def is_outage(error: BaseException) -> bool:
         return True
     state = sqlstate_of(error)
     return (
-        state in OUTAGE_STATES or state.startswith(OUTAGE_CLASSES) or sqlite_code_of(error) in SQLITE_OUTAGES
+        (state == INTERNAL and LOST_WORKER in str(error.orig))
+        or state in OUTAGE_STATES
+        or state.startswith(OUTAGE_CLASSES)
+        or sqlite_code_of(error) in SQLITE_OUTAGES
     )
 
 

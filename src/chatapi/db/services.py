@@ -1,9 +1,11 @@
 """The base class of our repository services, and the inserts that they share."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advanced_alchemy.base import ModelProtocol
 from advanced_alchemy.service import SQLAlchemyAsyncRepositoryService
+from sqlalchemy import insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import TypeVar
@@ -42,6 +44,20 @@ def insert_unless_there(
     if session.get_bind().dialect.name == "postgresql":
         return postgresql.insert(model).values(**values).on_conflict_do_nothing()
     return sqlite.insert(model).values(**values).on_conflict_do_nothing()
+
+
+async def insert_in_order(
+    session: AsyncSession, model: type[Any], rows: Sequence[Mapping[str, Any]]
+) -> Sequence[int]:
+    """Insert rows of one user, and return their ids in the same order.
+
+    On several machines one by one: SQLAlchemy's statement for all is an INSERT ... SELECT.
+    """
+    if is_distributed(session):
+        one_by_one = [insert(model).values(row).returning(model.id) for row in rows]
+        return [(await session.execute(each)).scalar_one() for each in one_by_one]
+    together = insert(model).returning(model.id, sort_by_parameter_order=True)
+    return (await session.scalars(together, list(rows))).all()
 
 
 async def remember_user(session: AsyncSession, user_id: str) -> None:

@@ -21,7 +21,7 @@ from chatapi.agent.ports import ToolCall
 from chatapi.conversations.deletion import forget_messages
 from chatapi.conversations.search.index import rows_of
 from chatapi.db.models import ADDED, Message, SearchText, Turn, now
-from chatapi.db.services import insert_unless_there
+from chatapi.db.services import insert_in_order, insert_unless_there
 from chatapi.errors.turns import KeyReused
 from chatapi.parts import Call, Part, Step
 from chatapi.turns.sides import ADDED_STATE
@@ -94,10 +94,10 @@ async def add(
         for turn_id, theirs in zip(turn_ids, turns, strict=True)
         for each in theirs
     ]
-    ids = await session.scalars(insert(Message).returning(Message.id, sort_by_parameter_order=True), rows)
+    ids = await insert_in_order(session, Message, rows)
     texts = [
         row
-        for message_id, columns in zip(ids.all(), rows, strict=True)
+        for message_id, columns in zip(ids, rows, strict=True)
         for row in rows_of(user_id, conversation_id, message_id, columns["content"])
     ]
     await session.execute(insert(SearchText), texts)
@@ -182,8 +182,7 @@ async def new_turns(
         raise await who_was_first(session, user_id, conversation_id, key)
     if not rest:
         return [first_id]
-    ids = await session.scalars(insert(Turn).returning(Turn.id, sort_by_parameter_order=True), rest)
-    return [first_id, *ids]
+    return [first_id, *await insert_in_order(session, Turn, rest)]
 
 
 async def columns_of(
