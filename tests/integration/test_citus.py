@@ -10,8 +10,10 @@ from typing import Any
 import asyncpg
 import pytest
 from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import Pool
 
+from chatapi.db.failures import is_outage
 from chatapi.db.placing import place_new
 from chatapi.db.schema import upgrade
 from chatapi.patience import Patience
@@ -112,6 +114,19 @@ async def test_an_owner_is_quoted_wherever_it_is_set(postgres: Postgres) -> None
     for owner in ("o'al\\ice", "\\'; DROP TABLE users; --", "$1 :x %s é"):
         async with database.transaction(owner) as session:
             assert await session.scalar(text("SELECT current_setting('chatapi.user_id')")) == owner
+    await database.close()
+
+
+async def test_a_worker_that_was_lost_is_an_outage(postgres: Postgres) -> None:
+    """And no defect: the same transaction may succeed again."""
+    name = await asyncio.to_thread(postgres.new_database)
+    database = open_database(settings_for(postgres.url(name)))
+    raised = "DO $$ BEGIN RAISE 'failure on {} marked as essential: w:1' USING ERRCODE = 'XX000'; END $$"
+    for lost in ("connection", "something else"):
+        with pytest.raises(DBAPIError) as failed:
+            async with database.transaction("alice") as session:
+                await session.execute(text(raised.format(lost)))
+        assert is_outage(failed.value) == (lost == "connection")
     await database.close()
 
 
