@@ -29,6 +29,7 @@ EVERYBODYS: dict[str, str] = {
     "turns/store/queue.py:look": "as long as something is queued",
     "turns/store/queue.py:news": "four times a second in a process whose clients wait for queued turns",
     "turns/store/waits.py:look": "as long as turns wait for answers",
+    "turns/store/summaries.py:find_due": "as long as summaries are asked for",
     "turns/titles.py:find_due": "as long as titles are asked for",
     "usage/service.py:read": "`chatapi usage`",
 }
@@ -56,7 +57,10 @@ def told() -> str | None:
     return found or None
 
 
-def look(connection: Connection, _: Any, statement: str, *__: Any) -> None:
+def look(connection: Connection, _: Any, statement: str, __: Any, context: Any, *___: Any) -> None:
+    # An expression of `db.alternatives` takes the owner as this parameter, and without it would find nobody's rows.
+    if any(each.get("user_id", "") is None for each in getattr(context, "compiled_parameters", None) or ()):
+        refused.setdefault(f"{sent_by()}: is not given the parameter user_id", statement)
     if connection.dialect.name != "postgresql" or (wrong := verdict(statement)) is None:
         return
     by = sent_by()

@@ -100,7 +100,8 @@ async def read_turns(
             is_answered(Turn),
             ~superseded(is_answered),
         )
-        .order_by(Message.id)
+        .order_by(Message.id),
+        {"user_id": user_id},
     )
     turns: dict[int, RecalledTurn] = {}
     for turn_id, role, content, created_at in rows:

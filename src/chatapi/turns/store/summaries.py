@@ -17,6 +17,7 @@ from chatapi.agent.ports import HistoryMessage, ToolCall
 from chatapi.db.alternatives import is_answered, superseded
 from chatapi.db.models import Conversation, Message, Summary, Turn, now
 from chatapi.db.services import insert_unless_there
+from chatapi.db.texts import owned_by
 from chatapi.turns.sides import PARAGRAPH
 from chatapi.turns.store.history import decode_calls, decode_files, messages_before
 from chatapi.turns.store.window import moved
@@ -69,7 +70,10 @@ def claimed(claim: Due) -> ColumnElement[bool]:
 
 
 def counted(user_id: str, conversation_id: int) -> ColumnElement[bool]:
-    """The turns of a conversation that its model may see, as `history.select_history` has them."""
+    """The turns of a conversation that its model may see, as `history.select_history` has them.
+
+    `user_id` is a parameter of the statement, too.
+    """
     return and_(
         Turn.user_id == user_id,
         Turn.conversation_id == conversation_id,
@@ -193,8 +197,16 @@ async def said_turns(session: AsyncSession, place: Place, *, after: int, until: 
             Message.provider_state,
             cast(Message.files, Text),
         )
-        .join(which, and_(Message.turn_id == which.c.id, Message.user_id == which.c.user_id))
-        .order_by(Message.id)
+        .join(
+            which,
+            and_(
+                Message.turn_id == which.c.id,
+                Message.user_id == which.c.user_id,
+                owned_by(Message.user_id, user_id),
+            ),
+        )
+        .order_by(Message.id),
+        {"user_id": user_id},
     )
     turns: dict[int, SaidTurn] = {}
     for turn_id, role, content, calls, state, files in rows:
@@ -216,7 +228,11 @@ async def to_sum_up(session: AsyncSession, place: Place) -> int | None:
     None if there is nothing that no summary has.
     """
     found = await session.scalars(
-        select(Turn.id).where(counted(place.user_id, place.conversation_id)).order_by(Turn.id.desc()).limit(2)
+        select(Turn.id)
+        .where(counted(place.user_id, place.conversation_id))
+        .order_by(Turn.id.desc())
+        .limit(2),
+        {"user_id": place.user_id},
     )
     turns = found.all()
     done = await newest(session, place)
