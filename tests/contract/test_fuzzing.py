@@ -41,7 +41,7 @@ async def test_no_request_gets_an_answer_that_is_not_documented(
         empty_database_url, rate_limit="off", rate_limit_chat="off", rate_limit_search="off"
     )
     async with serve(settings, OfflineAgent()) as url:
-        options = ["--mode=all", "--max-examples=10", "--seed=1", "--workers=1", "--no-color"]
+        options = ["--mode=all", "--max-examples=6", "--seed=1", "--workers=1", "--no-color"]
         # A slow machine is no finding, neither of the fuzzer's generator nor of the service.
         options += ["--suppress-health-check=too_slow", "--request-timeout=120"]
         process = await asyncio.create_subprocess_exec(
