@@ -2,12 +2,12 @@
 
 import msgspec
 from sqlalchemy import ColumnElement, and_, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.conversations.schemas import Feedback, NewFeedback
 from chatapi.db import models
 from chatapi.db.models import now
+from chatapi.db.services import insert_into
 from chatapi.errors.domains import MessageNotFound
 from chatapi.errors.requests import Invalid
 
@@ -33,12 +33,11 @@ class FeedbackService:
         Raises `MessageNotFound`, and `Invalid` for a message that is no answer.
         """
         conversation_id, before = await self._answer(user_id, message_id)
-        insert = (postgresql if self._session.get_bind().dialect.name == "postgresql" else sqlite).insert
         feedback = Feedback(rating=given.rating, comment=given.comment, updated_at=now())
         content = msgspec.structs.asdict(feedback)
         key = {"user_id": user_id, "conversation_id": conversation_id, "message_id": message_id}
         await self._session.execute(
-            insert(models.Feedback)
+            insert_into(self._session, models.Feedback)
             .values(**key, **content)
             .on_conflict_do_update(index_elements=list(key), set_=content)
         )

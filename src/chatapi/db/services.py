@@ -1,7 +1,7 @@
 """The base class of our repository services, and the inserts that they share."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from advanced_alchemy.base import ModelProtocol
 from advanced_alchemy.service import SQLAlchemyAsyncRepositoryService
@@ -14,6 +14,7 @@ from chatapi.db.models import User
 
 DISTRIBUTED = "chatapi.distributed"
 ModelT = TypeVar("ModelT", bound=ModelProtocol)
+Upsert: TypeAlias = postgresql.Insert | sqlite.Insert
 RepositoryT = TypeVar("RepositoryT", bound=Any, default=Any)
 
 
@@ -37,13 +38,16 @@ def is_distributed(session: AsyncSession) -> bool:
     return DISTRIBUTED in session.info
 
 
-def insert_unless_there(
-    session: AsyncSession, model: type[ModelProtocol], /, **values: Any
-) -> postgresql.Insert | sqlite.Insert:
-    """INSERT … ON CONFLICT DO NOTHING, which SQLAlchemy spells differently for each database."""
+def insert_into(session: AsyncSession, model: type[ModelProtocol]) -> Upsert:
+    """An INSERT that may say ON CONFLICT, which SQLAlchemy spells differently for each database."""
     if session.get_bind().dialect.name == "postgresql":
-        return postgresql.insert(model).values(**values).on_conflict_do_nothing()
-    return sqlite.insert(model).values(**values).on_conflict_do_nothing()
+        return postgresql.insert(model)
+    return sqlite.insert(model)
+
+
+def insert_unless_there(session: AsyncSession, model: type[ModelProtocol], /, **values: Any) -> Upsert:
+    """INSERT … ON CONFLICT DO NOTHING."""
+    return insert_into(session, model).values(**values).on_conflict_do_nothing()
 
 
 async def insert_in_order(

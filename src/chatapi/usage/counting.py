@@ -27,17 +27,16 @@ from sqlalchemy import (
     select,
     true,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.expression import CTE
 
 from chatapi.agent.ports import Usage
 from chatapi.budgets import PICODOLLARS
 from chatapi.db.models import UsageConversation, UsageDay, User
-from chatapi.db.services import is_distributed
+from chatapi.db.services import Upsert, insert_into, is_distributed
 from chatapi.usage.schemas import TurnUsage
 
-Upsert: TypeAlias = postgresql.Insert | sqlite.Insert
 Table: TypeAlias = type[UsageDay] | type[UsageConversation]
 
 # No answer has as many. Counts that a server makes up must not be more than a column takes.
@@ -141,8 +140,7 @@ async def count(
     if together:
         await session.execute(select(literal(1)).add_cte(*together))
     for table, rows in rows_of(user_id, conversation_id, rest) if rest else ():
-        dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-        await session.execute(added_to(table, dialect.insert(table).values(rows)))
+        await session.execute(added_to(table, insert_into(session, table).values(rows)))
 
 
 def counted_with(

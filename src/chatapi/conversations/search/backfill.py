@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import and_, exists, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.conversations.search.folding import TITLE, WHOLE, fold
@@ -21,6 +20,7 @@ from chatapi.db.database import Database
 from chatapi.db.models import Conversation, Message, SearchBackfill, SearchText, now
 from chatapi.db.owner import EVERYONE
 from chatapi.db.schema import Schema
+from chatapi.db.services import insert_into
 from chatapi.errors.database import DatabaseUnavailable, SchemaOutdated
 
 log = logging.getLogger(__name__)
@@ -140,5 +140,4 @@ async def index_titles(session: AsyncSession, after: int, until: int) -> None:
 
 async def insert_unless_there(session: AsyncSession, rows: Sequence[dict[str, Any]]) -> None:
     if rows:
-        dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-        await session.execute(dialect.insert(SearchText).on_conflict_do_nothing(), list(rows))
+        await session.execute(insert_into(session, SearchText).on_conflict_do_nothing(), list(rows))

@@ -7,12 +7,12 @@ that by themselves.
 from typing import Any
 
 from sqlalchemy import delete, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.conversations.search.folding import TITLE, fold, folded_parts
 from chatapi.db.models import Message, SearchText
 from chatapi.db.paging import in_conversation
+from chatapi.db.services import insert_into
 
 KEY = ("user_id", "conversation_id", "message_id", "part")
 
@@ -48,9 +48,10 @@ async def index_title(session: AsyncSession, user_id: str, conversation_id: int,
     )
     if first is None:
         return
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
     key = (user_id, conversation_id, first, TITLE)
-    indexed = dialect.insert(SearchText).values({**dict(zip(KEY, key, strict=True)), "words": fold(title)})
+    indexed = insert_into(session, SearchText).values(
+        {**dict(zip(KEY, key, strict=True)), "words": fold(title)}
+    )
     await session.execute(
         indexed.on_conflict_do_update(index_elements=KEY, set_={"words": indexed.excluded.words})
     )
