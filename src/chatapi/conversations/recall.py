@@ -14,7 +14,7 @@ from chatapi.agent.tools import Tool
 from chatapi.conversations.search.folding import MAX_QUERY
 from chatapi.conversations.search.service import SearchService
 from chatapi.conversations.search.snippets import END, START
-from chatapi.db.alternatives import is_answered, superseded
+from chatapi.db.alternatives import is_in_history
 from chatapi.db.models import Message, Turn
 from chatapi.patience import Patience
 from chatapi.text import shortened
@@ -97,8 +97,7 @@ async def read_turns(
             Message.user_id == user_id,
             Turn.conversation_id == conversation_id,
             Turn.id.in_(found),
-            is_answered(Turn),
-            ~superseded(is_answered),
+            is_in_history(),
         )
         .order_by(Message.id),
         {"user_id": user_id},

@@ -55,6 +55,12 @@ def superseded(counts: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[bo
 
 
 @cache
+def is_in_history() -> ColumnElement[bool]:
+    """Whether models are shown `Turn` in later turns: it has an answer, and no later answer to the same."""
+    return and_(is_answered(Turn), ~superseded(is_answered))
+
+
+@cache
 def is_shown() -> ColumnElement[bool]:
     """Whether `Turn` is shown, of those that answer one anew: the last that runs or has an answer, or else the first."""
     return and_(

@@ -21,7 +21,7 @@ from chatapi.errors.files import FileKindRefused
 from chatapi.errors.requests import Invalid
 from chatapi.files.kinds import inspect
 from chatapi.files.receiving import tidy_name
-from chatapi.turns.sides import PARAGRAPH, joined, opened
+from chatapi.turns.sides import joined, opened, paragraphs
 
 FILE_ID = re.compile(r"(?:file[_-])?([0-9]{1,19})", re.ASCII)
 DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w-]+=[^;,]*)*;base64,", re.ASCII)
@@ -82,7 +82,7 @@ def instructions_in(entries: Sequence[object]) -> str | None:
     texts = [
         each.text for each in entries if isinstance(each, Spoken) and each.role in {"system", "developer"}
     ]
-    return PARAGRAPH.join(filter(None, texts)) or None
+    return paragraphs(*texts) or None
 
 
 def with_outcomes(entries: Sequence[Entry], param: str) -> list[HistoryMessage]:
@@ -137,7 +137,7 @@ def text_of(content: str | Sequence[Any] | None) -> str:
     """The text of a message; the texts of several parts are its paragraphs."""
     if content is None or isinstance(content, str):
         return content or ""
-    return PARAGRAPH.join(filter(None, (getattr(part, "text", "") for part in content)))
+    return paragraphs(*(getattr(part, "text", "") for part in content))
 
 
 class Files:

@@ -10,11 +10,15 @@ from msgspec.structs import replace
 
 from chatapi.agent.ports import HistoryMessage, Prompt
 
-PARAGRAPH = "\n\n"
 # Some providers refuse a conversation that an assistant begins.
 OPENING = "(The assistant speaks first.)"
 # The state of an assistant's message that nobody's model has given (`turns.store.added`).
 ADDED_STATE = {"added": True}
+
+
+def paragraphs(*texts: str) -> str:
+    """The texts as one, each a paragraph; empty ones are left out."""
+    return "\n\n".join(filter(None, texts))
 
 
 def is_added(state: Any) -> bool:
@@ -35,7 +39,7 @@ def joined(said: Sequence[HistoryMessage]) -> list[HistoryMessage]:
 def together(one: HistoryMessage, other: HistoryMessage) -> HistoryMessage:
     return replace(
         one,
-        content=PARAGRAPH.join(filter(None, (one.content, other.content))),
+        content=paragraphs(one.content, other.content),
         files=[*one.files, *other.files],
         tool_calls=[*one.tool_calls, *other.tool_calls],
         provider_state=None,  # it is the state of one of the two

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import File, HistoryMessage, SummaryMessage, ToolCall
-from chatapi.db.alternatives import is_answered, is_answered_or_under_way, superseded
+from chatapi.db.alternatives import is_answered_or_under_way, is_in_history
 from chatapi.db.models import Message, Summary, Turn
 from chatapi.db.paging import MAX_ID
 from chatapi.db.texts import owned_by
@@ -127,8 +127,7 @@ def select_history(
             Turn.conversation_id == conversation_id,
             Turn.id < before,
             Turn.id > edge,
-            is_answered(Turn),
-            ~superseded(is_answered),
+            is_in_history(),
         )
         .order_by(Turn.id.desc())
         .limit(turns_to_read(turns))

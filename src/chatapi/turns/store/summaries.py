@@ -14,11 +14,11 @@ from sqlalchemy import ColumnElement, Text, and_, case, cast, delete, literal, s
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import HistoryMessage, ToolCall
-from chatapi.db.alternatives import is_answered, superseded
+from chatapi.db.alternatives import is_in_history
 from chatapi.db.models import Conversation, Message, Summary, Turn, now
 from chatapi.db.services import insert_unless_there
 from chatapi.db.texts import owned_by
-from chatapi.turns.sides import PARAGRAPH
+from chatapi.turns.sides import paragraphs
 from chatapi.turns.store.history import decode_calls, decode_files, messages_before
 from chatapi.turns.store.window import moved
 
@@ -77,8 +77,7 @@ def counted(user_id: str, conversation_id: int) -> ColumnElement[bool]:
     return and_(
         Turn.user_id == user_id,
         Turn.conversation_id == conversation_id,
-        is_answered(Turn),
-        ~superseded(is_answered),
+        is_in_history(),
     )
 
 
@@ -213,10 +212,10 @@ async def said_turns(session: AsyncSession, place: Place, *, after: int, until: 
         turn = turns.get(turn_id) or SaidTurn(id=turn_id)
         if role == "user":
             names = () if files is None else [file.name for file in decode_files(files)]
-            question = PARAGRAPH.join(filter(None, (turn.question, content)))
+            question = paragraphs(turn.question, content)
             turn = replace(turn, before=messages_before(state), question=question, files=names)
         else:
-            answer = PARAGRAPH.join(filter(None, (turn.answer, content)))
+            answer = paragraphs(turn.answer, content)
             turn = replace(turn, answer=answer, calls=[*turn.calls, *decode_calls(calls)])
         turns[turn_id] = turn
     return [turns[turn_id] for turn_id in sorted(turns)]
