@@ -155,7 +155,10 @@ class Completion:
         except ConversationNotFound as error:
             raise not_ours(error.detail) from None
         telling = self._telling(f"chatcmpl-{log.turn_id}", wait)
-        headers = {"X-Conversation-Id": f"conv_{log.conversation_id}", **replay_headers(log)}
+        headers = {
+            "X-Conversation-Id": f"conv_{log.conversation_id}",
+            **replay_headers(replayed=log.replayed),
+        }
         if self._body.stream:
             return self._streamed(telling, log, headers)
         return Response(await telling.whole(log), headers=headers)

@@ -25,6 +25,7 @@ from chatapi.openai_api.response_service import ResponseService
 from chatapi.openai_api.serving import MAX_BODY_BYTES, ChatConnection, KeyHeader
 from chatapi.openai_api.stored_items import ItemPage
 from chatapi.openapi import OPENAI_TAG
+from chatapi.turns.controllers import replay_headers
 from chatapi.turns.store.added import MOST
 
 Items = Annotated[list[dict[str, Any]], Meta(max_length=MOST)]
@@ -194,7 +195,7 @@ class ConversationsController(Controller):
             request.user.user_id, id_of(conversation), data.items, idempotency_key or None
         )
         page = ItemPage(list(made.items), has_more=False)
-        return Response(list_of(page), headers={"Idempotent-Replayed": "true"} if made.replayed else {})
+        return Response(list_of(page), headers=replay_headers(replayed=made.replayed))
 
     @get(
         "/{conversation:str}/items/{item:str}",

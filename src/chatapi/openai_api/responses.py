@@ -169,12 +169,12 @@ class ResponseController(Controller):
 
 
 def whole(begun: Begun) -> Response[Any]:
-    return Response(response_of(begun.log, begun.facts), headers=replay_headers(begun.log))
+    return Response(response_of(begun.log, begun.facts), headers=replay_headers(replayed=begun.log.replayed))
 
 
 def streamed(responses: ResponseService, begun: Begun, *, after: int = -1) -> Response[Any]:
     events = ResponseStream(begun.log, begun.facts, after=after).read
-    return stream(responses.chat, events, replay_headers(begun.log))
+    return stream(responses.chat, events, replay_headers(replayed=begun.log.replayed))
 
 
 async def unstored(

@@ -258,7 +258,7 @@ def prefers_stream(request: ChatConnection) -> bool:
 async def whole(log: TurnLog) -> Response[ChatAnswer | WaitingAnswer]:
     answer = await log.answer()
     status = 202 if isinstance(answer, WaitingAnswer) else 200
-    return Response(answer, status_code=status, headers=replay_headers(log))
+    return Response(answer, status_code=status, headers=replay_headers(replayed=log.replayed))
 
 
 def streamed(chat: ChatService, log: TurnLog, *, after_wait: int = 0) -> Response[Any]:
@@ -270,9 +270,9 @@ def streamed(chat: ChatService, log: TurnLog, *, after_wait: int = 0) -> Respons
             after_wait=after_wait,
         ),
         media_type=EVENT_STREAM,
-        headers={**ui_stream.HEADERS, **replay_headers(log)},
+        headers={**ui_stream.HEADERS, **replay_headers(replayed=log.replayed)},
     )
 
 
-def replay_headers(log: TurnLog) -> dict[str, str]:
-    return {"Idempotent-Replayed": "true"} if log.replayed else {}
+def replay_headers(*, replayed: bool) -> dict[str, str]:
+    return {"Idempotent-Replayed": "true"} if replayed else {}
