@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 from openai import AsyncOpenAI
-from pydantic import SecretStr
 
 from tests.support import ai_sdk
-from tests.support.openai_sdk import Number, sdk, told_in_node, weather
-from tests.support.serving import token_for
+from tests.support.openai_sdk import Number, langchain, sdk, told_in_node, weather
 
 pytestmark = pytest.mark.slow  # the imports alone take seconds
 
@@ -21,15 +19,9 @@ pytestmark = pytest.mark.slow  # the imports alone take seconds
 async def test_langchain(url: str) -> None:
     from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
     from langchain_core.tools import tool
-    from langchain_openai import ChatOpenAI
 
     tool_of_theirs = tool(weather)
-    model = ChatOpenAI(
-        base_url=f"{url}/v1",
-        api_key=SecretStr(token_for(f"l-{uuid.uuid4().hex}")),
-        model="commanded",
-        temperature=0.5,
-    )
+    model = langchain(url, temperature=0.5)
     messages = [
         SystemMessage("Be brief."),
         HumanMessage('say Let me see.\nask weather {"city": "Bern"}\nwait\nsay Done.'),

@@ -5,11 +5,9 @@ import uuid
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from tests.support import ai_sdk
-from tests.support.openai_sdk import Number, sdk, told_in_node, weather
-from tests.support.serving import token_for
+from tests.support.openai_sdk import Number, langchain, sdk, told_in_node, weather
 
 pytestmark = pytest.mark.slow  # the imports alone take seconds
 
@@ -20,15 +18,9 @@ QUESTION = 'think Hm.\nsay Let me see. \nask weather {"city": "Bern"}\nwait\nsay
 async def test_langchain(url: str) -> None:
     from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
     from langchain_core.tools import tool
-    from langchain_openai import ChatOpenAI
 
     tool_of_theirs = tool(weather)
-    model = ChatOpenAI(
-        base_url=f"{url}/v1",
-        api_key=SecretStr(token_for(f"l-{uuid.uuid4().hex}")),
-        model="commanded",
-        use_responses_api=True,
-    )
+    model = langchain(url, use_responses_api=True)
     with_tools = model.bind_tools([tool_of_theirs], strict=True)
     first = await with_tools.ainvoke([HumanMessage(QUESTION)])
     assert isinstance(first, AIMessage)
