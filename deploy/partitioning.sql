@@ -4,8 +4,8 @@
 -- It is one transaction, copies everything, and needs room for a second copy. The service runs on it unchanged.
 BEGIN;
 
-ALTER TABLE waits DROP CONSTRAINT fk_waits_turn_id_turns;
-ALTER TABLE files DROP CONSTRAINT fk_files_turn_id_turns;
+ALTER TABLE waits DROP CONSTRAINT fk_waits_user_id_turns;
+ALTER TABLE files DROP CONSTRAINT fk_files_user_id_turns;
 ALTER TABLE queued_turns DROP CONSTRAINT fk_queued_turns_user_id_conversations;
 ALTER TABLE summaries DROP CONSTRAINT fk_summaries_user_id_conversations;
 

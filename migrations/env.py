@@ -30,11 +30,16 @@ TABLE_LOCK = "5s"  # as long as a request's statement may take; a longer wait is
 
 
 def migrate(connection: Connection) -> None:
+    def is_here(item: Any, *_: Any) -> bool:
+        """Whether this database is to have what the models have; see `chatapi.db.models.only_on`."""
+        return bool(item.info.get("dialect", connection.dialect.name) == connection.dialect.name)
+
     context.configure(
         connection=connection,
         target_metadata=metadata_registry.get(config.bind_key),
         version_table=config.version_table_name,
         compare_type=config.compare_type,
+        include_object=is_here,
         transactional_ddl=True,  # SQLite's DDL is transactional, too, under an explicit BEGIN
         transaction_per_migration=True,  # has no effect in the transaction that is begun for SQLite
     )

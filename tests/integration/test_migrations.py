@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from chatapi.db.engine import MIGRATIONS, database_config
 from chatapi.db.schema import revisions
 from chatapi.patience import Patience
-from chatapi.settings import Settings
+from chatapi.settings import Settings, SettingsError
 from tests.support.databases import open_database
 from tests.support.postgres import WAITING, Postgres, until
 from tests.support.serving import SECRET, SLOW_MACHINE, clean_environ, command, settings_for
@@ -182,6 +182,126 @@ async def test_writers_go_on_while_an_index_is_built(postgres: Postgres) -> None
     assert await writer.fetchval(INVALID) == 0
     await writer.close()
     await alembic(settings, "check")
+
+
+# A user with a turn, at 0016 and later.
+A_TURN = """
+WITH owner AS (INSERT INTO users (id, created_at) VALUES ('{0}', now()) RETURNING id),
+  conversation AS (INSERT INTO conversations (user_id, created_at, updated_at) SELECT id, now(), now() FROM owner RETURNING id)
+INSERT INTO turns (user_id, conversation_id, status, worker_id, run_id, cancel_requested, model, created_at)
+SELECT '{0}', id, 'completed', 'w', '{0}', false, 'm', now() FROM conversation RETURNING id
+"""
+# A row of each table with a key to `turns`, for an owner and a turn.
+ROWS = {
+    "messages": "INSERT INTO messages (user_id, conversation_id, turn_id, role, content, tool_calls, created_at) "
+    "VALUES ($1, 1, $2, 'user', 'x', '[]', now())",
+    "tool_calls": "INSERT INTO tool_calls (user_id, turn_id, position, call_id, name, arguments, created_at) "
+    "VALUES ($1, $2, 0, 'c', 'n', '{}', now())",
+    "turn_chunks": "INSERT INTO turn_chunks (user_id, turn_id, run_id, position, events) VALUES ($1, $2, $1, 0, '[]')",
+    "waits": "INSERT INTO waits (user_id, turn_id, number, conversation_id, run_id, calls, answers, keys, events, "
+    "client_tools, began_at, expires_at) VALUES ($1, $2, 1, 1, $1, '[]', '{}', '{}', '[]', '[]', now(), now())",
+    "files": "INSERT INTO files (user_id, turn_id, key, name, media_type, size, sha256, created_at) "
+    "VALUES ($1, $2, 'k', 'n', 'm', 1, 's', now())",
+}
+KEYS_TO_TURNS = """
+SELECT conrelid::regclass::text, cardinality(conkey) AS columns, convalidated FROM pg_constraint
+WHERE contype = 'f' AND confrelid = 'turns'::regclass ORDER BY 1
+"""
+
+
+@asynccontextmanager
+async def with_two_turns(postgres: Postgres) -> AsyncIterator[tuple[Settings, asyncpg.Connection, int, int]]:
+    """A database of the version before, a connection that sees everybody's rows, and Alice's and Bob's turns."""
+    name = await asyncio.to_thread(postgres.new_database, migrated=False)
+    settings = settings_for(postgres.url(name))
+    await alembic(settings, "upgrade", "0016")
+    connection = await asyncpg.connect(settings.database_url, command_timeout=30)
+    await connection.execute("SET chatapi.everyone = 'on'")
+    ids = [await connection.fetchval(A_TURN.format(owner)) for owner in ("alice", "bob")]
+    try:
+        yield settings, connection, *ids
+    finally:
+        await connection.close()
+
+
+async def test_no_row_is_tied_to_the_turn_of_another_user(postgres: Postgres) -> None:
+    """Nor was one before: an upgrade that finds one stops, and goes on once it is gone."""
+    async with with_two_turns(postgres) as (settings, connection, alices, bobs):
+        for insert in ROWS.values():
+            await connection.execute(insert, "bob", bobs)
+        await connection.execute(ROWS["messages"], "bob", alices)
+        with pytest.raises(SettingsError, match="the table messages has rows that violate"):
+            await alembic(settings, "upgrade")
+        await connection.execute("DELETE FROM messages WHERE turn_id = $1", alices)
+        await alembic(settings, "upgrade")
+        keys = [tuple(each) for each in await connection.fetch(KEYS_TO_TURNS)]
+        assert keys == [(table, 2, True) for table in sorted(ROWS)]
+        for table, insert in ROWS.items():
+            with pytest.raises(asyncpg.ForeignKeyViolationError, match=f"fk_{table}_user_id_turns"):
+                await connection.execute(insert, "bob", alices)
+        await connection.execute("DELETE FROM turns WHERE id = $1", bobs)
+        left = {table: await connection.fetch(f"SELECT user_id, turn_id FROM {table}") for table in ROWS}
+        assert left.pop("files") == [("bob", None)]
+        assert not any(left.values())
+
+
+READ = "SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) AS rows FROM pg_stat_xact_user_tables"
+
+
+@pytest.mark.parametrize("analyzed", ["never", "when empty", "when full"])
+async def test_what_goes_with_a_turn_is_found_among_all_that_its_owner_has(
+    postgres: Postgres, analyzed: str
+) -> None:
+    name = await asyncio.to_thread(postgres.new_database)
+    connection = await asyncpg.connect(postgres.url(name, role="postgres"))
+    await connection.execute("SET enable_bitmapscan = off")  # as in the service's connections
+    if analyzed == "when empty":
+        await connection.execute("ANALYZE")
+    turn = await connection.fetchval(A_TURN.format("alice"))
+    await connection.execute(
+        "INSERT INTO conversations (user_id, created_at, updated_at) VALUES ('alice', now(), now())"
+    )
+    others = await connection.fetch(
+        "INSERT INTO turns (user_id, conversation_id, status, worker_id, run_id, cancel_requested, model, created_at) "
+        "SELECT 'alice', max(id), 'completed', 'w', n::text, false, 'm', now() FROM conversations, generate_series(1, 2000) n "
+        "GROUP BY n RETURNING id"
+    )
+    for insert in ROWS.values():
+        await connection.executemany(
+            insert, [("alice", id_) for id_ in (turn, *(each["id"] for each in others))]
+        )
+    if analyzed == "when full":
+        await connection.execute("ANALYZE")
+    for deletion in (
+        "DELETE FROM turns WHERE id = $1",
+        "DELETE FROM conversations WHERE id = (SELECT conversation_id FROM turns WHERE id = $1)",
+    ):
+        deleting = connection.transaction()
+        await deleting.start()
+        before = dict(await connection.fetch(READ))
+        await connection.execute(deletion, turn)
+        read = dict(await connection.fetch(READ))
+        assert {table for table in ("turns", *ROWS) if read[table] - before[table] > 10} == set()
+        await deleting.rollback()
+    await connection.close()
+
+
+@pytest.mark.parametrize("held", ["ROW EXCLUSIVE", "ACCESS SHARE"])
+async def test_others_go_on_while_a_foreign_key_waits_for_a_long_transaction(
+    postgres: Postgres, held: str
+) -> None:
+    """For one that writes, and the new key waits; or for a dump that reads, and only the old key's end waits."""
+    async with with_two_turns(postgres) as (settings, writer, alices, _):
+        # The build of an index, which is tried elsewhere, would wait for the transaction before that.
+        await writer.execute("CREATE UNIQUE INDEX uq_turns_owner ON turns (id, user_id)")
+        async with holding(settings.database_url, f"LOCK TABLE messages IN {held} MODE"):
+            upgrading = asyncio.create_task(alembic(settings, "upgrade"))
+            await until(WAITING, writer, upgrading)
+            for _ in range(2):  # the first one may still queue behind the upgrade, which then gives way
+                await writer.execute(ROWS["messages"], "alice", alices)
+            assert not upgrading.done()
+        await upgrading
+        assert await writer.fetchval("SELECT count(*) FROM messages") == 2
 
 
 @pytest.mark.slow

@@ -21,7 +21,6 @@ from chatapi.settings import Settings
 
 RowT = TypeVar("RowT", bound=tuple[Any, ...])
 
-ACTIONS = {"a": "NO ACTION", "c": "CASCADE"}
 STATEMENT_SECONDS = 3_600.0  # a table's rows are copied by one statement
 LOCK = 0x63697475  # any number, as long as nobody else uses it: "citu"
 
@@ -36,12 +35,11 @@ WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r'
 ORDER BY c.relname <> 'users', c.relname
 """
 KEYS = """
-SELECT k.conname AS name, t.relname AS "table", k.contype::text AS kind, r.relname AS target, k.confdeltype::text AS on_delete,
+SELECT k.conname AS name, t.relname AS "table", k.contype::text AS kind, k.confdeltype = 'n' AS sets_null,
   ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(number, place)
     JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.number ORDER BY u.place) AS columns,
-  ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(number, place)
-    JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.number ORDER BY u.place) AS target_columns
-FROM pg_constraint k JOIN pg_class t ON t.oid = k.conrelid LEFT JOIN pg_class r ON r.oid = k.confrelid
+  pg_get_constraintdef(k.oid) AS definition
+FROM pg_constraint k JOIN pg_class t ON t.oid = k.conrelid
 WHERE k.connamespace = current_schema()::regnamespace AND k.contype IN ('p', 'u', 'f')
 ORDER BY t.relname, k.conname
 """
@@ -71,10 +69,9 @@ class Key(NamedTuple):
     name: str
     table: str
     kind: str
-    target: str | None
-    on_delete: str
+    sets_null: bool
     columns: Sequence[str]
-    target_columns: Sequence[str]
+    definition: str
 
 
 async def distribute_all(settings: Settings, shards: int) -> list[str]:
@@ -99,8 +96,12 @@ async def distribute(connection: AsyncConnection, shards: int) -> list[str]:
     await run(connection, f"SELECT pg_advisory_xact_lock({LOCK})")
     await run(connection, "SET LOCAL citus.multi_shard_modify_mode = 'sequential'")
     tables = {table.name: table for table in await rows(connection, TABLES, Table)}
-    if ROOT not in tables:
-        raise NotDistributable("There are no tables yet. Run: chatapi database upgrade --no-prompt")
+    keys = await rows(connection, KEYS, Key)
+    # Foreign keys have the owner since migration 0017.
+    if ROOT not in tables or any(key.kind == "f" and "user_id" not in key.columns for key in keys):
+        raise NotDistributable(
+            "There are no tables of this version. Run: chatapi database upgrade --no-prompt"
+        )
     new = [
         table
         for table in tables.values()
@@ -109,7 +110,7 @@ async def distribute(connection: AsyncConnection, shards: int) -> list[str]:
     if not new:
         return ["All tables are distributed already.", *await report(connection, tables)]
     counts = {table.name: await count(connection, table.name) for table in new}
-    await place(connection, new, tables, shards)
+    await place(connection, new, keys, shards)
     for name, before in counts.items():
         if (after := await count(connection, name)) != before:
             raise NotDistributable(f"{name} had {before} rows, and has {after}. Nothing was changed.")
@@ -130,13 +131,11 @@ async def check_cluster(connection: AsyncConnection) -> None:
         raise NotDistributable("This is a worker of Citus. Set DATABASE_URL to its coordinator")
 
 
-async def place(
-    connection: AsyncConnection, new: Sequence[Table], tables: dict[str, Table], shards: int
-) -> None:
+async def place(connection: AsyncConnection, new: Sequence[Table], keys: Sequence[Key], shards: int) -> None:
     """Put the owner into the keys of these tables, and distribute them."""
-    names = {table.name for table in new}
+    tables = {table.name: table for table in new}
     guarded = [table for table in new if table.is_guarded]
-    keys = [key for key in await rows(connection, KEYS, Key) if key.table in names]
+    keys = [key for key in keys if key.table in tables]
     foreign = [key for key in keys if key.kind == "f"]
     for key in foreign:
         await run(connection, f'ALTER TABLE "{key.table}" DROP CONSTRAINT "{key.name}"')
@@ -147,23 +146,21 @@ async def place(
     for table in new:
         await run(connection, placing(table, shards))
     for key in foreign:
-        if (definition := with_owner(key, tables)) is not None:
-            await run(connection, f'ALTER TABLE "{key.table}" ADD CONSTRAINT "{key.name}" {definition}')
+        # Citus has none from a reference table, and none with SET NULL: see `conversations.deletion.let_go_of_files`.
+        if key.table not in REFERENCES and not key.sets_null:
+            await run(connection, f'ALTER TABLE "{key.table}" ADD CONSTRAINT "{key.name}" {key.definition}')
     for table in guarded:
         await run(connection, f'ALTER TABLE "{table.name}" FORCE ROW LEVEL SECURITY')
 
 
 async def widen(connection: AsyncConnection, key: Key, table: Table) -> None:
-    """Put the owner into a key without it. An index on the key as it was stays: everybody's rows are walked by id."""
+    """Put the owner into a key without it, at its end, since everybody's rows are walked by the key as it was."""
     if key.kind == "f" or table.name in REFERENCES or table.owner in key.columns:
         return
     kind = "PRIMARY KEY" if key.kind == "p" else "UNIQUE"
-    columns = listed([str(table.owner), *key.columns])
+    columns = ", ".join(f'"{column}"' for column in [*key.columns, table.owner])
     await run(connection, f'ALTER TABLE "{key.table}" DROP CONSTRAINT "{key.name}"')
     await run(connection, f'ALTER TABLE "{key.table}" ADD CONSTRAINT "{key.name}" {kind} ({columns})')
-    if len(key.columns) == 1:
-        name = f"ix_{key.table}_{key.columns[0]}"
-        await run(connection, f'CREATE INDEX "{name}" ON "{key.table}" ({listed(key.columns)})')
 
 
 def placing(table: Table, shards: int) -> str:
@@ -175,27 +172,6 @@ def placing(table: Table, shards: int) -> str:
         else f"colocate_with := '{ROOT}'"
     )
     return f"SELECT create_distributed_table('{table.name}', '{table.owner}', {how})"
-
-
-def with_owner(key: Key, tables: dict[str, Table]) -> str | None:
-    """The foreign key with the owner on both sides; None for one that Citus cannot have.
-
-    That is one from a reference table, and one with SET NULL: see `conversations.deletion.let_go_of_files`.
-    """
-    table, target = tables[key.table], tables[str(key.target)]
-    if table.name in REFERENCES or key.on_delete == "n":
-        return None
-    columns, target_columns = list(key.columns), list(key.target_columns)
-    if table.owner not in columns:
-        columns, target_columns = [str(table.owner), *columns], [str(target.owner), *target_columns]
-    return (
-        f'FOREIGN KEY ({listed(columns)}) REFERENCES "{target.name}" ({listed(target_columns)}) '
-        f"ON DELETE {ACTIONS[key.on_delete]}"
-    )
-
-
-def listed(columns: Sequence[str]) -> str:
-    return ", ".join(f'"{column}"' for column in columns)
 
 
 async def check_owner_arrives(connection: AsyncConnection) -> None:

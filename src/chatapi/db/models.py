@@ -5,7 +5,7 @@ run again, what its earlier run had said is deleted.
 """
 
 from datetime import UTC, date, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from advanced_alchemy.base import DefaultBase, IdentityAuditBase, IdentityBase
 from advanced_alchemy.types import DateTimeUTC
@@ -17,6 +17,7 @@ from sqlalchemy import (
     ForeignKey,
     ForeignKeyConstraint,
     Index,
+    Integer,
     SmallInteger,
     Text,
     UniqueConstraint,
@@ -30,7 +31,10 @@ from sqlalchemy.orm import Mapped, mapped_column, query_expression
 
 TurnStatus = Literal["queued", "running", "waiting", "completed", "failed", "cancelled"]
 
+ItemT = TypeVar("ItemT", Index, ForeignKeyConstraint)
+
 OwnerId = Annotated[str, mapped_column(Text, ForeignKey("users.id", ondelete="CASCADE"))]
+TurnId = Annotated[int, mapped_column(BigInteger().with_variant(Integer(), "sqlite"))]
 
 
 # Part of the statement's text, not a parameter: so a plan made once for all values can use the index of running turns.
@@ -52,6 +56,21 @@ def now() -> datetime:
 # By what SQLAlchemy finds the row of an object: the owner is in every statement, those that it makes itself too.
 OWNED: dict[str, Any] = {"primary_key": ["user_id", "id"]}
 OWNED_NUMBER: dict[str, Any] = {"primary_key": ["user_id", "turn_id", "number"]}
+
+
+def only_on(dialect: str, item: ItemT) -> ItemT:
+    """An index or a key that the other database has not; `migrations/env.py` compares the models by it."""
+    item.info["dialect"] = dialect
+    return item.ddl_if(dialect=dialect)
+
+
+def belongs_to_turn(on_delete: str = "CASCADE") -> tuple[ForeignKeyConstraint, ForeignKeyConstraint]:
+    """The foreign key of a `turn_id`. SQLite's is without the owner: its keys cannot be changed (docs/adr/0030)."""
+    with_owner = ForeignKeyConstraint(
+        ["user_id", "turn_id"], ["turns.user_id", "turns.id"], ondelete=on_delete
+    )
+    by_id = ForeignKeyConstraint(["turn_id"], ["turns.id"], ondelete=on_delete.partition(" (")[0])
+    return only_on("postgresql", with_owner), only_on("sqlite", by_id)
 
 
 class User(DefaultBase):
@@ -160,6 +179,8 @@ class Turn(IdentityBase):
             postgresql_where=text("alternative_of IS NOT NULL"),
             sqlite_where=text("alternative_of IS NOT NULL"),
         ),
+        # For the foreign keys to turns. By id first: all new rows are at its end.
+        only_on("postgresql", Index("uq_turns_owner", "id", "user_id", unique=True)),
         {"sqlite_autoincrement": True},
     )
 
@@ -180,7 +201,7 @@ class Message(IdentityBase):
 
     user_id: Mapped[str] = mapped_column(Text)
     conversation_id: Mapped[int] = mapped_column(BigInteger)
-    turn_id: Mapped[int] = mapped_column(ForeignKey("turns.id", ondelete="CASCADE"))
+    turn_id: Mapped[TurnId]
     role: Mapped[str] = mapped_column(Text)
     content: Mapped[str] = mapped_column(Text)
     tool_calls: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
@@ -197,6 +218,7 @@ class Message(IdentityBase):
         Index("ix_messages_conversation", "user_id", "conversation_id", "id"),
         # Not owner first, because the deletion of a turn uses this index, too.
         Index("ix_messages_turn", "turn_id", "user_id"),
+        *belongs_to_turn(),
         {"sqlite_autoincrement": True},
     )
 
@@ -294,11 +316,13 @@ class TurnChunk(DefaultBase):
 
     __tablename__ = "turn_chunks"
 
-    turn_id: Mapped[int] = mapped_column(ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True)
+    turn_id: Mapped[TurnId] = mapped_column(primary_key=True)
     run_id: Mapped[str] = mapped_column(Text, primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
     user_id: Mapped[str] = mapped_column(Text)
     events: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+
+    __table_args__ = belongs_to_turn()
 
 
 class ToolCallEntry(DefaultBase):
@@ -306,7 +330,7 @@ class ToolCallEntry(DefaultBase):
 
     __tablename__ = "tool_calls"
 
-    turn_id: Mapped[int] = mapped_column(ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True)
+    turn_id: Mapped[TurnId] = mapped_column(primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
     user_id: Mapped[str] = mapped_column(Text)
     call_id: Mapped[str] = mapped_column(Text)
@@ -316,7 +340,7 @@ class ToolCallEntry(DefaultBase):
     error: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(DateTimeUTC(timezone=True), default=now)
 
-    __table_args__ = (Index("ix_tool_calls_owner", "user_id", "turn_id"),)
+    __table_args__ = (Index("ix_tool_calls_owner", "user_id", "turn_id"), *belongs_to_turn())
 
 
 class Wait(DefaultBase):
@@ -329,7 +353,7 @@ class Wait(DefaultBase):
 
     __tablename__ = "waits"
 
-    turn_id: Mapped[int] = mapped_column(ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True)
+    turn_id: Mapped[TurnId] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     user_id: Mapped[str] = mapped_column(Text)
     conversation_id: Mapped[int] = mapped_column(BigInteger)
@@ -350,6 +374,7 @@ class Wait(DefaultBase):
 
     __table_args__ = (
         Index("ix_waits_owner", "user_id", "turn_id"),
+        *belongs_to_turn(),
         Index(
             "ix_waits_open",
             "expires_at",
@@ -369,7 +394,7 @@ class File(IdentityBase):
 
     user_id: Mapped[str] = mapped_column(Text)
     # The turn that it was sent with, the last one if there were several.
-    turn_id: Mapped[int | None] = mapped_column(ForeignKey("turns.id", ondelete="SET NULL"))
+    turn_id: Mapped[TurnId | None]
     key: Mapped[str] = mapped_column(Text)
     name: Mapped[str] = mapped_column(Text)
     media_type: Mapped[str] = mapped_column(Text)
@@ -382,6 +407,7 @@ class File(IdentityBase):
     __table_args__ = (
         Index("ix_files_owner", "user_id", "id"),
         Index("ix_files_turn", "turn_id"),  # for the deletion of a turn
+        *belongs_to_turn("SET NULL (turn_id)"),
         Index(
             "ix_files_without_turn",
             "created_at",

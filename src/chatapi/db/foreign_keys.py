@@ -1,0 +1,79 @@
+"""Foreign keys that a migration replaces on tables that may be large, while others read and write them."""
+
+import logging
+import time
+
+from alembic import op
+from sqlalchemy import inspect
+from sqlalchemy.exc import DBAPIError
+
+from chatapi.db.failures import sqlstate_of
+from chatapi.settings import SettingsError
+
+log = logging.getLogger(__name__)
+
+# All who use a table queue behind one who waits for its lock. A command waits for two tables, one after the other, and both
+# together are less than the second (`deadlock_timeout`) after which PostgreSQL ends one of two who wait for each other: so
+# the migration gives way, and never a turn.
+LOCK_TIMEOUT = "300ms"
+PAUSE = 0.5  # seconds between two tries, for those who queued
+TRIES = 900  # some ten minutes, as for the build of an index (`migrations/env.py`): a dump may take as long
+LOCK_NOT_AVAILABLE = "55P03"
+VIOLATED = "23503"
+
+
+def replace_foreign_key(table: str, old: str, new: str, definition: str) -> None:
+    """Put a foreign key, as in `FOREIGN KEY (a) REFERENCES t (b)`, in the place of another, on PostgreSQL.
+
+    Each step is a transaction of its own, and bears to be repeated. Two steps keep others off the tables, and are done in a moment: the
+    new key holds for rows that are written from then on; the old one goes. The long one between them, in which all rows
+    are checked, keeps nobody from reading and writing. Until it is done both keys hold.
+    """
+    with op.get_context().autocommit_block():
+        names = {key["name"] for key in inspect(op.get_bind()).get_foreign_keys(table)}
+        if new not in names:
+            run_briefly(f"ALTER TABLE {table} ADD CONSTRAINT {new} {definition} NOT VALID")
+        check_rows(table, new)
+        if old in names:
+            run_briefly(f"ALTER TABLE {table} DROP CONSTRAINT {old}")
+
+
+def check_rows(table: str, name: str) -> None:
+    """Raise `SettingsError` if a row violates the new key; the old one stays then, beside the new one.
+
+    Row-level security hides rows from this check, too, and it would pass.
+    """
+    try:
+        run_together(
+            "PERFORM set_config('chatapi.everyone', 'on', true)",
+            f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}",
+        )
+    except DBAPIError as error:
+        if sqlstate_of(error) != VIOLATED:
+            raise
+        raise SettingsError(
+            f"DATABASE_URL: the table {table} has rows that violate {name}. Mend or delete them, and upgrade again "
+            "(docs/scaling.md tells how to find them)"
+        ) from error
+
+
+def run_briefly(command: str) -> None:
+    """Run a command that needs tables for itself. While others hold them for longer than a moment, try again and again."""
+    for tries_left in reversed(range(TRIES)):
+        try:
+            run_together(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'", command)
+        except DBAPIError as error:
+            if sqlstate_of(error) != LOCK_NOT_AVAILABLE or not tries_left:
+                raise
+            if tries_left == TRIES - 1:
+                log.warning(
+                    "Waiting for a transaction that holds a table, without holding up others: %s", command
+                )
+            time.sleep(PAUSE)
+        else:
+            return
+
+
+def run_together(*commands: str) -> None:
+    """Run commands in one statement, so that a pooler, too, sends them to one connection and as one transaction."""
+    op.execute(f"DO $$ BEGIN {'; '.join(commands)}; END $$")
