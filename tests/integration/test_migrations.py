@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import asyncpg
@@ -286,6 +286,7 @@ async def test_what_goes_with_a_turn_is_found_among_all_that_its_owner_has(
     await connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", ["ROW EXCLUSIVE", "ACCESS SHARE"])
 async def test_others_go_on_while_a_foreign_key_waits_for_a_long_transaction(
     postgres: Postgres, held: str
@@ -302,6 +303,20 @@ async def test_others_go_on_while_a_foreign_key_waits_for_a_long_transaction(
             assert not upgrading.done()
         await upgrading
         assert await writer.fetchval("SELECT count(*) FROM messages") == 2
+
+
+@pytest.mark.slow
+async def test_a_foreign_key_waits_again_after_a_deadlock(postgres: Postgres) -> None:
+    """A turn has the one table and wants the other, which the upgrade has. PostgreSQL ends one of them, mostly the upgrade's try."""
+    async with with_two_turns(postgres) as (settings, watching, alices, _):
+        await watching.execute("CREATE UNIQUE INDEX uq_turns_owner ON turns (id, user_id)")
+        async with holding(settings.database_url, "LOCK TABLE turns IN ROW EXCLUSIVE MODE") as turn:
+            upgrading = asyncio.create_task(alembic(settings, "upgrade"))
+            await until(WAITING, watching, upgrading)
+            await turn.execute("SET LOCAL chatapi.user_id = 'alice'")
+            with suppress(asyncpg.DeadlockDetectedError):
+                await turn.execute(ROWS["messages"], "alice", alices)
+        await upgrading
 
 
 @pytest.mark.slow

@@ -12,13 +12,13 @@ from chatapi.settings import SettingsError
 
 log = logging.getLogger(__name__)
 
-# All who use a table queue behind one who waits for its lock. A command waits for two tables, one after the other, and both
-# together are less than the second (`deadlock_timeout`) after which PostgreSQL ends one of two who wait for each other: so
-# the migration gives way, and never a turn.
-LOCK_TIMEOUT = "300ms"
+# All who use a table queue behind one who waits for its lock. It is more than the second (`deadlock_timeout`) after which PostgreSQL
+# ends an autovacuum that is in the way.
+LOCK_TIMEOUT = "1500ms"
 PAUSE = 0.5  # seconds between two tries, for those who queued
-TRIES = 900  # some ten minutes, as for the build of an index (`migrations/env.py`): a dump may take as long
-LOCK_NOT_AVAILABLE = "55P03"
+TRIES = 300  # some ten minutes, as for the build of an index (`migrations/env.py`): a dump may take as long
+# The lock was not to be had; or a turn had one of two tables and waited for the other (deadlock_detected).
+NOT_YET = {"55P03", "40P01"}
 VIOLATED = "23503"
 
 
@@ -63,7 +63,7 @@ def run_briefly(command: str) -> None:
         try:
             run_together(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'", command)
         except DBAPIError as error:
-            if sqlstate_of(error) != LOCK_NOT_AVAILABLE or not tries_left:
+            if sqlstate_of(error) not in NOT_YET or not tries_left:
                 raise
             if tries_left == TRIES - 1:
                 log.warning(
