@@ -44,6 +44,7 @@ def upgrade() -> None:
     for table in without_owner:
         replace_foreign_key(
             table,
+            "turns",
             f"fk_{table}_turn_id_turns",
             f"fk_{table}_user_id_turns",
             f"FOREIGN KEY (user_id, turn_id) REFERENCES turns (user_id, id) ON DELETE {ON_DELETE[table]}",
@@ -56,6 +57,7 @@ def downgrade() -> None:
     for table in with_key_by(["user_id", "turn_id"]):
         replace_foreign_key(
             table,
+            "turns",
             f"fk_{table}_user_id_turns",
             f"fk_{table}_turn_id_turns",
             f"FOREIGN KEY (turn_id) REFERENCES turns (id) ON DELETE {ON_DELETE[table].removesuffix(' (turn_id)')}",

@@ -307,15 +307,14 @@ async def test_others_go_on_while_a_foreign_key_waits_for_a_long_transaction(
 
 @pytest.mark.slow
 async def test_a_foreign_key_waits_again_after_a_deadlock(postgres: Postgres) -> None:
-    """A turn has the one table and wants the other, which the upgrade has. PostgreSQL ends one of them, mostly the upgrade's try."""
-    async with with_two_turns(postgres) as (settings, watching, alices, _):
+    """Somebody has the one table and wants the other, which the upgrade has. PostgreSQL ends one of them, mostly the upgrade's try."""
+    async with with_two_turns(postgres) as (settings, watching, _, _):
         await watching.execute("CREATE UNIQUE INDEX uq_turns_owner ON turns (id, user_id)")
-        async with holding(settings.database_url, "LOCK TABLE turns IN ROW EXCLUSIVE MODE") as turn:
+        async with holding(settings.database_url, "LOCK TABLE messages IN ROW EXCLUSIVE MODE") as other:
             upgrading = asyncio.create_task(alembic(settings, "upgrade"))
             await until(WAITING, watching, upgrading)
-            await turn.execute("SET LOCAL chatapi.user_id = 'alice'")
             with suppress(asyncpg.DeadlockDetectedError):
-                await turn.execute(ROWS["messages"], "alice", alices)
+                await other.execute("LOCK TABLE turns IN ROW EXCLUSIVE MODE")
         await upgrading
 
 

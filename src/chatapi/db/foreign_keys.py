@@ -17,13 +17,13 @@ log = logging.getLogger(__name__)
 LOCK_TIMEOUT = "1500ms"
 PAUSE = 0.5  # seconds between two tries, for those who queued
 TRIES = 300  # some ten minutes, as for the build of an index (`migrations/env.py`): a dump may take as long
-# The lock was not to be had; or a turn had one of two tables and waited for the other (deadlock_detected).
+# The lock was not to be had; or somebody had one of two tables and waited for the other (deadlock_detected).
 NOT_YET = {"55P03", "40P01"}
 VIOLATED = "23503"
 
 
-def replace_foreign_key(table: str, old: str, new: str, definition: str) -> None:
-    """Put a foreign key, as in `FOREIGN KEY (a) REFERENCES t (b)`, in the place of another, on PostgreSQL.
+def replace_foreign_key(table: str, target: str, old: str, new: str, definition: str) -> None:
+    """Put a foreign key to `target`, as in `FOREIGN KEY (a) REFERENCES target (b)`, in the place of another, on PostgreSQL.
 
     Each step is a transaction of its own, and bears to be repeated. Two steps keep others off the tables, and are done in a moment: the
     new key holds for rows that are written from then on; the old one goes. The long one between them, in which all rows
@@ -31,11 +31,14 @@ def replace_foreign_key(table: str, old: str, new: str, definition: str) -> None
     """
     with op.get_context().autocommit_block():
         names = {key["name"] for key in inspect(op.get_bind()).get_foreign_keys(table)}
+        # The target first, as in transactions that write both: else they would wait for each other.
+        lock = f"LOCK TABLE {target}, {table} IN {{}} MODE"
         if new not in names:
-            run_briefly(f"ALTER TABLE {table} ADD CONSTRAINT {new} {definition} NOT VALID")
+            add = f"ALTER TABLE {table} ADD CONSTRAINT {new} {definition} NOT VALID"
+            run_briefly(lock.format("SHARE ROW EXCLUSIVE"), add)
         check_rows(table, new)
         if old in names:
-            run_briefly(f"ALTER TABLE {table} DROP CONSTRAINT {old}")
+            run_briefly(lock.format("ACCESS EXCLUSIVE"), f"ALTER TABLE {table} DROP CONSTRAINT {old}")
 
 
 def check_rows(table: str, name: str) -> None:
@@ -57,11 +60,11 @@ def check_rows(table: str, name: str) -> None:
         ) from error
 
 
-def run_briefly(command: str) -> None:
-    """Run a command that needs tables for itself. While others hold them for longer than a moment, try again and again."""
+def run_briefly(lock: str, command: str) -> None:
+    """Run a command that needs this lock. While others hold a table for longer than a moment, try again and again."""
     for tries_left in reversed(range(TRIES)):
         try:
-            run_together(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'", command)
+            run_together(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'", lock, command)
         except DBAPIError as error:
             if sqlstate_of(error) not in NOT_YET or not tries_left:
                 raise
