@@ -9,10 +9,12 @@ from typing import Any
 
 import asyncpg
 import pytest
+from advanced_alchemy.alembic.commands import AlembicCommands
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import Pool
 
+from chatapi.db.engine import database_config
 from chatapi.db.failures import is_outage
 from chatapi.db.placing import place_new
 from chatapi.db.schema import upgrade
@@ -270,6 +272,19 @@ class TestReal:
         ):
             answer = (await client.get("/health/ready")).text
         assert "DB_KIND=citus" in answer
+
+    async def test_tables_of_a_version_before_are_not_distributed(self, directory: Path) -> None:
+        """Their foreign keys are without the owner."""
+        citus = Citus.of_environment()
+        assert citus is not None
+        name = await asyncio.to_thread(lambda: citus.new_database(migrated=False))
+        commands = AlembicCommands(
+            sqlalchemy_config=database_config(settings_for(citus.url(name)), SLOW_MACHINE)
+        )
+        await asyncio.to_thread(commands.upgrade, "0016")
+        done = await asyncio.to_thread(distribute, citus.url(name), directory)
+        assert (done.returncode, "Run: chatapi database upgrade" in done.stderr) == (1, True)
+        await asyncio.to_thread(citus.drop, name)
 
     async def test_what_was_there_is_kept(self, directory: Path) -> None:
         citus = Citus.of_environment()
