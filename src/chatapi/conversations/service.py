@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, Literal
 
 import msgspec
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from msgspec import UNSET
 from msgspec.structs import replace
-from sqlalchemy import Select, and_, asc, delete, desc, select, tuple_, update
+from sqlalchemy import Integer, Select, and_, asc, bindparam, delete, desc, select, tuple_, update
 from sqlalchemy.orm import with_expression
 
 from chatapi.conversations.deletion import let_go_of_files
@@ -26,6 +27,8 @@ from chatapi.db.services import Service, is_distributed
 from chatapi.db.texts import owned_by
 from chatapi.errors.domains import ConversationNotFound
 from chatapi.files.schemas import FileRef
+
+PLACE = ("pinned", "updated_at", "id")  # by which the list is in order
 
 
 class ConversationService(Service[models.Conversation, "ConversationService.Repository"]):
@@ -64,17 +67,9 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         limit: int,
         source: Source | None,
     ) -> Sequence[models.Conversation]:
-        statement = self._with_summaries(user_id).limit(limit)
-        if before is not None:
-            place = tuple_(models.Conversation.pinned, models.Conversation.updated_at, models.Conversation.id)
-            statement = statement.where(place < before)
-        return await self.get_many(
-            models.Conversation.user_id == user_id,
-            models.Conversation.archived == archived,
-            *is_from(source),
-            order_by=[("pinned", True), ("updated_at", True), ("id", True)],
-            statement=statement,
-        )
+        place = () if before is None else zip(PLACE, before, strict=True)
+        values = {"user_id": user_id, "archived": archived, "limit": limit, **dict(place)}
+        return (await self.session.scalars(listing(source, goes_on=before is not None), values)).all()
 
     async def read(self, user_id: str, conversation_id: int) -> Conversation:
         conversation = await self.get_one_or_none(
@@ -224,6 +219,29 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
                 is_shown(),
             )
         return [Row._make(row) for row in await self.session.execute(statement, {"user_id": user_id})]
+
+
+@cache
+def listing(source: Source | None, *, goes_on: bool) -> Select[models.Conversation]:
+    """A part of the list, which `goes_on` from a place; built once, because that takes longer than to run it."""
+    columns = {name: getattr(models.Conversation, name) for name in PLACE}
+    statement = (
+        select(models.Conversation)
+        .options(
+            with_expression(models.Conversation.summarized_until, summarized_until(bindparam("user_id")))
+        )
+        .where(
+            models.Conversation.user_id == bindparam("user_id"),
+            models.Conversation.archived == bindparam("archived"),
+            *is_from(source),
+        )
+        .order_by(*(desc(column) for column in columns.values()))
+        .limit(bindparam("limit", type_=Integer()))
+    )
+    if not goes_on:
+        return statement
+    place = tuple_(*(bindparam(name, type_=column.type) for name, column in columns.items()))
+    return statement.where(tuple_(*columns.values()) < place)
 
 
 def place_in_list(conversation: models.Conversation) -> tuple[bool, datetime, int]:

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import BindParameter, ColumnElement, select
 
 from chatapi.db.models import Conversation, Summary
 
 
-def summarized_until(user_id: str) -> ColumnElement[Any]:
+def summarized_until(user_id: str | BindParameter[str]) -> ColumnElement[Any]:
     """The last turn that the newest summary of `Conversation` covers; null without one."""
     return (
         select(Summary.turn_id)
