@@ -22,6 +22,8 @@ run: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(PYTEST) -m 'not slow' $(ARGS)
 
+# The tests of `make test` alone must cover the code. The slow ones, of many processes, would take half as long again if
+# they were measured.
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -29,9 +31,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/python -m website.build
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PYTEST) $(ARGS)
+	$(BIN)/coverage run -m pytest $(PYTEST) -m 'not slow' $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+	$(BIN)/python -m pytest $(PYTEST) -m slow $(ARGS)
 
 bench: $(VENV)/.installed-bench
 	@$(MAKE) --silent $(OTHERS)/.installed || echo 'Other servers cannot be installed here; they are left out.'

@@ -208,13 +208,15 @@ async def test_the_templates_of_other_models_take_our_tools_and_a_history_with_c
     """
     refused: dict[str, dict[str, str]] = {name: {} for name in REFUSING}
     settings = settings_for(url, rate_limit_chat="off")
+    options: dict[str, Any] = {"length": 5, "context": 8192, "slots": 1, "port": real_model.free_port()}
     async with (
         serve(settings, load_agent(settings, Patience())) as offline,
         Client(offline, uuid4().hex) as other,
+        talking(url, RealModel(tmp_path, "tiny", **options), other.user_id) as client,
     ):
         for template in real_model.templates()[shard::SHARDS]:
-            model = RealModel(tmp_path, "tiny", template=template, length=5, context=8192, slots=1)
-            async with model.running(), talking(url, model, other.user_id) as client:
+            model = RealModel(tmp_path, "tiny", template=template, **options)
+            async with model.running():
                 told = await other.said("Add milk and bread to my list")
                 assert len(told["tool_calls"]) == 2
                 for name, conversation_id in zip(REFUSING, (None, told["conversation_id"]), strict=True):

@@ -260,6 +260,7 @@ class TestHangUp:
                 assert not (await reader.read()).endswith(b"0\r\n\r\n")  # as a whole chunked body does
 
 
+@pytest.mark.slow
 class TestSlowReaders:
     """Of answers that are more than all buffers on the way hold."""
 

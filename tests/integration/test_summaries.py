@@ -414,6 +414,7 @@ class LongBrain(Brain):
         return Reply((Text(f"<summary>{' '.join(facts)}</summary>"),), "stop")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model", ["openai:gpt-5-mini", "anthropic:claude-haiku-4-5", "google:gemini-2.5-flash"]
 )

@@ -78,7 +78,6 @@ class TestPieces:
         )
 
 
-@pytest.mark.slow
 class TestScript:
     async def test_prints_the_answer_alone(self, directory: Path, there: dict[str, str]) -> None:
         url = there.pop("url")
@@ -127,7 +126,6 @@ class TestScript:
                 assert shown.screen.count("· add task") == 1
 
 
-@pytest.mark.slow
 class TestTerminal:
     async def test_asks_before_a_call_that_needs_approval(self, directory: Path) -> None:
         settings = settings_for(f"sqlite:///{directory}/chatapi.db", tool_approval="all")

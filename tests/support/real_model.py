@@ -92,7 +92,8 @@ def run(*command: str | Path) -> None:
 class RealModel:
     """A server with a model: `smollm2`, or `tiny`, which talks nonsense and is quick.
 
-    `context` is its length in tokens, `length` that of an answer, `template` a chat template of another model.
+    `context` is its length in tokens, `length` that of an answer, `template` a chat template of another model. With the `port`
+    of another one it can run in its place.
     """
 
     def __init__(
@@ -104,8 +105,9 @@ class RealModel:
         context: int = 4096,
         slots: int = 2,
         length: int | None = None,
+        port: int | None = None,
     ) -> None:
-        self.port = free_port()
+        self.port = port or free_port()
         self._log = directory / f"llama-server-{self.port}.log"
         self._command: list[str | Path] = [
             *("nice", SERVER, "--model", ENVIRONMENT / f"{model}.gguf", "--alias", model, "--no-warmup"),
