@@ -219,9 +219,10 @@ class TestReal:
         else:
             assert judged != "one machine"
 
-    async def test_a_turn_is_fourteen_statements_and_all_on_one_worker(self, citus_url: str) -> None:
-        """Beside BEGIN, with the owner, and COMMIT, of two transactions."""
+    async def test_a_turn_is_twelve_statements_at_most_and_all_on_one_worker(self, citus_url: str) -> None:
+        """Beside BEGIN, with the owner, and COMMIT, of two transactions; budgets are checked, and usage is counted."""
         heard: list[Any] = []
+        sent: list[list[tuple[str, str]]] = []
 
         def listen(connection: Any, _: Any) -> None:
             driver = connection.driver_connection
@@ -232,21 +233,23 @@ class TestReal:
         try:
             # No look of the supervisor's and no heartbeat in between.
             patience = Patience(lease_renewal=3_600, watch=3_600, poll=3_600)
-            async with (
-                serve(settings_for(citus_url), patience=patience) as base,
-                Client(base, "alice") as alice,
-            ):
+            settings = settings_for(citus_url, budget_tokens="1000000/day,20000000/month")
+            async with serve(settings, patience=patience) as base, Client(base, "alice") as alice:
                 first = await alice.said("say 1")
-                heard.clear()
-                await alice.said("say 2", first["conversation_id"])
-                await asyncio.sleep(0.05)  # asyncpg tells of a message in the loop's next round
-                sent = [(each.message, each.detail) for each in heard if each.message.startswith("issuing ")]
+                for headers in ({}, {"Idempotency-Key": "second"}):
+                    heard.clear()
+                    await alice.said_with({"headers": headers}, "say 2", first["conversation_id"])
+                    await asyncio.sleep(0.05)  # asyncpg tells of a message in the loop's next round
+                    issued = [each for each in heard if each.message.startswith("issuing ")]
+                    sent.append([(each.message, each.detail) for each in issued])
         finally:
             event.remove(Pool, "connect", listen)
-        statements = [each for each, _ in sent if not each.startswith(("issuing BEGIN", "issuing COMMIT"))]
-        assert len({place for _, place in sent}) == 1
-        assert len(statements) <= 14, "\n".join(statements)  # two of them count what models used
-        assert not any("PREPARE TRANSACTION" in each for each, _ in sent)
+        for commands, most in zip(sent, (11, 12), strict=True):
+            told = "\n".join(each for each, _ in commands)
+            around = [each for each, _ in commands if each.startswith(("issuing BEGIN", "issuing COMMIT"))]
+            assert len({place for _, place in commands}) == 1
+            assert (len(around), len(commands) - len(around)) == (4, most), told
+            assert "PREPARE TRANSACTION" not in told
 
     async def test_distributing_again_says_that_it_is_done(self, citus_url: str, directory: Path) -> None:
         done = await asyncio.to_thread(distribute, citus_url, directory)

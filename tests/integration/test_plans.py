@@ -25,8 +25,10 @@ from chatapi.db.owner import EVERYONE
 from chatapi.db.paging import MAX_ID
 from chatapi.db.schema import upgrade
 from chatapi.patience import Patience
+from chatapi.turns.store.busy import standing_of
 from chatapi.turns.store.history import select_history
 from chatapi.turns.store.postgres import CONVERSATION_ID, USER_ID, begin_next
+from chatapi.turns.store.rows import Claim
 from chatapi.turns.store.window import edge_of
 from chatapi.usage.budgets import NO_BUDGETS, Budgets
 from tests.support.databases import open_database
@@ -205,6 +207,19 @@ class TestOfAUserWhoHasSaidMuch:
         """Nor before its owner is set, whatever the plan: row-level security would hide it all. Nor all that was used."""
         statement = begin_next(10, NO_BUDGETS if keyed else BUDGETS, keyed=keyed, after=keyed)
         assert await pages(connection, statement, plan) < PAGES
+
+    @pytest.mark.usefixtures("own")
+    async def test_nor_does_one_that_begins_by_plain_statements(
+        self, connection: asyncpg.Connection, plan: str
+    ) -> None:
+        database = open_database(settings_for(url_of(connection)))
+        sent = sent_by(database)
+        conversation_id = await conversation_of_large(connection)
+        claim = Claim(run_id="r", worker_id="w", model="m", history=10, budgets=BUDGETS)
+        async with database.transaction("large") as session:
+            await standing_of(session, "large", conversation_id, claim, before=MAX_ID)
+        await database.close()
+        assert await pages_of(connection, *sent[-1], plan) < PAGES
 
     @pytest.mark.usefixtures("own")
     @pytest.mark.parametrize("order", ["asc", "desc"])

@@ -103,7 +103,10 @@ class Budgets:
         if not self._budgets:
             return
         at = now()
-        used = (await session.execute(self.used(user_id, self.values(at)))).one()
+        self.require((await session.execute(self.used(user_id, self.values(at)))).one(), at)
+
+    def require(self, used: Sequence[int], at: datetime) -> None:
+        """As `check`, with what the user has used."""
         self.announce(used, at)
         over = [
             (window_of(budget.span, at)[1], budget)

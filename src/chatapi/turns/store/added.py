@@ -29,7 +29,7 @@ from chatapi.turns.store import asked, queue
 from chatapi.turns.store.attached import attach
 from chatapi.turns.store.busy import under_way
 from chatapi.turns.store.end import touch_conversation
-from chatapi.turns.store.keys import check_queue, turn_of_key, who_was_first
+from chatapi.turns.store.keys import turn_of_key, who_was_first
 from chatapi.turns.store.rows import Claim, Key, new_message, new_turn
 from chatapi.turns.store.summaries import forget, reopen
 
@@ -105,12 +105,11 @@ async def add(
 
 
 async def added_before(session: AsyncSession, user_id: str, key: Key | None) -> Added | None:
-    """What this key has added before; raises `KeyReused` and what `check_queue` raises."""
+    """What this key has added before; raises `KeyReused` and what `turn_of_key` raises."""
     if key is None:
         return None
     turn = await turn_of_key(session, user_id, key)
     if turn is None:
-        await check_queue(session, user_id, key)
         return None
     if turn.request_hash != key.request_hash or not turn.was_added:
         raise KeyReused

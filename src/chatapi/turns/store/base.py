@@ -109,16 +109,15 @@ class TurnStore:
         title = self._title_for(run)
         is_titled = False
         async with self._database.transaction(run.user_id) as session:
-            answer = await end.finished(session, run) if is_retry else None
-            if answer is None:
-                answer = await end.finish(session, run, said)
+            finished = await end.finished(session, run) if is_retry else None
+            if finished is None:
+                finished = await end.finish(session, run, said)
                 if shown != "nothing":
                     await live.drop(session, run.user_id, run.turn_id)
                 is_titled = await give_title(session, run, title)
                 await count_rest(session, run, said)
-            is_followed = await queue.is_followed(session, run.user_id, run.conversation_id)
         self._tell_title(run, title, is_titled=is_titled)
-        return Finished(answer, is_followed)
+        return finished
 
     def _title_for(self, run: Run) -> Title | None:
         return None if self._titler is None else self._titler.title_for(run)
@@ -131,10 +130,10 @@ class TurnStore:
         """End the turn as failed; keep and show what it had said and done, but never to a model."""
 
         async def work(session: AsyncSession) -> bool:
-            await end.fail(session, run, said, error)
+            is_followed = await end.fail(session, run, said, error)
             await live.drop(session, run.user_id, run.turn_id)
             await count_rest(session, run, said)
-            return await queue.is_followed(session, run.user_id, run.conversation_id)
+            return is_followed
 
         return await self._database.run(run.user_id, work)
 
@@ -190,10 +189,10 @@ class TurnStore:
         """End the turn as cancelled; keep what it had said and done, also for later history."""
 
         async def work(session: AsyncSession) -> bool:
-            await end.finish_cancelled(session, run, said)
+            is_followed = await end.finish_cancelled(session, run, said)
             await live.drop(session, run.user_id, run.turn_id)
             await count_rest(session, run, said)
-            return await queue.is_followed(session, run.user_id, run.conversation_id)
+            return is_followed
 
         return await self._database.run(run.user_id, work)
 

@@ -24,11 +24,11 @@ from chatapi.errors.turns import KeyReused, TurnCancelled, TurnNotFound, TurnSup
 from chatapi.turns.schemas import AnswerAnew, ChatRequest, Terms
 from chatapi.turns.store import live, queue, waits
 from chatapi.turns.store.attached import attach, still_there
-from chatapi.turns.store.busy import make_way
+from chatapi.turns.store.busy import make_way, standing_of
 from chatapi.turns.store.end import touch_conversation
-from chatapi.turns.store.history import gone_on_from, read_history
+from chatapi.turns.store.history import History, gone_on_from, read_history
 from chatapi.turns.store.journal import read_journal
-from chatapi.turns.store.keys import check_queue, key_in_progress, turn_of_key, who_was_first
+from chatapi.turns.store.keys import key_in_progress, turn_of_key, who_was_first
 from chatapi.turns.store.queue import Queued, in_queue
 from chatapi.turns.store.requests import asked_of, before_of, question_of, terms_of
 from chatapi.turns.store.rows import (
@@ -62,12 +62,9 @@ async def begin_again(
     session: AsyncSession, user_id: str, request: ChatRequest | AnswerAnew, key: Key | None, claim: Claim
 ) -> Run | Stored | None:
     """As `begin` for a key that was seen before; None for any other."""
-    if key is None:
+    if key is None or (turn := await turn_of_key(session, user_id, key)) is None:
         return None
-    if (turn := await turn_of_key(session, user_id, key)) is not None:
-        return await _again(session, turn, request, key, claim)
-    await check_queue(session, user_id, key)
-    return None
+    return await _again(session, turn, request, key, claim)
 
 
 async def begin_new(
@@ -79,14 +76,20 @@ async def begin_new(
     alternative_of: int | None = None,
 ) -> Run | Queued:
     """As `begin`, for a key that was not seen before; raises `BudgetExceeded`."""
-    await claim.budgets.check(session, user_id)
     ended: Sequence[Ended] = ()
+    history: History | None = History()
     if request.conversation_id is None:
+        await claim.budgets.check(session, user_id)
         conversation_id = await _new_conversation(session, user_id, request.source or None)
     else:
         conversation_id = request.conversation_id
         await touch_conversation(session, user_id, conversation_id, archived=False)
-        way = await make_way(session, user_id, conversation_id, request, key, claim)
+        standing = await standing_of(
+            session, user_id, conversation_id, claim, before=alternative_of or MAX_ID
+        )
+        way = await make_way(session, standing, user_id, conversation_id, request, key, claim)
+        # A turn that has ended just now may be a part of the history.
+        history = standing.history if standing.turn is None else None
         if request.after is not UNSET:
             await check_last(session, request.after, user_id, conversation_id, way)
         if isinstance(way, Queued):
@@ -102,7 +105,7 @@ async def begin_new(
         asked=asked_of(request),
         at=now(),
     )
-    run = await start(session, columns, request, claim)
+    run = await start(session, columns, request, claim, history)
     if run is None:
         raise await who_was_first(session, user_id, conversation_id, key)
     return replace(run, ended=ended)
@@ -121,9 +124,13 @@ async def check_last(
 
 
 async def start(
-    session: AsyncSession, columns: dict[str, Any], request: ChatRequest, claim: Claim
+    session: AsyncSession,
+    columns: dict[str, Any],
+    request: ChatRequest,
+    claim: Claim,
+    history: History | None = None,
 ) -> Run | None:
-    """Insert the turn with its message, and read its history; None if another request was first.
+    """Insert the turn with its message, and read its history if it is not given; None if another request was first.
 
     A turn that was queued is given all history, whatever the ids: a replica of the version before may have begun a turn
     while it was queued.
@@ -137,8 +144,9 @@ async def start(
     attached = await attach(session, user_id, turn_id, conversation_id, ids)
     files = attached[: len(ids) - len(earlier)]
     await ask(session, columns, turn_id, request, files)
-    before = columns["alternative_of"] or MAX_ID
-    history = await read_history(session, user_id, conversation_id, turns=claim.history, before=before)
+    if history is None:
+        before = columns["alternative_of"] or MAX_ID
+        history = await read_history(session, user_id, conversation_id, turns=claim.history, before=before)
     return Run(
         turn_id=turn_id,
         run_id=claim.run_id,
@@ -231,7 +239,6 @@ async def seen(session: AsyncSession, user_id: str, key: Key) -> Stored | None:
     """
     turn = await turn_of_key(session, user_id, key)
     if turn is None:
-        await check_queue(session, user_id, key)
         return None
     answer = await _settled(session, turn, key)
     alive = select(Turn.id).where(Turn.id == turn.id, Turn.user_id == user_id, turn_is_alive)

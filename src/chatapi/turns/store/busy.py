@@ -1,17 +1,24 @@
-"""What becomes of a message whose conversation is busy: it is refused, queued, or takes the place of what is under way."""
+"""How a conversation stands when a message comes, and what becomes of it if the conversation is busy.
 
-from typing import Literal, NamedTuple
+It is refused, queued, or takes the place of what is under way.
+"""
 
-from sqlalchemy import select, update
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import Select, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.db.models import RUNNING, WAITING, Turn
+from chatapi.db.models import RUNNING, WAITING, Turn, now
+from chatapi.turns.measures import measuring
 from chatapi.turns.schemas import ChatRequest
 from chatapi.turns.store import queue
 from chatapi.turns.store.end import cancel_abandoned, end_wait, fail_abandoned
-from chatapi.turns.store.keys import check_queue, turn_of_key, who_was_first
+from chatapi.turns.store.history import History, select_shown, to_history
+from chatapi.turns.store.keys import turn_of_key, who_was_first
 from chatapi.turns.store.queue import Queued
 from chatapi.turns.store.rows import Claim, Ended, Key, turn_is_alive
+from chatapi.turns.store.window import edge_of
 
 
 class UnderWay(NamedTuple):
@@ -23,24 +30,58 @@ class UnderWay(NamedTuple):
     is_alive: bool
 
 
+class Standing(NamedTuple):
+    """How a conversation stands: its running turn, whether others are queued, and the history that a turn is shown now."""
+
+    turn: UnderWay | None
+    is_followed: bool
+    history: History
+
+
+async def standing_of(
+    session: AsyncSession, user_id: str, conversation_id: int, claim: Claim, *, before: int
+) -> Standing:
+    """Look at a conversation that is locked, and at the claim's budgets, by one statement; raises `BudgetExceeded`.
+
+    The history is of the turns before this one.
+    """
+    at, budgets = now(), claim.budgets
+    edge = edge_of(user_id, conversation_id)
+    shown = select_shown(user_id, conversation_id, turns=claim.history, before=before, edge=edge)
+    turn = select_under_way(user_id, conversation_id).subquery("turn")
+    stands = select(queue.in_queue(user_id, conversation_id).label("is_followed")).subquery("stands")
+    columns, joined = [*turn.c, stands.c.is_followed], stands.outerjoin(turn, true())
+    if budgets:
+        used = budgets.used(user_id, budgets.values(at)).subquery("used")
+        columns, joined = [*columns, *used.c], joined.join(used, true())
+    statement = select(*columns, *shown.c).select_from(joined.outerjoin(shown, true())).order_by(shown.c.id)
+    with measuring("history"):
+        rows = (await session.execute(statement, {"user_id": user_id})).all()
+    is_followed, *used_so_far = rows[0][4 : len(columns)]
+    if budgets:
+        budgets.require(used_so_far, at)
+    messages = [row[len(columns) + 1 :] for row in rows if row[len(columns)] is not None]
+    return Standing(to_under_way(rows[0][:4]), is_followed, to_history(messages, claim.history))
+
+
 async def make_way(
     session: AsyncSession,
+    standing: Standing,
     user_id: str,
     conversation_id: int,
     request: ChatRequest,
     key: Key | None,
     claim: Claim,
 ) -> list[Ended] | Queued:
-    """Make way for a turn, with its conversation locked; returns its place in the queue if it cannot begin yet.
+    """Make way for a turn in a conversation that is locked and stands so; returns its place in the queue if it cannot begin yet.
 
     Else returns the waits that have ended by this. A turn whose process has died is ended. Raises `TurnInProgress` and
     `QueueFull`; for keys `KeyInProgress`, `KeyReused` and `TurnCancelled`.
     """
-    if key is not None and request.when_busy:  # a request with the same key may have come between
-        if await turn_of_key(session, user_id, key) is not None:
-            raise await who_was_first(session, user_id, conversation_id, key)
-        await check_queue(session, user_id, key)
-    turn = await under_way(session, user_id, conversation_id)
+    # A request with the same key may have come between.
+    if key is not None and request.when_busy and await turn_of_key(session, user_id, key) is not None:
+        raise await who_was_first(session, user_id, conversation_id, key)
+    turn = standing.turn
     if request.when_busy == "interrupt":
         await queue.take_out(session, user_id, conversation_id)
         if turn is not None and turn.is_alive and not turn.waits:
@@ -49,7 +90,7 @@ async def make_way(
         return await end_at_once(session, user_id, conversation_id, turn, is_interrupted=True)
     queues = request.when_busy == "queue"
     is_busy = turn is not None and turn.is_alive and (queues or not turn.waits)
-    if is_busy or await queue.is_followed(session, user_id, conversation_id):
+    if is_busy or standing.is_followed:
         if queues:
             return await in_queue(session, user_id, conversation_id, request, key, claim)
         raise await who_was_first(session, user_id, conversation_id, key)
@@ -57,13 +98,21 @@ async def make_way(
 
 
 async def under_way(session: AsyncSession, user_id: str, conversation_id: int) -> UnderWay | None:
-    found = await session.execute(
-        select(Turn.id, Turn.worker_id, Turn.cancel_requested, turn_is_alive).where(
-            Turn.user_id == user_id, Turn.conversation_id == conversation_id, Turn.status == RUNNING
-        )
-    )
+    found = await session.execute(select_under_way(user_id, conversation_id))
     row = found.one_or_none()
-    return None if row is None else UnderWay(row[0], row[1] == WAITING, row[2], row[3])
+    return None if row is None else to_under_way(row)
+
+
+def select_under_way(user_id: str, conversation_id: int) -> Select[int, str, bool, bool]:
+    return select(Turn.id, Turn.worker_id, Turn.cancel_requested, turn_is_alive.label("is_alive")).where(
+        Turn.user_id == user_id, Turn.conversation_id == conversation_id, Turn.status == RUNNING
+    )
+
+
+def to_under_way(row: Sequence[Any]) -> UnderWay | None:
+    """The turn of such a row; None if its columns are empty."""
+    turn_id, worker_id, is_asked_to_end, is_alive = row
+    return None if turn_id is None else UnderWay(turn_id, worker_id == WAITING, is_asked_to_end, is_alive)
 
 
 async def in_queue(

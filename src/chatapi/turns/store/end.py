@@ -26,6 +26,7 @@ from chatapi.turns.store.rows import (
     ABANDONED,
     ASSISTANT,
     Ended,
+    Finished,
     Run,
     Said,
     answer_of,
@@ -40,31 +41,33 @@ from chatapi.turns.store.rows import (
 from chatapi.usage.schemas import TurnUsage
 
 
-async def finish(session: AsyncSession, run: Run, said: Said) -> ChatAnswer:
+async def finish(session: AsyncSession, run: Run, said: Said) -> Finished:
     """Store the answer and end the turn; raises `TurnCancelled` when it is no longer ours."""
-    await end(session, run, "completed", said)
+    is_followed = await end(session, run, "completed", said)
     store = store_answer if run.wait is None else replace_answer
     message_id = await store(session, run.user_id, run.conversation_id, run.turn_id, said)
-    return to_answer(run, message_id, said)
+    return Finished(to_answer(run, message_id, said), is_followed)
 
 
-async def finish_cancelled(session: AsyncSession, run: Run, said: Said) -> None:
-    """End the turn as cancelled, and keep what it had said and done; raises `TurnCancelled` as `finish` does."""
-    await end(session, run, "cancelled", said)
+async def finish_cancelled(session: AsyncSession, run: Run, said: Said) -> bool:
+    """End the turn as cancelled, and keep what it had said and done; returns and raises as `end` does."""
+    is_followed = await end(session, run, "cancelled", said)
     await keep_of(session, run, said.events, "cancelled")
+    return is_followed
 
 
-async def fail(session: AsyncSession, run: Run, said: Said, error: dict[str, Any]) -> None:
-    """End the turn as failed; raises `TurnCancelled` as `finish` does.
+async def fail(session: AsyncSession, run: Run, said: Said, error: dict[str, Any]) -> bool:
+    """End the turn as failed; returns and raises as `end` does.
 
     The user's message and what the turn had said and done stay and are shown, but no model ever sees them.
     """
-    await end(session, run, "failed", said, error)
+    is_followed = await end(session, run, "failed", said, error)
     await keep_of(session, run, said.events, "failed")
+    return is_followed
 
 
-async def finished(session: AsyncSession, run: Run) -> ChatAnswer | None:
-    """The answer that `finish` stored for this run, if its COMMIT went through."""
+async def finished(session: AsyncSession, run: Run) -> Finished | None:
+    """What `finish` returned for this run, if its COMMIT went through."""
     turn = await session.scalar(
         select(Turn).where(
             Turn.id == run.turn_id,
@@ -74,7 +77,9 @@ async def finished(session: AsyncSession, run: Run) -> ChatAnswer | None:
         )
     )
     stored = None if turn is None else await answer_of(session, turn)
-    return stored.answer if stored is not None and isinstance(stored.answer, ChatAnswer) else None
+    if stored is None or not isinstance(stored.answer, ChatAnswer):
+        return None
+    return Finished(stored.answer, await queue.is_followed(session, run.user_id, run.conversation_id))
 
 
 async def has_counted(session: AsyncSession, run: Run, usage: TurnUsage | None) -> bool:
@@ -190,8 +195,11 @@ async def fail_abandoned(session: AsyncSession, *which: ColumnElement[bool]) -> 
 
 async def end(
     session: AsyncSession, run: Run, status: str, said: Said, error: dict[str, Any] | None = None
-) -> None:
-    """Write the end into the turn's row; an answer that broke off stores no finish reason and no model."""
+) -> bool:
+    """Write the end into the turn's row; returns whether another turn is queued behind it.
+
+    Raises `TurnCancelled` when the turn is no longer ours. An answer that broke off stores no finish reason and no model.
+    """
     try:
         await touch_conversation(session, run.user_id, run.conversation_id, **run.window.columns)
     except ConversationNotFound:  # deleted meanwhile, and the turn with it
@@ -206,8 +214,12 @@ async def end(
         at=now(),
     )
     ours = is_ours(run.turn_id, run.user_id, run.run_id)
-    if await session.scalar(update(Turn).where(ours).values(columns).returning(Turn.id)) is None:
+    # The conversation is locked, so nothing is queued before the transaction ends.
+    is_followed = queue.in_queue(run.user_id, run.conversation_id).label("is_followed")
+    ended = await session.execute(update(Turn).where(ours).values(columns).returning(Turn.id, is_followed))
+    if (row := ended.one_or_none()) is None:
         raise TurnCancelled
+    return bool(row.is_followed)
 
 
 async def keep_of(session: AsyncSession, run: Run, events: Sequence[TurnEvent], status: str) -> None:

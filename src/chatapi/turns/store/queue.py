@@ -92,17 +92,6 @@ async def find(session: AsyncSession, user_id: str, turn_id: int) -> Queued | No
     return None if row is None else place_of(row)
 
 
-async def of_key(session: AsyncSession, user_id: str, key: Key) -> QueuedTurn | None:
-    """The row of this key, open or taken out; forgets a key that is past its retention."""
-    row = await session.scalar(
-        select(QueuedTurn).where(QueuedTurn.user_id == user_id, QueuedTurn.idempotency_key == key.value)
-    )
-    if row is None or row.taken_out_at is None or row.taken_out_at > now() - KEY_RETENTION:
-        return row
-    await session.execute(delete(QueuedTurn).where(QueuedTurn.id == row.id, QueuedTurn.user_id == user_id))
-    return None
-
-
 async def of_claim(session: AsyncSession, user_id: str, claim: Claim) -> Queued | None:
     """The turn that this claim has queued, if its COMMIT went through; it may have begun since.
 
