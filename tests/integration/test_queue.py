@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from chatapi.errors.base import PROBLEM_TYPE_PREFIX
 from tests.support.agents import CommandedAgent, Gate
+from tests.support.citus import Citus
 from tests.support.files import parts, uploaded
 from tests.support.serving import DIES, SLOW_MACHINE, Client, execute, serve, settings_for, two_replicas
 from tests.support.sse import STREAM, Chunk, chunks_of, resumed, text_of, types_of
@@ -402,6 +403,9 @@ class TestWhereItRan:
             assert answers == {"one", "two"}
             assert problem(await busy.first)[0] == 409
 
+    @pytest.mark.skipif(
+        Citus.of_environment() is not None, reason="A version that knows no queue knows no Citus either."
+    )
     async def test_a_queued_turn_begins_though_an_old_replica_ended_the_one_before(
         self, empty_database_url: str
     ) -> None:
