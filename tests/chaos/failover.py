@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from tests.chaos.harness import PATIENCE, Fleet, Talker
@@ -44,7 +44,7 @@ class Pair:
 
     @property
     def direct_url(self) -> str:
-        return self.primary.postgres.url(self._database)
+        return self.primary.postgres.admin_url(self._database)
 
     async def promote(self) -> None:
         """Make the standby the primary; the former one is the caller's."""
@@ -87,12 +87,11 @@ class Load:
         self._stop = asyncio.Event()
         self._talking = asyncio.gather(*(talker.talk(self._stop) for talker in self.talkers))
 
-    async def all_answered(self) -> None:
-        """Wait until each client has had another answer."""
-        before = [len(talker.acknowledged) for talker in self.talkers]
-        while any(
-            len(talker.acknowledged) == count for talker, count in zip(self.talkers, before, strict=True)
-        ):
+    async def all_answered(self, talkers: Sequence[Talker] | None = None) -> None:
+        """Wait until each client, or each of these, has had another answer."""
+        talkers = self.talkers if talkers is None else talkers
+        before = [len(talker.acknowledged) for talker in talkers]
+        while any(len(talker.acknowledged) == count for talker, count in zip(talkers, before, strict=True)):
             assert not self._talking.done(), self._talking
             await asyncio.sleep(0.02)
 

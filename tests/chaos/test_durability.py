@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.harness import LEAST, SCENARIOS, run_scenario
+from tests.chaos.harness import LEAST, SCENARIOS, Server, run_scenario
+from tests.support.citus import Citus
 from tests.support.postgres import Postgres
 
 pytestmark = pytest.mark.slow
@@ -14,9 +15,12 @@ pytestmark = pytest.mark.slow
 SECONDS = 10.0  # of disturbance; what follows is the time until the last lease of a dead process has ended
 
 
-@pytest.fixture(scope="module")
-def own_postgres() -> Iterator[Postgres]:
-    """A server that may be stopped."""
+@pytest.fixture(scope="module", params=["citus" if Citus.of_environment() else "postgresql"])
+def own_server() -> Iterator[Server]:
+    """A server that may be stopped, or the Citus."""
+    if citus := Citus.of_environment():
+        yield citus
+        return
     server = Postgres()
     server.prepare()
     yield server
@@ -25,9 +29,11 @@ def own_postgres() -> Iterator[Postgres]:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 async def test_nothing_acknowledged_is_lost_or_doubled(
-    own_postgres: Postgres, tmp_path: Path, scenario: str
+    own_server: Server, tmp_path: Path, scenario: str
 ) -> None:
-    report = await run_scenario(scenario, own_postgres, tmp_path, SECONDS)
+    if scenario == "restart-database" and isinstance(own_server, Citus):
+        pytest.skip("test_citus.py stops the machines of a Citus, one by one.")
+    report = await run_scenario(scenario, own_server, tmp_path, SECONDS)
     print(f"\n{report}", file=sys.stderr)
     assert report.disturbances >= LEAST
     assert report.acknowledged >= 24

@@ -7,24 +7,23 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from tests.chaos.harness import Server
 from tests.chaos.rolling import roll
 from tests.support.haproxy import PROGRAM
-from tests.support.postgres import Postgres
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="HAProxy is not installed")
-async def test_no_turn_fails_while_replicas_are_restarted(postgres: Postgres, directory: Path) -> None:
-    url = postgres.url(await asyncio.to_thread(postgres.new_database))
-    report = await roll(directory, url, rounds=1)
+async def test_no_turn_fails_while_replicas_are_restarted(server: Server, directory: Path) -> None:
+    name = await asyncio.to_thread(server.new_database)
+    report = await roll(directory, server.url(name), rounds=1)
     assert report.exit_codes == {0}
     failures = sum((talk.again + talk.unanswered for talk in [*report.keyed, *report.plain]), Counter[str]())
     assert "503" not in failures, f"a turn that had begun was cut off:\n{report}"
     # A connection that the kernel takes in the instant in which a replica stops listening is lost: docs/scaling.md.
     assert failures.total() <= report.restarts, str(report)
-    connection = await asyncpg.connect(url)
-    await connection.execute("SET chatapi.everyone = 'on'")
+    connection = await asyncpg.connect(server.admin_url(name))
     for talk in report.keyed:
         assert len(talk.answered) > 3, str(report)
         rows = await connection.fetch(

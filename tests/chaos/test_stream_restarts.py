@@ -15,8 +15,8 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.chaos.harness import answers
-from tests.support.postgres import Postgres, free_port
+from tests.chaos.harness import Server, answers
+from tests.support.postgres import free_port
 from tests.support.proxies import missing, proxied
 from tests.support.serving import GATED, SECRET, Client, Process
 from tests.support.sse import STREAM, Chunk, chunks_of, text_of
@@ -65,8 +65,9 @@ class Fleet:
 
 
 @pytest.fixture
-async def database_url(postgres: Postgres) -> str:
-    return postgres.url(await asyncio.to_thread(postgres.new_database))
+async def database(server: Server) -> str:
+    """Its name."""
+    return await asyncio.to_thread(server.new_database)
 
 
 @asynccontextmanager
@@ -146,9 +147,11 @@ class Talker:
         return (turn if problem == "restarting" else None), None
 
 
-async def test_who_streams_sees_every_answer_whole_and_once(database_url: str, directory: Path) -> None:
+async def test_who_streams_sees_every_answer_whole_and_once(
+    server: Server, database: str, directory: Path
+) -> None:
     seen, stop = Counter[str](), asyncio.Event()
-    async with fleet(directory, database_url) as replicas:
+    async with fleet(directory, server.url(database)) as replicas:
         talkers = [Talker(replicas.url, number, seen) for number in range(CLIENTS)]
         async with asyncio.TaskGroup() as talking:
             for talker in talkers:
@@ -162,8 +165,7 @@ async def test_who_streams_sees_every_answer_whole_and_once(database_url: str, d
             replicas.processes[0].kill()
             stop.set()
     assert seen, "nobody noticed anything"
-    connection = await asyncpg.connect(database_url)
-    await connection.execute("SET chatapi.everyone = 'on'")
+    connection = await asyncpg.connect(server.admin_url(database))
     for talker in talkers:
         assert talker.answers, talker.user_id
         stored = await connection.fetch(
@@ -177,10 +179,12 @@ async def test_who_streams_sees_every_answer_whole_and_once(database_url: str, d
     await connection.close()
 
 
-async def test_a_turn_goes_on_when_its_streams_are_sent_elsewhere(database_url: str, directory: Path) -> None:
+async def test_a_turn_goes_on_when_its_streams_are_sent_elsewhere(
+    server: Server, database: str, directory: Path
+) -> None:
     """Its replica is told to stop, ends the stream in time, and answers the turn while another one streams it."""
     async with AsyncExitStack() as stack:
-        replicas = await stack.enter_async_context(fleet(directory, database_url))
+        replicas = await stack.enter_async_context(fleet(directory, server.url(database)))
         alice = await stack.enter_async_context(Client(replicas.url, "alice"))
         body = {"message": "say Once upon a time\ngate alice\nsay  there was."}
         chunks: list[Chunk] = []

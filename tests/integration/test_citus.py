@@ -10,15 +10,23 @@ from typing import Any
 import asyncpg
 import pytest
 from advanced_alchemy.alembic.commands import AlembicCommands
-from sqlalchemy import event, text
+from sqlalchemy import event, select, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.pool import Pool
 
+from chatapi.db.database import Database
 from chatapi.db.engine import database_config
 from chatapi.db.failures import is_outage
+from chatapi.db.models import User
+from chatapi.db.owner import Owner
 from chatapi.db.placing import place_new
 from chatapi.db.schema import upgrade
+from chatapi.db.services import remember_user
+from chatapi.errors.database import DatabaseUnavailable
 from chatapi.patience import Patience
+from chatapi.tracing import Tracing
+from chatapi.turns.lease import Lease
 from tests.support import citus_watch
 from tests.support.citus import Citus
 from tests.support.citus_rules import (
@@ -31,7 +39,7 @@ from tests.support.citus_rules import (
     schema_fault,
     verdict,
 )
-from tests.support.databases import open_database
+from tests.support.databases import open_database, unread_metrics
 from tests.support.files import uploaded
 from tests.support.postgres import Postgres
 from tests.support.serving import (
@@ -123,13 +131,41 @@ async def test_a_worker_that_was_lost_is_an_outage(postgres: Postgres) -> None:
     """And no defect: the same transaction may succeed again."""
     name = await asyncio.to_thread(postgres.new_database)
     database = open_database(settings_for(postgres.url(name)))
-    raised = "DO $$ BEGIN RAISE 'failure on {} marked as essential: w:1' USING ERRCODE = 'XX000'; END $$"
-    for lost in ("connection", "something else"):
+    told = {
+        "failure on connection marked as essential: w:1": True,
+        "could not commit transaction for shard 1 on at least one active node": True,
+        "failure on something else marked as essential": False,
+    }
+    for message, is_lost in told.items():
         with pytest.raises(DBAPIError) as failed:
             async with database.transaction("alice") as session:
-                await session.execute(text(raised.format(lost)))
-        assert is_outage(failed.value) == (lost == "connection")
+                await session.execute(text(f"DO $$ BEGIN RAISE '{message}' USING ERRCODE = 'XX000'; END $$"))
+        assert is_outage(failed.value) == is_lost
     await database.close()
+
+
+class LosesAMachine(Database):
+    """A database of which one machine is away, on which leases are, too."""
+
+    async def run(self, owner: Owner, *_: Any, **__: Any) -> Any:
+        assert owner is None
+        raise DatabaseUnavailable
+
+
+async def test_turns_begin_without_a_lease_where_one_of_several_machines_is_away(postgres: Postgres) -> None:
+    """The one that is away may be nothing to the turn's user, and leases are on all."""
+    url = postgres.url(await asyncio.to_thread(postgres.new_database))
+    for kind in ("postgresql", "citus"):
+        settings = settings_for(url, db_kind=kind)
+        database = LosesAMachine(settings, Patience(), unread_metrics(), Tracing())
+        database.takes_statements = False
+        lease = Lease(database, Patience(), turn_seconds=1)
+        if kind == "citus":
+            await lease.ensure()
+        else:
+            with pytest.raises(DatabaseUnavailable):
+                await lease.ensure()
+        await database.close()
 
 
 # Commands of migrations on tables that are distributed.
@@ -250,6 +286,28 @@ class TestReal:
             assert len({place for _, place in commands}) == 1
             assert (len(around), len(commands) - len(around)) == (4, most), told
             assert "PREPARE TRANSACTION" not in told
+
+    async def test_a_commit_whose_worker_is_lost_is_looked_for_and_done_again(self, citus_url: str) -> None:
+        """The coordinator does not know whether it was done, and says so by an internal error."""
+        citus = Citus.of_environment()
+        assert citus is not None
+        tries: list[str] = []
+
+        async def work(session: AsyncSession) -> str:
+            tries.append("work")
+            await remember_user(session, "carol")
+            if tries == ["work"]:
+                await citus.end_sessions(citus_url.rpartition("/")[2])
+            return "done"
+
+        async def recover(session: AsyncSession) -> str | None:
+            tries.append("recover")
+            return await session.scalar(select(User.id).where(User.id == "carol"))
+
+        database = open_database(settings_for(citus_url))
+        assert await database.run("carol", work, recover) == "done"
+        await database.close()
+        assert tries == ["work", "recover", "work"]
 
     async def test_distributing_again_says_that_it_is_done(self, citus_url: str, directory: Path) -> None:
         done = await asyncio.to_thread(distribute, citus_url, directory)

@@ -24,7 +24,7 @@ from tests.support.serving import SLOW_MACHINE, Client, anybody, execute, serve,
 
 CANARY = "canary-9b1c"
 CHAT = "POST /api/{user_id}/chat"
-STATEMENTS = {"BEGIN", "SELECT", "INSERT", "UPDATE", "DELETE", "WITH"}
+STATEMENTS = {"BEGIN", "SET", "SELECT", "INSERT", "UPDATE", "DELETE", "WITH"}
 
 Serve = Callable[..., AbstractAsyncContextManager[Client]]
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,7 @@ class Postgres:
     @property
     def pids(self) -> list[int]:
         """The server's process id and those of its children; each connection has a child."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
-        return [self.pid, *map(int, children.split())]
+        return processes_of(self.pid)
 
     @property
     def programs(self) -> Path:
@@ -91,10 +91,7 @@ class Postgres:
 
     def kill(self) -> None:
         """End it as a machine without power ends: no process of it does anything more."""
-        pids = self.pids
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill(self.pids)
 
     def standby(self, through: int, port: int) -> "Postgres":
         """Another server that follows this one, which it reaches through a port, and listens on another."""
@@ -140,9 +137,13 @@ class Postgres:
     def url(self, database: str, *, port: int | None = None, role: str = ROLE) -> str:
         return f"postgresql://{role}@127.0.0.1:{port or self.port}/{database}"
 
+    def admin_url(self, database: str) -> str:
+        """As the superuser, for whom row-level security does not hold."""
+        return self.url(database, role="postgres")
+
     async def execute(self, statement: str, database: str = "postgres") -> None:
         """Run a statement as the superuser."""
-        connection = await asyncpg.connect(self.url(database, role="postgres"))
+        connection = await asyncpg.connect(self.admin_url(database))
         try:
             await connection.execute(statement)
         finally:
@@ -170,6 +171,18 @@ class Postgres:
             user=self._server.system_user,
             timeout=90,  # longer than pg_ctl's own time-out of a minute
         )
+
+
+def processes_of(pid: int) -> list[int]:
+    """The process id of a PostgreSQL server and those of its children; each connection has a child."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [pid, *map(int, children.split())]
+
+
+def kill(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 async def until(question: str, connection: asyncpg.Connection, task: asyncio.Task[Any]) -> None:

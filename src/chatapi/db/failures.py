@@ -14,9 +14,10 @@ from chatapi.errors.database import DatabaseFull, DatabaseReadOnly, DatabaseUnav
 
 OUTAGE_CLASSES = ("08", "57", "58")  # connection, operator intervention, system
 OUTAGE_STATES = {"53300"}  # too_many_connections
-# Citus tells by this that the coordinator has lost a worker in the middle of a transaction.
+# Citus tells by these that the coordinator has lost a worker: in the middle of a transaction, or at its COMMIT, whose
+# outcome is then unknown.
 INTERNAL = "XX000"
-LOST_WORKER = "connection marked as essential"
+LOST_WORKER = ("connection marked as essential", "could not commit transaction for shard")
 CONTENTION_STATES = {
     "40001",  # serialization_failure
     "40P01",  # deadlock_detected
@@ -39,7 +40,7 @@ def is_outage(error: BaseException) -> bool:
         return True
     state = sqlstate_of(error)
     return (
-        (state == INTERNAL and LOST_WORKER in str(error.orig))
+        (state == INTERNAL and any(each in str(error.orig) for each in LOST_WORKER))
         or state in OUTAGE_STATES
         or state.startswith(OUTAGE_CLASSES)
         or sqlite_code_of(error) in SQLITE_OUTAGES

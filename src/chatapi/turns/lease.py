@@ -1,6 +1,7 @@
 """This process's lease: while it is renewed, no other process may take its running turns."""
 
 import asyncio
+import logging
 import time
 from uuid import uuid4
 
@@ -11,10 +12,15 @@ from chatapi.db import models
 from chatapi.db.autocommit import Statement
 from chatapi.db.clock import LEASE_SECONDS, lease_end, utc_now
 from chatapi.db.database import Database
+from chatapi.errors.database import DatabaseUnavailable
 from chatapi.patience import Patience
 from chatapi.turns.loops import every
 
+log = logging.getLogger(__name__)
+
 HEARTBEAT_SECONDS = LEASE_SECONDS / 3
+LEFT_SECONDS = 30  # a heartbeat that fails by time-outs takes half of this to fail again
+ABSENCE = f"No heartbeat; after {LEASE_SECONDS} s without one, others may take this process's turns"
 RENEWED = (
     update(models.Worker)
     .where(models.Worker.id == bindparam("id", None, type_=Text()))
@@ -40,22 +46,47 @@ class Lease:
         self._turn_seconds = turn_seconds
         self._needed_until = float("-inf")
         self._renewed_at = float("-inf")
+        self._failed_at = float("-inf")  # the last try, if it was in vain
         self._renewing = asyncio.Lock()
 
     async def ensure(self) -> None:
-        """Renew the lease if it is due; a turn that began without a lease would look abandoned at once."""
+        """Renew the lease if it is due; a turn that began without a lease would look abandoned at once.
+
+        On several machines turns begin without one when it cannot be renewed: it is on each of them, and whoever has
+        nothing on the one that is away should not notice. A turn that loses its own machine ends as in any outage.
+        """
         self._needed_until = time.monotonic() + self._turn_seconds
         async with self._renewing:
-            if time.monotonic() - self._renewed_at > self._patience.lease_renewal:
+            if not self._is_due:
+                return
+            try:
                 await self.beat()
+            except DatabaseUnavailable:
+                if not self._database.is_distributed:
+                    raise
+                log.warning(ABSENCE)
+
+    @property
+    def _is_due(self) -> bool:
+        """Once it has failed on several machines, it is the heartbeat's: each turn would wait for the next failure."""
+        now = time.monotonic()
+        is_left = self._database.is_distributed and now - self._failed_at < LEFT_SECONDS
+        return not is_left and now - self._renewed_at > self._patience.lease_renewal
 
     async def beat(self) -> None:
         """Renew the lease, or take it; raises `DatabaseUnavailable`."""
         before = time.monotonic()
+        try:
+            await self._take()
+        except DatabaseUnavailable:
+            self._failed_at = time.monotonic()
+            raise
+        self._renewed_at, self._failed_at = before, float("-inf")
+
+    async def _take(self) -> None:
         # In a line of others, which may be longer than a lease, this process's own turns would be taken for dead.
         if not (self._database.takes_statements and await self._renew_by_statement()):
             await self._database.run(None, self._renew, ahead=True)
-        self._renewed_at = before
 
     async def release(self) -> None:
         """Give the lease up; for the shutdown. Turns that could not be ended are then free at once."""
@@ -88,7 +119,7 @@ class Lease:
         await every(
             HEARTBEAT_SECONDS,
             self._beat_while_needed,
-            absence=f"No heartbeat; after {LEASE_SECONDS} s without one, others may take this process's turns",
+            absence=ABSENCE,
         )
 
     async def _beat_while_needed(self) -> None:

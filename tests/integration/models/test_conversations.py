@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import and_, select
 
 from chatapi.db.models import Message, Turn
 from chatapi.patience import Patience
@@ -41,8 +41,8 @@ async def stored(database_url: str, user_id: str, turn_id: int) -> tuple[str, An
     async with database.transaction(user_id) as session:
         found = await session.execute(
             select(Turn.model, Message.provider_state)
-            .join(Message, Message.turn_id == Turn.id)
-            .where(Turn.id == turn_id, Message.role == "assistant")
+            .join(Message, and_(Message.turn_id == Turn.id, Message.user_id == Turn.user_id))
+            .where(Turn.id == turn_id, Turn.user_id == user_id, Message.role == "assistant")
         )
         model, state = found.one()
     await database.close()

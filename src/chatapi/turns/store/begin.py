@@ -77,7 +77,7 @@ async def begin_new(
 ) -> Run | Queued:
     """As `begin`, for a key that was not seen before; raises `BudgetExceeded`."""
     ended: Sequence[Ended] = ()
-    history: History | None = History()
+    history: History | None = None
     if request.conversation_id is None:
         await claim.budgets.check(session, user_id)
         conversation_id = await _new_conversation(session, user_id, request.source or None)
