@@ -102,10 +102,12 @@ class Citus:
         places = await self._places()
         await asyncio.gather(*(self._make_at(name, *place) for place in places))
         made = await self._connect(name)
-        await made.execute("SELECT citus_set_coordinator_host($1, $2)", *places[0])
-        for place in places[1:]:
-            await made.execute("SELECT citus_add_node($1, $2)", *place)
-        await made.close()
+        try:
+            await made.execute("SELECT citus_set_coordinator_host($1, $2)", *places[0])
+            for place in places[1:]:
+                await made.execute("SELECT citus_add_node($1, $2)", *place)
+        finally:
+            await made.close()
 
     async def _make_at(self, name: str, host: str, port: int) -> None:
         """Citus makes databases on its workers by itself only where it is told to."""
