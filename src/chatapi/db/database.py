@@ -106,7 +106,7 @@ class Database:
             async with (
                 nullcontext() if reads_only else self._turn_to_write(ahead=ahead),
                 self._sessions(bind=self.reader if reads_only else self.engine) as session,
-                nullcontext() if reads_only else session.begin(),  # what was only read needs no COMMIT
+                session.begin(),
             ):
                 if settings and self.is_distributed:
                     connection = await session.connection()
