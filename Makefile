@@ -31,10 +31,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/python -m website.build
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PYTEST) -m 'not slow' $(ARGS)
+	$(BIN)/coverage run -m pytest $(PYTEST) -m 'not slow'
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-	$(BIN)/python -m pytest $(PYTEST) -m slow $(ARGS)
+	$(BIN)/python -m pytest $(PYTEST) -m slow
 
 bench: $(VENV)/.installed-bench
 	@$(MAKE) --silent $(OTHERS)/.installed || echo 'Other servers cannot be installed here; they are left out.'

@@ -3,13 +3,26 @@
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
+from operator import attrgetter
 from typing import Any, Literal
 
 import msgspec
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from msgspec import UNSET
 from msgspec.structs import replace
-from sqlalchemy import Integer, Select, and_, asc, bindparam, delete, desc, select, tuple_, update
+from sqlalchemy import (
+    BindParameter,
+    Integer,
+    Select,
+    and_,
+    asc,
+    bindparam,
+    delete,
+    desc,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.orm import with_expression
 
 from chatapi.conversations.deletion import let_go_of_files
@@ -75,16 +88,11 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         conversation = await self.get_one_or_none(
             models.Conversation.id == conversation_id,
             models.Conversation.user_id == user_id,
-            statement=self._with_summaries(user_id),
+            statement=with_summaries(user_id),  # type: ignore[arg-type] # the type as SQLAlchemy 2.0 has it
         )
         if conversation is None:
             raise ConversationNotFound(conversation_id)
         return to_schema(conversation)
-
-    def _with_summaries(self, user_id: str) -> Select[tuple[models.Conversation]]:
-        return self.repository.statement.options(
-            with_expression(models.Conversation.summarized_until, summarized_until(user_id))
-        )
 
     async def change(self, user_id: str, conversation_id: int, changes: ConversationChanges) -> Conversation:
         """A change is not activity: the conversation keeps its place among those that are pinned, or that are not."""
@@ -221,15 +229,18 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         return [Row._make(row) for row in await self.session.execute(statement, {"user_id": user_id})]
 
 
+def with_summaries(user_id: str | BindParameter[str]) -> Select[models.Conversation]:
+    return select(models.Conversation).options(
+        with_expression(models.Conversation.summarized_until, summarized_until(user_id))
+    )
+
+
 @cache
 def listing(source: Source | None, *, goes_on: bool) -> Select[models.Conversation]:
-    """A part of the list, which `goes_on` from a place; built once, because that takes longer than to run it."""
+    """A part of the list; it `goes_on` after a place. It is built once, because that takes longer than to run it."""
     columns = {name: getattr(models.Conversation, name) for name in PLACE}
     statement = (
-        select(models.Conversation)
-        .options(
-            with_expression(models.Conversation.summarized_until, summarized_until(bindparam("user_id")))
-        )
+        with_summaries(bindparam("user_id"))
         .where(
             models.Conversation.user_id == bindparam("user_id"),
             models.Conversation.archived == bindparam("archived"),
@@ -244,8 +255,7 @@ def listing(source: Source | None, *, goes_on: bool) -> Select[models.Conversati
     return statement.where(tuple_(*columns.values()) < place)
 
 
-def place_in_list(conversation: models.Conversation) -> tuple[bool, datetime, int]:
-    return conversation.pinned, conversation.updated_at, conversation.id
+place_in_list = attrgetter(*PLACE)
 
 
 def to_schema(conversation: models.Conversation) -> Conversation:

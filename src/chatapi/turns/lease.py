@@ -68,7 +68,7 @@ class Lease:
 
     @property
     def _is_due(self) -> bool:
-        """Once it has failed on several machines, it is the heartbeat's: each turn would wait for the next failure."""
+        """After a failure on several machines only the heartbeat renews for a while: each turn would wait to fail again."""
         now = time.monotonic()
         is_left = self._database.is_distributed and now - self._failed_at < LEFT_SECONDS
         return not is_left and now - self._renewed_at > self._patience.lease_renewal

@@ -43,7 +43,7 @@ async def standing_of(
 ) -> Standing:
     """Look at a conversation that is locked, and at the claim's budgets, by one statement; raises `BudgetExceeded`.
 
-    The history is of the turns before this one.
+    The history is of turns with ids below `before`.
     """
     at, budgets = now(), claim.budgets
     edge = edge_of(user_id, conversation_id)
@@ -57,11 +57,11 @@ async def standing_of(
     statement = select(*columns, *shown.c).select_from(joined.outerjoin(shown, true())).order_by(shown.c.id)
     with measuring("history"):
         rows = (await session.execute(statement, {"user_id": user_id})).all()
-    is_followed, *used_so_far = rows[0][4 : len(columns)]
+    is_followed, *used_so_far = rows[0][len(turn.c) : len(columns)]
     if budgets:
         budgets.require(used_so_far, at)
     messages = [row[len(columns) + 1 :] for row in rows if row[len(columns)] is not None]
-    return Standing(to_under_way(rows[0][:4]), is_followed, to_history(messages, claim.history))
+    return Standing(to_under_way(rows[0][: len(turn.c)]), is_followed, to_history(messages, claim.history))
 
 
 async def make_way(
