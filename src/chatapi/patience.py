@@ -20,6 +20,7 @@ class Patience(Struct, frozen=True, kw_only=True):
     search: float = 2.0  # of a search, which reads all that its user has said
     database_probe: float = 5.0  # how long the breaker waits for an answer; Neon takes a few seconds to wake
     database_probe_pause: float = 0.25  # between two probes of a database that is away
+    schema_mending: float = 60.0  # between two tries to migrate, where an operator has to do something first
 
     # A turn.
     # The period of the look for cancels from other processes, with which new text for readers there is written. It takes a

@@ -11,14 +11,16 @@ import asyncpg
 import pytest
 from advanced_alchemy.alembic.commands import AlembicCommands
 from alembic.script import ScriptDirectory
+from msgspec.structs import replace
 from sqlalchemy import inspect
 from sqlalchemy.exc import DBAPIError
 
 from chatapi.db.engine import MIGRATIONS, database_config
-from chatapi.db.schema import revisions
+from chatapi.db.schema import Schema, revisions
 from chatapi.patience import Patience
 from chatapi.settings import Settings, SettingsError
 from tests.support.databases import open_database
+from tests.support.logs import heard
 from tests.support.postgres import WAITING, Postgres, until
 from tests.support.serving import SECRET, SLOW_MACHINE, clean_environ, command, settings_for
 
@@ -243,6 +245,30 @@ async def test_no_row_is_tied_to_the_turn_of_another_user(postgres: Postgres) ->
         left = {table: await connection.fetch(f"SELECT user_id, turn_id FROM {table}") for table in ROWS}
         assert left.pop("files") == [("bob", None)]
         assert not any(left.values())
+        await alembic(settings, "downgrade", "0016")
+        keys = [tuple(each) for each in await connection.fetch(KEYS_TO_TURNS)]
+        assert keys == [(table, 1, True) for table in sorted(ROWS)]
+
+
+async def test_a_service_that_migrates_itself_says_what_is_to_be_mended_and_goes_on_when_it_is(
+    postgres: Postgres,
+) -> None:
+    async with with_two_turns(postgres) as (settings, connection, alices, _):
+        await connection.execute(ROWS["messages"], "bob", alices)
+        itself = replace(settings, migrate="auto")
+        database = open_database(itself)
+        with heard("chatapi.db.schema") as messages:
+            migrating = asyncio.create_task(
+                Schema(database, itself, replace(SLOW_MACHINE, schema_mending=0.1)).migrate_when_possible()
+            )
+            while not messages and not migrating.done():  # noqa: ASYNC110 - the log is all that tells
+                await asyncio.sleep(0.01)
+            assert "the table messages has rows that violate" in messages[0]
+            await connection.execute("DELETE FROM messages")
+            await migrating
+        await database.close()
+        keys = [tuple(each) for each in await connection.fetch(KEYS_TO_TURNS)]
+        assert keys == [(table, 2, True) for table in sorted(ROWS)]
 
 
 READ = "SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) AS rows FROM pg_stat_xact_user_tables"

@@ -12,12 +12,12 @@ from chatapi.settings import SettingsError
 
 log = logging.getLogger(__name__)
 
-# All who use a table queue behind one who waits for its lock. It is more than the second (`deadlock_timeout`) after which PostgreSQL
-# ends an autovacuum that is in the way.
+# While somebody waits for a table's lock, all others queue behind. It is more than the second (`deadlock_timeout`) after which
+# PostgreSQL ends an autovacuum that is in the way.
 LOCK_TIMEOUT = "1500ms"
-PAUSE = 0.5  # seconds between two tries, for those who queued
-TRIES = 300  # some ten minutes, as for the build of an index (`migrations/env.py`): a dump may take as long
-# The lock was not to be had; or somebody had one of two tables and waited for the other (deadlock_detected).
+PAUSE = 10  # seconds between two tries, in which nobody queues
+TRIES = 50  # some ten minutes, as for the build of an index (`migrations/env.py`): a dump may take as long
+# The lock could not be had in time; or somebody had one of two tables and waited for the other (deadlock_detected).
 NOT_YET = {"55P03", "40P01"}
 VIOLATED = "23503"
 
@@ -25,7 +25,7 @@ VIOLATED = "23503"
 def replace_foreign_key(table: str, target: str, old: str, new: str, definition: str) -> None:
     """Put a foreign key to `target`, as in `FOREIGN KEY (a) REFERENCES target (b)`, in the place of another, on PostgreSQL.
 
-    Each step is a transaction of its own, and bears to be repeated. Two steps keep others off the tables, and are done in a moment: the
+    Each step is a transaction of its own, and can be repeated. Two steps keep others off the tables, and are done in a moment: the
     new key holds for rows that are written from then on; the old one goes. The long one between them, in which all rows
     are checked, keeps nobody from reading and writing. Until it is done both keys hold.
     """
@@ -70,7 +70,7 @@ def run_briefly(lock: str, command: str) -> None:
                 raise
             if tries_left == TRIES - 1:
                 log.warning(
-                    "Waiting for a transaction that holds a table, without holding up others: %s", command
+                    "Waiting for a transaction that holds a table; others wait now and then: %s", command
                 )
             time.sleep(PAUSE)
         else:
@@ -78,5 +78,5 @@ def run_briefly(lock: str, command: str) -> None:
 
 
 def run_together(*commands: str) -> None:
-    """Run commands in one statement, so that a pooler, too, sends them to one connection and as one transaction."""
+    """Run commands as one transaction, which they are by being one statement."""
     op.execute(f"DO $$ BEGIN {'; '.join(commands)}; END $$")

@@ -12,7 +12,7 @@ def build_index(
     """Build an index; on PostgreSQL outside of a transaction, so that nobody who writes has to wait.
 
     The migration's statements before this are committed. If a build fails, the whole migration is run again, so these
-    statements must bear to be repeated. PostgreSQL leaves an invalid index then; the next build takes its place. A valid one stays.
+    statements must be ones that can be repeated. PostgreSQL leaves an invalid index then; the next build takes its place. A valid one stays.
     """
     condition = None if where is None else text(where)
     if op.get_bind().dialect.name != "postgresql":

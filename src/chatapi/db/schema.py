@@ -11,7 +11,7 @@ from chatapi.db.engine import MIGRATIONS, database_config
 from chatapi.db.placing import is_distributed
 from chatapi.errors.database import SchemaOutdated
 from chatapi.patience import Patience
-from chatapi.settings import Settings
+from chatapi.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +58,15 @@ class Schema:
         while True:
             try:
                 return await self.migrate()
+            except SettingsError as error:
+                log.warning("The schema could not be migrated. %s", error)
+                pause = self._patience.schema_mending
             except Exception:
                 log.warning(
                     "The schema could not be migrated; trying again in %s s", RETRY_SECONDS, exc_info=True
                 )
-            await asyncio.sleep(RETRY_SECONDS)
+                pause = RETRY_SECONDS
+            await asyncio.sleep(pause)
 
     def _is_current(self, connection: Connection) -> bool:
         versions = table(self._database.config.alembic_config.version_table_name, column("version_num"))
