@@ -4,9 +4,11 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
-# A process for each core, and one more, since some tests wait for time to pass; whoever is done first takes from the
-# others. They share one PostgreSQL.
-PYTEST := --numprocesses $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1))) --dist worksteal
+# A process for each core, and one more, since some tests wait for time to pass, and most of the slow ones do; whoever is done
+# first takes from the others. They share one PostgreSQL.
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+PYTEST := --dist worksteal --numprocesses $(shell echo $$(($(CORES) + 1)))
+PYTEST_SLOW := --dist worksteal --numprocesses $(shell echo $$(($(CORES) + 2)))
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras --upgrade --quiet \
   --custom-compile-command 'make lock'
 OTHERS := build/others
@@ -34,7 +36,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/coverage run -m pytest $(PYTEST) -m 'not slow'
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-	$(BIN)/python -m pytest $(PYTEST) -m slow
+	$(BIN)/python -m pytest $(PYTEST_SLOW) -m slow
 
 bench: $(VENV)/.installed-bench
 	@$(MAKE) --silent $(OTHERS)/.installed || echo 'Other servers cannot be installed here; they are left out.'

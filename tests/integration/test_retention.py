@@ -95,6 +95,7 @@ async def test_a_turn_under_way_keeps_its_conversation_and_an_abandoned_one_does
         assert (await abandoned).json()["type"] == "urn:chatapi:problem:turn-cancelled"
 
 
+@pytest.mark.slow
 async def test_turns_go_on_while_much_is_deleted_in_small_pieces(empty_database_url: str) -> None:
     """Several windows, batches and statements a batch; a turn that comes first keeps its conversation."""
     pieces = retention.Pieces(window=7, batch=3, turns=2)

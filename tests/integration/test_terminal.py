@@ -87,6 +87,7 @@ class TestScript:
         whole = await piped(directory, "--url", url, "--json", "--message", "say Hi.", **there)
         assert json.loads(whole.stdout)["response"] == "Hi."
 
+    @pytest.mark.slow
     async def test_says_by_its_exit_code_what_became_of_it(
         self, directory: Path, there: dict[str, str]
     ) -> None:

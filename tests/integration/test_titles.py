@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from msgspec.structs import replace
 from pydantic_ai import Agent as PydanticAgentOfUser
 from pydantic_ai.models.test import TestModel
@@ -252,6 +253,7 @@ class TitleBrain(Brain):
         return Reply((Text("Reise nach Rom"),), "stop")
 
 
+@pytest.mark.slow
 async def test_a_title_survives_kill_minus_nine(postgres: Postgres, tmp_path: Path) -> None:
     """The process dies while the model thinks about the title; its successor asks again, and once."""
     url = postgres.url(await asyncio.to_thread(postgres.new_database))

@@ -816,6 +816,7 @@ class TestOddInput:
         await conversation.say("yes")
         assert time.process_time() - start < 20
 
+    @pytest.mark.slow
     async def test_gibberish_never_raises_and_never_destroys(self) -> None:
         letters = random.Random(20_250_101)
         alphabet = "qwzxvkj ,.!?'\"#-()\n🙂é½"
@@ -825,6 +826,7 @@ class TestOddInput:
                 await conversation.say("".join(letters.choices(alphabet, k=letters.randint(0, 60))))
             assert not {call.name for call in conversation.tools.calls} & DESTRUCTIVE
 
+    @pytest.mark.slow
     async def test_words_in_any_order_never_raise(self) -> None:
         chance = random.Random(20_250_102)
         for _ in range(400):

@@ -272,6 +272,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(schema=st.dictionaries(st.sampled_from(KEYWORDS), values, max_size=6))
 def test_of_whatever_a_server_says_is_understood_by_all(schema: dict[str, Any]) -> None:

@@ -160,6 +160,7 @@ class TestProviderChange:
             assert text in told
 
 
+@pytest.mark.slow
 class TestLoad:
     async def test_a_hundred_turns_with_a_slow_model_on_five_connections(
         self, new_database: Callable[[], str], providers: Providers

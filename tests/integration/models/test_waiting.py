@@ -44,6 +44,7 @@ def answers_to(waiting: dict[str, Any], *, approved: bool) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("approved", [True, False])
 async def test_goes_on_in_another_process_with_all_that_was_said(
     database_url: str, wire: str, providers: Providers, *, approved: bool
