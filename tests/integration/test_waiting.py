@@ -498,8 +498,10 @@ class TestEnds:
         settings = settings_for(empty_database_url, tool_approval="all", wait_timeout=0.3)
         async with serve(settings) as one, Client(one, "carol") as carol:
             waiting = (await carol.chat('say Hm.\nask add_task {"title": "milk"}\nwait')).json()
-        async with serve(settings) as other, Client(other, "carol") as carol:
-            async with asyncio.timeout(10):
+        # It may look while the first process, which then ends, is about to end the wait, and looks again after this time.
+        patience = replace(SLOW_MACHINE, expiry=0.2)
+        async with serve(settings, patience=patience) as other, Client(other, "carol") as carol:
+            async with asyncio.timeout(60):
                 while (await self.shown(carol, waiting))[0] != "failed":  # noqa: ASYNC110 - seen from outside alone
                     await asyncio.sleep(0.05)
             _, call = await self.shown(carol, waiting)

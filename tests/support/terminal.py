@@ -62,11 +62,16 @@ class Terminal:
         """Wait until that is written, after that."""
         try:
             async with asyncio.timeout(PATIENCE):
-                while text not in (self.screen.rpartition(after)[2] if after else self.screen):
+                while not self._has(text, after):
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
             raise AssertionError(f"never shows {text!r}:\n{self.screen}") from None
+
+    def _has(self, text: str, after: str) -> bool:
+        """What is typed is echoed piece by piece, so `after` may not be there yet."""
+        _, found, rest = self.screen.rpartition(after) if after else ("", "", self.screen)
+        return found == after and text in rest
 
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self._end)
