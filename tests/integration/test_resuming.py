@@ -269,6 +269,7 @@ async def test_what_utf_8_cannot_hold_is_the_same_in_streams_here_and_there_and_
         assert (await here.get("/metrics")).status_code == 200
 
 
+@pytest.mark.slow
 class TestCost:
     async def test_what_is_said_is_written_now_and_then_and_goes_with_the_turns_end(
         self, alice: Client, database_url: str, monkeypatch: pytest.MonkeyPatch

@@ -152,6 +152,7 @@ async def answered(client: Client, waiting: dict[str, Any], *given: dict[str, An
 YES = {"approved": True}
 
 
+@pytest.mark.slow
 async def test_every_kind_of_call_waits_and_goes_on_in_another_process(
     carol: Callable[..., Any], database_url: str, providers: Providers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
