@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from chatapi.db.foreign_keys import replace_foreign_key
-from chatapi.db.indexes import build_index
+from chatapi.db.indexes import build_index, is_valid
 from chatapi.settings import SettingsError
 
 revision = "0017"
@@ -56,7 +56,7 @@ def downgrade() -> None:
     if op.get_bind().dialect.name != "postgresql":
         return
     # Citus' tables and partitions have had such keys before, and could have no others.
-    for table in with_key_by(["user_id", "turn_id"]) if has_index() else ():
+    for table in with_key_by(["user_id", "turn_id"]) if is_valid("uq_turns_owner") else ():
         replace_foreign_key(
             table,
             "turns",
@@ -65,10 +65,6 @@ def downgrade() -> None:
             f"FOREIGN KEY (turn_id) REFERENCES turns (id) ON DELETE {ON_DELETE[table].removesuffix(' (turn_id)')}",
         )
     op.drop_index("uq_turns_owner", "turns", if_exists=True)
-
-
-def has_index() -> bool:
-    return "uq_turns_owner" in {index["name"] for index in sa.inspect(op.get_bind()).get_indexes("turns")}
 
 
 def with_key_by(columns: list[str]) -> list[str]:
