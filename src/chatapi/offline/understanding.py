@@ -4,7 +4,6 @@ Nothing here knows the conversation: `assistant` finds out what "it" or "yes" re
 """
 
 import re
-from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -24,7 +23,7 @@ from chatapi.offline.intents import (
     Unknown,
     Yes,
 )
-from chatapi.offline.phrasings import AFTER_LISTING, BEFORE_LISTING, Phrasing
+from chatapi.offline.phrasings import AFTER_LISTING, BEFORE_LISTING, Rows, compiled
 from chatapi.offline.targets import DONE, OPEN
 from chatapi.offline.text import clean, tidy
 
@@ -238,9 +237,9 @@ def _freed_of_courtesies(text: str) -> str:
     return text
 
 
-def _look_up(phrasings: Sequence[Phrasing], text: str) -> Intent | None:
+def _look_up(phrasings: Rows, text: str) -> Intent | None:
     for pattern, build in phrasings:
-        if (found := pattern.fullmatch(text)) and (intent := build(found)):
+        if (found := compiled(pattern).fullmatch(text)) and (intent := build(found)):
             return intent
     return None
 
