@@ -1,20 +1,25 @@
 """`chatapi chat`: in a script, in a terminal, with a service of its own and with another's."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import click
 import pytest
 
 from chatapi.terminal.client import Shown
+from chatapi.terminal.embedded import embedded_service
 from chatapi.terminal.printing import blocks_of, call_line, cleaned
 from tests.support.agents import CommandedAgent, Gate
 from tests.support.proxy import proxy
 from tests.support.serving import Client, serve, settings_for, token_for
 from tests.support.terminal import piped, terminal
 
+# Many machines name a proxy and leave NO_PROXY out. Nothing listens here.
+PROXY = {"HTTP_PROXY": "http://127.0.0.1:9"}
 ADD = 'call add_task {"title": "milk"}'
 
 
@@ -35,7 +40,7 @@ async def alice(url: str) -> AsyncIterator[Client]:
 @pytest.fixture
 def there(alice: Client) -> dict[str, str]:
     """The options and the environment of a user who is signed in."""
-    return {"url": str(alice.base_url).rstrip("/"), "CHATAPI_TOKEN": token_for(alice.user_id)}
+    return {"url": str(alice.base_url).rstrip("/"), "CHATAPI_TOKEN": token_for(alice.user_id), **PROXY}
 
 
 @pytest.fixture
@@ -77,15 +82,26 @@ class TestPieces:
             "· add task (milk and): done"
         )
 
+    def test_a_log_that_cannot_be_written_is_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path(".chatapi").touch()
+        with pytest.raises(click.FileError) as raised, embedded_service(settings_for("sqlite:///unused")):
+            pass
+        assert raised.value.format_message() == "Could not open file '.chatapi/chat.log': File exists"
+
 
 class TestScript:
     async def test_prints_the_answer_alone(self, directory: Path, there: dict[str, str]) -> None:
         url = there.pop("url")
-        done = await piped(directory, "--url", url, stdin=f"{ADD}\nsay **Hello.**\n", **there)
+        add = ADD.replace("milk", r"milk\u001b]0;title\u0007")
+        done = await piped(directory, "--url", url, stdin=f"{add}\nsay **Hello.**\n", **there)
         assert (done.returncode, done.stdout) == (0, "add_task: done. **Hello.**\n")
-        assert done.stderr.startswith("· add task (milk): ")
-        whole = await piped(directory, "--url", url, "--json", "--message", "say Hi.", **there)
-        assert json.loads(whole.stdout)["response"] == "Hi."
+        assert done.stderr.startswith("· add task (milk]0;title): ")
+        whole = await piped(directory, "--url", url, "--json", "--message", "say Hi.\x9b2J", **there)
+        assert json.loads(whole.stdout)["response"] == "Hi.\x9b2J"
+        assert whole.stdout.removesuffix("\n").isprintable()
 
     @pytest.mark.slow
     async def test_says_by_its_exit_code_what_became_of_it(
@@ -101,9 +117,10 @@ class TestScript:
             done = await piped(directory, *arguments, **there)
             assert (done.returncode, told in done.stderr) == (code, True), done.stderr
 
+    @pytest.mark.slow
     async def test_needs_no_service_and_no_sign_in(self, directory: Path) -> None:
         """The service runs in the process, with the embedded default, and keeps what was said."""
-        first = await piped(directory, "--message", "Add milk and bread to my list")
+        first = await piped(directory, "--message", "Add milk and bread to my list", **PROXY)
         assert (first.returncode, first.stdout) == (0, 'Added "milk" and "bread".\n')
         second = await piped(directory, "--conversation", "1", stdin="I finished the second one")
         assert second.stdout == 'Completed "bread".\n'
@@ -160,17 +177,27 @@ class TestTerminal:
             await shown.shows("Half", after="-again")
             shown.interrupt()
             await shown.shows("Stopped.")
-            stored = await alice.messages(await conversation_of(alice))
-            assert stored[-1]["status"] == "cancelled"
+            (conversation,) = await conversations_of(alice)
+            assert (await alice.messages(conversation))[-1]["status"] == "cancelled"
+            asked = await asked_in(alice, conversation)
 
             shown.type("say | a | b |\u2028say \u2028once say First.\u2028say Last.\n")
             await shown.shows("Last.", after="Stopped.")
             shown.type("/retry\n")
             await shown.shows("Last.", after="/retry")
-            shown.type("/undo\n")
-            await shown.shows("> say", after="/undo")
-            shown.type("\x15say Instead.\n")
-            await shown.shows("Instead.", after="/undo")
+            for typed, told, after in (
+                ("/undo\n", "/undo\n> say", ""),
+                ("\x15say Instead.\n", "Instead.", "/undo"),
+                ("/undo\n", "/undo\n> say Instead.", ""),
+                ("\x15/new\nsay Elsewhere.\n", "Elsewhere.", "> say Elsewhere."),
+                ("/undo\n", "/undo\n> say Elsewhere.", ""),
+                ("\x15\nsay Further.\n", "Further.", "> say Further."),
+            ):
+                shown.type(typed)
+                await shown.shows(told, after)
+            assert await asked_in(alice, conversation) == [*asked, "say Instead."]
+            (other,) = await conversations_of(alice) - {conversation}
+            assert await asked_in(alice, other) == ["say Elsewhere.", "say Further."]
             shown.type("/list\n")
             await shown.shows("say Once upon a time", after="/list")
             shown.type("/search instead\n")
@@ -193,15 +220,44 @@ class TestTerminal:
             shown.type("/quit\n")
             assert await shown.process.wait() == 0
 
-    async def test_is_left_by_a_second_ctrl_c(self, directory: Path, there: dict[str, str]) -> None:
-        async with terminal(directory, "--url", there.pop("url"), **there) as shown:
+    async def test_keeps_what_was_refused_and_is_left_by_a_second_ctrl_c(
+        self, directory: Path, there: dict[str, str], alice: Client, gate: Gate
+    ) -> None:
+        (directory / "list.txt").write_text("butter")
+        busy = asyncio.create_task(alice.said(f"gate {alice.user_id}\u2028say Done."))
+        await gate.reached.wait()
+        (conversation,) = await conversations_of(alice)
+        options = ("--url", there.pop("url"), "--conversation", str(conversation))
+        async with terminal(directory, *options, **there) as shown:
             await shown.shows("> ")
+            for typed, told in (
+                ("/files list.txt\n", "list.txt goes with the next message."),
+                ("files\n", "The files go with the next message"),
+                ("/undo\n", "/undo\n> gate"),
+                ("\x15say Anew.\n", "not finished.\n> say Anew."),
+            ):
+                shown.type(typed)
+                await shown.shows(told)
+            gate.opened.set()
+            await busy
+            for typed, told in (
+                ("\nfiles\n", '[["list.txt", "butter"]]'),
+                ("/files list.txt\n/files\n", "No file goes with the next message."),
+            ):
+                shown.type(typed)
+                await shown.shows(told)
+            shown.type("files\n")
+            await shown.shows('[["list.txt", "butter"]]', after="No file")
+            assert await asked_in(alice, conversation) == ["say Anew.", "files", "files"]
             await shown.interrupt_line()
             await shown.shows("again, or /quit")
             await shown.interrupt_line()
             assert await shown.process.wait() == 130
 
 
-async def conversation_of(client: Client) -> int:
-    (only,) = (await client.get(client.mine("/conversations"))).json()["items"]
-    return int(only["id"])
+async def conversations_of(client: Client) -> set[int]:
+    return {each["id"] for each in (await client.get(client.mine("/conversations"))).json()["items"]}
+
+
+async def asked_in(client: Client, conversation_id: int) -> list[str]:
+    return [each["content"] for each in await client.messages(conversation_id) if each["role"] == "user"]

@@ -15,6 +15,7 @@ from chatapi.settings import Settings
 from chatapi.terminal.client import Refused, Service, Unreachable
 from chatapi.terminal.editor import read_line
 from chatapi.terminal.embedded import embedded_service
+from chatapi.terminal.printing import tell
 from chatapi.terminal.shell import FAILED, NOT_REACHED, Shell, answer_as_json, once
 
 TOKEN_LASTS = timedelta(days=1)
@@ -46,7 +47,7 @@ def talk(
                     return answer_as_json(service, conversation, message)
                 return once(Shell(service, conversation, read_line if sys.stdin.isatty() else None), message)
         except (Refused, Unreachable) as error:
-            click.echo(str(error), err=True)
+            tell(str(error))
             return FAILED if isinstance(error, Refused) else NOT_REACHED
 
 

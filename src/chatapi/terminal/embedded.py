@@ -4,7 +4,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
 
+import click
 import uvicorn
 
 from chatapi.app import app_of
@@ -22,10 +25,8 @@ def embedded_service(settings: Settings) -> Iterator[str]:
 
     The log, audit lines among them, goes to `.chatapi/chat.log`, since the terminal is for the conversation.
     """
-    DATA_DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = DATA_DIRECTORY / "chat.log"
-    path.touch(mode=0o600)
-    with path.open("a") as log:
+    with private_log(path) as log:
         configure_logging(settings.log_level, settings.log_format, to=log)
         app = app_of(Services.of(settings, Patience()))
         server = uvicorn.Server(
@@ -42,3 +43,12 @@ def embedded_service(settings: Settings) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def private_log(path: Path) -> TextIO:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        return path.open("a")
+    except OSError as error:
+        raise click.FileError(str(path), error.strerror) from None

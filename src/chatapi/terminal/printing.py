@@ -41,7 +41,7 @@ class PlainPrinter:
 
     def note(self, line: str) -> None:
         self.end()
-        click.echo(line, err=True)
+        tell(line)
 
     def end(self) -> None:
         if not self._ends_with_newline:
@@ -105,6 +105,16 @@ def blocks_of(text: str) -> list[str]:
 def cleaned(text: str) -> str:
     """Text without control characters, which could move the cursor, set the window's title or write to the clipboard."""
     return CONTROL.sub("", text)
+
+
+def tell(line: str) -> None:
+    """Write to standard error, which may be a terminal where standard output is none."""
+    click.echo(cleaned(line), err=True)
+
+
+def as_json(value: Any) -> str:
+    """JSON that holds no control characters. The encoder itself leaves DEL and U+0080 to U+009F as they are."""
+    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def call_line(name: str, arguments: Any, outcome: str) -> str:

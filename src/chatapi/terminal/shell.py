@@ -1,6 +1,5 @@
 """The conversation in the terminal: one message after the other, and commands that begin with a slash."""
 
-import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ import click
 from rich.console import Console
 
 from chatapi.terminal.client import Chunk, Conversation, Refused, Service, Unreachable, upload
-from chatapi.terminal.printing import Printer, call_line, cleaned, printer, shortened
+from chatapi.terminal.printing import Printer, as_json, call_line, cleaned, printer, shortened, tell
 
 PROMPT = "> "
 ANSWERED, FAILED, NOT_REACHED, INTERRUPTED = 0, 1, 3, 130
@@ -38,7 +37,7 @@ class Shell:
             "/list": ("the newest conversations", self._list),
             "/open": ("NUMBER: go on with a conversation", self._open),
             "/search": ("WORDS: find messages", self._search),
-            "/files": ("PATH …: send files with the next message", self._attach),
+            "/files": ("PATH …: send files with the next message; no PATH: none", self._attach),
             "/undo": ("change the last message", self._undo),
             "/retry": ("another answer to the last message", self._retry),
             "/usage": ("the tokens that were used", self._usage),
@@ -49,7 +48,13 @@ class Shell:
     def say(self, message: str) -> int:
         """Send a message and print the answer; the exit code that it stands for."""
         files, self._files = self._files, []
-        return self._print(self._conversation.say(message, files))
+        code = self._print(self._conversation.say(message, files))
+        if files and self._was_refused:
+            self._files = files
+            self._console.print(
+                "The files go with the next message; /files alone leaves them out.", style="dim"
+            )
+        return code
 
     def run(self, read: Read) -> int:
         """Read messages until the end."""
@@ -71,13 +76,21 @@ class Shell:
                 self._console.print("\n(Ctrl-C again, or /quit, to leave)", style="dim")
 
     def _act(self, line: str) -> None:
+        """Do what a line says. Only the line right after /undo replaces a message: the prompt shows that message then."""
+        replaced, self._replacing = self._replacing, None
         if line.startswith("/"):
             self._command(line)
-        elif line and self._replacing is not None:
-            turn, self._replacing = self._replacing, None
-            self._print(self._conversation.answer_again(turn, line))
+        elif line and replaced is not None:
+            self._print(self._conversation.answer_again(replaced, line))
+            if self._was_refused:
+                self._prefill, self._replacing = line, replaced
         elif line:
             self.say(line)
+
+    @property
+    def _was_refused(self) -> bool:
+        """Whether no turn came of what was sent last."""
+        return self._conversation.turn_id is None
 
     def _command(self, line: str) -> None:
         name, _, rest = line.partition(" ")
@@ -140,7 +153,7 @@ class Shell:
         name, arguments = self._calls[request["toolCallId"]]
         if self._read is None:
             return {"id": request["approvalId"], "approved": False, "reason": NOBODY}
-        self._console.print(f"{name.replace('_', ' ')}:", cleaned(json.dumps(arguments, ensure_ascii=False)))
+        self._console.print(cleaned(f"{name.replace('_', ' ')}: {as_json(arguments)}"))
         approved = self._read("Approve? [y/N] ", "").strip().lower() in {"y", "yes"}
         return {"id": request["approvalId"], "approved": approved}
 
@@ -180,6 +193,9 @@ class Shell:
             self._console.print(f"{each['conversation_id']:>6}  {shortened(snippet)}")
 
     def _attach(self, paths: str) -> None:
+        if not paths:
+            self._files = []
+            self._console.print("No file goes with the next message.", style="dim")
         for path in paths.split():
             try:
                 stored = upload(self._service, Path(path).expanduser())
@@ -251,9 +267,9 @@ def answer_as_json(service: Service, conversation_id: int | None, message: str) 
     except Refused as error:
         answer, code = error.problem, FAILED
     except Unreachable as error:
-        click.echo(str(error), err=True)
+        tell(str(error))
         return NOT_REACHED
     except KeyboardInterrupt:
         return INTERRUPTED
-    click.echo(json.dumps(answer, ensure_ascii=False))
+    click.echo(as_json(answer))
     return code
