@@ -182,6 +182,7 @@ def test_an_agent_asks_the_models_that_it_names_or_else_its_own() -> None:
     assert models_of(CommandedAgent()) == [ModelAddress("commanded", None)]
 
 
+@pytest.mark.slow
 def test_the_library_of_prices_is_imported_for_a_price_alone(directory: Path) -> None:
     """It takes a fifth of a second, and an eighth of the memory of a service at rest."""
     program = (

@@ -7,9 +7,7 @@ it knows which model is asked, with how much of the history, and what has failed
 import asyncio
 import logging
 import random
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from hashlib import blake2b
 from operator import attrgetter
@@ -21,17 +19,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chatapi.agent.context import (
-    TOKENS_PER_BYTE,
-    Counted,
-    counted_of,
-    first_that_fits,
-    half_of,
-    pinned_in,
-    size_of,
-)
+from chatapi.agent.context import ShownHistory, size_of
 from chatapi.agent.functions import Function
-from chatapi.agent.inputs import IMAGES, Shown, check_files, content_of, shown_files
+from chatapi.agent.inputs import IMAGES, Attached, Shown, check_files, content_of, shown_files
 from chatapi.agent.ports import (
     AgentEvent,
     Aside,
@@ -54,6 +44,7 @@ from chatapi.agent.ports import (
 )
 from chatapi.agent.providers import Candidate, candidates
 from chatapi.agent.wire.formats import (
+    INTERRUPTED,
     NO_OBJECT,
     Answer,
     Call,
@@ -68,7 +59,7 @@ from chatapi.agent.wire.formats import (
 )
 from chatapi.agent.wire.http import ModelClient
 from chatapi.agent.wire.speech import Said, Speech
-from chatapi.agent.wire.trouble import MAY_DIFFER, PASSING, Trouble, failure_of
+from chatapi.agent.wire.trouble import MAY_DIFFER, PASSING, TOO_MUCH, Trouble, failure_of
 from chatapi.errors.base import AppError
 from chatapi.errors.models import ModelLooped, ModelMisconfigured, ModelTruncated, OptionsRefused
 from chatapi.patience import Patience
@@ -78,8 +69,7 @@ log = logging.getLogger(__name__)
 
 MODEL_REQUESTS = 10  # answers of one turn; bounds an endless loop of tool calls
 LOOPED = "The model kept calling tools and never answered; what these did is done."
-NEARLY = 0.8  # of what a model takes: the turn is then to come for which a summary is ready in time
-ROUNDS = 3  # how often a turn goes through the list of models
+ROUNDS = 3  # how often the list of models is gone through for an answer
 
 INSTRUCTIONS = """\
 You are a helpful assistant in a chat application. You keep the user's list of tasks, and you are good company to
@@ -159,25 +149,14 @@ class LLMAgent:
 
     async def reply(self, prompt: Prompt, tools: Tools) -> AsyncIterator[AgentEvent]:
         turn = Turn(prompt, self.candidates, self._patience, cache_key_of(prompt))
-        told = [
-            spec
-            for spec in tools.specs
-            if (self._task_tools or spec.is_callers)
-            and not (spec.gives_way and self._function(prompt, tools, spec.name))
-        ]
-        own = (each.spec for name, each in self._functions.items() if self._function(prompt, tools, name))
-        offered = sorted([*told, *own], key=attrgetter("name"))
-        instructions = self._instructions or (
-            INSTRUCTIONS if not_the_callers(offered) else PLAIN_INSTRUCTIONS
-        )
-        if prompt.options.instructions:
-            instructions = f"{instructions}\n\n{prompt.options.instructions}"
+        offered = self._offered(prompt, tools)
+        instructions = self._instructions_for(prompt, offered)
         if prompt.resumed is not None:
             turn.go_on_from(prompt.resumed.state)
             await self._get_answers(prompt, tools, turn.steps[-1])
         # Texts before and after tool calls are paragraphs of one answer.
         parting = "\n\n" if any(step.answer.text for step in turn.steps) else ""
-        with turn.told_when_cancelled():
+        try:
             for _ in range(MODEL_REQUESTS - len(turn.steps)):
                 yield StepStart()
                 said = False
@@ -201,9 +180,29 @@ class LLMAgent:
                     return
             else:
                 raise ModelLooped(LOOPED)
+        except asyncio.CancelledError:
+            turn.fail_if_busy()
+            raise
         if (reason := turn.steps[-1].answer.reason) != "stop":
             yield Finish(reason)
         yield turn.state
+
+    def _offered(self, prompt: Prompt, tools: Tools) -> Sequence[ToolSpec]:
+        told = [
+            spec
+            for spec in tools.specs
+            if (self._task_tools or spec.is_callers)
+            and not (spec.gives_way and self._function(prompt, tools, spec.name))
+        ]
+        own = [each.spec for name, each in self._functions.items() if self._function(prompt, tools, name)]
+        return sorted([*told, *own], key=attrgetter("name"))
+
+    def _instructions_for(self, prompt: Prompt, offered: Sequence[ToolSpec]) -> str:
+        instructions = self._instructions or (
+            INSTRUCTIONS if not_the_callers(offered) else PLAIN_INSTRUCTIONS
+        )
+        asked = prompt.options.instructions
+        return f"{instructions}\n\n{asked}" if asked else instructions
 
     async def ask(self, instructions: str, message: str) -> Aside:
         """As `ports.Asks`, from the first model that answers."""
@@ -229,7 +228,7 @@ class LLMAgent:
             candidate = turn.candidate
             speech = Speech(is_opened=candidate.thinks_first)
             reader = candidate.format.reader(speech)
-            turn.asked_at = monotonic()
+            turn.asked_at, turn.reader = monotonic(), reader
             try:
                 answer, ids = await self._answer(turn, instructions, offered, reader, speech)
                 async for said in answer:
@@ -329,18 +328,13 @@ class Turn:
         self._patience = patience
         self._choices = [each for each in choices if sees(each, prompt.files)] or choices
         self._place = 0
-        pinned = pinned_in(prompt.history)
-        self._summary, self._told = prompt.history[:pinned], prompt.history[pinned:]
-        self._size = 0  # of the last question
-        self._falls_next = 0  # how many of the messages that were told will soon be left out
-        # By the models' places: how many messages of those that were told are left out, and what was counted last.
-        self._left_out: Counter[int] = Counter()
-        self._counted: dict[int, Counted] = {}
-        self._failures: list[Trouble] = []
+        self._histories = [ShownHistory(prompt, each.context, each.origin) for each in self._choices]
+        self._failures: list[Trouble] = []  # since the last answer
         self._disappointed: list[int] = []  # models that gave no usable answer and get a second try
         self._overrun: list[int] = []  # models that cannot take the message
         self._streams = True
         self.asked_at = 0.0
+        self.reader: Reader | None = None  # of the last answer
         self.steps: list[Step] = []
 
     @property
@@ -351,19 +345,19 @@ class Turn:
     @property
     def state(self) -> ProviderState:
         """The messages that this turn added after its user's, in the format of the model that answered."""
-        counted = self._counted.get(self._place)
+        history = self._history
         data = given(
             provider=self.candidate.origin,
             messages=clean(list(self._own_messages(CallIds()))),
-            counted=counted and msgspec.to_builtins(counted),
+            counted=history.counted and msgspec.to_builtins(history.counted),
         )
         # A model that stands in for the first does not decide what that is shown later.
-        most = 0 if self._place else len(self._told)
+        is_first = not self._place
         return ProviderState(
             model=self.candidate.name,
             data=data,
-            left_out=min(self._left_out[self._place], most),
-            falls_next=min(self._falls_next, most),
+            left_out=history.left_out if is_first else 0,
+            falls_next=history.falls_next if is_first else 0,
         )
 
     async def question(
@@ -375,15 +369,21 @@ class Turn:
         fits = False
         while not fits:
             ids = CallIds()
+            told = self._history.messages
             shown = await shown_files(
-                prompt.files, self._history, self.candidate.takes, goes_on=prompt.resumed is not None
+                prompt.files, told, self.candidate.takes, goes_on=prompt.resumed is not None
             )
-            earlier = [self._earlier(said, ids, shown) for said in self._history]
+            earlier = [self._earlier(said, ids, shown) for said in told]
             content = content_of(prompt.message, prompt.files, shown)
             begun = [] if prompt.begun is None else list(called(format_, prompt.begun, ids))
             own = [*begun, *self._own_messages(ids)]
-            size = size_of(instructions) + size_of(tools) + size_of(*content) + size_of(own)
-            fits = await self._fits(size, [each for _, each in earlier], max_tokens)
+            asked = size_of(instructions) + size_of(tools) + size_of(prompt.options.json)
+            fits = await self._history.fits(
+                asked + size_of(*content) + size_of(own),
+                [size for _, size in earlier],
+                max_tokens,
+                has_files=any(isinstance(each, Attached) for each in shown.values()),
+            )
         messages = [*(each for several, _ in earlier for each in several), format_.user(*content), *own]
         question = Question(
             model=self.candidate.model,
@@ -397,36 +397,9 @@ class Turn:
         )
         return question, ids
 
-    async def _fits(self, size: int, sizes: Sequence[int], max_tokens: int | None) -> bool:
-        """Whether the model is likely to take a question of this size with a history of these; if not, cut that."""
-        self._size = size + sum(sizes)
-        tokens = self._size * self._tokens_per_byte
-        room = await self.candidate.context.room(tokens, max_tokens)
-        if room is None or not self._history:
-            return True
-        too_many = first_that_fits(self._history, sizes, room / self._tokens_per_byte - size)
-        if tokens < room:
-            self._falls_next = self._left_out[self._place] + too_many if tokens >= NEARLY * room else 0
-            return True
-        self._left_out[self._place] += too_many
-        return False
-
     @property
-    def _tokens_per_byte(self) -> float:
-        """As the model has counted in this turn, in this conversation, or in any; else a guess."""
-        candidate = self.candidate
-        counted = (
-            self._counted.get(self._place)
-            or counted_of(self._prompt.history, candidate.origin)
-            or candidate.context.counted
-        )
-        return TOKENS_PER_BYTE if counted is None else counted.tokens_per_byte
-
-    @property
-    def _history(self) -> Sequence[HistoryMessage]:
-        """A summary stays, unless it is too long by itself."""
-        left_out = self._left_out[self._place]
-        return () if left_out > len(self._told) else [*self._summary, *self._told[left_out:]]
+    def _history(self) -> ShownHistory:
+        return self._histories[self._place]
 
     @property
     def _options(self) -> Options:
@@ -453,31 +426,30 @@ class Turn:
     def whole(self, answer: Answer) -> Answer:
         """The answer, if it is usable; raises if it is empty or was cut off by the length limit too early to be used.
 
-        A caller that has set the limit gets what there is: half a call is left out.
+        A caller that has set the limit gets what there is. Only the text of an answer that was cut off goes back later: APIs
+        refuse half a call, no words, and a thought that nothing follows, even as they sent it.
         """
-        if answer.reason == "length" and self._prompt.options.max_output_tokens is not None:
-            said = [self.candidate.format.said(answer.text)] if answer.text.strip() else []
-            return replace(answer, calls=(), messages=said) if answer.calls else answer
-        if answer.reason == "length" and (answer.calls or not answer.text.strip()):
+        is_blank = not answer.text.strip()
+        if answer.reason != "length":
+            if is_blank and not answer.calls:
+                raise Trouble("empty")
+            return answer
+        if self._prompt.options.max_output_tokens is None and (answer.calls or is_blank):
             raise ModelTruncated("The model's limit of length cut its answer off before it was whole.")
-        if not answer.calls and not answer.text.strip():
-            raise Trouble("empty")
-        return answer
+        said = self.candidate.format.said(INTERRUPTED if is_blank else answer.text)
+        return replace(answer, calls=(), messages=[said])
 
     def take(self, answer: Answer, used: Usage | None) -> None:
-        if used is not None and used.input_tokens:
-            counted = Counted(self._size, used.input_tokens)
-            self._counted[self._place] = self.candidate.context.counted = counted
+        self._history.take(used)
         self.steps.append(Step(self.candidate.origin, answer, []))
         self._streams = True
+        self._failures.clear()
 
     async def go_on_after(self, trouble: Trouble, *, began: bool) -> None:
         """Prepare the next request; if none is worth sending, raise the most telling failure."""
         if began:
             self._fail(trouble, began=True)
-        if self.candidate.format.adapt(trouble):
-            return
-        if trouble.kind == "too-long":
+        if trouble.kind in TOO_MUCH:
             self._shorten(trouble)
         elif trouble.kind in MAY_DIFFER:
             self._streams = trouble.kind != "no-events"
@@ -489,25 +461,19 @@ class Turn:
         else:
             self._fail(trouble)
 
-    @contextmanager
-    def told_when_cancelled(self) -> Iterator[None]:
-        """If the turn's time runs out while models are rate-limited, fail as busy and not as slow."""
-        try:
-            yield
-        except asyncio.CancelledError:
-            busy = [each for each in self._failures if each.kind == "busy"]
-            if busy and len(busy) == len(self._failures):
-                self._fail(busy[-1])
-            raise
+    def fail_if_busy(self) -> None:
+        """A turn whose time runs out while all models are rate-limited fails as busy and not as slow."""
+        if self.reader is None or self.reader.began:
+            return
+        busy = [each for each in self._failures if each.kind == "busy"]
+        if busy and len(busy) == len(self._failures):
+            self._fail(busy[-1])
 
     def _shorten(self, trouble: Trouble) -> None:
         """Leave out the older half of the history's turns; if there is no history left, ask the next model."""
-        if self._history:
-            self.candidate.context.learn(trouble.context, self._size * self._tokens_per_byte)
-            self._left_out[self._place] += half_of(self._history)
-            return
-        self._overrun.append(self._place)
-        self._choose_among(self._overrun, trouble)
+        if not self._history.shorten(trouble):
+            self._overrun.append(self._place)
+            self._choose_among(self._overrun, trouble)
 
     def _choose_among(self, excluded: Sequence[int], trouble: Trouble) -> None:
         """Switch to the next model that is not excluded; raises the failure if all are."""

@@ -10,7 +10,9 @@ NOTHING: frozenset[OptionName] = frozenset()
 
 def check_options(agent: Agent, options: Options) -> None:
     """Raise `OptionNotSupported` for the first option that would not hold."""
+    if not (named := options.named):
+        return  # nearly always; `isinstance` with a protocol takes longer than all else here
     taken: Collection[OptionName] = agent.options if isinstance(agent, TakesOptions) else NOTHING
-    for name in options.named:
+    for name in named:
         if name not in taken:
             raise OptionNotSupported(name, agent.model)

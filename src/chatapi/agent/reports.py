@@ -82,25 +82,18 @@ async def slot_of(candidate: Candidate, client: ModelClient) -> int | None:
 async def answer(candidate: Candidate, client: ModelClient) -> None:
     """Have the model answer a request with our tools; raises `Trouble`."""
     format_ = candidate.format
-    while True:
-        question = Question(
-            model=candidate.model,
-            instructions="Answer with one word.",
-            messages=[format_.user("Say hello.")],
-            tools=[tool.spec for tool in TASK_TOOLS],
-            max_tokens=TOKENS,
-            stream=True,
-        )
-        reader = format_.reader(Speech())
-        try:
-            async for _ in client.ask(candidate.base_url, format_.request(question), format_, reader):
-                pass
-            reader.answer(CallIds())
-        except Trouble as trouble:
-            if not format_.adapt(trouble):
-                raise
-        else:
-            return
+    question = Question(
+        model=candidate.model,
+        instructions="Answer with one word.",
+        messages=[format_.user("Say hello.")],
+        tools=[tool.spec for tool in TASK_TOOLS],
+        max_tokens=TOKENS,
+        stream=True,
+    )
+    reader = format_.reader(Speech())
+    async for _ in client.ask(candidate.base_url, format_.request(question), format_, reader):
+        pass
+    reader.answer(CallIds())
 
 
 def json_of(body: bytes) -> Any:

@@ -3,9 +3,11 @@
 Seen by llama.cpp's llama-server, llama-cpp-python, LiteLLM, `transformers serve`, vLLM, Ollama, DeepSeek, Mistral, Azure and Gemini.
 """
 
+import asyncio
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -43,6 +45,8 @@ from tests.support.providers.scripted import (
 from tests.support.serving import BRIEF_PAUSES, settings_for
 
 LOCAL = "openai:local"
+LIMITED = refused(429, {})
+CALLED = streamed(delta(tool_calls=[call(id="a", index=0)]), delta("tool_calls"))
 CONTEXT_REFUSALS = [
     {"error": {"code": 400, "type": "exceed_context_size_error", "message": "too big", "n_ctx": 1024}},
     {"error": {"message": "too big", "type": "invalid_request_error", "code": "context_length_exceeded"}},
@@ -121,11 +125,17 @@ async def ask(
     message: str = "Hello",
     history: Sequence[HistoryMessage] = (),
     tools: Recorder | None = None,
+    **more: Any,
 ) -> Answered:
     tools = tools or Recorder()
-    prompt = Prompt(user_id="alice", conversation_id=1, message=message, history=history)
+    prompt = Prompt(user_id="alice", conversation_id=1, message=message, history=history, **more)
     async with agent:
         return Answered([event async for event in agent.reply(prompt, tools)], tools)
+
+
+async def events_of(agent: LLMAgent) -> list[AgentEvent]:
+    prompt = Prompt(user_id="alice", conversation_id=1, message="Hello")
+    return [event async for event in agent.reply(prompt, Recorder())]
 
 
 async def answer_to(*replies: Scripted, model: str = LOCAL, **changes: Any) -> Answered:
@@ -217,6 +227,19 @@ class TestContextOverrun:
         assert answered.state.model == "google:b"
         assert len(large.bodies[0]["contents"]) == 3
 
+    async def test_told_in_the_stream_is_the_same(self) -> None:
+        """LM Studio's."""
+        sentence = (
+            "Trying to keep the first 10136 tokens when context the overflows. However, the model is loaded with "
+            "context length of only 7866 tokens, which is not enough."
+        )
+        async with serve_scripted(streamed({"error": sentence}, done=False), said("Rome.")) as server:
+            agent = agent_on(server)
+            answered = await ask(agent, history=turns(4))
+        assert answered.text == "Rome."
+        assert [len(body["messages"]) for body in server.bodies] == [10, 6]
+        assert await agent.candidates[0].context.room(1, 100) == 7766
+
     async def test_told_by_an_empty_stream_is_found_out_without_streaming(self) -> None:
         """llama-cpp-python's headers are out before it looks at the prompt."""
         empty = Scripted(content_type="text/event-stream")
@@ -236,6 +259,7 @@ class TestLength:
         "cut",
         [
             streamed(delta(tool_calls=[call('{"title": "mi', id="a", index=0)]), delta("length")),
+            streamed(delta(tool_calls=[call('{"title": "mi', id="a", index=0)]), delta("model_length")),
             streamed(delta(reasoning_content="Hm"), delta("length")),
         ],
     )
@@ -277,6 +301,95 @@ class TestLength:
             output_tokens=2,
             cached_input_tokens=5,
         )
+
+
+class TestAdapted:
+    """What a refusal says of all requests is learned from it, and the request is sent again."""
+
+    OUTPUT_TEXT: ClassVar = {"type": "output_text", "text": "Hello."}
+
+    @pytest.mark.parametrize(
+        ("model", "sentence", "answer"),
+        [
+            (
+                "anthropic:a",
+                "max_tokens: 64000 > 8192, which is the maximum allowed number of output tokens for a",
+                {"content": [{"type": "text", "text": "Hello."}], "stop_reason": "end_turn"},
+            ),
+            (
+                "openai-responses:o3",
+                "Encrypted content is not supported with this model.",
+                {"status": "completed", "output": [{"type": "message", "content": [OUTPUT_TEXT]}]},
+            ),
+        ],
+    )
+    async def test_are_all_turns_that_were_refused_at_once(
+        self, model: str, sentence: str, answer: dict[str, Any]
+    ) -> None:
+        refusal = replace(refused(400, {"error": {"message": sentence}}), together=asyncio.Barrier(2))
+        async with serve_scripted(refusal, refusal, whole(answer), whole(answer)) as server:
+            async with agent_on(server, model=model) as agent:
+                said = await asyncio.gather(*(events_of(agent) for _ in range(2)))
+            assert server.replies == []
+        assert [Answered(each, Recorder()).text for each in said] == ["Hello."] * 2
+
+    @pytest.mark.parametrize(
+        "sentence",
+        [
+            "The `reasoning_content` in the thinking mode must be passed back to the API.",
+            "thinking is enabled but reasoning_content is missing in assistant tool call message at index 2",
+            "Missing `reasoning_content` field in the assistant message",
+        ],
+    )
+    async def test_is_a_history_without_the_thoughts_that_a_server_wants(self, sentence: str) -> None:
+        thought = streamed(delta(reasoning_content="Hm."), delta(content="Yes."), delta("stop"))
+        refusal = refused(400, {"error": {"message": sentence}})
+        async with serve_scripted(refusal, said("Yes."), thought) as server:
+            agent = agent_on(server)
+            await ask(agent, history=TestPlainHistory.HISTORY)
+            answered = await ask(agent, history=TestPlainHistory.HISTORY)
+        before, *after = [
+            [each.get("reasoning_content") for each in body["messages"] if each["role"] == "assistant"]
+            for body in server.bodies
+        ]
+        assert (before, after) == ([None] * 4, [[" "] * 4] * 2)
+        assert '"reasoning_content": "Hm."' in json.dumps(answered.state.data)
+
+    @pytest.mark.parametrize(
+        ("model", "refusals", "asked_for"),
+        [
+            ("gpt-4.1", [], [False, False]),
+            (
+                "gpt-5",
+                [{"message": "Reasoning input items can only be provided to a reasoning or computer use model."}],
+                [True, False, False],
+            ),
+            (
+                "gpt-5",
+                [{"message": "The encrypted content x could not be verified.", "code": "invalid_encrypted_content"}],
+                [True, True, True],
+            ),
+        ],
+    )  # fmt: skip
+    async def test_is_a_history_with_reasoning_that_a_model_cannot_read(
+        self, model: str, refusals: list[Any], asked_for: list[bool]
+    ) -> None:
+        answer = whole(
+            {"status": "completed", "output": [{"type": "message", "content": [self.OUTPUT_TEXT]}]}
+        )
+        refusing = [refused(400, {"error": error}) for error in refusals]
+        async with serve_scripted(*refusing, answer, answer) as server:
+            agent = agent_on(server, model=f"openai-responses:{model}")
+            kept = {"type": "message", "role": "assistant", "content": [self.OUTPUT_TEXT]}
+            sealed = {"type": "reasoning", "summary": [], "encrypted_content": "x"}
+            state = {"provider": agent.candidates[0].origin, "messages": [sealed, kept]}
+            stored = HistoryMessage(role="assistant", content="Hello.", provider_state=state)
+            await ask(agent, history=[HistoryMessage(role="user", content="Hi"), stored])
+            await ask(agent)
+        assert ["include" in body for body in server.bodies] == asked_for
+        user = {"role": "user", "content": "Hi"}
+        assert server.bodies[-2]["input"] == [user, kept, {"role": "user", "content": "Hello"}]
+        assert all(sealed in body["input"] for body in server.bodies[:-2])
 
 
 class TestStreamedCalls:
@@ -444,6 +557,13 @@ class TestNoAnswer:
         failure = await failure_to(streamed(delta(content="one two thr")))
         assert failure.type == "model-truncated"
 
+    @pytest.mark.parametrize("finish", ["error", "abort", "insufficient_system_resource"])
+    async def test_that_the_server_breaks_off_is_asked_for_again_unless_a_word_was_read(
+        self, finish: str
+    ) -> None:
+        assert (await answer_to(streamed(delta(finish)), said("Hello."))).text == "Hello."
+        assert (await failure_to(said("one two thr", finish=finish))).type == "model-truncated"
+
     async def test_is_no_matter_where_only_the_last_bytes_are_lost(self) -> None:
         cut = Scripted(content_type="text/event-stream", pieces=said("Hello.").pieces[:-1], is_cut=True)
         assert (await answer_to(cut)).text == "Hello."
@@ -544,6 +664,38 @@ class TestLimits:
         error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
         failure = await failure_to(*[streamed(error, done=False)] * 3, model="anthropic:a")
         assert failure.type == "model-busy"
+
+    @pytest.mark.parametrize(
+        ("replies", "events"),
+        [
+            ([LIMITED, replace(streamed(delta(content="A long"), done=False), hangs=True)], 2),
+            ([LIMITED, replace(streamed(delta(reasoning_content="Hm"), done=False), hangs=True)], 2),
+            ([LIMITED, CALLED, Scripted(hangs=True)], 3),  # in the next step
+        ],
+    )
+    async def test_that_are_over_do_not_make_a_slow_answer_a_busy_model(
+        self, replies: Sequence[Scripted], events: int
+    ) -> None:
+        """The turn's time is up after so many events. The beginning of a step is one, and so is the usage."""
+        seen, prompt = asyncio.Event(), Prompt(user_id="alice", conversation_id=1, message="Hello")
+
+        async def read(agent: LLMAgent) -> None:
+            left = events
+            async for _ in agent.reply(prompt, Recorder()):
+                left -= 1
+                if not left:
+                    seen.set()
+
+        async with serve_scripted(*replies) as server, agent_on(server) as agent:
+            reading = asyncio.create_task(read(agent))
+            await asyncio.wait({reading, asyncio.create_task(seen.wait())}, return_when="FIRST_COMPLETED")
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+
+    async def test_are_counted_for_each_answer_anew(self) -> None:
+        twice = [LIMITED, LIMITED]
+        assert (await answer_to(*twice, CALLED, *twice, said("Done."))).text == "Done."
 
 
 class TestLog:

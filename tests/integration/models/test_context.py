@@ -7,16 +7,41 @@ from typing import Any
 import pytest
 
 from chatapi.agent.context import Counted, first_that_fits, half_of, listed_context, size_of, turns_of
-from chatapi.agent.ports import HistoryMessage
-from chatapi.agent.wire.trouble import refusal
+from chatapi.agent.ports import File, HistoryMessage, JSONFormat, Options
+from chatapi.agent.wire.trouble import refusal, told_in_stream
+from chatapi.errors.base import AppError
+from chatapi.files.schemas import FileRef
 from chatapi.turns.store.history import shown_summary
 from tests.integration.models.conftest import WIRES, serving
 from tests.integration.models.test_any_server import CONTEXT_REFUSALS, agent_on, ask, turns
-from tests.support.providers.scripted import ScriptedServer, delta, refused, said, serve_scripted, streamed
+from tests.support.providers.scripted import (
+    Scripted,
+    ScriptedServer,
+    delta,
+    refused,
+    said,
+    serve_scripted,
+    streamed,
+)
 from tests.support.providers.server import Providers
 from tests.support.serving import Client
 
 LONG = "some words of a long conversation " * 12  # 408 bytes
+
+
+class Bytes:
+    """The bytes of any file."""
+
+    async def read(self, file: FileRef) -> bytes:
+        return b"%PDF-1.7"
+
+    async def text(self, file: FileRef) -> str:
+        return ""
+
+
+TOO_LARGE = "too-large"
+TOO_LONG = "context_length_exceeded"
+A_PDF = File(id=1, name="book.pdf", media_type="application/pdf", size=8, source=Bytes())
 
 
 def counted(tokens: int) -> Any:
@@ -104,6 +129,30 @@ class TestLearned:
         assert len(server.bodies) == 3
         assert max(shown(server)[1:]) <= 8
 
+    @pytest.mark.parametrize(
+        ("status", "code", "special", "answer"),
+        [
+            (400, TOO_LONG, {"files": [A_PDF]}, counted(90_000)),
+            (400, TOO_LONG, {"options": Options(max_output_tokens=100_000)}, said("Rome.")),
+            (400, TOO_LONG, {"options": Options(json=JSONFormat(schema={"d": LONG * 20}))}, said("Rome.")),
+            (413, "request_too_large", {}, said("Rome.")),  # of bytes
+            (413, None, {}, said("Rome.")),
+        ],
+    )
+    async def test_what_is_refused_for_something_else_is_no_measure_for_others(
+        self, status: int, code: str | None, special: dict[str, Any], answer: Scripted
+    ) -> None:
+        no = refused(status, {"error": {"code": code, "message": "too much"}})
+        async with serve_scripted(no, answer, said("Rome."), no, no, said("Rome.")) as server:
+            agent = agent_on(server, chat_model_input="image,pdf", chat_context_tokens=10_000)
+            cut = await ask(agent, history=turns(2), **special)
+            other = await ask(agent, history=turns(8, LONG))
+            with pytest.raises(AppError):
+                await ask(agent, history=turns(1), **special)
+            another = await ask(agent, history=turns(8, LONG))
+        assert shown(server) == [4, 2, 16, 2, 0, 16]
+        assert [each.state.left_out for each in (cut, other, another)] == [2, 0, 0]
+
     async def test_a_model_that_stands_in_decides_nothing_for_the_first(self) -> None:
         async with serve_scripted(
             refused(503, {}), refused(400, CONTEXT_REFUSALS[0]), said("Rome.")
@@ -145,11 +194,40 @@ async def test_the_window_of_a_stored_conversation_stays_where_it_was_cut(
         ("The input token count (1200293) exceeds the maximum number of tokens allowed (1048576).", 1048576),
         ("request (5000 tokens) exceeds the available context size (4096 tokens), try increasing it", 4096),
         ("Your input exceeds the context window of this model.", None),
+        ("This model's maximum prompt length is 131072 but the request contains 136973 tokens.", 131072),
+        ("Invalid request: Your request exceeded model token limit: 262144 (requested: 269030)", 262144),
+        ("Prompt exceeds max length", None),
+        ("Range of input length should be [1, 30720]", 30720),
+        (
+            "The number of tokens to keep from the initial prompt is greater than the context length (n_keep: 5 >= n_ctx: 4096).",
+            4096,
+        ),
     ],
 )
 def test_a_refusal_is_read(sentence: str, context: int | None) -> None:
     trouble = refusal(400, ["invalid_request_error"], sentence, None)
     assert (trouble.kind, trouble.context) == ("too-long", context)
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence", "kind"),
+    [
+        (
+            413,
+            "Request too large for model `a` on tokens per minute (TPM): Limit 12000, Requested 14137",
+            TOO_LARGE,
+        ),
+        (429, "Request too large for a on tokens per min (TPM): Limit 30000, Requested 31021.", TOO_LARGE),
+        (429, "Rate limit reached for a on tokens per min (TPM): Limit 30000, Used 29000", "busy"),
+        (429, "Too many tokens, please wait before trying again.", "busy"),
+    ],
+)
+def test_more_tokens_than_a_minute_has_are_not_waited_for(status: int, sentence: str, kind: str) -> None:
+    codes = ["tokens", "rate_limit_exceeded"]
+    told = refusal(status, codes, sentence, None)
+    assert (told.kind, told.context) == (kind, None)
+    if status == 429:
+        assert told_in_stream(codes, sentence, began=False).kind == kind
 
 
 def test_models_are_listed_by_the_library_of_prices() -> None:

@@ -21,6 +21,7 @@ from chatapi.agent.ports import (
     OptionName,
     Options,
     Prompt,
+    ProviderState,
     TextDelta,
     ToolCall,
     ToolSpec,
@@ -207,6 +208,30 @@ async def test_a_caller_gets_what_its_own_limit_leaves_of_an_answer(wire: str, p
         await asked(wire, providers, prompt_of(Options(), cut))
     _, told = await asked(wire, providers, prompt_of(Options(max_output_tokens=9), cut))
     assert Finish("length") in told
+
+
+@pytest.mark.parametrize(
+    ("message", "limit"),
+    [
+        ("think Hm.\nend length", 9),
+        ("end length", 9),
+        ('call f {"n": 1}\nthink Hm.\nend length', 9),
+        ("say Half\nthink Hm.\nend length", None),
+    ],
+)
+async def test_an_answer_that_was_cut_off_among_thoughts_stops_nobody_from_going_on(
+    wire: str, providers: Providers, message: str, limit: int | None
+) -> None:
+    """APIs refuse messages that are empty, or end in a thought, also their own."""
+    _, told = await asked(wire, providers, prompt_of(Options(max_output_tokens=limit), message))
+    state = next(each for each in told if isinstance(each, ProviderState))
+    text = "".join(each.text for each in told if isinstance(each, TextDelta))
+    history = [
+        HistoryMessage(role="user", content=message),
+        HistoryMessage(role="assistant", content=text, provider_state=state.data),
+    ]
+    _, told = await asked(wire, providers, prompt_of(Options(), "say Yes.", history=history))
+    assert [each.text for each in told if isinstance(each, TextDelta)] == ["Yes."]
 
 
 async def test_an_answer_goes_on_after_calls_that_the_caller_has_carried_out(

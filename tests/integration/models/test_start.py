@@ -80,6 +80,7 @@ def test_every_provider_is_tried_and_explained() -> None:
     assert set(PROVIDERS) <= set(rows)
 
 
+@pytest.mark.slow
 def test_the_offline_assistant_imports_no_model_library(directory: Path) -> None:
     code = (
         "import sys; from chatapi.app import create_app; create_app();"
@@ -89,6 +90,7 @@ def test_the_offline_assistant_imports_no_model_library(directory: Path) -> None
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "keys_url", "more"),
     [
@@ -118,6 +120,7 @@ def test_the_offline_assistant_is_loaded_by_its_name_like_any_other() -> None:
     assert by_name.model == "offline"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_the_four_formats_need_no_extra(directory: Path, model: str) -> None:
     keys = {"GEMINI_API_KEY": "key", "OPENAI_API_KEY": "key", "ANTHROPIC_API_KEY": "key"}

@@ -16,6 +16,7 @@ GEMINI = "/v1beta/models/gemini-3-pro:generateContent"
 USER: dict[str, Any] = {"role": "user", "content": "say x"}
 USE = {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "f", "input": {}}]}
 RESULT = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "x"}]}
+THOUGHT = {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm", "signature": "s"}]}
 FUNCTION = {"name": "f", "arguments": "{}"}
 CALL = {"role": "assistant", "tool_calls": [{"id": "c1", "type": "function", "function": FUNCTION}]}
 LONG = {"role": "assistant", "tool_calls": [{"id": "x" * 41, "type": "function", "function": FUNCTION}]}
@@ -42,9 +43,11 @@ REFUSED = [
     (MESSAGES, {"messages": [USER, USE, USER], "max_tokens": 1}, "do not match"),
     (MESSAGES, {"messages": [RESULT], "max_tokens": 1}, "do not match"),
     (MESSAGES, {"messages": [{"role": "user", "content": " "}], "max_tokens": 1}, "non-empty"),
+    (MESSAGES, {"messages": [USER, THOUGHT, USER], "max_tokens": 1}, "cannot be `thinking`"),
     (RESPONSES, {"input": [USER, {"type": "function_call_output", "call_id": "c1"}]}, "No tool call found"),
     (RESPONSES, {"input": [USER, {"type": "function_call", "call_id": "c1"}]}, "No tool output found"),
     (RESPONSES, {"input": [USER, {"type": "reasoning", "id": "rs_none"}]}, "not found"),
+    (RESPONSES, {"input": [USER, {"type": "reasoning"}, USER]}, "required following item"),
     (GEMINI, {"contents": [ASKED, ASKED]}, "alternate"),
     (GEMINI, {"contents": [SAID]}, "alternate"),
     (GEMINI, {"contents": [ASKED, CALLED, ANSWERED]}, "missing a thought_signature"),

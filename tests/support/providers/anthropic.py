@@ -63,6 +63,8 @@ class Api:
         return Asked(body["model"], message, steps, tools)
 
     def _check(self, blocks: list[dict[str, Any]]) -> None:
+        if blocks[-1]["type"] == "thinking":
+            raise Refused(400, "The final block in an assistant message cannot be `thinking`")
         for block in blocks:
             if block["type"] == "thinking" and self._issued.get(block["signature"]) != block["thinking"]:
                 raise Refused(400, "Invalid signature in thinking block")

@@ -86,7 +86,7 @@ class Brain:
 
     `say TEXT` and `think TEXT` send text, `call TOOL {JSON}` calls a tool; calls on successive lines are made together.
     The lines after calls are for the next request; the last request says "Done." if no line is left. `sleep SECONDS` delays
-    the response. `status CODE [DELAY] [xTIMES]` refuses (so many times). `only MODEL COMMAND` is for one model. `end HOW`
+    the response, and `meet NUMBER` until so many requests wait for each other. `status CODE [DELAY] [xTIMES]` refuses (so many times). `only MODEL COMMAND` is for one model. `end HOW`
     ends the response in one of the ways of `Finish`, `silent TIMES` without text. `again TOOL` calls the tool for ever,
     `broken TOOL` with half of a JSON. Anything else is echoed.
     """
@@ -94,7 +94,7 @@ class Brain:
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
     calls: int = 0
     asleep: int = 0
-    most_asleep: int = 0
+    meetings: dict[int, asyncio.Barrier] = field(default_factory=dict)
 
     async def reply(self, asked: Asked) -> Reply:
         pieces: list[Thought | Text | Call] = []
@@ -104,11 +104,12 @@ class Brain:
             match command:
                 case "sleep":
                     self.asleep += 1
-                    self.most_asleep = max(self.most_asleep, self.asleep)
                     try:
                         await asyncio.sleep(float(rest))
                     finally:
                         self.asleep -= 1
+                case "meet":
+                    await self.meetings.setdefault(int(rest), asyncio.Barrier(int(rest))).wait()
                 case "status":
                     self._refuse(asked, rest)
                 case "silent":

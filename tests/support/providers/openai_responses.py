@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
 from typing import Any
 
 from tests.support.providers.brain import Asked, Call, Refused, Reply, Text, Thought, thirds, words
@@ -24,6 +25,7 @@ class Api:
     def read(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> Asked:
         if headers.get("authorization") != "Bearer key-of-openai":
             raise Refused(401, "Incorrect API key provided")
+        check_thoughts(body["input"])
         steps, message, called = 0, "", False
         calls: set[str] = set()
         for item in body["input"]:
@@ -118,6 +120,13 @@ class Api:
         if item["type"] == "reasoning":
             self._sealed.add(item["encrypted_content"])
         return item
+
+
+def check_thoughts(items: list[dict[str, Any]]) -> None:
+    for item, following in pairwise(items):
+        is_ours = following.get("role") == "user" or following.get("type") == "function_call_output"
+        if item.get("type") == "reasoning" and is_ours:
+            raise Refused(400, "'reasoning' was provided without its required following item")
 
 
 def deltas(piece: Thought | Text | Call) -> Iterator[tuple[str, dict[str, Any]]]:

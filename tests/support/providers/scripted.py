@@ -12,7 +12,10 @@ import uvicorn
 
 @dataclass(frozen=True)
 class Scripted:
-    """One response, sent after `seconds`. A stream's `pieces` are sent one by one; `is_cut` closes it before its end."""
+    """One response, sent after `seconds`, or once all that wait at the barrier `together` are there.
+
+    A stream's `pieces` are sent one by one; `is_cut` closes it before its end.
+    """
 
     status: int = 200
     content_type: str = "application/json"
@@ -21,6 +24,7 @@ class Scripted:
     seconds: float = 0.0
     is_cut: bool = False
     hangs: bool = False
+    together: asyncio.Barrier | None = None
 
 
 def refused(status: int, body: Any, **headers: str) -> Scripted:
@@ -71,6 +75,8 @@ class ScriptedServer:
         self.bodies.append(json.loads(body or b"{}"))
         reply = self.replies.pop(0)
         await asyncio.sleep(reply.seconds)
+        if reply.together is not None:
+            await reply.together.wait()
         pairs = {"content-type": reply.content_type, **reply.headers}
         headers = [(name.encode(), value.encode()) for name, value in pairs.items()]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})

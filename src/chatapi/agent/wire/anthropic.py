@@ -18,6 +18,7 @@ from chatapi.agent.wire.formats import (
     Request,
     arguments_of,
     base64_of,
+    changed,
     decoded,
     error_words,
     given,
@@ -179,12 +180,11 @@ class Messages:
         codes, sentence, _ = error_words(body)
         return refusal(status, codes, sentence, retry_after(headers))
 
-    def adapt(self, trouble: Trouble) -> bool:
-        found = ABOVE_LIMIT.search(trouble.sentence)
-        if found is None or int(found[1]) >= self._limit:
-            return False
-        self._limit = int(found[1])
-        return True
+    def adapt(self, request: Request, trouble: Trouble) -> Request | None:
+        if (found := ABOVE_LIMIT.search(trouble.sentence)) is None:
+            return None
+        self._limit = min(self._limit, int(found[1]))
+        return changed(request, {**request.body, "max_tokens": min(request.body["max_tokens"], self._limit)})
 
 
 def choice_of(options: Options) -> JSONObject | None:

@@ -30,7 +30,7 @@ from chatapi.agent.wire.trouble import Trouble
 JSONObject: TypeAlias = dict[str, Any]
 T = TypeVar("T")
 
-# The answer of a turn cancelled before its first word: APIs refuse empty answers and two questions in a row.
+# The answer of a turn that was cancelled or cut off before its first word: APIs refuse empty answers and two questions in a row.
 INTERRUPTED = "(I was interrupted.)"
 NO_OBJECT = "The arguments are not a JSON object. Make the call again with valid JSON."
 ID_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -82,6 +82,11 @@ class Request(Struct, frozen=True, kw_only=True):
     path: str
     headers: Mapping[str, str]
     body: JSONObject
+
+
+def changed(request: Request, body: JSONObject) -> Request | None:
+    """The request with another body; None if it is the same, so that no request is sent twice."""
+    return None if body == request.body else Request(path=request.path, headers=request.headers, body=body)
 
 
 class Reader(Protocol):
@@ -152,8 +157,11 @@ class Format(Protocol):
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Trouble: ...
 
-    def adapt(self, trouble: Trouble, /) -> bool:
-        """Learn from a refusal; True if the next request will differ and so is worth sending."""
+    def adapt(self, request: Request, trouble: Trouble, /) -> Request | None:
+        """The request to send in place of one that was refused, where the refusal says how it must differ; else None.
+
+        What holds for all requests is kept: later ones are written so from the start.
+        """
         ...
 
 

@@ -166,8 +166,8 @@ class GenerateContent:
         told = retry_after(headers)
         return refusal(status, codes, sentence, delay_of(value) if told is None else told)
 
-    def adapt(self, _: Trouble) -> bool:
-        return False
+    def adapt(self, _: Request, __: Trouble) -> None:
+        return None
 
 
 def generation_config(options: Options, max_tokens: int | None) -> JSONObject:

@@ -99,24 +99,31 @@ class ModelClient:
                 raise Trouble("away", type(error).__name__) from error
 
     async def _begin(self, base_url: str, request: Request, format_: Format) -> ClientResponse:
-        """Send a request; returns the response to read the answer from, or raises the `Trouble` that it reports."""
+        """Send a request; returns the response to read the answer from, or raises the `Trouble` that it reports.
+
+        A request that the format can adapt is sent again as adapted.
+        """
         if self._session is None:
             raise RuntimeError("the client is not open")
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **request.headers}
-        response = await self._session.post(
-            base_url + request.path,
-            data=encoded(request.body),
-            headers=headers,
-            allow_redirects=False,
-            proxy=proxy_of(base_url, self._proxies),
-        )
-        if response.status == 200:
-            return response
-        try:
-            body = await limited(response, MAX_ERROR_BYTES)
-            raise format_.refusal(response.status, response.headers, body)
-        finally:
-            response.close()
+        while True:
+            response = await self._session.post(
+                base_url + request.path,
+                data=encoded(request.body),
+                headers=headers,
+                allow_redirects=False,
+                proxy=proxy_of(base_url, self._proxies),
+            )
+            if response.status == 200:
+                return response
+            try:
+                body = await limited(response, MAX_ERROR_BYTES)
+            finally:
+                response.close()
+            trouble = format_.refusal(response.status, response.headers, body)
+            if (adapted := format_.adapt(request, trouble)) is None:
+                raise trouble
+            request = adapted
 
     def _close(self, response: ClientResponse) -> None:
         """Free the response's place in the pool, which nothing else does."""

@@ -20,6 +20,7 @@ from chatapi.agent.wire.formats import (
     Question,
     Request,
     arguments_of,
+    changed,
     data_url,
     decoded,
     error_words,
@@ -35,6 +36,9 @@ from chatapi.agent.wire.trouble import Trouble, refusal, told_in_stream
 
 REASONING_MODEL = re.compile(r"^(ft:)?(o\d|gpt-[5-9](?!.*-chat)|codex)")
 SEALED = "reasoning.encrypted_content"
+# OpenAI's refusals: by a model that does not reason, and of reasoning that was sealed for another organisation.
+NO_REASONING = re.compile(r"Encrypted content is not supported|Reasoning input items can only be provided")
+FOREIGN_SEAL = "invalid_encrypted_content"
 THOUGHTS = {"response.reasoning_summary_text.delta", "response.reasoning_text.delta"}
 WORDS = {"response.output_text.delta", "response.refusal.delta"}
 ENDS = {"response.completed", "response.incomplete", "response.failed"}
@@ -98,7 +102,7 @@ class Responses:
         body: JSONObject = {
             "model": question.model,
             "instructions": question.instructions,
-            "input": list(question.messages),
+            "input": list(question.messages if self._seals else without_thoughts(question.messages)),
             "store": False,
         }
         if self._seals:
@@ -168,12 +172,19 @@ class Responses:
         codes, sentence, _ = error_words(body)
         return refusal(status, codes, sentence, retry_after(headers))
 
-    def adapt(self, trouble: Trouble) -> bool:
-        """Models that do not reason refuse a request for encrypted reasoning."""
-        if self._seals and "Encrypted content is not supported" in trouble.sentence:
+    def adapt(self, request: Request, trouble: Trouble) -> Request | None:
+        """Leave the reasoning out that the model cannot read; one that does not reason is not asked for it again."""
+        body = {**request.body, "input": without_thoughts(request.body["input"])}
+        if NO_REASONING.search(trouble.sentence):
             self._seals = False
-            return True
-        return False
+            body.pop("include", None)
+        elif FOREIGN_SEAL not in trouble.codes:
+            return None
+        return changed(request, body)
+
+
+def without_thoughts(items: Sequence[JSONObject]) -> Sequence[JSONObject]:
+    return [each for each in items if each.get("type") != "reasoning"]
 
 
 def text_format(wanted: JSONFormat) -> JSONObject:

@@ -27,6 +27,7 @@ Kind: TypeAlias = Literal[
     "unusable",  # not an answer: a malformed call, no candidate, an error instead of a beginning
     "empty",  # no text and no call
     "too-long",  # the history and the message exceed the model's context
+    "too-large",  # the request exceeds another limit, as of bytes
     "filtered",
     "refused",  # the request or the key is wrong
 ]
@@ -34,6 +35,8 @@ Kind: TypeAlias = Literal[
 PASSING: frozenset[Kind] = frozenset({"busy", "down", "away", "slow", "broken"})
 # The same request may succeed at once: a model's answers vary.
 MAY_DIFFER: frozenset[Kind] = frozenset({"no-events", "unusable", "empty"})
+# The same request may succeed with a shorter history.
+TOO_MUCH: frozenset[Kind] = frozenset({"too-long", "too-large"})
 
 BUSY_STATUS = {429, 503, 529}  # 529 is Anthropic's "overloaded"
 PASSING_STATUS = {408, 409}  # of the statuses below 500
@@ -41,16 +44,21 @@ BUSY_SECONDS = 5  # if the provider gives no delay
 SENTENCE_CHARACTERS = 200
 QUOTED_CHARACTERS = 12  # so many consecutive characters of the user's are a quotation
 
-TOO_LONG_CODES = {"context_length_exceeded", "exceed_context_size_error", "request_too_large"}
+TOO_LARGE_CODE = "request_too_large"  # Anthropic's, of bytes
+# OpenAI (429) and Groq (413), of a request that has more tokens than may be sent in a minute: to wait is of no use.
+TOO_LARGE_WORDS = re.compile(r"request too large", re.IGNORECASE)
+TOO_LONG_CODES = {"context_length_exceeded", "exceed_context_size_error"}
 TOO_LONG_WORDS = re.compile(
     r"context (length|window|size|limit)|maximum context|maximum model length|n_ctx|prompt is too long|input is too long"
-    r"|too many (input |prompt )?tokens|(input|prompt) token count.*exceeds|exceeds the (maximum|max|model)",
+    r"|too many (input |prompt )?tokens|(input|prompt) token count.*exceeds|exceeds the (maximum|max|model)"
+    r"|maximum prompt length|exceeded model token limit|range of input length|exceeds max length",
     re.IGNORECASE,
 )
-# OpenAI and vLLM; Mistral; Anthropic, of the input alone and with the answer; Gemini; llama-server.
+# OpenAI, vLLM and xAI; Mistral; Anthropic, of the input alone and with the answer; Gemini; llama-server; Kimi; Qwen; LM Studio.
 CONTEXT_TOLD = re.compile(
-    r"maximum (?:context|model) length (?:is|of) (\d+)|(\d+) maximum context length|> (\d+) maximum|context limit: .*> (\d+)"
-    r"|tokens allowed \((\d+)\)|context size \((\d+)",
+    r"maximum (?:context|model|prompt) length (?:is|of) (\d+)|(\d+) maximum context length|> (\d+) maximum"
+    r"|context limit: .*> (\d+)|tokens allowed \((\d+)\)|context size \((\d+)|model token limit: (\d+)"
+    r"|range of input length should be \[\d+, (\d+)|context length of only (\d+)|n_ctx: (\d+)",
     re.IGNORECASE,
 )
 FILTER_CODES = {"content_filter", "ResponsibleAIPolicyViolation", "content_policy_violation"}
@@ -123,16 +131,20 @@ def refusal(
     kind: Kind
     if FILTER_CODES & set(codes):
         kind = "filtered"
+    elif is_too_large(codes, sentence):
+        kind = "too-large"
     elif status in BUSY_STATUS:
         kind = "busy"
-    elif status in {400, 413, 422} and (TOO_LONG_CODES & set(codes) or TOO_LONG_WORDS.search(sentence)):
+    elif status in {400, 413, 422} and is_too_long(codes, sentence):
         kind = "too-long"
+    elif status == 413:
+        kind = "too-large"
     elif status >= 500 or status in PASSING_STATUS:
         kind = "down"
     else:
         kind = "refused"
-    if context is None and (found := CONTEXT_TOLD.search(sentence)):
-        context = int(next(filter(None, found.groups())))
+    if context is None:
+        context = context_in(sentence)
     return Trouble(kind, sentence, status=status, codes=codes, retry_after=retry_after, context=context)
 
 
@@ -141,13 +153,29 @@ def told_in_stream(codes: Sequence[str], sentence: str, *, began: bool) -> Troub
     kind: Kind
     if FILTER_CODES & set(codes):
         kind = "filtered"
+    elif is_too_large(codes, sentence):
+        kind = "too-large"
     elif any(code.partition("_")[0] in {"overloaded", "rate", "429", "529"} for code in codes):
         kind = "busy"
-    elif TOO_LONG_CODES & set(codes):
+    elif is_too_long(codes, sentence):
         kind = "too-long"
     else:
         kind = "down" if began else "unusable"
-    return Trouble(kind, sentence, codes=codes)
+    return Trouble(kind, sentence, codes=codes, context=context_in(sentence))
+
+
+def is_too_large(codes: Sequence[str], sentence: str) -> bool:
+    return TOO_LARGE_CODE in codes or TOO_LARGE_WORDS.search(sentence) is not None
+
+
+def is_too_long(codes: Sequence[str], sentence: str) -> bool:
+    return bool(TOO_LONG_CODES & set(codes)) or TOO_LONG_WORDS.search(sentence) is not None
+
+
+def context_in(sentence: str) -> int | None:
+    """How many tokens the model takes, if the sentence says so."""
+    found = CONTEXT_TOLD.search(sentence)
+    return int(next(filter(None, found.groups()))) if found else None
 
 
 def failure_of(trouble: Trouble, *, began: bool) -> AppError:
@@ -162,12 +190,17 @@ def failure_of(trouble: Trouble, *, began: bool) -> AppError:
 
 
 UNUSABLE: tuple[type[AppError], str] = (ModelFailed, "The model gave an answer that cannot be used.")
+TOO_LONG: tuple[type[AppError], str] = (
+    MessageTooLong,
+    "The message is longer than the model takes; send a shorter one.",
+)
 FAILURES: dict[Kind, tuple[type[AppError], str]] = {
     "away": (ModelFailed, "The model could not be reached."),
     "down": (ModelFailed, "The model failed to answer."),
     "slow": (ModelTooSlow, "The model did not answer in time."),
     "empty": (ModelEmpty, "The model gave an empty answer."),
-    "too-long": (MessageTooLong, "The message is longer than the model takes; send a shorter one."),
+    "too-long": TOO_LONG,
+    "too-large": TOO_LONG,
     "filtered": (ModelFiltered, "The model's provider refused to answer this message."),
     "refused": (ModelMisconfigured, "The model's provider refused the service's request."),
 }
