@@ -11,6 +11,7 @@ because all who use the table queue behind it meanwhile.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from threading import Event
 from typing import TYPE_CHECKING, Any, cast
 
 from advanced_alchemy.base import metadata_registry
@@ -19,6 +20,7 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import chatapi.db.models  # noqa: F401 - registers the tables
+from chatapi.db.schema import CALLED_OFF
 
 if TYPE_CHECKING:
     from advanced_alchemy.alembic.commands import AlembicCommandConfig
@@ -62,6 +64,8 @@ async def migration_lock(engine: AsyncEngine) -> AsyncIterator[None]:
             text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK}
         ):
             await connection.rollback()
+            if called_off is not None and called_off.is_set():
+                raise asyncio.CancelledError
             await asyncio.sleep(LOCK_PAUSE)
         # The last SELECT holds its snapshot until another statement takes its place. SET needs none.
         await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
@@ -109,6 +113,7 @@ async def migrate_online() -> None:
 
 
 config = cast("AlembicCommandConfig", context.config)
+called_off: Event | None = config.attributes.get(CALLED_OFF)
 if context.is_offline_mode():
     context.configure(
         url=config.db_url,

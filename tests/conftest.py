@@ -12,7 +12,7 @@ from pytest_asyncio.plugin import PytestAsyncioFunction
 
 from chatapi.cli import settle
 from chatapi.db.schema import upgrade
-from tests.support import citus_watch, run
+from tests.support import citus_watch, impatience, run
 from tests.support.citus import Citus
 from tests.support.postgres import Postgres
 from tests.support.serving import SLOW_MACHINE, Client, serve, settings_for
@@ -23,6 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # the process that starts the others
         run.begin()
     citus_watch.begin()
+    impatience.begin()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

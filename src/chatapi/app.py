@@ -23,7 +23,7 @@ from chatapi.conversations.controllers import (
 from chatapi.files.controllers import FileController
 from chatapi.files.service import FileService
 from chatapi.leaving_out import left_out
-from chatapi.limits.middleware import RefusedTokens, within_limits
+from chatapi.limits.middleware import RefusedTokens, count_errors, within_limits
 from chatapi.logs import access_log, configure_logging
 from chatapi.mcp.endpoint import discovery_route, mcp_router
 from chatapi.openai_api.errors import PREFIX, error_response
@@ -31,6 +31,7 @@ from chatapi.openai_api.response_service import ResponseService
 from chatapi.openai_api.routes import announce_limits, openai_router
 from chatapi.patience import Patience
 from chatapi.playground.controllers import playground_routes
+from chatapi.routing import UncopiedRouter
 from chatapi.services import Services, lifespan
 from chatapi.settings import Settings
 from chatapi.tasks.controllers import TaskController
@@ -96,6 +97,7 @@ def app_of(services: Services) -> Litestar:
                 "summaries": Provide(provide_summaries, sync_to_thread=False),
             },
             exception_handlers={HTTPException: handle_exception, Exception: handle_exception},
+            after_exception=[count_errors(services.limiter)],
             before_send=[announce_limits, add_headers, protect, audit_act],
             cors_config=cors_config(settings),
             lifespan=[lambda _: lifespan(services)],
@@ -123,7 +125,7 @@ def routes(services: Services) -> Sequence[ControllerRouterHandler]:
     """All routes. Those below /api belong to a user, who is named by the path and the token, or by the token alone."""
     settings = services.settings
     identified: list[Middleware] = [
-        RefusedTokens(),
+        RefusedTokens(services.limiter),
         DefineMiddleware(
             BearerAuthentication,
             verifier=services.verifier,
@@ -132,8 +134,8 @@ def routes(services: Services) -> Sequence[ControllerRouterHandler]:
         ),
     ]
     of_somebody = (name_user, within_limits, body_is_json, schema_is_current)
-    token_scoped = Router("/", guards=[all_of(*of_somebody)], route_handlers=[me, ChatController])
-    user_scoped = Router(
+    token_scoped = UncopiedRouter("/", guards=[all_of(*of_somebody)], route_handlers=[me, ChatController])
+    user_scoped = UncopiedRouter(
         "/{user_id:str}",
         guards=[all_of(*of_somebody, owns_path, needs_no_user, ids_can_exist)],
         route_handlers=[
@@ -148,10 +150,10 @@ def routes(services: Services) -> Sequence[ControllerRouterHandler]:
             APIKeyController,
             UsageController,
             # The service bounds an upload itself, by FILE_MAX_BYTES, and with an error of its own.
-            Router("/", request_max_body_size=None, route_handlers=[FileController]),
+            UncopiedRouter("/", request_max_body_size=None, route_handlers=[FileController]),
         ],
     )
-    api = Router(
+    api = UncopiedRouter(
         "/api",
         middleware=identified,
         security=[{"bearer": []}],
@@ -165,8 +167,12 @@ def routes(services: Services) -> Sequence[ControllerRouterHandler]:
         HealthController,
         *([metrics_route(services.telemetry.metrics, settings)] if settings.metrics == "on" else []),
         swagger_assets(),
-        *(playground_routes(settings, services.verifier) if settings.serves_playground else []),
+        *(playground(services) if settings.serves_playground else []),
     ]
+
+
+def playground(services: Services) -> Sequence[ControllerRouterHandler]:
+    return playground_routes(services.settings, services.verifier, services.database, services.schema)
 
 
 def openai_routes(services: Services, identified: list[Middleware], guard: AsyncGuard) -> Router:

@@ -134,6 +134,7 @@ def server_options(settings: Settings, patience: Patience) -> dict[str, Any]:
         "timeout_worker_healthcheck": ANSWER_SECONDS,
         "server_header": False,
         "http": partial(BoundedHttp, patience=patience),
+        "ws": "none",  # nothing here speaks it, and Uvicorn would import whichever library for it is there
     }
 
 
@@ -228,22 +229,23 @@ def version() -> None:
 
 @click.command(name="check-config")
 @click.option(
-    "--connect", is_flag=True, help="Ask the database, the issuer of keys, Redis and the models, too."
+    "--connect",
+    is_flag=True,
+    help="Ask the database, issuer of keys, Redis, files, models and MCP servers, too.",
 )
 def check_config(*, connect: bool) -> None:
     """Say what is configured; without secrets. What is wrong is said, and ends with status 1."""
-    from chatapi.agent.loading import load_agent, models_of
     from chatapi.agent.reports import report_on_models
-    from chatapi.usage.prices import Prices
+    from chatapi.mcp.config import silent_servers
     from chatapi.web.checks import ask_all
 
     settings = Settings.from_env()
     for name, value in settings.public().items():
         click.echo(f"{name}={value}")
-    if settings.budgets or settings.prices:
-        Prices.of(settings, models_of(load_agent(settings, Patience())))
+    settled_app()  # raises what `run` would raise
     if not connect:
         return
+    configure_logging(settings.log_level, settings.log_format, to=sys.stderr)
     wrong = [
         f"{name}: {trouble}"
         for name, trouble in asyncio.run(ask_all(settings, Patience())).items()
@@ -254,6 +256,9 @@ def check_config(*, connect: bool) -> None:
             wrong.append(f"CHAT_MODEL: {model.name}: {model.trouble}")
         elif model.context is not None:
             click.echo(f"{model.name} takes {model.context} tokens.", err=True)
+    wrong += [
+        f"MCP_SERVERS: {name} does not answer" for name in asyncio.run(silent_servers(settings, Patience()))
+    ]
     for line in wrong:
         click.echo(line, err=True)
     if wrong:
@@ -275,10 +280,11 @@ def retention(*, older_than: timedelta, dry_run: bool) -> None:
     The service may run meanwhile. Each deletion is a line of the audit trail on standard output.
     """
     if older_than < timedelta(days=1):  # a client may still send the Idempotency-Key of a turn in it
-        raise click.BadParameter(
-            "is less than a day, for which idempotency keys are kept", param_hint="--older-than"
-        )
-    before = datetime.now(UTC) - older_than
+        raise click.BadParameter("is less than idempotency keys hold, a day", param_hint="--older-than")
+    try:
+        before = datetime.now(UTC) - older_than
+    except OverflowError:
+        raise click.BadParameter("is longer than there are dates", param_hint="--older-than") from None
     settings = Settings.from_env()
     configure_logging(settings.log_level, settings.log_format)
     logging.getLogger("chatapi").setLevel(logging.WARNING)  # standard output is for the audit trail

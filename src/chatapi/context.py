@@ -11,11 +11,12 @@ class RequestContext:
     """`user_id` is set once the token holds, with `key_id` if it is an API key, `turn_id` once a turn has begun, `trace_id` where requests are traced.
 
     `headers` go on the response, also on that of an error. `subject` holds the ids of what the request has made, by their
-    names in the audit trail. `hung_up` is set when the client has gone.
+    names in the audit trail. `counted` is set once a limit of users has counted the request, `hung_up` when the client has gone.
     """
 
     __slots__ = (
         "address",
+        "counted",
         "headers",
         "hung_up",
         "key_id",
@@ -37,6 +38,7 @@ class RequestContext:
         self.trace_id: str | None = None
         self.headers: dict[str, str] = {}
         self.subject: Mapping[str, int] = {}
+        self.counted = False
         self.hung_up = False
 
     def log_fields(self) -> dict[str, str | int]:

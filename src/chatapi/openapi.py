@@ -1,15 +1,23 @@
 """The pieces of the OpenAPI document that controllers share: problems, pages and streams."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, cast
 
 from litestar.openapi import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, Schema
+from litestar.openapi.spec import (
+    OpenAPIHeader,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    OpenAPIType,
+    Operation,
+    Schema,
+)
 from litestar.params import QueryParameter
 from msgspec import UNSET, Struct, UnsetType
 
-from chatapi.errors import openai_api
+from chatapi.errors import mcp, openai_api
 from chatapi.errors.base import catalogue
 
 MAX_PAGE = 100  # bounds the work and the bytes of one response
@@ -50,13 +58,26 @@ PROBLEM_MEDIA_TYPE = "application/problem+json"
 EVENT_STREAM = "text/event-stream"
 
 
+def header(
+    description: str, *, always: bool = False, type_: OpenAPIType = OpenAPIType.STRING
+) -> OpenAPIHeader:
+    return OpenAPIHeader(description=description, required=always, schema=Schema(type=type_))
+
+
+STREAM_HEADERS = {"X-Accel-Buffering": header("Of a stream: `no`, so that nginx holds nothing back.")}
+UI_STREAM_HEADERS = STREAM_HEADERS | {
+    "x-vercel-ai-ui-message-stream": header("Of a stream: the version of its protocol, `v1`.")
+}
+
+
 def problems(*statuses: int) -> dict[int, ResponseSpec]:
     """The error responses of an operation: these statuses, and those of every route behind a token."""
     return {status: problem(status) for status in sorted({401, 403, 429, 503, *statuses})}
 
 
 def problem(status: int) -> ResponseSpec:
-    ours = (kind for kind in catalogue() if kind.__module__ != openai_api.__name__)
+    elsewhere = {mcp.__name__, openai_api.__name__}
+    ours = (kind for kind in catalogue() if kind.__module__ not in elsewhere)
     kinds = [f"- `{kind.type}`: {kind.when}" for kind in ours if kind.status == status]
     return ResponseSpec(
         Problem,
@@ -72,6 +93,7 @@ class StreamOrJSONOperation(Operation):
 
     def __post_init__(self) -> None:
         content_of_success(self)[EVENT_STREAM] = STREAM
+        add_headers(self, "200", UI_STREAM_HEADERS)
 
 
 @dataclass
@@ -84,6 +106,7 @@ class OpenAIStreamOrJSONOperation(Operation):
                 description="With `stream: true`, server-sent events of OpenAI's API; see docs/openai.md."
             )
         )
+        add_headers(self, "200", STREAM_HEADERS)
 
 
 @dataclass
@@ -94,6 +117,7 @@ class StreamOperation(Operation):
         content = content_of_success(self)
         content.clear()
         content[EVENT_STREAM] = STREAM
+        add_headers(self, "200", UI_STREAM_HEADERS)
 
 
 STREAM = OpenAPIMediaType(
@@ -104,6 +128,15 @@ STREAM = OpenAPIMediaType(
 
 
 def content_of_success(operation: Operation) -> dict[str, OpenAPIMediaType]:
-    success = cast("OpenAPIResponse", (operation.responses or {})["200"])
+    success = response_of(operation, "200")
     success.content = success.content or {}
     return success.content
+
+
+def add_headers(operation: Operation, status: str, headers: Mapping[str, OpenAPIHeader]) -> None:
+    response = response_of(operation, status)
+    response.headers = {**(response.headers or {}), **headers}
+
+
+def response_of(operation: Operation, status: str) -> OpenAPIResponse:
+    return cast("OpenAPIResponse", (operation.responses or {})[status])

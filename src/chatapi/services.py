@@ -197,9 +197,12 @@ async def lifespan(services: Services) -> AsyncIterator[None]:
             sweep,
         ):
             closing.push_async_callback(stop, asyncio.create_task(loop()))
-        try:
-            await services.schema.migrate()
-        except Exception:  # noqa: BLE001 - after any error the service starts, answers 503 with the reason, and retries
+        migrating = asyncio.create_task(services.schema.migrate())
+        closing.callback(migrating.cancel)
+        with told_to_stop(migrating.cancel):
+            await asyncio.wait([migrating])
+        if not migrating.cancelled() and migrating.exception() is not None:
+            # The service starts all the same, answers 503 with the reason, and tries again.
             closing.push_async_callback(stop, asyncio.create_task(services.schema.migrate_when_possible()))
         # Their first look needs the schema; a second comes only when something is due.
         for look in (services.expiry.run, partial(services.queue.run, begin_next)):

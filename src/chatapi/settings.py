@@ -422,17 +422,29 @@ def is_sqlite(database_url: str) -> bool:
 
 
 def local_secret(directory: Path) -> str:
-    """The secret of the embedded default, made on first use; processes that start at once agree on one."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """The secret of the embedded default, made on first use; processes that start at once agree on one.
+
+    Raises `SettingsError`.
+    """
     path = directory / "secret"
-    if not path.exists():
-        draft = directory / f".secret-{os.getpid()}-{secrets.token_hex(4)}"
-        draft.touch(mode=0o600)
-        draft.write_text(secrets.token_urlsafe(SECRET_BYTES))
-        try:
-            path.hardlink_to(draft)  # fails if another was first, and never shows half a secret
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-    return path.read_text().strip()
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            make_secret(path)
+        return path.read_text().strip()
+    except OSError as error:
+        raise SettingsError(
+            f"BETTER_AUTH_SECRET: is not set, and {path} can be neither read nor made: {error.strerror}"
+        ) from None
+
+
+def make_secret(path: Path) -> None:
+    draft = path.with_name(f".secret-{os.getpid()}-{secrets.token_hex(4)}")
+    draft.touch(mode=0o600)
+    draft.write_text(secrets.token_urlsafe(SECRET_BYTES))
+    try:
+        path.hardlink_to(draft)  # fails if another was first, and never shows half a secret
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()

@@ -12,6 +12,9 @@ import uvicorn
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from benchmarks.scenarios import SCENARIOS
+from chatapi.account.service import EXPORTED
+from chatapi.db.models import User
 from tests.support.serving import REPOSITORY
 from website import modules as listing
 
@@ -189,6 +192,10 @@ class TestArchitecture:
         layers = [layer for layer in contract["layers"] if layer != "__main__"]
         assert re.findall(r"```text\n(.+)\n```", self.text) == [" > ".join(layers)]
 
+    def test_names_each_table(self) -> None:
+        tables = self.text.partition("## The tables")[2].partition("\n## ")[0]
+        assert set(re.findall(r"`(\w+)`", tables)) == {*User.metadata.tables, "user_id"}
+
     def test_sends_nobody_to_a_file_that_there_is_not(self) -> None:
         named = set(
             re.findall(r"`([\w/]+\.py)`", self.text.partition("## To change X")[2].partition("\n## ")[0])
@@ -199,6 +206,24 @@ class TestArchitecture:
             for name in named
             if not any((root / name).exists() for root in (listing.PACKAGE, REPOSITORY))
         ] == []
+
+
+class TestListsInDocuments:
+    def test_of_an_exports_records_are_those_of_an_export(self) -> None:
+        told = (
+            (DOCS / "security.md")
+            .read_text()
+            .partition("as lines of JSON: ")[2]
+            .partition(" records, and")[0]
+        )
+        of_header = {"export", "version", "user_id"}
+        told_records = [name for name in re.findall(r"`(\w+)`", told) if name not in of_header]
+        assert told_records == [record for record, _, _ in EXPORTED]
+
+    def test_of_scenarios_are_those_of_the_benchmark(self) -> None:
+        table = (DOCS / "performance.md").read_text().partition("| scenario |")[2].partition("\n\n")[0]
+        cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+        assert set(re.findall(r"`(\w+)`", " ".join(cells))) == set(SCENARIOS)
 
 
 class TestChanges:

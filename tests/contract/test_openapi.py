@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import jsonschema
@@ -12,23 +13,18 @@ import pytest
 from chatapi.web.browsers import EVERYWHERE, EXPOSED
 from tests.support.agents import CommandedAgent
 from tests.support.files import uploaded
-from tests.support.serving import Client, anybody
+from tests.support.serving import REPOSITORY, Client, anybody
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 PUBLIC = ("/health", "/docs", "/metrics")
 # What any response of HTTP has, or what says what a browser may do with it. Any other header is said of each operation.
 STANDARD = {
     *(name.decode() for name in EVERYWHERE),
-    *(
-        "accept-ranges",
-        "content-disposition",
-        "content-length",
-        "content-security-policy",
-        "content-type",
-        "date",
-    ),
-    *("etag", "location", "server", "transfer-encoding", "vary"),
+    *("content-length", "content-security-policy", "content-type", "date"),
+    *("server", "transfer-encoding", "vary"),
 }
+# What no page needs to read: it is for proxies, for those who ask for ranges, and for the AI SDK's tests.
+NOT_FOR_PAGES = {"accept-ranges", "x-accel-buffering", "x-vercel-ai-ui-message-stream"}
 BODIES: dict[str, Any] = {
     "chat": {"message": "say Hello."},
     "chatAsTokenUser": {"message": "say Hello."},
@@ -105,13 +101,32 @@ async def ids(alice: Client) -> dict[str, Any]:
 async def asked(
     client: httpx.AsyncClient, operation: dict[str, Any], method: str, path: str
 ) -> httpx.Response:
-    """Make the operation's request."""
+    """Make the operation's request. A body where none is wanted is nobody's concern, whatever it is."""
     if operation["operationId"] == "addFile":
         return await client.post(path, files={"file": ("a.txt", b"milk")})
+    if "requestBody" not in operation and method != "get":
+        return await client.request(method, path, content=b"x", headers={"Content-Type": "text/plain"})
     return await client.request(method, path, json=BODIES.get(operation["operationId"]))
 
 
+def told_in_api_md() -> set[tuple[str, str]]:
+    """The routes in the table on top of docs/api.md, in which `…` stands for `/api/{user_id}`, or methods share a path."""
+    table = (REPOSITORY / "docs/api.md").read_text().partition("\n## ")[0]
+    told, methods = set(), []
+    for span in re.findall(r"`([A-Z]+(?: [/…]\S+)?)`", table):
+        method, _, path = span.partition(" ")
+        methods.append(method)
+        if path:
+            told |= {(each, path.replace("…", "/api/{user_id}")) for each in methods}
+            methods = []
+    return told
+
+
 class TestDocument:
+    async def test_has_the_routes_of_api_md(self, document: dict[str, Any]) -> None:
+        found = {(method.upper(), path) for method, path, _ in operations(document)}
+        assert told_in_api_md() == {each for each in found if not each[1].startswith("/v1/")}
+
     async def test_is_openapi_3_1_with_every_route(self, document: dict[str, Any]) -> None:
         assert document["openapi"].startswith("3.1")
         found = {(method.upper(), path) for method, path, _ in operations(document)}
@@ -254,13 +269,47 @@ class TestWalk:
             over = {"cancelTurn", "answerTurn", "unqueueTurn", "compactConversation"}
             ended = operation["operationId"] in over and response.status_code == 409
             assert response.status_code < 300 or ended, (method, path, response.text)
-            told = {name.lower() for name in documented["headers"]}
-            assert set(response.headers) - STANDARD <= told & {name.lower() for name in EXPOSED}, path
+            expect_documented_headers(response, operation)
             if response.headers.get("content-type") == "application/x-ndjson":
                 assert [json.loads(line)["record"] for line in response.text.splitlines()][-1] == "end"
             elif response.content and "*/*" not in documented.get("content", {}):
                 schema = documented["content"][response.headers["content-type"]]["schema"]
                 jsonschema.validate(response.json(), {**schema, "components": document["components"]})
+
+    async def test_replays_streams_and_parts_of_files_have_the_headers_that_are_documented(
+        self, alice: Client, document: dict[str, Any], ids: dict[str, Any]
+    ) -> None:
+        found = {each["operationId"]: (method, path, each) for method, path, each in guarded(document)}
+        keys = [{"Idempotency-Key": uuid4().hex} for _ in range(2)]
+        chat, response = BODIES["chat"], BODIES["createResponse"]
+        sent: list[tuple[str, dict[str, str], Any, int, str]] = [
+            ("chat", keys[0], chat, 200, ""),
+            ("chat", keys[0], chat, 200, "Idempotent-Replayed"),
+            ("chat", {**keys[0], "Accept": "text/event-stream"}, chat, 200, "Idempotent-Replayed"),
+            ("chat", {"Accept": "text/event-stream"}, chat, 200, "x-vercel-ai-ui-message-stream"),
+            ("createResponse", keys[1], response, 200, ""),
+            ("createResponse", keys[1], response, 200, "Idempotent-Replayed"),
+            ("createResponse", {}, {**response, "stream": True}, 200, "X-Accel-Buffering"),
+            ("readFile", {"Range": "bytes=1-2"}, None, 206, "Content-Range"),
+            ("readFile", {"Range": "bytes=9-"}, None, 416, "Content-Range"),
+            ("readFile", {"If-None-Match": "*"}, None, 304, "ETag"),
+        ]
+        for operation_id, headers, body, status, told in sent:
+            method, path, operation = found[operation_id]
+            url = url_of(path, alice.user_id, ids)
+            answer = await alice.request(method, url, json=body, headers=headers)
+            assert answer.status_code == status, (operation_id, answer.text)
+            assert not told or told in answer.headers, (operation_id, told)
+            expect_documented_headers(answer, operation)
+
+
+def expect_documented_headers(response: httpx.Response, operation: dict[str, Any]) -> None:
+    documented = operation["responses"][str(response.status_code)]["headers"]
+    told = set(response.headers) - STANDARD
+    assert told <= {name.lower() for name in documented}, operation["operationId"]
+    assert told - NOT_FOR_PAGES <= {name.lower() for name in EXPOSED}, operation["operationId"]
+    always = {name.lower() for name, header in documented.items() if header.get("required")}
+    assert always <= set(response.headers), operation["operationId"]
 
 
 async def everything_of(client: Client, ids: dict[str, Any]) -> list[Any]:

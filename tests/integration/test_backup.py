@@ -1,9 +1,10 @@
-"""Backups taken under load and restored elsewhere, by the commands of docs/backup.md as they stand there."""
+"""Backups taken under load and restored elsewhere, and users erased by hand: by the commands of the documents as they stand."""
 
 import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,10 +12,14 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
+from chatapi.db.database import Database
 from chatapi.db.owner import EVERYONE
+from chatapi.files.service import FileService
+from chatapi.files.storage import Storage
 from tests.support.agents import CommandedAgent
-from tests.support.databases import open_database
+from tests.support.databases import open_database, rows_of
 from tests.support.documents import commands_under, looks_installed, run_commands
+from tests.support.logs import heard
 from tests.support.postgres import Postgres
 from tests.support.serving import SECRET, Client, execute, serve, settings_for
 
@@ -26,14 +31,17 @@ class Place:
 
     def __init__(self, heading: str, url: str, directory: Path, environ: dict[str, str]) -> None:
         self.url = url
-        self._heading = heading
-        self._directory = directory
+        self.heading = heading
+        self.directory = directory
         self._environ = environ
 
-    async def run(self, step: str) -> None:
-        commands = commands_under("backup.md", self._heading, step)
+    async def run(self, step: str, **environ: str) -> None:
+        await self.run_from("backup.md", self.heading, step, **environ)
+
+    async def run_from(self, document: str, *headings: str, **environ: str) -> None:
+        commands = commands_under(document, *headings)
         assert commands
-        await asyncio.to_thread(run_commands, commands, self._directory, self._environ)
+        await asyncio.to_thread(run_commands, commands, self.directory, {**self._environ, **environ})
 
 
 def sqlite_places(directory: Path) -> tuple[Place, Place]:
@@ -62,12 +70,16 @@ def places(request: pytest.FixtureRequest, directory: Path) -> tuple[Place, Plac
     return postgresql_places(request.getfixturevalue("postgres"), directory)
 
 
-async def rows(url: str, statement: str) -> list[Any]:
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Database]:
     database = open_database(settings_for(url))
-    async with database.transaction(EVERYONE) as session:
-        found = [tuple(row) for row in await session.execute(text(statement))]
+    yield database
     await database.close()
-    return found
+
+
+async def rows(url: str, statement: str) -> list[Any]:
+    async with opened(url) as database, database.transaction(EVERYONE) as session:
+        return [tuple(row) for row in await session.execute(text(statement))]
 
 
 class Talker:
@@ -161,6 +173,11 @@ async def test_a_backup_under_load_is_restored_whole(places: tuple[Place, Place]
         assert await rows(target.url, guarded) == [(16,)]
 
 
+async def made_key(client: Client) -> dict[str, Any]:
+    made: dict[str, Any] = (await client.post(client.mine("/keys"), json={"name": "a program"})).json()
+    return made
+
+
 async def test_ids_that_were_given_out_since_are_skipped_even_if_there_were_none_before(
     places: tuple[Place, Place],
 ) -> None:
@@ -171,10 +188,77 @@ async def test_ids_that_were_given_out_since_are_skipped_even_if_there_were_none
         async with serve(settings_for(url)) as base, Client(base, "alice") as alice:
             said = await alice.said(talk)
             [task] = (await alice.get(alice.mine("/tasks"))).json()["items"]
-            return [task["id"], *(said[f"{name}_id"] for name in ("conversation", "turn", "message"))]
+            key = await made_key(alice)
+            return [
+                task["id"],
+                key["id"],
+                *(said[f"{name}_id"] for name in ("conversation", "turn", "message")),
+            ]
 
     async with serve(settings_for(source.url)):
         await source.run("Back up")
     given_out = await ids(source.url)
     await target.run("Restore")
     assert all(new > old for new, old in zip(await ids(target.url), given_out, strict=True))
+
+
+async def test_what_was_revoked_or_deleted_since_the_backup_is_deleted_again(
+    places: tuple[Place, Place],
+) -> None:
+    source, target = places
+    async with (
+        serve(settings_for(source.url)) as url,
+        Client(url, "alice") as alice,
+        Client(url, "bob") as bob,
+    ):
+        key = await made_key(alice)
+        conversations = [(await alice.said("say Hello."))["conversation_id"] for _ in range(3)]
+        await bob.said("say Hello.")
+        since = datetime.now(UTC).isoformat()
+        await source.run("Back up")
+        with heard("chatapi.audit") as trail:
+            await alice.delete(alice.mine(f"/keys/{key['id']}"))
+            await alice.delete(alice.mine(f"/conversations/{conversations[0]}"))
+            await alice.delete(f"/v1/conversations/conv_{conversations[1]}")
+            await bob.delete(bob.mine(""), params={"confirm": "bob"})
+    before = '{"time":"2020-01-01T00:00:00.000+00:00","event":"audit","action":"account.erased","outcome":"success","user_id":"alice"}'
+    (target.directory / "service.log").write_text("\n".join(["A line for reading", before, *trail, ""]))
+    await target.run("Restore")
+    await target.run("Delete again", SINCE=since)
+
+    async with serve(settings_for(target.url)) as url, Client(url, "alice") as alice:
+        as_program = {"Authorization": f"Bearer {key['key']}"}
+        assert (await alice.get("/api/me", headers=as_program)).status_code == 401
+        left = (await alice.get(alice.mine("/conversations"))).json()["items"]
+        assert [each["id"] for each in left] == conversations[2:]
+    async with opened(target.url) as database:
+        assert not any((await rows_of(database, "bob")).values())
+
+
+async def test_a_user_whose_id_has_no_path_is_erased_by_hand(places: tuple[Place, Place]) -> None:
+    place, _ = places
+    user_id = "o'hara/1"
+    async with (
+        serve(settings_for(place.url)) as url,
+        Client(url, user_id) as them,
+        Client(url, "bob") as bob,
+        opened(place.url) as database,
+    ):
+        talk = 'call add_task {"title": "milk"}\nsay Done.'
+        await bob.said(talk)
+        assert (await them.post("/api/chat", json={"message": talk})).status_code == 200
+        await execute(
+            place.url,
+            "INSERT INTO files (user_id, turn_id, key, name, media_type, size, sha256, created_at, stored_at, sent_at) "
+            "SELECT user_id, id, 'k', 'a.txt', 'text/plain', 1, 'x', created_at, created_at, created_at FROM turns "
+            "WHERE user_id = :user_id",
+            user_id=user_id,
+        )
+        of_bob = await rows_of(database, "bob")
+        headings = ("Taking data out, and erasing it", "By hand", place.heading)
+        await place.run_from("security.md", *headings, USER_ID=user_id)
+        left = {name: count for name, count in (await rows_of(database, user_id)).items() if count}
+        assert left == {"files": 1}
+        await FileService(database, Storage(str(place.directory / "files")), settings_for(place.url)).sweep()
+        assert not any((await rows_of(database, user_id)).values())
+        assert await rows_of(database, "bob") == of_bob

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from base64 import urlsafe_b64encode
 from typing import Any
 
 import pytest
 
 from chatapi.conversations.deletion import Pieces, delete_many
+from chatapi.db.paging import MAX_ID
 from tests.support.agents import CommandedAgent
 from tests.support.databases import open_database
 from tests.support.logs import heard
@@ -48,7 +50,24 @@ class TestListConversations:
         await alice.chat("fail", first)
         assert (await walk(alice, "/conversations", limit=100))[0]["id"] == first
 
-    @pytest.mark.parametrize("cursor", ["x", "W10=", "WzEsMl0=", "WyJhIiwxXQ=="])
+    @pytest.mark.parametrize(
+        "cursor",
+        [
+            "x",
+            "W10=",
+            "WzEsMl0=",
+            "WyJhIiwxXQ==",
+            *(
+                urlsafe_b64encode(f'[true,"{moment}",{id_}]'.encode()).decode()
+                for moment, id_ in (
+                    ("2026-01-01T00:00:00", 1),
+                    ("0001-01-01T00:00:00+14:00", 1),
+                    ("9999-12-31T23:59:59-14:00", 1),
+                    ("2026-01-01T00:00:00Z", MAX_ID + 1),
+                )
+            ),
+        ],
+    )
     async def test_a_cursor_that_is_not_ours_is_422(self, alice: Client, cursor: str) -> None:
         response = await alice.get(alice.mine("/conversations"), params={"cursor": cursor})
         assert (response.status_code, response.json()["errors"][0]["path"]) == (422, "cursor")
@@ -115,7 +134,8 @@ class TestDeleteMany:
             await alice.patch(alice.mine(f"/conversations/{conversation_id}"), json={"archived": True})
         path = alice.mine("/conversations")
         fourth = (await alice.get(alice.mine(f"/conversations/{ids[4]}"))).json()["updated_at"]
-        for query in ({}, {"archived": "false"}, {"before": "2026"}, {"before": "2026-11-29T00:00:00"}):
+        moments = ("2026", "2026-11-29T00:00:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00")
+        for query in ({}, {"archived": "false"}, *({"before": moment} for moment in moments)):
             assert (await alice.delete(path, params=query)).status_code == 422, query
         both = {"archived": "true", "before": "2020-01-01T00:00:00+02:00"}
         assert (await alice.delete(path, params=both)).json() == {"deleted": 0}

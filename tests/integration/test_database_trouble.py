@@ -1,7 +1,7 @@
 """What the database's trouble costs callers: connections killed, cut, swallowed, and COMMITs whose outcome is unknown."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -13,10 +13,13 @@ from msgspec.structs import replace
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
+from chatapi.conversations.search.backfill import Backfill
 from chatapi.db.breaker import FAILURES_TO_ASK
 from chatapi.db.failures import is_outage, is_transient
-from chatapi.db.models import Conversation, Message, Turn, TurnChunk, UsageDay, User, now
+from chatapi.db.models import Conversation, Message, Turn, TurnChunk, UsageDay, User, Worker, now
 from chatapi.db.owner import EVERYONE
+from chatapi.db.schema import Schema
+from chatapi.errors.database import DatabaseUnavailable
 from chatapi.patience import Patience
 from chatapi.turns.lease import Lease
 from chatapi.turns.store import Run, Said, turn_store
@@ -351,6 +354,37 @@ class TestBreaker:
             between.heal()
             await until(200, alice)
 
+    async def test_before_the_schema_was_seen_costs_all_callers_one_time_out(self) -> None:
+        """The look counts as an outage, so the breaker opens. The backfill, which looks first, takes it for no defect."""
+        tried: list[asyncio.StreamWriter] = []
+        async with await asyncio.start_server(
+            lambda _, writer: tried.append(writer), "127.0.0.1", 0
+        ) as silent:
+            port = silent.sockets[0].getsockname()[1]
+            settings = settings_for(f"postgresql://alice@127.0.0.1:{port}/chatapi?sslmode=disable")
+            patience = replace(SLOW_MACHINE, database_connect=0.1, database_probe=0.1)
+            database = open_database(settings, patience)
+            schema = Schema(database, settings, patience)
+            with heard("chatapi.conversations.search.backfill") as defects:
+                backfill = asyncio.create_task(Backfill(database, schema).run())
+                await asyncio.sleep(0)
+                callers = (schema.ensure_current() for _ in range(6))
+                told = await asyncio.gather(*callers, return_exceptions=True)
+            assert {type(each) for each in told} == {TimeoutError}
+            assert len(tried) <= 1
+            assert defects == []
+            for _ in range(FAILURES_TO_ASK):
+                with pytest.raises((TimeoutError, DatabaseUnavailable)):
+                    await Schema(database, settings, patience).ensure_current()
+            while not database.breaker.is_open:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.01)
+            with pytest.raises(DatabaseUnavailable):
+                await Schema(database, settings, patience).ensure_current()
+            backfill.cancel()
+            await database.close()
+            for writer in tried:
+                writer.close()
+
 
 class TestTurnDuringAnOutage:
     @pytest.mark.parametrize("sqlstate", [None, "XX000", "08P01", "53300", "57P03", "42000"])
@@ -440,6 +474,16 @@ async def test_a_process_keeps_its_lease_where_others_wait_in_line_for_connectio
     async with database.transaction(None) as session:
         await session.execute(text("SELECT 1"))
         await lease.beat()
+    await database.close()
+
+
+async def test_a_lease_that_is_taken_several_times_at_once_is_one(new_database: Callable[[], str]) -> None:
+    """As by the heartbeat and by a process's first turn."""
+    database = open_database(settings_for(await asyncio.to_thread(new_database)))
+    lease = Lease(database, SLOW_MACHINE, 60)
+    await asyncio.gather(*(lease.beat() for _ in range(5)))
+    async with database.transaction(None) as session:
+        assert await session.get(Worker, lease.id) is not None
     await database.close()
 
 

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import shutil
 import tarfile
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
@@ -325,7 +326,7 @@ class TestDeletion:
                 user_id=alice.user_id,
                 conversation_id=conversation_id,
                 run_id=uuid4().hex,
-                request={"message": "say A", "conversation_id": conversation_id, **request},
+                request={"message": "say A\0", "conversation_id": conversation_id, **request},
                 taken_out_at=taken_out_at,
             )
 
@@ -360,6 +361,27 @@ class TestDeletion:
         await files.sweep()
         assert await row_of(database, file["id"]) is None
         assert not path.exists()
+
+    async def test_goes_on_behind_what_cannot_be_deleted(
+        self, service: str, database: Database, files: FileService
+    ) -> None:
+        """In the place of some objects there are folders; others could be under a lock."""
+        users = sorted(f"sweep-{uuid4().hex}" for _ in range(3))
+        for user_id in users:
+            async with Client(service, user_id) as client:
+                for _ in range(3):
+                    await uploaded(client, b"x")
+        bad, *good = [path for user_id in users for path in await objects_of(database, user_id)]
+        bad.unlink()
+        (bad / "in the way").mkdir(parents=True)
+        async with database.transaction(EVERYONE) as session:
+            await session.execute(update(File).where(File.user_id.in_(users)).values(sent_at=now()))
+        await files.sweep()
+        assert not [path for path in good if path.exists()]
+        assert [len(await objects_of(database, user_id)) for user_id in users] == [1, 0, 0]
+        shutil.rmtree(bad)
+        await files.sweep()
+        assert await objects_of(database, users[0]) == []
 
     async def test_of_what_killed_writers_left_in_the_folder(self, tmp_path: Path) -> None:
         old, young, other = (tmp_path / name for name in ("ab/abcd#1", "ab/abce#2", "ab/abcf"))

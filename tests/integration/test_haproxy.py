@@ -36,6 +36,7 @@ async def probes(url: str, status: int) -> float:
     return (await scrape(url)).get("requests_total", method="GET", route="/health/ready", status=status)
 
 
+@pytest.mark.slow
 async def test_without_the_database_the_service_itself_says_so(postgres: Postgres, directory: Path) -> None:
     name = await asyncio.to_thread(postgres.new_database)
     async with proxy(postgres.port) as between:

@@ -14,6 +14,7 @@ from chatapi.app import app_of
 from chatapi.patience import Patience
 from chatapi.services import Services
 from chatapi.turns.store import Run, Stored, begin
+from chatapi.web.requests import MAX_BODY_BYTES
 from tests.support.agents import CommandedAgent
 from tests.support.logs import heard
 from tests.support.redis import Redis, redis_server
@@ -99,6 +100,29 @@ class TestLimitOfUsers:
             assert (await alice.get("/api/me")).headers["RateLimit"].startswith('"default";r=0;')
             assert (await alice.get(bob.mine("/tasks"))).status_code == 429
             assert (await bob.get("/api/me")).headers["RateLimit"].startswith('"default";r=3;')
+
+    async def test_counts_what_is_no_message_on_the_routes_that_count_messages(self, sqlite_url: str) -> None:
+        sent: tuple[tuple[str, dict[str, Any], int], ...] = (
+            ("/api/chat", {"json": {"bad": 1}}, 422),
+            ("/api/chat", {"content": b"say", "headers": {"Content-Type": "text/plain"}}, 415),
+            ("/api/chat", {"content": b" " * (MAX_BODY_BYTES + 1)}, 413),
+            ("/api/nobody/chat", {"json": {"message": "say Hello."}}, 403),
+            ("/api/{user_id}/turns/1/regenerate", {"json": {"bad": 1}}, 422),
+            ("/v1/chat/completions", {"json": {"bad": 1}}, 400),
+            ("/v1/responses", {"json": {"bad": 1}}, 400),
+            ("/v1/responses", {"json": {"input": "x", "previous_response_id": "resp_1"}}, 400),
+        )
+        limits = {"rate_limit": "1/minute", "rate_limit_chat": "1/minute"}
+        async with serve(settings_for(sqlite_url, **limits), patience=SLOW_MACHINE) as url:
+            for number, (path, options, status) in enumerate(sent):
+                async with Client(url, f"user-{number}") as client:
+                    responses = [
+                        await client.post(path.format(user_id=client.user_id), **options) for _ in range(2)
+                    ]
+                    assert [each.status_code for each in responses] == [status, 429], path
+                    left = [each.headers["RateLimit"].partition(";t=")[0] for each in responses]
+                    assert left == ['"default";r=0', '"default";r=0']
+                    assert (await client.chat("say Hello.")).status_code == 200, "messages are counted apart"
 
     async def test_gives_way_when_the_window_has_passed(self, sqlite_url: str) -> None:
         """By a clock that only the test moves."""
@@ -241,7 +265,7 @@ class TestWithRedis:
                 turns = await asyncio.gather(*((a, b)[n % 2].chat("say Hello.") for n in range(20)))
                 assert sorted(response.status_code for response in turns) == [200] * 7 + [429] * 13
 
-    @pytest.mark.parametrize("trouble", ["gone", "silent"])
+    @pytest.mark.parametrize("trouble", ["gone", pytest.param("silent", marks=pytest.mark.slow)])
     async def test_away_each_process_counts_for_itself_and_says_so_once(
         self, redis: Redis, sqlite_url: str, trouble: str
     ) -> None:

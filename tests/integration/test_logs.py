@@ -133,7 +133,7 @@ async def test_nothing_that_a_user_wrote_is_in_the_output_of_a_process(
     assert (agent["user_id"], agent["turn_id"]) == ("alice", 2)
 
     (defect,) = (event for event in events if event["event"] == "A defect: POST /api/{user_id}/tasks")
-    assert "in create" in defect["exception"]
+    assert "in insert_for_user" in defect["exception"]
     assert "INSERT INTO tasks" in defect["exception"]
     (line,) = (event for event in events if event["event"] == "request" and event["status"] == 500)
     assert line["request_id"] == defect["request_id"]

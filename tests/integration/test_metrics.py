@@ -107,6 +107,20 @@ class TestTurns:
         await turn
         assert (await scrape(url)).get("turns_active") == 0
 
+    async def test_goes_on_without_its_stream_when_the_client_hangs_up(self, url: str, alice: Client) -> None:
+        gate = CommandedAgent.gates[url]
+        body = {"message": f"say One.\ngate {url}\nsay x"}
+        async with alice.stream("POST", alice.mine("/chat"), json=body, headers=STREAM):
+            await gate.reached.wait()
+            assert (await scrape(url)).get("streams_active") == 1
+
+        async def has_none() -> bool:
+            return (await scrape(url)).get("streams_active") == 0
+
+        await until(has_none)
+        assert (await scrape(url)).get("turns_active") == 1
+        gate.opened.set()
+
     async def test_that_are_replayed_are_not_counted_again(self, url: str, alice: Client) -> None:
         for _ in range(2):
             response = await alice.chat("say x", headers={"Idempotency-Key": "k"})
@@ -217,7 +231,7 @@ class TestExposition:
     async def test_is_text_or_openmetrics_as_the_scraper_asks(self, url: str) -> None:
         async with anybody(url) as prometheus:
             text = await prometheus.get("/metrics")
-            assert text.headers["content-type"].startswith("text/plain; version=0.0.4")
+            assert text.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
             accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
             new = await prometheus.get("/metrics", headers=accept)
             assert new.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")

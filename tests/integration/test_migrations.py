@@ -22,7 +22,7 @@ from chatapi.settings import Settings, SettingsError
 from tests.support.databases import open_database
 from tests.support.logs import heard
 from tests.support.postgres import WAITING, Postgres, until
-from tests.support.serving import SECRET, SLOW_MACHINE, clean_environ, command, settings_for
+from tests.support.serving import SECRET, SLOW_MACHINE, Process, clean_environ, command, settings_for
 
 ASKS_FOR_THE_LOCK = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
@@ -151,6 +151,23 @@ async def test_waits_for_another_upgrade_for_longer_than_a_statement_may_take(po
         assert not await other.fetchval("SELECT to_regclass('alembic_versions')")
     await upgrading
     assert await tables(settings) == TABLES
+
+
+@pytest.mark.slow
+async def test_a_service_that_waits_for_another_upgrade_ends_at_sigterm(
+    postgres: Postgres, directory: Path
+) -> None:
+    name = await asyncio.to_thread(postgres.new_database, migrated=False)
+    environ = {"DATABASE_URL": postgres.url(name), "BETTER_AUTH_SECRET": SECRET, "MIGRATE": "auto"}
+    async with (
+        holding(environ["DATABASE_URL"], f"SELECT pg_advisory_xact_lock({0x63686174})") as other,
+        Process(directory, environ) as process,
+    ):
+        ended = asyncio.create_task(process.wait())
+        await until(ASKS_FOR_THE_LOCK, other, ended)
+        process.terminate()
+        assert await ended == 0
+        assert not await other.fetchval("SELECT to_regclass('alembic_versions')")
 
 
 async def test_writers_go_on_while_an_index_is_built(postgres: Postgres) -> None:

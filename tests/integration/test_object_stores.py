@@ -121,7 +121,7 @@ class TestBucket:
         assert "NoSuchBucket" in caplog.text
         with pytest.raises(NoObject):
             await Storage(f"s3://{bucket.name}").read("x", 0, 1)
-        await Storage(f"s3://{bucket.name}").delete(["x"])
+        await Storage(f"s3://{bucket.name}").delete("x")
 
 
 @pytest.mark.slow
@@ -197,10 +197,13 @@ def objects_in(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
+FOLDER = "/srv/files"
+
+
 class TestSetting:
     @pytest.mark.parametrize(
         "value",
-        ["files", "/srv/files", "file:///srv/files", "s3://bucket", "s3://bucket/a/b", "gs://b", "az://c/x"],
+        ["files", FOLDER, f"file://{FOLDER}", "s3://bucket", "s3://bucket/a/b", "gs://b", "az://c/x"],
     )
     def test_names_a_folder_or_a_bucket(self, value: str) -> None:
         Settings.from_env({"BETTER_AUTH_SECRET": SECRET, "FILES_URL": value})

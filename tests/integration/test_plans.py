@@ -21,16 +21,17 @@ from chatapi.db.autocommit import Statement
 from chatapi.db.database import Database
 from chatapi.db.engine import BITMAPS
 from chatapi.db.models import Conversation, User, now
-from chatapi.db.owner import EVERYONE
+from chatapi.db.owner import EVERYONE, USER_ID
 from chatapi.db.paging import MAX_ID
 from chatapi.db.schema import upgrade
 from chatapi.patience import Patience
 from chatapi.turns.store.busy import standing_of
 from chatapi.turns.store.history import select_history
-from chatapi.turns.store.postgres import CONVERSATION_ID, USER_ID, begin_next
+from chatapi.turns.store.postgres import begin_next
 from chatapi.turns.store.rows import Claim
 from chatapi.turns.store.window import edge_of
 from chatapi.usage.budgets import NO_BUDGETS, Budgets
+from chatapi.usage.counting import CONVERSATION_ID
 from tests.support.databases import open_database
 from tests.support.postgres import ROLE, Postgres
 from tests.support.serving import settings_for

@@ -90,6 +90,30 @@ class TestSignIn:
         assert me.json()["user_id"] == session["user_id"] == "local"
         assert session["expires_at"][:16] == me.json()["expires_at"][:16]
 
+    async def test_has_the_list_that_the_page_shows_first(self, page: httpx.AsyncClient) -> None:
+        origin = {"Origin": str(page.base_url).rstrip("/")}
+        token = (await page.post("/playground/session", headers=origin)).json()["token"]
+        mine = {"Authorization": f"Bearer {token}"}
+        await page.post("/api/local/chat", json={"message": "say Hello."}, headers=mine)
+        await page.post(
+            "/v1/conversations", json={"items": [{"role": "user", "content": "Hello."}]}, headers=mine
+        )
+        every = await page.get("/api/local/conversations", headers=mine)
+        shown = await page.get("/api/local/conversations?source=app", headers=mine)
+        opened = (await page.post("/playground/session", headers=origin)).json()
+        assert opened["conversations"] == shown.json()
+        assert [len(each.json()["items"]) for each in (every, shown)] == [2, 1]
+
+    async def test_needs_no_database(self, tmp_path: Path) -> None:
+        """The page asks for the list itself then, and says what is the matter."""
+        file = f"sqlite:///{tmp_path / 'chatapi.db'}"
+        empty = EmbeddedDefault(
+            database_url=file, better_auth_secret=SECRET, log_level="ERROR", migrate="off"
+        )
+        async with serve(empty) as url, anybody(url) as client:
+            session = (await client.post("/playground/session", headers={"Origin": url})).json()
+        assert (session["user_id"], session["conversations"]) == ("local", None)
+
     @pytest.mark.parametrize(
         "headers",
         [
@@ -111,7 +135,7 @@ class TestSignIn:
         """Also if all else is right."""
         right = {"Origin": str(page.base_url).rstrip("/")} if headers else {}
         response = await page.post("/playground/session", headers={**right, **headers})
-        assert response.json()["token"] is None
+        assert set(response.json().values()) == {None}
 
     @pytest.mark.parametrize(
         ("changes", "issuer"),

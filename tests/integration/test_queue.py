@@ -14,6 +14,7 @@ from chatapi.errors.base import PROBLEM_TYPE_PREFIX
 from tests.support.agents import CommandedAgent, Gate
 from tests.support.citus import Citus
 from tests.support.files import parts, uploaded
+from tests.support.logs import heard
 from tests.support.serving import DIES, SLOW_MACHINE, Client, execute, serve, settings_for, two_replicas
 from tests.support.sse import STREAM, Chunk, chunks_of, resumed, text_of, types_of
 
@@ -184,7 +185,8 @@ class TestQueue:
         ]
 
     async def test_stream_begins_at_once_and_says_when_the_turn_has_begun(self, busy: Busy) -> None:
-        body = busy.body("say one", "queue")
+        thinks = CommandedAgent.gates[name := uuid4().hex]
+        body = busy.body(f"gate {name}\nsay one", "queue")
         async with busy.client.stream(
             "POST", busy.client.mine("/chat"), json=body, headers=STREAM
         ) as response:
@@ -193,15 +195,19 @@ class TestQueue:
             turn_id = start["messageMetadata"]["turn_id"]
             assert start["messageMetadata"] == {"conversation_id": busy.id, "turn_id": turn_id, **QUEUED}
             # Another reader, by the turn's id; and one of whatever the conversation does.
+            opened = [asyncio.Event(), asyncio.Event()]
             others = [
-                asyncio.create_task(resumed(busy.client, busy.id, turn_id)),
-                asyncio.create_task(resumed(busy.client, busy.id)),
+                asyncio.create_task(resumed(busy.client, busy.id, whose, opened=each))
+                for whose, each in zip((turn_id, None), opened, strict=True)
             ]
-            await busy.queued(1)
+            for each in opened:
+                await each.wait()
             busy.go_on()
+            begun = await anext(chunks)
+            assert not thinks.opened.is_set()
+            thinks.opened.set()
             rest = [chunk async for chunk in chunks]
-        assert types_of(rest)[0] == "message-metadata"
-        assert rest[0]["messageMetadata"] == {"queued": False}
+        assert (begun["type"], begun["messageMetadata"]) == ("message-metadata", {"queued": False})
         assert (text_of(rest), rest[-1]["type"]) == ("one", "finish")
         assert [text_of(each) for each in await asyncio.gather(*others)] == ["one", "Well,Yes."]
 
@@ -445,6 +451,20 @@ class TestWhereItRan:
         async with serve(settings) as url, Client(url, "alice") as alice:
             answers = await settled(alice, busy.id)
             assert [each["content"] for each in answers[-4:]] == ["say one", "one", "say two", "two"]
+
+
+async def test_a_queued_turn_that_cannot_begin_is_logged(empty_database_url: str) -> None:
+    async with serve(settings_for(empty_database_url)) as url, Client(url, "alice") as alice:
+        busy = await make_busy(alice)
+        (one,) = await busy.queue("say one")
+        await execute(empty_database_url, "UPDATE queued_turns SET request = '{}'")
+        with heard("chatapi.turns.launcher") as lines:
+            busy.go_on()
+            while not lines:  # noqa: ASYNC110 - until it is tried
+                await asyncio.sleep(0.02)
+        assert lines[0] == "A defect at the beginning of a turn"
+        assert (await alice.delete(alice.mine(f"/conversations/{busy.id}"))).status_code == 204
+        assert problem(await one) == (409, "turn-cancelled")
 
 
 class TestLimits:

@@ -3,20 +3,24 @@
 import asyncio
 import json
 import socket
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from functools import partial
+from itertools import product
+from pathlib import Path
 
 import pytest
 import uvicorn
 
 from chatapi.app import create_app
 from chatapi.cli import server_options
+from chatapi.db.paging import MAX_ID
 from chatapi.patience import Patience
 from chatapi.web import server
 from tests.support.agents import CommandedAgent
 from tests.support.logs import heard
 from tests.support.metrics import scrape
-from tests.support.serving import SLOW_MACHINE, Client, anybody, serve, settings_for, token_for
+from tests.support.serving import SLOW_MACHINE, Client, Process, anybody, serve, settings_for, token_for
 
 
 class TestRequestId:
@@ -39,6 +43,17 @@ class TestRequestId:
             ]
         assert all(response.headers["X-Request-ID"] for response in responses)
         assert len({response.headers["X-Request-ID"] for response in responses}) == 4
+
+
+class TestCursor:
+    async def test_that_holds_no_id_of_ours_is_422_in_every_list(self, alice: Client) -> None:
+        conversation_id = (await alice.said("say Hello."))["conversation_id"]
+        lists = ("/tasks", "/keys", "/turns", f"/conversations/{conversation_id}/messages")
+        for path, id_ in product(lists, (-1, MAX_ID + 1, 2**64, -(2**64))):
+            cursor = urlsafe_b64encode(str(id_).encode()).decode()
+            response = await alice.get(alice.mine(path), params={"cursor": cursor})
+            assert response.status_code == 422, (path, id_)
+            assert response.json()["errors"][0]["path"] == "cursor"
 
 
 class TestMethod:
@@ -183,6 +198,33 @@ class TestClient:
         await serving  # at once: idle connections hold nobody up
         assert await reader.read() == b""
         writer.close()
+
+    async def test_that_does_not_wait_for_the_answer_before_it_is_answered_in_its_turn(
+        self, service: str
+    ) -> None:
+        """RFC 9112, section 9.3.2."""
+        host, port = service.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        ids = ["first", "second", "third"]
+        writer.write(
+            b"".join(
+                f"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Request-ID: {id_}\r\n\r\n".encode() for id_ in ids
+            )
+        )
+        for id_ in ids:
+            assert f"x-request-id: {id_}\r\n".encode() in await reader.readuntil(b"}")
+        writer.close()
+
+    async def test_that_would_speak_websocket_is_answered_in_http(self, tmp_path: Path) -> None:
+        """Whichever library for it is installed: RFC 9110, section 7.8, lets a server ignore `Upgrade`."""
+        upgrade = {
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+        }
+        async with Process(tmp_path) as service, anybody(await service.ready()) as client:
+            assert (await client.get("/health/live", headers=upgrade)).status_code == 200
 
     async def test_that_has_just_connected_is_answered_when_the_service_stops(
         self, empty_database_url: str

@@ -135,10 +135,13 @@ async def test_a_conversation_that_was_gone_on_with_since_is_left_alone(empty_da
     await database.close()
 
 
-def test_less_than_a_day_is_refused(directory: Path) -> None:
-    result = run(directory, "sqlite:///chatapi.db", "--older-than", "23h")
+@pytest.mark.parametrize(
+    ("age", "why"), [("23h", "idempotency keys"), ("999999d", "longer than there are dates")]
+)
+def test_less_than_a_day_or_more_than_all_time_is_refused(directory: Path, age: str, why: str) -> None:
+    result = run(directory, "sqlite:///chatapi.db", "--older-than", age)
     assert result.returncode == 2
-    assert "idempotency keys" in " ".join(result.stderr.replace("│", " ").split())
+    assert why in " ".join(result.stderr.replace("│", " ").split())
 
 
 def test_a_schema_that_is_not_there_and_a_database_that_is_away_are_said(directory: Path) -> None:

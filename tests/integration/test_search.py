@@ -207,6 +207,31 @@ class TestResults:
         for query in ("mango", "papaya", "fig", "lychee"):
             assert await found(alice, query) == []
 
+    async def test_are_by_the_title_whichever_messages_come_and_go(self, alice: Client) -> None:
+        """Also by one that was set before there were messages; a first message may come in three ways."""
+        made = (await alice.post("/v1/conversations", json={})).json()["id"]
+        conversation_id = int(made.removeprefix("conv_"))
+        path = alice.mine(f"/conversations/{conversation_id}")
+        await alice.patch(path, json={"title": "Kumquat"})
+        await alice.patch(path, json={"title": "Tamarind"})
+        file_id = (await alice.post(alice.mine("/files"), files={"file": ("a.txt", b"Hi.")})).json()["id"]
+        with_file = [{"type": "text", "text": "say Hello."}, {"type": "file", "file_id": file_id}]
+        bodies: list[dict[str, Any]] = [{"message": "say Hello."}, {"parts": with_file}]
+        for body in bodies:
+            assert await found(alice, "tamarind") == []
+            said = await alice.post(alice.mine("/chat"), json={**body, "conversation_id": conversation_id})
+            later = await alice.said("say Again.", conversation_id)
+            for turn_id in (said.json()["turn_id"], later["turn_id"]):
+                (item,) = await found(alice, "tamarind")
+                assert (item["turn_id"], item["role"]) == (turn_id, "user")
+                assert (await alice.delete(f"/v1/responses/resp_{turn_id}")).is_success
+        assert await found(alice, "tamarind") == []
+        item = {"role": "user", "content": "Hi."}
+        await alice.post(f"/v1/conversations/{made}/items", json={"items": [item]})
+        assert len(await found(alice, "tamarind")) == 1
+        await alice.patch(path, json={"title": "Jujube"})
+        assert [len(await found(alice, query)) for query in ("tamarind", "kumquat", "jujube")] == [0, 0, 1]
+
     async def test_are_ones_own(self, alice: Client, bob: Client) -> None:
         answer = await alice.said("say A secret kumquat.")
         assert await found(bob, "kumquat") == []

@@ -16,6 +16,8 @@ from tests.support.disk import small_disk
 from tests.support.postgres import ROLE, Postgres
 from tests.support.serving import SECRET, Client, Process, serve, settings_for
 
+pytestmark = pytest.mark.slow
+
 READ_ONLY = "urn:chatapi:problem:database-read-only"
 FULL = "urn:chatapi:problem:database-full"
 

@@ -28,6 +28,7 @@ from tests.support.providers.brain import Asked, Brain, Reply, Text
 from tests.support.providers.server import serve_providers
 from tests.support.serving import SECRET, SLOW_MACHINE, Client, Process, execute, serve, settings_for
 from tests.support.sse import streamed
+from tests.support.statements import sent_for_requests
 
 LONG_AGO = "2026-01-01 00:00:00.000000"
 
@@ -151,6 +152,11 @@ async def make_due(database_url: str, client: Client) -> None:
     )
 
 
+def of_summaries(statement: str) -> bool:
+    """Whether it looks for summaries alone; a turn's beginning reads them, too."""
+    return "FROM summaries" in statement and "INSERT" not in statement
+
+
 async def becomes(condition: Callable[[], Awaitable[bool]]) -> None:
     for _ in range(600):
         if await condition():
@@ -231,6 +237,34 @@ class TestSummary:
             assert len(agent.asked) == len(bad) + 1
             used = (await client.get(client.mine("/usage"), params={"by": "model"})).json()["items"]
             assert {item["model"]: item["input_tokens"] for item in used}["summer"] == 70 * len(bad)
+
+    async def test_that_has_failed_for_months_is_put_off_by_an_hour(self, database_url: str) -> None:
+        agent = SummingAgent("", "")
+        async with summing(database_url, agent) as (_, client):
+            mine = await say(client, *(f"fact {number}" for number in range(4)))
+            await becomes(partial(rows_are, database_url, client, [(1, True)]))
+            await execute(
+                database_url,
+                "UPDATE summaries SET failures = 2000 WHERE user_id = :user_id",
+                user_id=client.user_id,
+            )
+            await make_due(database_url, client)
+            await say(client, "say on", conversation_id=mine)
+            await becomes(partial(rows_are, database_url, client, [(2001, True)]))
+
+    async def test_that_has_just_failed_costs_a_turn_one_select(self, postgres: Postgres) -> None:
+        """Which is sent when the turn has ended."""
+        url = postgres.url(await asyncio.to_thread(postgres.new_database))
+        with sent_for_requests(and_beside_them=True) as sent:
+            async with summing(url, SummingAgent("")) as (_, client):
+                mine = await say(client, *(f"fact {number}" for number in range(4)))
+                await becomes(partial(rows_are, url, client, [(1, True)]))
+                sent.clear()
+                await say(client, "say on", conversation_id=mine)
+                await becomes(partial(is_true_of, lambda: any(map(of_summaries, sent))))
+                await asyncio.sleep(0.05)
+                assert len(list(filter(of_summaries, sent))) == 1
+                assert not [each for each in sent if each.startswith(("BEGIN", "COMMIT"))]
 
     async def test_of_several_processes_is_made_by_one(self, database_url: str) -> None:
         """A dead one's is taken over after its lease, by one of those that look; it then changes nothing any more."""

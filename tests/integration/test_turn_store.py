@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import HistoryMessage, ProviderState, ToolCall, Usage
 from chatapi.budgets import parse_budgets
-from chatapi.db.database import Database
+from chatapi.db.database import Database, Work
 from chatapi.db.models import Task, Worker, now
 from chatapi.db.owner import EVERYONE
 from chatapi.db.reading import OnlyReads
@@ -22,9 +22,12 @@ from chatapi.db.schema import upgrade
 from chatapi.db.services import remember_user
 from chatapi.errors.base import AppError
 from chatapi.errors.requests import BudgetExceeded
+from chatapi.errors.turns import TurnCancelled
 from chatapi.patience import Patience
-from chatapi.turns.log import TextAdded, TurnEvent
-from chatapi.turns.schemas import Answer, AnswersRequest, ChatAnswer, ChatRequest, Pending
+from chatapi.tasks.schemas import NewTask
+from chatapi.tasks.service import TaskService
+from chatapi.turns.log import TextAdded, ToolStarted, TurnEvent
+from chatapi.turns.schemas import Answer, AnswersRequest, ChatAnswer, ChatRequest, Pending, WaitingAnswer
 from chatapi.turns.store import (
     Claim,
     Finished,
@@ -36,12 +39,13 @@ from chatapi.turns.store import (
     Stored,
     TurnStore,
 )
-from chatapi.turns.store.answers import Waiting
+from chatapi.turns.store.answers import Given, Waiting
 from chatapi.turns.store.live import Chunk, Watched
 from chatapi.turns.store.postgres import PostgresTurnStore
 from chatapi.turns.store.sqlite import SqliteTurnStore
 from chatapi.usage.budgets import NO_BUDGETS, Budgets
 from chatapi.usage.counting import COUNTED, Spent
+from chatapi.usage.schemas import TurnUsage
 from tests.support.databases import open_database
 from tests.support.postgres import ROLE, WAITING, Postgres, until
 from tests.support.serving import settings_for
@@ -75,6 +79,7 @@ PICTURE = {
         "SELECT position, call_id, name, CAST(arguments AS text), CAST(result AS text), error "
         "FROM tool_calls WHERE user_id = :user ORDER BY turn_id, position"
     ),
+    "tasks": "SELECT title FROM tasks WHERE user_id = :user ORDER BY id",
     "days": f"SELECT model, {', '.join(COUNTED)} FROM usage_days WHERE user_id = :user ORDER BY day, model",
     "conversations of days": (
         f"SELECT conversation_id = (SELECT min(id) FROM conversations WHERE user_id = :user), {', '.join(COUNTED)} "
@@ -132,14 +137,14 @@ class Turns:
         said = Said(events=said_as(response), **{"tool_calls": [], **outcome})
         return (await self._store.finish(run, said, shown)).answer
 
-    async def show(self, run: Run | ChatAnswer) -> None:
+    async def show(self, run: Run | ChatAnswer, *events: TurnEvent) -> None:
         assert isinstance(run, Run)
         chunk = Chunk(
             turn_id=run.turn_id,
             run_id=run.run_id,
             user_id=run.user_id,
             position=0,
-            events=[TextAdded("Half")],
+            events=[*events, TextAdded("Half")],
         )
         shown = Watched(going_on={run.run_id}, written={run.run_id})
         assert await self._store.watch([run.run_id], [chunk]) == shown
@@ -158,29 +163,56 @@ class Turns:
         await self._store.hold(run)
         return await self._store.call(run, position, effect, spent, writes=False)
 
-    async def fail(self, run: Run | ChatAnswer, response: str, spent: Sequence[Spent] = ()) -> None:
+    async def add_task(
+        self,
+        run: Run | ChatAnswer,
+        position: int,
+        spent: Sequence[Spent] = (),
+        then: Work[None] | None = None,
+    ) -> ToolCall:
+        """A call that writes to the database."""
+        assert isinstance(run, Run)
+        call = ToolCall(id=f"call_{position}", name="add_task", arguments={"title": "milk"}, result=1)
+
+        async def effect(session: AsyncSession) -> ToolCall:
+            await TaskService(session).add(run.user_id, NewTask(title="milk"))
+            if then is not None:
+                await then(session)
+            return call
+
+        return await self._store.call(run, position, effect, spent, writes=True)
+
+    async def fail(
+        self, run: Run | ChatAnswer, response: str, spent: Sequence[Spent] = (), **used: Any
+    ) -> None:
         """Has only the plain form, as `cancel`."""
         assert isinstance(run, Run)
         error = {"type": "model-failed", "detail": "It failed."}
-        await self._store.fail(run, Said(events=said_as(response), tool_calls=[], spent=spent), error)
+        await self._store.fail(run, Said(events=said_as(response), tool_calls=[], spent=spent, **used), error)
 
     async def cancel(self, run: Run | ChatAnswer, response: str, spent: Sequence[Spent] = ()) -> None:
         """Has only the plain form."""
         assert isinstance(run, Run)
         await self._store.cancel(run, Said(events=said_as(response), tool_calls=[], spent=spent))
 
-    async def wait(self, run: Run | ChatAnswer, response: str) -> None:
+    async def request_cancel(self, run: Run | ChatAnswer) -> None:
+        await self._store.request_cancel(self.user_id, run.turn_id)
+
+    async def wait(self, run: Run | ChatAnswer, response: str, **used: Any) -> None:
         """Let the turn wait for the outcome of a call that its caller carries out; has only the plain form."""
         assert isinstance(run, Run)
         pending = Pending(id="c", kind="client-tool", tool_call_id="c", name="clock", arguments={})
-        said = Said(events=said_as(response), tool_calls=[])
+        said = Said(events=said_as(response), tool_calls=[], **used)
         await self._store.wait(run, said, Waiting(pending=[pending], state=None, seconds=60))
+
+    async def give_answer(self, run: Run | ChatAnswer) -> Run | WaitingAnswer | Given:
+        request = AnswersRequest(answers=[Answer(id="c", output="noon")])
+        claim = Claim(run_id=uuid4().hex, worker_id="alive", model="m", history=2)
+        return await self._store.answer(self.user_id, run.turn_id, request, None, claim)
 
     async def answer(self, run: Run | ChatAnswer) -> Run:
         """Go on with the turn."""
-        request = AnswersRequest(answers=[Answer(id="c", output="noon")])
-        claim = Claim(run_id=uuid4().hex, worker_id="alive", model="m", history=2)
-        resumed = await self._store.answer(self.user_id, run.turn_id, request, None, claim)
+        resumed = await self.give_answer(run)
         assert isinstance(resumed, Run)
         return resumed
 
@@ -355,7 +387,9 @@ async def an_answer_that_was_shown(turns: Turns) -> Any:
     await turns.show(first)
     await turns.finish(first, "Half an answer", "written")
     second = await turns.begin("two", first.conversation_id)
-    await turns.show(second)
+    await turns.show(
+        second, *(ToolStarted(id=call.id, name=call.name, arguments=call.arguments) for call in CALLS)
+    )
     await turns.finish(second, "Half an answer", "being written")
 
 
@@ -371,6 +405,18 @@ async def a_call_of_a_turn_that_was_taken_over(turns: Turns) -> Any:
     run = await turns.begin("one")
     await turns.execute("UPDATE turns SET run_id = :user WHERE user_id = :user")
     await turns.call(run, 0, CALLS[0])
+
+
+async def a_call_that_writes_is_journaled(turns: Turns) -> Any:
+    run = await turns.begin("one")
+    return [await turns.add_task(run, 0, [spent("a", 1)]), await turns.add_task(run, 1)]
+
+
+async def a_call_that_writes_of_a_turn_that_was_taken_over(turns: Turns) -> Any:
+    """Its effect is taken back."""
+    run = await turns.begin("one")
+    await turns.execute("UPDATE turns SET run_id = :user WHERE user_id = :user")
+    await turns.add_task(run, 0, [spent("a", 1)])
 
 
 async def an_end_is_activity(turns: Turns) -> Any:
@@ -390,6 +436,43 @@ async def a_turn_was_abandoned(turns: Turns) -> Any:
     second = await turns.begin("two", first.conversation_id)
     assert isinstance(second, Run)
     return second.message, second.history
+
+
+async def a_turn_that_was_asked_to_end_was_abandoned(turns: Turns) -> Any:
+    """The process died before it looked. The turn is not run again, and what it had said is kept."""
+    first = await turns.begin("one", key="k")
+    await turns.show(first)
+    await turns.request_cancel(first)
+    await turns.execute("UPDATE turns SET worker_id = 'dead' WHERE user_id = :user")
+    with pytest.raises(TurnCancelled):
+        await turns.begin("one", first.conversation_id, key="k")
+    second = await turns.begin("two", first.conversation_id)
+    with pytest.raises(TurnCancelled):
+        await turns.begin("one", first.conversation_id, key="k")
+    assert contents(second) == ["one", "Half"]
+
+
+async def a_turn_that_had_waited_was_asked_to_end_and_abandoned(turns: Turns) -> Any:
+    """As above: by its answers it is not run again, either."""
+    run = await turns.begin("one")
+    await turns.wait(run, "Well")
+    await turns.request_cancel(await turns.answer(run))
+    await turns.execute("UPDATE turns SET worker_id = 'dead' WHERE user_id = :user")
+    assert isinstance(await turns.give_answer(run), Given)
+    assert contents(await turns.begin("two", run.conversation_id)) == ["one", "Well"]
+
+
+async def a_turn_that_had_waited_failed(turns: Turns) -> Any:
+    """What it had used when it began to wait is what a run that goes on from there adds to."""
+    run = await turns.begin("one", key="k")
+    await turns.wait(run, "Well", usage=TurnUsage(input_tokens=100, output_tokens=10))
+    await turns.fail(await turns.answer(run), "half", usage=TurnUsage(input_tokens=150, output_tokens=15))
+    again = await turns.answer(run)
+    await turns.fail(again, "half", usage=TurnUsage(input_tokens=170, output_tokens=17))
+    for goes_on in (again, await turns.begin("one", key="k")):
+        assert isinstance(goes_on, Run)
+        assert goes_on.wait is not None
+        assert goes_on.wait.usage == TurnUsage(input_tokens=100, output_tokens=10)
 
 
 async def nobodys_conversation(turns: Turns) -> Any:
@@ -433,6 +516,12 @@ async def deleted(turns: Turns) -> Any:
     await turns.finish(run)
 
 
+async def deleted_before_it_waits(turns: Turns) -> Any:
+    run = await turns.begin("one")
+    await turns.execute("DELETE FROM conversations WHERE user_id = :user")
+    await turns.wait(run, "Well")
+
+
 # How many of its transactions the quick form handles: the rest are no common cases.
 SITUATIONS = {
     first_and_next: 6,
@@ -443,9 +532,14 @@ SITUATIONS = {
     an_answer_that_was_shown: 4,
     calls_are_journaled: 1,
     a_call_of_a_turn_that_was_taken_over: 1,
+    a_call_that_writes_is_journaled: 1,
+    a_call_that_writes_of_a_turn_that_was_taken_over: 1,
     an_end_is_activity: 2,
     a_turn_is_running: 1,
     a_turn_was_abandoned: 1,
+    a_turn_that_was_asked_to_end_was_abandoned: 1,
+    a_turn_that_had_waited_was_asked_to_end_and_abandoned: 1,
+    a_turn_that_had_waited_failed: 1,
     nobodys_conversation: 0,
     no_possible_conversation: 0,
     a_key_again: 2,
@@ -453,6 +547,7 @@ SITUATIONS = {
     a_key_that_runs: 1,
     taken_over: 1,
     deleted: 1,
+    deleted_before_it_waits: 1,
 }
 
 
@@ -589,6 +684,7 @@ async def test_requests_with_one_key_at_once_begin_one_turn_and_leave_no_empty_c
         "turns": 1,
         "messages": 1,
         "journal": 0,
+        "tasks": 0,
         "days": 0,
         "conversations of days": 0,
         "chunks": 0,
@@ -657,6 +753,26 @@ async def test_a_call_that_is_said_to_read_cannot_write(database: Database) -> N
             await database.read(turns.user_id, write)
     async with database.transaction(turns.user_id) as session:
         assert await session.scalar(select(Task.id).where(Task.user_id == turns.user_id)) is None
+
+
+async def test_a_call_whose_connection_is_lost_before_its_entry_is_made_again(database: Database) -> None:
+    if not database.is_postgresql:
+        pytest.skip("SQLite has no connection to lose")
+    turns = Turns(database, one=True)
+    run = await turns.begin("one")
+    tries: list[int] = []
+
+    async def lose(session: AsyncSession) -> None:
+        process = await session.scalar(text("SELECT pg_backend_pid()"))
+        tries.append(process)
+        if len(tries) == 1:
+            async with database.transaction(turns.user_id) as other:
+                await other.execute(text("SELECT pg_terminate_backend(:process)"), {"process": process})
+
+    await turns.add_task(run, 0, [spent("a", 1)], lose)
+    assert len(set(tries)) == 2
+    picture = await turns.picture()
+    assert [len(picture[table]) for table in ("tasks", "journal", "days")] == [1, 1, 1]
 
 
 async def test_reads_show_the_rows_of_their_owner(database: Database, request: pytest.FixtureRequest) -> None:

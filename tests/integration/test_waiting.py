@@ -1,6 +1,7 @@
 """A turn that waits: for its user's approval of a call, or for a call that the caller carries out itself."""
 
 import asyncio
+import itertools
 import json
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,7 @@ from chatapi.db.models import Wait
 from chatapi.db.owner import EVERYONE
 from chatapi.offline import OfflineAgent
 from chatapi.turns import retention
+from chatapi.turns.store import waits
 from tests.support.agents import CommandedAgent
 from tests.support.databases import open_database
 from tests.support.serving import SLOW_MACHINE, Client, serve, settings_for
@@ -551,6 +553,24 @@ class TestLooks:
                     await asyncio.sleep(0.01)
             assert (await carol.messages(other))[1]["status"] == "completed"
             assert await retention.expire(database, tomorrow) == 2
+        await database.close()
+
+    async def test_miss_no_wait_whose_time_is_over_during_the_look(
+        self, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        database = open_database(settings_for(empty_database_url))
+        async with (
+            serve(settings_for(empty_database_url, tool_approval="all")) as url,
+            Client(url, "carol") as carol,
+        ):
+            await carol.chat(ASK_TASK)
+            over = datetime.now(UTC) + timedelta(hours=1)
+            async with database.transaction(EVERYONE) as session:
+                await session.execute(update(Wait).values(expires_at=over))
+            moments = (over + timedelta(seconds=number) for number in itertools.count(-1, 2))
+            monkeypatch.setattr(waits, "now", lambda: next(moments))
+            found = await database.read(EVERYONE, lambda session: waits.look(session, 1))
+        assert found.due or found.next_at == over
         await database.close()
 
 

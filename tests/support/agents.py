@@ -41,7 +41,7 @@ class Gate:
 class CommandedAgent:
     """Carries out the commands in the message, one a line, so that a test can write what a model would do.
 
-    `say TEXT`, `think TEXT`, `words N` (says so many), `flood N` (five kilobytes each), `sleep SECONDS`, `gate NAME` (waits there), `leave NAME` (waits
+    `say TEXT`, `write "TEXT"` (as JSON, so it may have several lines), `think TEXT`, `words N` (says so many), `flood N` (five kilobytes each), `sleep SECONDS`, `gate NAME` (waits there), `leave NAME` (waits
     there until it is stopped), `specs` (says the names of its tools), `call TOOL {JSON}`,
     `mute TOOL {JSON}` (calls it without a word), `outside` (a tool of its own), `ask TOOL {JSON}` (calls it, and the answer may come later), `wait` (for
     those answers, in whatever process), `use {JSON}` (of a `ModelUsage`), `step` (an answer of the model begins), `finish REASON`,
@@ -84,6 +84,8 @@ class CommandedAgent:
             match command:
                 case "say":
                     yield TextDelta(rest)
+                case "write":
+                    yield TextDelta(json.loads(rest))
                 case "think":
                     yield ReasoningDelta(rest)
                 case "words":

@@ -36,7 +36,11 @@ EVERYBODYS: dict[str, str] = {
 
 # These have another form for Citus (`db.services.is_distributed`).
 ON_ONE_MACHINE = {
+    "api_keys/service.py:APIKeyService.make",
+    "conversations/sources.py:make",
+    "tasks/service.py:TaskService.add",
     "turns/store/journal.py:record_call",
+    "turns/store/begin.py:_new_conversation",
     "usage/counting.py:count",
     "turns/store/added.py:add",
     "turns/store/added.py:new_turns",

@@ -26,9 +26,9 @@ class Killed(Storage):
         await super().write(key, pieces)
         self._die_at("after the write")
 
-    async def delete(self, keys: list[str]) -> None:
+    async def delete(self, key: str) -> None:
         self._die_at("before the deletion")
-        await super().delete(keys)
+        await super().delete(key)
         self._die_at("after the deletion")
 
     def _die_at(self, moment: str) -> None:

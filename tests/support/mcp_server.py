@@ -19,7 +19,7 @@ from mcp.types import (
     TextContent,
     TextResourceContents,
 )
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -92,9 +92,9 @@ def weather_server() -> MCPServer:  # noqa: C901 - a list of tools
         return ""
 
     @server.tool()
-    async def lie() -> int:
+    async def lie() -> Annotated[str, WithJsonSchema({"type": "integer"})]:
         """Gives something else than it promised."""
-        return CallToolResult(content=[], structured_content={"result": "no number"})  # type: ignore[return-value]
+        return "no number"
 
     return server
 
@@ -102,17 +102,21 @@ def weather_server() -> MCPServer:  # noqa: C901 - a list of tools
 class Listener:
     """Counts the requests of a server, and records their Authorization headers.
 
-    With `sessions` the server speaks only the protocol's versions up to 2025-11-25, which begin with `initialize`.
+    With `sessions` the server speaks only the protocol's versions up to 2025-11-25, which begin with `initialize`. While it
+    is `silent` it answers nothing.
     """
 
     def __init__(self, server: MCPServer, *, sessions: bool) -> None:
         self.server = server
+        self.silent = False
         self._sessions = sessions
         self._app: ASGIApp = server.streamable_http_app(stateless_http=not sessions)
         self.seen: list[str] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            while self.silent and (await receive())["type"] != "http.disconnect":
+                pass
             headers = dict(scope["headers"])
             self.seen.append(headers.get(b"authorization", b"").decode())
             if self._sessions and headers.get(b"mcp-method") == b"server/discover":

@@ -73,9 +73,9 @@ def takes_statements(database_url: str) -> bool:
     return database_url.startswith("postgresql") and kind_of(database_url) == "postgresql"
 
 
-def token_for(user_id: str) -> str:
+def token_for(user_id: str, *, lasts: timedelta = timedelta(hours=1)) -> str:
     settings = settings_for("sqlite:///unused")
-    return TokenVerifier(settings, SLOW_MACHINE, unread_metrics()).mint(user_id, timedelta(hours=1))
+    return TokenVerifier(settings, SLOW_MACHINE, unread_metrics()).mint(user_id, lasts)
 
 
 # All clients share this context: reading the authorities takes a client 20 ms, and hardly any client here speaks TLS.

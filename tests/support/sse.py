@@ -52,9 +52,13 @@ async def streamed(
         return [chunk async for chunk in chunks_of(response)]
 
 
-async def resumed(client: Client, conversation_id: int, turn_id: int | None = None) -> list[Chunk]:
+async def resumed(
+    client: Client, conversation_id: int, turn_id: int | None = None, *, opened: asyncio.Event | None = None
+) -> list[Chunk]:
     query = {} if turn_id is None else {"turn_id": turn_id}
     async with client.stream("GET", client.mine(f"/chat/{conversation_id}/stream"), params=query) as response:
+        if opened is not None:
+            opened.set()
         return [chunk async for chunk in chunks_of(response)]
 
 

@@ -4,6 +4,7 @@ These libraries promise nothing about these parts, so each has an upper bound at
 """
 
 import inspect
+import re
 import tomllib
 from typing import Any
 
@@ -51,6 +52,10 @@ class TestUvicorn:
         assert hasattr(protocol.loop, "call_later")
         protocol.on_message_begin()
         assert (protocol.url, protocol.headers) == (b"", [])
+
+    def test_a_protocol_asks_no_more_of_its_pipeline_than_ours_can(self) -> None:
+        asked = re.findall(r"self\.pipeline\b(.*)", inspect.getsource(HttpToolsProtocol))
+        assert {each.partition("(")[0] for each in asked[1:]} == {".appendleft", ":", ".pop"}
 
     @pytest.mark.parametrize(
         ("method", "parameters"),

@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from uuid import uuid4
 
+import pytest
 from sqlalchemy import text
 
 from chatapi.agent.approval import NO_APPROVAL
 from chatapi.agent.ports import Agent, AgentEvent, Prompt, StepStart, TextDelta, TextWasReasoning, Tools
-from chatapi.agent.tools import TASK_TOOLS
+from chatapi.agent.tools import TASK_TOOLS, ExternalTool, Tool
 from chatapi.db.schema import upgrade
 from chatapi.errors.models import ModelBusy
 from chatapi.patience import Patience
@@ -98,14 +99,25 @@ async def test_a_stop_that_is_repeated_does_not_disturb_the_cleaning_up() -> Non
     assert agent.is_clean
 
 
-async def test_its_time_stands_still_while_a_tool_waits_for_the_database(tmp_path: Path) -> None:
+async def nothing(_: dict[str, Any]) -> None:
+    return None
+
+
+OUTSIDE = ExternalTool(name="outside", description="", parameters={"type": "object"}, call=nothing)
+
+
+@pytest.mark.parametrize("tool", [*TASK_TOOLS[:1], OUTSIDE], ids=lambda tool: tool.name)
+async def test_its_time_stands_still_while_a_tool_waits_for_the_database(
+    tmp_path: Path, tool: Tool[Any] | ExternalTool
+) -> None:
     """In a burst a tool may wait for a connection for longer than a model may think."""
     settings = settings_for(f"sqlite:///{tmp_path / 'chatapi.db'}", db_pool_size=1)
     await asyncio.to_thread(upgrade, settings, Patience())
     database = open_database(settings)
     store = turn_store(database)
     before, after = uuid4().hex, uuid4().hex
-    request = ChatRequest(message=f'gate {before}\ncall add_task {{"title": "milk"}}\ngate {after}')
+    arguments = "{}" if tool is OUTSIDE else '{"title": "milk"}'
+    request = ChatRequest(message=f"gate {before}\ncall {tool.name} {arguments}\ngate {after}")
     claim = Claim(run_id="run", worker_id="worker", model="commanded", history=0)
     run = await store.begin("alice", request, None, claim)
     assert isinstance(run, Run)
@@ -113,7 +125,7 @@ async def test_its_time_stands_still_while_a_tool_waits_for_the_database(tmp_pat
         run,
         store,
         CommandedAgent(),
-        {tool.name: tool for tool in TASK_TOOLS},
+        {tool.name: tool},
         NO_APPROVAL,
         Patience(),
         settings,

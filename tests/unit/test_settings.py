@@ -333,11 +333,24 @@ def test_processes_that_start_at_once_agree_on_a_secret(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["secret"]
 
 
+def test_a_secret_that_cannot_be_made_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    with pytest.raises(
+        SettingsError, match=r"^BETTER_AUTH_SECRET: is not set, and .*/data/secret can .*: File exists$"
+    ):
+        Settings.from_env({}, directory=tmp_path / "data")
+
+
+# Read by Uvicorn, by HTTP clients, by the command `chat` and by OpenTelemetry.
+NOT_OURS = {
+    *("FORWARDED_ALLOW_IPS", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE"),
+    *("CHATAPI_TOKEN", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+}
+
+
 def test_every_variable_is_explained_in_the_example() -> None:
     lines = (REPOSITORY / ".env.example").read_text().splitlines()
     explained = {
         line.lstrip("# ").split("=")[0] for line in lines if "=" in line and not line.startswith("# ")
     }
-    assert explained == {field.encode_name for field in msgspec.structs.fields(Settings)} | {
-        "FORWARDED_ALLOW_IPS"
-    }
+    assert explained == {field.encode_name for field in msgspec.structs.fields(Settings)} | NOT_OURS

@@ -234,6 +234,16 @@ class TestTheDisk:
         await writing
         assert syncs.done == 1
 
+    async def test_has_what_is_read_before_the_reader_is_done(self, database: Database, syncs: Syncs) -> None:
+        syncs.gate.clear()
+        writing = asyncio.create_task(database.run(EVERYONE, add))
+        reading = asyncio.create_task(database.read(EVERYONE, lambda session: session.scalar(READ)))
+        await asyncio.sleep(0.02)
+        assert not reading.done()
+        syncs.gate.set()
+        assert await reading == 1
+        await writing
+
     async def test_is_synced_once_for_all_who_have_committed(
         self, database: Database, file: Path, syncs: Syncs
     ) -> None:

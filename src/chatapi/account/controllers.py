@@ -1,11 +1,13 @@
 """All of a user's data over REST."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from litestar import Controller, delete, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
+from litestar.openapi.spec import Operation
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
@@ -13,10 +15,19 @@ from chatapi.account.service import erase, export, export_tar
 from chatapi.db.database import Database
 from chatapi.errors.requests import Invalid
 from chatapi.files.service import FileService
-from chatapi.openapi import problems
+from chatapi.openapi import add_headers, header, problems
 
 NDJSON = "application/x-ndjson"
 TAR = "application/x-tar"
+
+
+@dataclass
+class ExportOperation(Operation):
+    """An operation that answers with a file to save."""
+
+    def __post_init__(self) -> None:
+        disposition = header("`attachment`, and a name for the file.", always=True)
+        add_headers(self, "200", {"Content-Disposition": disposition})
 
 
 class AccountController(Controller):
@@ -27,6 +38,7 @@ class AccountController(Controller):
         operation_id="exportAccount",
         summary="Take out all of my data",
         media_type=NDJSON,
+        operation_class=ExportOperation,
         responses={
             # Making up an example would import a library that takes a fifth of a second.
             200: ResponseSpec(str, description="Lines of JSON.", media_type=NDJSON, generate_examples=False),

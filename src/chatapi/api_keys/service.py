@@ -4,13 +4,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
-from sqlalchemy import delete
+from sqlalchemy import delete, insert
 
 from chatapi.api_keys.schemas import APIKey, MadeAPIKey, NewAPIKey
 from chatapi.auth.api_keys import make_key
 from chatapi.db import models
-from chatapi.db.paging import Page, decode_cursor, page_of
-from chatapi.db.services import Service, remember_user
+from chatapi.db.paging import Id, Page, decode_cursor, page_of
+from chatapi.db.services import Service, insert_for_user
 from chatapi.errors.domains import KeyNotFound
 from chatapi.errors.requests import Invalid
 
@@ -27,18 +27,16 @@ class APIKeyService(Service[models.APIKey, "APIKeyService.Repository"]):
         """Raises `Invalid` for an expiry that is past, or too late for any clock."""
         expires_at = new.expires_at and in_utc(new.expires_at)
         made = make_key()
-        await remember_user(self.session, user_id)
-        row = await self.create(
-            models.APIKey(
-                user_id=user_id, name=new.name, prefix=made.prefix, hash=made.hash, expires_at=expires_at
-            )
+        key = insert(models.APIKey).values(
+            user_id=user_id, name=new.name, prefix=made.prefix, hash=made.hash, expires_at=expires_at
         )
+        row = await insert_for_user(self.session, user_id, key.returning(models.APIKey))
         return MadeAPIKey(key=made.key, **shown(row))
 
     async def page(self, user_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[APIKey]:
         """Keys by id, ascending; those that have expired, too."""
         filters = [models.APIKey.user_id == user_id]
-        if (after := decode_cursor(cursor, int)) is not None:
+        if (after := decode_cursor(cursor, Id)) is not None:
             filters.append(models.APIKey.id > after)
         rows = await self.get_many(
             *filters, order_by=("id", False), statement=self.repository.statement.limit(limit + 1)

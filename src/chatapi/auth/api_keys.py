@@ -107,10 +107,6 @@ class APIKeys:
         self._noted: set[int] = set()  # the keys whose use was noted in this hour
         self._noting: set[asyncio.Task[None]] = set()
 
-    def __deepcopy__(self, _: dict[int, Any]) -> "APIKeys":
-        """Return itself: frameworks copy routes and all that they hold."""
-        return self
-
     async def verify(self, key: str) -> Identity:
         """The owner of a key; raises `Unauthenticated` for one that was never made, was revoked or has expired."""
         if not is_whole(key):

@@ -92,10 +92,6 @@ class TokenVerifier:
         # Keyed by the token's hash; the latest come last.
         self._verified: OrderedDict[bytes, Verified] = OrderedDict()
 
-    def __deepcopy__(self, _: dict[int, Any]) -> "TokenVerifier":
-        """Return itself: frameworks copy routes and all that they hold, and a copy would fetch its own keys."""
-        return self
-
     async def verify(self, token: str) -> Identity:
         """The identity in a token; raises `Unauthenticated` for one that is forged, malformed, early or late.
 

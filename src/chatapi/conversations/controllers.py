@@ -1,6 +1,6 @@
 """Conversations and their messages over REST."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -249,6 +249,6 @@ def moment_of(text: str) -> datetime:
     """The moment in a parameter. Litestar would take 2026 for the seconds since 1970."""
     try:
         moment: datetime = msgspec.convert(text, Annotated[datetime, Meta(tz=True)])
-    except msgspec.ValidationError:
+        return moment.astimezone(UTC)
+    except (msgspec.ValidationError, OverflowError):
         raise Invalid(("before", "is not a moment such as 2026-11-29T12:00:00Z")) from None
-    return moment

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import ColumnElement, case, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from chatapi.conversations.search.folding import TITLE
+from chatapi.conversations.search.index import place_title
 from chatapi.db.database import Database
 from chatapi.db.models import Conversation, Feedback, File, SearchText, Turn
 from chatapi.db.services import is_distributed
@@ -94,12 +96,20 @@ async def let_go_of_files(session: AsyncSession, user_id: str, *which: ColumnEle
 async def forget_messages(
     session: AsyncSession, user_id: str, conversation_id: int, message_ids: Sequence[int]
 ) -> None:
-    """Delete what hangs on single messages that were deleted: only a whole conversation takes it along."""
-    for table in (Feedback, SearchText):
-        await session.execute(
-            delete(table).where(
-                table.user_id == user_id,
-                table.conversation_id == conversation_id,
-                table.message_id.in_(message_ids),
-            )
+    """Delete what hangs on single messages that were deleted: only a whole conversation takes it along.
+
+    The title's row in the search index hangs on one, too, and then moves to another.
+    """
+    feedback, text = (
+        delete(table).where(
+            table.user_id == user_id,
+            table.conversation_id == conversation_id,
+            table.message_id.in_(message_ids),
         )
+        for table in (Feedback, SearchText)
+    )
+    await session.execute(feedback)
+    title = case((SearchText.part == TITLE, SearchText.words))  # null for the other rows
+    for words in await session.scalars(text.returning(title)):
+        if words is not None:
+            await place_title(session, user_id, conversation_id, words)

@@ -1,15 +1,15 @@
 """Lists, reads, changes and deletes conversations; `turns` adds to them."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
-from msgspec import UNSET
-from msgspec.structs import replace
+from msgspec import UNSET, Meta, Struct
+from msgspec.structs import asdict, replace
 from sqlalchemy import (
     BindParameter,
     Integer,
@@ -35,13 +35,22 @@ from chatapi.conversations.sources import is_from
 from chatapi.conversations.summaries import summarized_until
 from chatapi.db import models
 from chatapi.db.alternatives import is_shown
-from chatapi.db.paging import Page, decode_cursor, in_conversation, page_of
+from chatapi.db.paging import Id, Page, decode_cursor, in_conversation, page_of
 from chatapi.db.services import Service, is_distributed
 from chatapi.db.texts import owned_by
 from chatapi.errors.domains import ConversationNotFound
 from chatapi.files.schemas import FileRef
 
-PLACE = ("pinned", "updated_at", "id")  # by which the list is in order
+
+class PlaceInList(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A conversation's place in the list. The list is in the order of these columns."""
+
+    pinned: bool
+    updated_at: Annotated[datetime, Meta(tz=True)]
+    id: Id
+
+    def __post_init__(self) -> None:
+        self.updated_at.astimezone(UTC)  # raises OverflowError for what is no moment in UTC
 
 
 class ConversationService(Service[models.Conversation, "ConversationService.Repository"]):
@@ -66,7 +75,7 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         If both kinds are asked for, each is read along the index, and the two are merged here: one statement for both
         would sort all of the user's conversations.
         """
-        before = decode_cursor(cursor, tuple[bool, datetime, int])
+        before = decode_cursor(cursor, PlaceInList)
         kinds = (False, True) if archived == "any" else (archived == "true",)
         rows = [row for kind in kinds for row in await self._listed(user_id, kind, before, limit + 1, source)]
         rows.sort(key=place_in_list, reverse=True)
@@ -76,12 +85,12 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         self,
         user_id: str,
         archived: bool,  # noqa: FBT001 - the value of a column
-        before: tuple[bool, datetime, int] | None,
+        before: PlaceInList | None,
         limit: int,
         source: Source | None,
     ) -> Sequence[models.Conversation]:
-        place = () if before is None else zip(PLACE, before, strict=True)
-        values = {"user_id": user_id, "archived": archived, "limit": limit, **dict(place)}
+        place = {} if before is None else asdict(before)
+        values = {"user_id": user_id, "archived": archived, "limit": limit, **place}
         return (await self.session.scalars(listing(source, goes_on=before is not None), values)).all()
 
     async def read(self, user_id: str, conversation_id: int) -> Conversation:
@@ -98,9 +107,7 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         """A change is not activity: the conversation keeps its place among those that are pinned, or that are not."""
         columns = models.Conversation.__table__.c
         values: dict[Any, Any] = {
-            columns[name]: value
-            for name, value in msgspec.structs.asdict(changes).items()
-            if value is not UNSET
+            columns[name]: value for name, value in asdict(changes).items() if value is not UNSET
         }
         if not values:
             return await self.read(user_id, conversation_id)
@@ -207,7 +214,7 @@ class ConversationService(Service[models.Conversation, "ConversationService.Repo
         shown.
         """
         message = models.Message
-        edge = decode_cursor(cursor, int)
+        edge = decode_cursor(cursor, Id)
         ids = {} if edge is None else {"before" if order == "desc" else "after": edge}
         turned = desc if order == "desc" else asc
         statement = (
@@ -238,7 +245,7 @@ def with_summaries(user_id: str | BindParameter[str]) -> Select[models.Conversat
 @cache
 def listing(source: Source | None, *, goes_on: bool) -> Select[models.Conversation]:
     """A part of the list; it `goes_on` after a place. It is built once, because that takes longer than to run it."""
-    columns = {name: getattr(models.Conversation, name) for name in PLACE}
+    columns = {name: getattr(models.Conversation, name) for name in PlaceInList.__struct_fields__}
     statement = (
         with_summaries(bindparam("user_id"))
         .where(
@@ -255,7 +262,7 @@ def listing(source: Source | None, *, goes_on: bool) -> Select[models.Conversati
     return statement.where(tuple_(*columns.values()) < place)
 
 
-place_in_list = attrgetter(*PLACE)
+place_in_list = attrgetter(*PlaceInList.__struct_fields__)
 
 
 def to_schema(conversation: models.Conversation) -> Conversation:

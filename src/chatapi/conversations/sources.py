@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chatapi.conversations.metadata import check_metadata
 from chatapi.conversations.schemas import Source
 from chatapi.db.models import Conversation
-from chatapi.db.services import remember_user
+from chatapi.db.services import insert_for_user
 
 
 def is_from(source: Source | None) -> list[ColumnElement[bool]]:
@@ -21,15 +21,11 @@ def is_from(source: Source | None) -> list[ColumnElement[bool]]:
 async def make(session: AsyncSession, user_id: str, source: Source, metadata: dict[str, Any]) -> Conversation:
     """Make a conversation without turns; raises `Invalid` for metadata that is too large."""
     check_metadata(metadata)
-    await remember_user(session, user_id)
     columns = Conversation.__table__.c
     values = {
         columns.user_id: user_id,
         columns.source: None if source == "app" else source,
         columns.metadata: metadata,
     }
-    made: Conversation | None = await session.scalar(
-        insert(Conversation).values(values).returning(Conversation)
-    )
-    assert made is not None  # noqa: S101 - it was inserted
-    return made
+    row = insert(Conversation).values(values).returning(Conversation)
+    return await insert_for_user(session, user_id, row)

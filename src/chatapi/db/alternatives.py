@@ -11,12 +11,11 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Text, and_, bindparam, case, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Integer, and_, case, func, literal_column, or_, select
 from sqlalchemy.orm import aliased
 
 from chatapi.db.models import RUNNING, Message, Turn
-
-OWNER = bindparam("user_id", None, type_=Text())
+from chatapi.db.owner import USER_ID
 
 
 @cache
@@ -24,7 +23,7 @@ def is_answered(turn: Any) -> ColumnElement[bool]:
     """Whether the turn's user has seen an answer: a whole one, or what it had said and done when cancelled."""
     answer = aliased(Message)
     said = select(answer.id).where(
-        answer.turn_id == turn.id, answer.user_id == OWNER, answer.role == "assistant"
+        answer.turn_id == turn.id, answer.user_id == USER_ID, answer.role == "assistant"
     )
     return or_(
         turn.status == "completed", and_(turn.status == "cancelled", said.scalar_subquery().is_not(None))
@@ -47,7 +46,7 @@ def superseded(counts: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[bo
     found = select(literal_column("1", Integer())).where(
         later.alternative_of == first,
         later.id > Turn.id,
-        later.user_id == OWNER,
+        later.user_id == USER_ID,
         counts(later),
     )
     # Compare with 1 instead of testing IS NULL: the planner takes `NOT (x = 1)` for common and `x IS NULL` for rare.

@@ -1,4 +1,4 @@
-"""Runs a statement as a transaction by itself: no BEGIN, no COMMIT, one round trip (PostgreSQL).
+"""Runs a statement that is compiled once (PostgreSQL): as a transaction by itself, without BEGIN and COMMIT, or within one.
 
 It bypasses SQLAlchemy's connection, which costs as much again as such a statement, but uses its pool and its errors.
 """
@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import BindParameter, Select
+from sqlalchemy import BindParameter, Dialect, PoolProxiedConnection, Select
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.sql.visitors import iterate
 
 from chatapi.tracing import Tracing
@@ -56,25 +56,51 @@ async def run(
         pooled = await engine.raw_connection()
     except engine.dialect.loaded_dbapi.Error as error:  # SQLAlchemy's own connections would wrap it
         raise DBAPIError(None, None, error, connection_invalidated=True) from error
-    driver: Any = pooled.driver_connection
-    try:
+    with driver_of(pooled, engine.dialect) as driver:
         if opening is not None:
             await driver.execute(opening)
-        sql, names = statement.compiled
-        with tracing.statement("postgresql", sql):
-            rows: Sequence[Sequence[Any]] = await driver.fetch(sql, *(values[name] for name in names))
+        rows = await fetch(driver, tracing, statement, values)
         if opening is not None:
             await driver.execute("COMMIT")
+    pooled.close()
+    return rows
+
+
+async def run_within(
+    session: AsyncSession, tracing: Tracing, statement: Statement, values: Mapping[str, Any]
+) -> Sequence[Sequence[Any]]:
+    """Run the statement in the session's transaction, if that has sent anything yet; otherwise it is one by itself.
+
+    Returns its rows, and raises, as `run` does.
+    """
+    connection = await session.connection()
+    with driver_of(await connection.get_raw_connection(), connection.dialect) as driver:
+        return await fetch(driver, tracing, statement, values)
+
+
+async def fetch(
+    driver: Any, tracing: Tracing, statement: Statement, values: Mapping[str, Any]
+) -> Sequence[Sequence[Any]]:
+    sql, names = statement.compiled
+    with tracing.statement("postgresql", sql):
+        rows: Sequence[Sequence[Any]] = await driver.fetch(sql, *(values[name] for name in names))
+    return rows
+
+
+@contextmanager
+def driver_of(pooled: PoolProxiedConnection, dialect: Dialect) -> Iterator[Any]:
+    """The driver's connection; its errors are raised as SQLAlchemy does, and end the connection."""
+    driver: Any = pooled.driver_connection
+    try:
+        yield driver
     except BaseException as error:
-        library = engine.dialect.loaded_dbapi.asyncpg
+        library = dialect.loaded_dbapi.asyncpg
         # asyncpg raises InternalClientError after it hears that the connection is cut off and before it is closed.
         lost = driver.is_closed() or isinstance(error, library.InternalClientError)
         pooled.invalidate()
         if isinstance(error, library.PostgresError | library.InterfaceError | library.InternalClientError):
             raise DBAPIError(None, None, error, connection_invalidated=lost) from error
         raise
-    pooled.close()
-    return rows
 
 
 @contextmanager

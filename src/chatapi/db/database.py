@@ -2,22 +2,19 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import stamina
-from sqlalchemy import event, text
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from chatapi.db import autocommit, sqlite
 from chatapi.db.breaker import Breaker
 from chatapi.db.engine import BITMAPS, database_config, measured_pool, spare, write_ahead_log
 from chatapi.db.failures import is_lost_connection, is_outage, is_read_only, is_transient, unavailable
+from chatapi.db.freshness import Freshness
 from chatapi.db.owner import BYPASSES, PROPAGATION, Owner, passed_on, set_local, shown_to
 from chatapi.db.reading import AUTOCOMMIT, SETTINGS, ReadingSession
 from chatapi.db.services import DISTRIBUTED
@@ -27,9 +24,6 @@ from chatapi.metrics import Metrics
 from chatapi.patience import Patience
 from chatapi.settings import Settings
 from chatapi.tracing import Tracing
-
-if TYPE_CHECKING:
-    from chatapi.db.connections import Hosts
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +47,6 @@ class Database:
     def __init__(self, settings: Settings, patience: Patience, metrics: Metrics, tracing: Tracing) -> None:
         self._log = write_ahead_log(settings, patience)
         self._pool_timeout = patience.database_pool
-        self._statement_timeout = patience.database_statement
         self.config = config = database_config(settings, patience, measured_pool(metrics), self._log)
         self.engine: AsyncEngine = config.get_engine()
         self._tracing = tracing
@@ -65,20 +58,20 @@ class Database:
         self.is_postgresql = self.engine.dialect.name == "postgresql"
         self._arguments: dict[str, Any] = options.connect_args  # type: ignore[assignment] # it is set
         self._is_behind_pooler = is_behind_pooler(self._arguments)
-        self._hosts: Hosts | None = self._arguments.get("async_creator_fn")
         self.is_distributed = settings.db_kind == "citus"
         # Whether a statement may be a transaction by itself (`db.autocommit`): it sets its owner by a function.
         self.takes_statements = self.is_postgresql and not self.is_distributed
         # Sent before a statement, which a pooler would otherwise let one server parse and another run.
         self._opening = f"BEGIN; SET LOCAL {BITMAPS} = off" if self._is_behind_pooler else None
         self._guarded: bool | None = None if self.is_postgresql else False
-        self._distrusted_at = float("-inf")
-        self._silent_since = float("-inf")
         # For what may not wait where all connections are in use; it connects when it is first needed.
         self._spare = spare(self.engine, self._arguments) if self.is_postgresql else self.engine
-        for engine in {self.engine, self._spare}:
-            event.listen(engine.sync_engine, "checkout", self._replace_distrusted)
-            event.listen(engine.sync_engine, "checkin", heard)
+        self._freshness = Freshness(
+            self.engine,
+            self._spare,
+            hosts=self._arguments.get("async_creator_fn"),
+            silence=patience.database_statement / 2,
+        )
         self._sessions: async_sessionmaker[AsyncSession] = config.create_session_maker()  # type: ignore[assignment]
         if self.is_distributed:
             self._sessions.configure(info={DISTRIBUTED: True})
@@ -140,26 +133,36 @@ class Database:
         return await self.tried(attempt)
 
     async def read(self, owner: Owner, work: Work[T]) -> T:
-        """Run `work`, which only reads, and try again as `tried` does; on PostgreSQL it has no transaction around it."""
+        """Run `work` in a `reading` session, and try again as `tried` does."""
 
         async def attempt(_: bool) -> T:  # noqa: FBT001 - see `tried`
-            async with self._reading(owner) as session:
+            async with self.reading(owner) as session:
                 return await work(session)
 
         return await self.tried(attempt)
 
     @asynccontextmanager
-    async def _reading(self, owner: Owner) -> AsyncIterator[AsyncSession]:
-        if not self.takes_statements or self._is_behind_pooler:
+    async def reading(self, owner: Owner) -> AsyncIterator[AsyncSession]:
+        """A session that only reads; raises as `transaction` does.
+
+        On PostgreSQL each select is a transaction by itself (`db.reading`), except behind a pooler or on Citus. On SQLite
+        the session is closed without COMMIT, because SQLAlchemy's way to commit takes as long as a short select.
+        """
+        if self.is_postgresql and (self.is_distributed or self._is_behind_pooler):
             async with self.transaction(owner, reads_only=True) as session:
                 yield session
             return
         with self._watched():
-            settings = await self._settings(owner)
-            async with self._sessions(
-                bind=self._autocommit, sync_session_class=ReadingSession, info={SETTINGS: settings}
-            ) as session:
+            if self.is_postgresql:
+                settings = await self._settings(owner)
+                session = self._sessions(
+                    bind=self._autocommit, sync_session_class=ReadingSession, info={SETTINGS: settings}
+                )
+            else:
+                session = self._sessions(bind=self.reader)
+            async with session:
                 yield session
+            await self._sync()  # what was read may have been written a moment ago
 
     async def tried(self, attempt: Callable[[bool], Awaitable[T]]) -> T:
         """The result of `attempt`, tried a few times while the database's trouble is of the kind that passes.
@@ -194,6 +197,12 @@ class Database:
         engine = self._spare if ahead and self._are_all_in_use else self.engine
         with self._watched():
             return await autocommit.run(engine, self._opening, self._tracing, statement, values)
+
+    async def statement_within(
+        self, session: AsyncSession, statement: autocommit.Statement, values: Mapping[str, Any]
+    ) -> Sequence[Sequence[Any]]:
+        """As `statement`, in the transaction of a session of ours."""
+        return await autocommit.run_within(session, self._tracing, statement, values)
 
     @property
     def _are_all_in_use(self) -> bool:
@@ -237,36 +246,14 @@ class Database:
             yield
         except Exception as error:
             if self.is_postgresql and isinstance(error, TimeoutError):
-                self._suspect()
+                self._freshness.suspect()
             if is_read_only(error):
                 # Connections to a former primary, or from before a read-only order was lifted, would refuse for ever.
-                self._distrust()
+                self._freshness.distrust()
             if is_outage(error):
                 self.breaker.failed()
             raise
         self.breaker.succeeded()
-
-    def _distrust(self) -> None:
-        """Use no connection again that there is now."""
-        self._distrusted_at = time.monotonic()
-
-    def _suspect(self) -> None:
-        """Use no connection again that has been silent, as the one that did not answer in time was, and other hosts first.
-
-        A machine that is gone says nothing on any of them, and each would cost a time-out to find out. A machine that has
-        too much to do answers on others meanwhile.
-        """
-        self._silent_since = time.monotonic() - self._statement_timeout / 2
-        if self._hosts is not None:
-            self._hosts.leave(self._silent_since)
-
-    def _replace_distrusted(self, connection: DBAPIConnection, record: ConnectionPoolEntry, _: Any) -> None:
-        """Replace a connection from before we distrusted all, or one that is silent as another is."""
-        since: float = record.info.setdefault("chatapi.since", time.monotonic())
-        if since < self._distrusted_at or record.info.get("chatapi.heard", since) < self._silent_since:
-            if self.is_postgresql:
-                connection.driver_connection.terminate()  # a goodbye that nobody hears would take 2 s
-            raise DisconnectionError
 
     async def _is_guarded(self) -> bool:
         """Whether row-level security holds for the role that we connect as; asked once."""
@@ -279,7 +266,7 @@ class Database:
 
     async def _probe(self) -> None:
         """Ask on a new connection, so that an answer means that there is a database for all."""
-        self._distrust()
+        self._freshness.distrust()
         await self.ping()
 
     async def ping(self) -> None:
@@ -310,8 +297,3 @@ class Database:
             await self._log.close()
         await self._spare.dispose()
         await self.engine.dispose()
-
-
-def heard(_: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
-    """Note that a connection has been in use, and is given back."""
-    record.info["chatapi.heard"] = time.monotonic()

@@ -245,7 +245,8 @@ class Feedback(DefaultBase):
 class SearchText(DefaultBase):
     """What is searched of a message: its text, folded (`conversations.search.folding`), in one row or several.
 
-    It is written with the message and goes with the conversation. On PostgreSQL the key's index holds `words`, too, so that
+    It is written with the message and goes with the conversation. A title's row hangs on the conversation's first message; if
+    there is none yet, its `message_id` is 0. On PostgreSQL the key's index holds `words`, too, so that
     a search reads nothing else; on SQLite the table is that index.
     """
 

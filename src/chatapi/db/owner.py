@@ -4,7 +4,7 @@ from enum import Enum
 from functools import cache
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import Text, TextClause, bindparam, func, select, text, true
 
 
 class Everyone(Enum):
@@ -25,6 +25,14 @@ Owner: TypeAlias = str | Literal[Everyone.EVERYONE] | KeyHash | None
 # Of Citus: which SET commands of a transaction also go to the workers.
 PROPAGATION = "citus.propagate_set_commands"
 BYPASSES = text("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user")
+
+# For a statement that is its own transaction: these set its owner until it ends. PostgreSQL evaluates a condition without
+# a column before it reads anything (EXPLAIN: One-Time Filter): where this one stands, the owner is set.
+USER_ID = bindparam("user_id", None, type_=Text())
+OWNER = select(func.set_config("chatapi.user_id", USER_ID, true()).label("id")).cte("owner")
+OWNER_IS_SET = select(OWNER.c.id).scalar_subquery().is_not(None)
+EVERYONE_SET = select(func.set_config("chatapi.everyone", "on", true()).label("set")).cte("everyone")
+EVERYONE_IS_SET = select(EVERYONE_SET.c.set).scalar_subquery().is_not(None)
 
 
 def shown_to(owner: str | Everyone | KeyHash) -> dict[str, str]:

@@ -2,9 +2,10 @@
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 import msgspec
+from msgspec import Meta
 from sqlalchemy import ColumnElement, and_, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -16,6 +17,8 @@ RowT = TypeVar("RowT")
 KeyT = TypeVar("KeyT")
 
 MAX_ID = 2**63 - 1  # what a BIGINT holds; no larger id can exist
+
+Id = Annotated[int, Meta(ge=0, le=MAX_ID)]  # in a cursor
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):
@@ -46,12 +49,15 @@ def in_conversation(
 
 
 def decode_cursor(cursor: str | None, key_type: type[KeyT]) -> KeyT | None:
-    """The sort key in a cursor made by `page_of`; raises `Invalid` for one that is not ours."""
+    """The sort key in a cursor made by `page_of`; raises `Invalid` for one that is not ours.
+
+    The type refuses what no column can hold: `Id` is one for ids.
+    """
     if cursor is None:
         return None
     try:
         return msgspec.json.decode(urlsafe_b64decode(cursor.encode("ascii")), type=key_type)
-    except (ValueError, msgspec.MsgspecError) as error:
+    except (ValueError, OverflowError, msgspec.MsgspecError) as error:
         raise Invalid(("cursor", "is not a cursor of this list")) from error
 
 

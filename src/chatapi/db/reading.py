@@ -22,7 +22,7 @@ class ReadingSession(Session):
 
 @event.listens_for(ReadingSession, "do_orm_execute")
 def set_in_the_statement(state: ORMExecuteState) -> None:
-    """Set the settings before the statement reads anything, as `turns.store.postgres.OWNER_IS_SET` does."""
+    """Set the settings before the statement reads anything, as `db.owner.OWNER_IS_SET` does."""
     statement = state.statement
     if not isinstance(statement, Select):
         raise OnlyReads

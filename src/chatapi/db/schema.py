@@ -3,11 +3,13 @@
 import asyncio
 import logging
 import time
+from threading import Event
 
 from sqlalchemy import Connection, column, inspect, select, table
 
 from chatapi.db.database import Database
 from chatapi.db.engine import MIGRATIONS, database_config
+from chatapi.db.failures import is_transient
 from chatapi.db.placing import is_distributed
 from chatapi.errors.database import SchemaOutdated
 from chatapi.patience import Patience
@@ -16,6 +18,7 @@ from chatapi.settings import Settings, SettingsError
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2.0
+CALLED_OFF = "chatapi.called_off"  # an attribute of Alembic's configuration, for migrations/env.py
 
 
 class Schema:
@@ -27,30 +30,52 @@ class Schema:
         self._patience = patience
         self._current = False
         self._asked_at = float("-inf")
+        self._trouble: Exception | None = None  # why the last look at the database saw nothing
         self._asking = asyncio.Lock()
 
     async def ensure_current(self) -> None:
-        """Raise `SchemaOutdated` unless the schema is current.
+        """Raise `SchemaOutdated` unless the schema is current, and what a transaction raises if that cannot be seen.
 
         A schema that was current once stays so: nobody downgrades it under a running version.
         """
         if self._current:
             return
+        since = time.monotonic()
         async with self._asking:  # one request looks, at most once a second; the others use its result
-            if not self._current and time.monotonic() - self._asked_at >= 1.0:
-                async with self._database.reader.connect() as connection:
-                    self._current = await connection.run_sync(self._is_current)
-                self._asked_at = time.monotonic()
+            if not self._current and since - self._asked_at >= 1.0:
+                await self._look()
+        if self._trouble is not None:
+            raise self._trouble.with_traceback(None)  # each raise adds to it
         if not self._current:
             raise SchemaOutdated("Run: chatapi database upgrade --no-prompt", retry_after=2)
 
+    async def _look(self) -> None:
+        self._trouble = None
+        try:
+            async with self._database.transaction(None, reads_only=True) as session:
+                connection = await session.connection()
+                self._current = await connection.run_sync(self._is_current)
+        except Exception as error:
+            if is_transient(error):
+                self._trouble = error
+                self._asked_at = time.monotonic()
+            raise
+        self._asked_at = time.monotonic()
+
     async def migrate(self) -> None:
-        """Upgrade to the newest revision, if the settings say that the service does so itself."""
+        """Upgrade to the newest revision, if the settings say that the service does so itself.
+
+        If this is cancelled, a wait for another process's upgrade ends, and an upgrade under way goes on to its end.
+        """
         if self._settings.migrates_itself:
             try:
                 await self.ensure_current()
             except SchemaOutdated:
-                await asyncio.to_thread(upgrade, self._settings, self._patience)
+                called_off = Event()
+                try:
+                    await asyncio.to_thread(upgrade, self._settings, self._patience, called_off)
+                finally:
+                    called_off.set()
                 self._asked_at = float("-inf")  # so that the first request need not wait to see it
 
     async def migrate_when_possible(self) -> None:
@@ -87,8 +112,13 @@ def revisions() -> list[str]:
     return sorted(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
-def upgrade(settings: Settings, patience: Patience) -> None:
-    """Apply the migrations on an engine of their own, because Alembic runs its own event loop."""
+def upgrade(settings: Settings, patience: Patience, called_off: Event | None = None) -> None:
+    """Apply the migrations on an engine of their own, because Alembic runs its own event loop.
+
+    Once it is `called_off`, it waits no longer for the upgrade of another process.
+    """
     from advanced_alchemy.alembic.commands import AlembicCommands
 
-    AlembicCommands(sqlalchemy_config=database_config(settings, patience)).upgrade()
+    commands = AlembicCommands(sqlalchemy_config=database_config(settings, patience))
+    commands.config.attributes[CALLED_OFF] = called_off
+    commands.upgrade()

@@ -3,6 +3,6 @@
 All rooms are imported here, so that the catalogue in `errors.base` is whole wherever one of them is used.
 """
 
-from chatapi.errors import auth, base, database, domains, files, models, openai_api, requests, turns
+from chatapi.errors import auth, base, database, domains, files, mcp, models, openai_api, requests, turns
 
-__all__ = ["auth", "base", "database", "domains", "files", "models", "openai_api", "requests", "turns"]
+__all__ = ["auth", "base", "database", "domains", "files", "mcp", "models", "openai_api", "requests", "turns"]

@@ -17,11 +17,17 @@ from chatapi.auth.tokens import Identity
 from chatapi.files.ranges import asked_range, is_fresh
 from chatapi.files.schemas import File, path_of
 from chatapi.files.service import FileService
-from chatapi.openapi import content_of_success, problems
+from chatapi.openapi import add_headers, content_of_success, header, problems
 
 BYTES = "application/octet-stream"
 # What opens a file in a page of its own gets a page in which nothing runs and nothing is loaded.
 NOTHING_RUNS = "default-src 'none'; sandbox; frame-ancestors 'none'"
+
+FILE_HEADERS = {
+    "Accept-Ranges": header("`bytes`.", always=True),
+    "Content-Disposition": header("`attachment`, and the name of the file.", always=True),
+    "ETag": header("Tells these bytes from all others.", always=True),
+}
 
 
 @dataclass
@@ -48,6 +54,12 @@ class DownloadOperation(Operation):
         content = content_of_success(self)
         content.clear()
         content["*/*"] = OpenAPIMediaType(schema=Schema(description="The bytes of the file."))
+        for status in ("200", "206", "304"):
+            add_headers(self, status, FILE_HEADERS)
+        add_headers(
+            self, "206", {"Content-Range": header("Which bytes these are, of how many.", always=True)}
+        )
+        add_headers(self, "416", {"Content-Range": header("How many bytes there are.", always=True)})
 
 
 class FileController(Controller):
@@ -63,7 +75,6 @@ class FileController(Controller):
         ],
         responses=problems(404, 413, 415, 422),
         act="file.added",
-        takes_form=True,
     )
     async def add_file(
         self,

@@ -7,20 +7,20 @@ has lost its turn after it was sent.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from secrets import token_hex
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, and_, delete, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.db import models
-from chatapi.db.arrays import array_has
 from chatapi.db.database import Database
 from chatapi.db.models import now
 from chatapi.db.owner import EVERYONE
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 UNSENT = timedelta(days=1)  # how long a file is kept that no message has
 UNFINISHED = timedelta(hours=1)  # longer than any upload that still goes on
 BATCH = 200
+AWAY_AFTER = 3  # deletions that fail one after the other; fewer may be objects that cannot be deleted
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -51,24 +52,14 @@ def is_there() -> ColumnElement[bool]:
     return and_(file.stored_at.is_not(None), or_(file.turn_id.is_not(None), file.sent_at.is_(None)))
 
 
-def is_queued(user_id: Any) -> ColumnElement[bool]:
-    """Whether a message that is queued has the file: it is sent when its turn begins."""
-    file, queued = models.File, models.QueuedTurn
-    return exists().where(
-        queued.user_id == user_id,
-        queued.taken_out_at.is_(None),
-        array_has(queued.request["files"], file.id),
-    )
+def is_due() -> ColumnElement[bool]:
+    """Whether the object and the row are to be deleted, unless a message that is queued has the file.
 
-
-def is_due(user_id: Any) -> ColumnElement[bool]:
-    """Whether the object and the row are to be deleted. An upload under way finds its row for long enough.
-
-    `user_id` is the owner, or for everybody's files the column that has it.
+    An upload under way finds its row for long enough.
     """
     file = models.File
     moment = now()
-    unwanted = or_(file.sent_at.is_not(None), and_(file.created_at < moment - UNSENT, ~is_queued(user_id)))
+    unwanted = or_(file.sent_at.is_not(None), file.created_at < moment - UNSENT)
     return and_(
         file.turn_id.is_(None),
         or_(
@@ -78,10 +69,23 @@ def is_due(user_id: Any) -> ColumnElement[bool]:
     )
 
 
-async def owners_with_due(session: AsyncSession) -> Sequence[str]:
-    """Owners of files that are to be deleted; `BATCH` at the most."""
+async def owners_with_due(session: AsyncSession, after: str) -> Sequence[str]:
+    """Owners of files that are to be deleted, in order and behind this one; `BATCH` at the most."""
     owner = models.File.user_id
-    return (await session.scalars(select(owner).where(is_due(owner)).distinct().limit(BATCH))).all()
+    some = select(owner).where(is_due(), owner > after).distinct().order_by(owner).limit(BATCH)
+    return (await session.scalars(some)).all()
+
+
+async def queued_files(session: AsyncSession, user_id: str) -> set[int]:
+    """The files of the user's messages that are queued: they are sent when their turns begin.
+
+    They are taken out of the requests here: PostgreSQL reads no JSON that has U+0000 anywhere in it.
+    """
+    queued = models.QueuedTurn
+    requests = await session.scalars(
+        select(queued.request).where(queued.user_id == user_id, queued.taken_out_at.is_(None))
+    )
+    return {file_id for request in requests if request for file_id in request.get("files", ())}
 
 
 class FileService:
@@ -91,6 +95,7 @@ class FileService:
         self._database = database
         self._storage = storage
         self._most = settings.file_max_bytes
+        self._swept = ""  # the last owner whose files a sweep has come to, if it did not come to the end
 
     async def add(self, user_id: str, body: AsyncIterator[bytes], content_type: str) -> File:
         """Store an upload. Raises what `receive` and `inspect` do, and `FilesUnavailable`; then nothing is stored."""
@@ -116,12 +121,12 @@ class FileService:
         await self._storage.write(begun.key, chunks(staged, inspected.start))
         if not await self._finish(user_id, begun):
             # The user was erased meanwhile; the row, if it is still there, has been marked.
-            await self._storage.delete([begun.key])
+            await self._storage.delete(begun.key)
             raise FileNotFound(begun.file.id)
         return begun.file
 
     async def read(self, user_id: str, file_id: int) -> Found:
-        async with self._database.transaction(user_id, reads_only=True) as session:
+        async with self._database.reading(user_id) as session:
             row = await session.scalar(
                 select(models.File).where(
                     models.File.id == file_id, models.File.user_id == user_id, is_there()
@@ -133,7 +138,7 @@ class FileService:
 
     async def refs(self, user_id: str, file_ids: Sequence[int]) -> list[FileRef]:
         """The files of these ids, in their order."""
-        async with self._database.transaction(user_id, reads_only=True) as session:
+        async with self._database.reading(user_id) as session:
             rows = await session.scalars(
                 select(models.File).where(
                     models.File.id.in_(file_ids), models.File.user_id == user_id, is_there()
@@ -167,13 +172,21 @@ class FileService:
         await self._delete_due(user_id)
 
     async def sweep(self) -> None:
-        """Delete what nobody wants: files never sent, those of deleted messages, and what crashes have left."""
-        with suppress(FilesUnavailable):  # the storage has logged why
-            while owners := await self._database.run(EVERYONE, owners_with_due):
-                for owner in owners:
-                    await self._delete_due(owner)
-                if len(owners) < BATCH:
-                    return
+        """Delete what nobody wants: files never sent, those of deleted messages, and what crashes have left.
+
+        A sweep that ends since the storage is away is gone on with by the next.
+        """
+        failures = 0
+        while owners := await self._database.run(EVERYONE, partial(owners_with_due, after=self._swept)):
+            for self._swept in owners:
+                try:
+                    await self._delete_due(self._swept)
+                    failures = 0
+                except FilesUnavailable:  # the storage has logged why
+                    failures += 1
+                    if failures == AWAY_AFTER:
+                        return
+        self._swept = ""
 
     def clear_leftovers(self) -> None:
         """Delete what crashes have left in a folder beside its objects; may take a while."""
@@ -235,27 +248,53 @@ class FileService:
         return await self._database.run(user_id, work)
 
     async def _delete_due(self, user_id: str) -> None:
+        """Delete the user's files that are due; raises `FilesUnavailable` if some are left."""
         file = models.File
         theirs = file.user_id == user_id
-        some = select(file.id).where(theirs, is_due(user_id)).order_by(file.id).limit(BATCH)
-        # Marked before it is deleted, so that no message takes a file whose object is going.
-        marked = (
-            update(file)
-            .where(theirs, file.id.in_(some), is_due(user_id))
-            .values(sent_at=now())
-            .returning(file.id, file.key)
-        )
+        last, some_are_left = 0, False
 
         async def mark(session: AsyncSession) -> dict[int, str]:
-            return {id_: key for id_, key in await session.execute(marked)}  # noqa: C416 - mypy takes a row for no pair
+            """Mark before deletion, so that no message takes a file whose object is going."""
+            is_free = or_(file.sent_at.is_not(None), file.id.not_in(await queued_files(session, user_id)))
+            some = (
+                select(file.id)
+                .where(theirs, is_due(), is_free, file.id > last)
+                .order_by(file.id)
+                .limit(BATCH)
+            )
+            marked = update(file).where(theirs, file.id.in_(some), is_due()).values(sent_at=now())
+            found = await session.execute(marked.returning(file.id, file.key))
+            return {id_: key for id_, key in found}  # noqa: C416 - mypy takes a row for no pair
 
         while due := await self._database.run(user_id, mark):
-            await self._storage.delete(list(due.values()))
-            await self._database.run(
-                user_id, lambda session: session.execute(delete(file).where(theirs, file.id.in_(due)))
-            )
+            gone = await self._delete_objects(due)
+            await self._forget(user_id, gone)
+            some_are_left = some_are_left or len(gone) < len(due)
             if len(due) < BATCH:
-                return
+                break
+            last = max(due)
+        if some_are_left:
+            raise FilesUnavailable
+
+    async def _forget(self, user_id: str, file_ids: Sequence[int]) -> None:
+        gone = delete(models.File).where(models.File.user_id == user_id, models.File.id.in_(file_ids))
+        await self._database.run(user_id, lambda session: session.execute(gone))
+
+    async def _delete_objects(self, due: Mapping[int, str]) -> Sequence[int]:
+        """The files whose objects are gone; raises `FilesUnavailable` when the storage is away."""
+        gone: list[int] = []
+        failures = 0
+        for file_id, key in due.items():
+            try:
+                await self._storage.delete(key)
+            except FilesUnavailable:
+                failures += 1
+                if failures == AWAY_AFTER:
+                    raise
+            else:
+                failures = 0
+                gone.append(file_id)
+        return gone
 
 
 def to_schema(row: models.File) -> File:

@@ -37,8 +37,8 @@ class NoObject(Exception):
 class Storage:
     """The objects below one URL; raises `FilesUnavailable` for all trouble, whose reason is logged.
 
-    The URL is `s3://bucket/prefix` or the like, `file:///absolute/path`, or the path of a folder. A process without files
-    never imports obstore, which takes 4 MiB.
+    The URL is `s3://bucket/prefix` or the like, a `file:` URL, or the path of a folder. A process without files never imports
+    obstore, which takes 4 MiB.
     """
 
     def __init__(self, url: str) -> None:
@@ -72,20 +72,22 @@ class Storage:
                 raise NoObject from error
         return self._pieces(found)
 
-    async def delete(self, keys: list[str]) -> None:
-        """Delete objects; one that is not there is no trouble."""
+    async def delete(self, key: str) -> None:
+        """Delete an object; one that is not there is no trouble."""
         import obstore
 
-        for key in keys:
-            with trouble_told(), suppress(FileNotFoundError):  # of a folder; a bucket says nothing
-                await obstore.delete_async(self._store(), key)
+        with trouble_told(), suppress(FileNotFoundError):  # of a folder; a bucket says nothing
+            await obstore.delete_async(self._store(), key)
 
     async def check(self) -> None:
-        """Raise what obstore raises when the storage cannot be reached."""
+        """Raise what obstore raises when the storage cannot be reached.
+
+        In a thread of ours, for who asks ends soon after: a thread of obstore's that still tells the event loop of its result when
+        the interpreter is torn down aborts the process (github.com/PyO3/pyo3-async-runtimes/issues/40).
+        """
         import obstore
 
-        async for _ in obstore.list(self._store(), chunk_size=1):
-            return
+        await asyncio.to_thread(next, obstore.list(self._store(), chunk_size=1), None)
 
     def clear_leftovers(self) -> None:
         """Delete what writers that were killed have left in a folder."""

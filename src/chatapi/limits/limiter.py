@@ -51,13 +51,16 @@ class Limiter:
 
     async def hit(self, kind: Kind, identity: str) -> None:
         """Count a request of `identity` and announce the limit either way; raises `RateLimited` if it is one too many."""
+        request = current_request.get()
+        if request is not None and kind != "address":
+            request.counted = True
         if (limit := self._limits.get(kind)) is None:
             return
         quota = await self._shared.hit(limit, kind, identity) if self._shared else None
         quota = quota or self._own[kind].hit(identity)
         self._metrics.rate_limit_hits.labels(kind, "allowed" if quota.allowed else "refused").inc()
         seconds = max(1, math.ceil(quota.reset))
-        if (request := current_request.get()) is not None and not (kind == "address" and quota.allowed):
+        if request is not None and not (kind == "address" and quota.allowed):
             request.headers |= rate_limit_headers(kind, limit, quota.remaining, seconds)
         if not quota.allowed:
             raise RateLimited(

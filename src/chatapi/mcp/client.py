@@ -2,6 +2,9 @@
 
 All turns share one connection to each server. A task for each server opens the connection, lists the tools, waits
 until the connection breaks, and opens it again. A call in between fails immediately.
+
+No call ends the session that it shares with others. One that fails has the tools listed again immediately, and only a
+server that does not answer this either is given up.
 """
 
 import asyncio
@@ -30,6 +33,7 @@ LINGER_SECONDS = 1.0  # waits for other calls in a session that the server has f
 SESSION_ID = "mcp-session-id"
 MAX_TOOLS = 128  # the most that providers accept
 MAX_RESULT = 100_000  # characters; a model's context is limited
+BAD_RESULT = "{} gave a result that does not fit its own description; the call may have taken effect."
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # the tool names that providers accept
 
 
@@ -40,24 +44,35 @@ class Session:
     """One period of a connection, from its first answer until it breaks."""
 
     def __init__(self) -> None:
-        self.client: Client | None = None
-        self.broken = asyncio.Event()
+        self.client: Client | None = None  # while it can be called
+        self.was_open = False
         self.forgotten = False  # by a server that is up, so the next session may begin immediately
+        self.doubted = asyncio.Event()  # a call failed as if the connection were lost
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
+
+    def open(self, client: Client) -> None:
+        self.client = client
+        self.was_open = True
 
     async def saw(self, response: httpx2.Response) -> None:
         """Note a 404: a server that does not know the session answers so (2025-11-25, "Session Management")."""
         if response.status_code == 404 and SESSION_ID in response.request.headers and self.client is not None:
             self.forgotten = True
 
-    async def call(self, tool: str, arguments: dict[str, Any]) -> types.CallToolResult:
-        assert self.client is not None  # noqa: S101 - see Connection._call
+    async def until_doubted(self, seconds: float) -> None:
+        """Wait for a doubt, for so many seconds at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.doubted.wait()
+        self.doubted.clear()
+
+    async def call(self, client: Client, tool: str, arguments: dict[str, Any]) -> types.CallToolResult:
         self._calls += 1
         self._idle.clear()
         try:
-            return await self.client.call_tool(tool, arguments)
+            return await client.call_tool(tool, arguments)
         finally:
             self._calls -= 1
             if not self._calls:
@@ -77,11 +92,16 @@ class Connection:
         self.name = name
         self.tools: dict[str, ExternalTool] = {}
         self.settled = asyncio.Event()  # the first try has succeeded or failed
+        self._away = f"{name} is away at the moment."
         self._server = server
         self._patience = patience
         self._session = Session()
         self._renewed = asyncio.Event()  # not set while a new session replaces a forgotten one
         self._renewed.set()
+
+    @property
+    def is_connected(self) -> bool:
+        return self._session.client is not None
 
     async def keep(self) -> None:
         """Keep the connection open until cancelled."""
@@ -90,14 +110,12 @@ class Connection:
             session = self._session = Session()
             try:
                 await self._connect_and_wait(session)
-                pause = self._patience.mcp_retry
             except Exception as error:  # noqa: BLE001 - any failure of a server costs only its tools
                 if not session.forgotten:
                     log.warning(
                         "The MCP server %s is away (%s); its tools are left out", self.name, reason(error)
                     )
             finally:
-                session.client = None
                 self.settled.set()
             if is_cancelled():  # the SDK may turn the cancellation into another error
                 return
@@ -107,47 +125,58 @@ class Connection:
                 continue
             self.tools = {}
             self._renewed.set()
+            if session.was_open:
+                pause = self._patience.mcp_retry
             await asyncio.sleep(pause)
             pause = min(pause * 2, self._patience.mcp_longest_retry)
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> Any:
         """The result as a JSON value; raises `ToolError` for any failure."""
         session = self._session
+        is_repeated = False
         try:
             async with asyncio.timeout(self._patience.mcp_call):
-                await self._renewed.wait()
-                session = self._session
-                try:
-                    return await self._call(session, tool, arguments)
-                except MCPError as error:
-                    if not session.forgotten or error.code == types.CONNECTION_CLOSED:
-                        raise
-                if not session.broken.is_set():
-                    self._renewed.clear()
-                    session.broken.set()
-                await self._renewed.wait()
-                session = self._session
-                # Safe to repeat: the server has not heard of the call before.
-                return await self._call(session, tool, arguments)
-        except ToolError:
-            raise
-        except TimeoutError:
-            session.broken.set()  # a new connection is cheap and may be enough
-            raise ToolError(f"{self.name} did not answer within {self._patience.mcp_call:g} s.") from None
-        except MCPError as error:
-            if error.code == types.CONNECTION_CLOSED:
-                session.broken.set()
-                raise ToolError(f"{self.name} is away at the moment.") from None
-            raise ToolError(f"{self.name} refused the call: {error.message}") from None
+                while True:
+                    await self._renewed.wait()
+                    session = self._session
+                    if session.client is None:
+                        raise ToolError(self._away)
+                    try:
+                        return result_of(await session.call(session.client, tool, arguments))
+                    except MCPError as error:
+                        if is_repeated or not session.forgotten or error.code == types.CONNECTION_CLOSED:
+                            raise
+                    # Safe to repeat: the server has not heard of the call.
+                    is_repeated = True
+                    self._renew(session)
         except Exception as error:  # noqa: BLE001 - see keep
-            log.warning("A call of the MCP server %s failed (%s)", self.name, reason(error))
-            session.broken.set()
-            raise ToolError(f"{self.name} is away at the moment.") from None
+            raise self._failure(error, session, tool) from None
 
-    async def _call(self, session: Session, tool: str, arguments: dict[str, Any]) -> Any:
-        if session.client is None:
-            raise ToolError(f"{self.name} is away at the moment.")
-        return result_of(await session.call(tool, arguments))
+    def _renew(self, forgotten: Session) -> None:
+        """Let calls wait for the next session, unless another call has seen to that."""
+        if forgotten is self._session:
+            self._renewed.clear()
+            forgotten.doubted.set()
+
+    def _failure(self, error: Exception, session: Session, tool: str) -> ToolError:
+        """The error that a model reads; a session that may be lost is doubted."""
+        match error:
+            case ToolError():
+                return error
+            case TimeoutError():
+                session.doubted.set()
+                return ToolError(f"{self.name} did not answer within {self._patience.mcp_call:g} s.")
+            case MCPError(code=code, message=message) if code != types.CONNECTION_CLOSED:
+                return ToolError(f"{self.name} refused the call: {message}")
+            # The SDK checks results, by the tool's schema and the protocol's.
+            case RuntimeError() | ValueError():
+                log.warning(
+                    "The tool %s of the MCP server %s gave a result that breaks its schema", tool, self.name
+                )
+                return ToolError(BAD_RESULT.format(self.name))
+        log.warning("A call of the MCP server %s failed (%s)", self.name, reason(error))
+        session.doubted.set()
+        return ToolError(self._away)
 
     async def _connect_and_wait(self, session: Session) -> None:
         async with AsyncExitStack() as stack:
@@ -156,18 +185,23 @@ class Connection:
                     Client(await transport(self._server, stack, session.saw, self._patience))
                 )
                 await self._list(client)
-            session.client = client
+            session.open(client)
             self.settled.set()
             self._renewed.set()
-            while not session.broken.is_set():
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(session.broken.wait(), self._patience.mcp_probe)
-                    break
-                async with asyncio.timeout(self._patience.mcp_connect):
-                    await self._list(client)
-            session.client = None
-            if session.forgotten:
-                await session.wait_for_calls()
+            try:
+                await self._watch(session, client)
+            finally:
+                session.client = None
+            await session.wait_for_calls()
+
+    async def _watch(self, session: Session, client: Client) -> None:
+        """List the tools now and then, and when a call raises a doubt; returns once calls wait for the next session."""
+        while True:
+            await session.until_doubted(self._patience.mcp_probe)
+            if not self._renewed.is_set():
+                return
+            async with asyncio.timeout(self._patience.mcp_connect):
+                await self._list(client)
 
     async def _list(self, client: Client) -> None:
         listed: list[types.Tool] = []
@@ -222,6 +256,11 @@ class ExternalTools:
     def __call__(self) -> dict[str, ExternalTool]:
         return {name: tool for each in self._connections for name, tool in each.tools.items()}
 
+    @property
+    def away(self) -> list[str]:
+        """The names of the servers that are not connected."""
+        return [each.name for each in self._connections if not each.is_connected]
+
     async def start(self) -> None:
         self._tasks = [asyncio.create_task(each.keep()) for each in self._connections]
         with suppress(TimeoutError):
@@ -242,7 +281,10 @@ async def transport(server: Server, stack: AsyncExitStack, saw: Saw, patience: P
         case HttpServer(url=url, headers=headers):
             http = await stack.enter_async_context(
                 httpx2.AsyncClient(
-                    headers=headers, timeout=patience.mcp_call, event_hooks={"response": [saw]}
+                    headers=headers,
+                    # Calls and probes have times of their own. A read that timed out here would end the session.
+                    timeout=httpx2.Timeout(patience.mcp_call, read=None),
+                    event_hooks={"response": [saw]},
                 )
             )
             return streamable_http_client(url, http_client=http)

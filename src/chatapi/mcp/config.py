@@ -30,6 +30,18 @@ def external_tools(settings: Settings, patience: Patience) -> "ExternalTools | N
     return ExternalTools(servers, patience)
 
 
+async def silent_servers(settings: Settings, patience: Patience) -> list[str]:
+    """Connect to the configured servers; the names of those that do not answer."""
+    tools = external_tools(settings, patience)
+    if tools is None:
+        return []
+    try:
+        await tools.start()
+        return tools.away
+    finally:
+        await tools.close()
+
+
 def read_servers(path: str, environ: Mapping[str, str] | None = None) -> dict[str, Server]:
     """The servers by name; `${VAR}` in any text comes from the environment. Raises `SettingsError`."""
     try:

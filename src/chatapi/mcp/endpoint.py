@@ -17,10 +17,11 @@ from chatapi.db.schema import Schema
 from chatapi.errors.auth import Unauthenticated
 from chatapi.errors.requests import NotFound
 from chatapi.limits.limiter import Limiter
+from chatapi.routing import UncopiedRouter
 from chatapi.settings import Settings
 
 if TYPE_CHECKING:
-    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+    from chatapi.mcp.transport import Transport
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class MCPEndpoint:
         self._shows_conversations = settings.mcp_conversations == "on"
         self._hosts = settings.mcp_hosts
         self._max_body_bytes = max_body_bytes
-        self._manager: StreamableHTTPSessionManager | None = None
+        self._transport: Transport | None = None
         self._starting = asyncio.Lock()
         self._stop = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -59,10 +60,10 @@ class MCPEndpoint:
         """Only POST: without sessions there is no stream to GET and nothing to DELETE (405, as the protocol has it)."""
         if scope["type"] != ScopeType.HTTP or scope["method"] != "POST":
             raise MethodNotAllowedException(headers={"allow": "POST"})
-        manager = self._manager or await self._start()
+        transport = self._transport or await self._start()
         # RFC 9110, section 5.5: white space around a value is not part of it; httptools keeps trailing white space.
         scope["headers"] = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
-        await manager.handle_request(scope, receive, send)  # type: ignore[arg-type] # ASGI, in Starlette's words
+        await transport.handle_request(scope, receive, send)  # type: ignore[arg-type] # ASGI, in Starlette's words
 
     async def close(self) -> None:
         """Stop the SDK at shutdown, when no request is left."""
@@ -70,11 +71,11 @@ class MCPEndpoint:
         if self._running is not None:
             await self._running
 
-    async def _start(self) -> "StreamableHTTPSessionManager":
+    async def _start(self) -> "Transport":
         async with self._starting:
-            if self._manager is None:
+            if self._transport is None:
                 server = await asyncio.to_thread(importlib.import_module, "chatapi.mcp.server")
-                manager: StreamableHTTPSessionManager = server.session_manager(
+                transport: Transport = server.transport_of(
                     server.Offer(
                         self._database,
                         self._schema,
@@ -85,14 +86,14 @@ class MCPEndpoint:
                     max_body_bytes=self._max_body_bytes,
                 )
                 started = asyncio.Event()
-                self._running = asyncio.create_task(self._run(manager, started))
+                self._running = asyncio.create_task(self._run(transport, started))
                 await started.wait()
-                self._manager = manager
-            return self._manager
+                self._transport = transport
+            return self._transport
 
-    async def _run(self, manager: "StreamableHTTPSessionManager", started: asyncio.Event) -> None:
+    async def _run(self, transport: "Transport", started: asyncio.Event) -> None:
         """Runs in a separate task, because a task group must end in the task that began it."""
-        async with manager.run():
+        async with transport.run():
             started.set()
             await self._stop.wait()
 
@@ -104,7 +105,7 @@ def mcp_router(endpoint: MCPEndpoint, *, middleware: Sequence[Middleware], guard
         await endpoint(scope, receive, send)
 
     handler: ASGIRouteHandler = asgi(copy_scope=True)(handle)
-    return Router(
+    return UncopiedRouter(
         PATH,
         middleware=middleware,
         guards=guards,

@@ -16,8 +16,6 @@ from mcp import types
 from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
-from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import ClientDisconnect, Request
@@ -37,6 +35,7 @@ from chatapi.errors.database import DatabaseUnavailable
 from chatapi.errors.domains import ConversationNotFound
 from chatapi.errors.requests import Invalid, RateLimited
 from chatapi.limits.limiter import Limiter
+from chatapi.mcp.transport import Transport
 
 log = logging.getLogger(__name__)
 
@@ -240,10 +239,8 @@ def service_error(error: AppError) -> MCPError:
     return MCPError(types.INTERNAL_ERROR, error.detail, data)
 
 
-def session_manager(
-    offer: Offer, *, hosts: Sequence[str] | None, max_body_bytes: int
-) -> StreamableHTTPSessionManager:
-    """The SDK's server side of Streamable HTTP, without sessions: any replica can answer any request."""
+def transport_of(offer: Offer, *, hosts: Sequence[str] | None, max_body_bytes: int) -> Transport:
+    """The server side of the protocol, over HTTP."""
     server: Server[Any] = Server(
         "chatapi",
         title="chatapi",
@@ -264,26 +261,9 @@ def session_manager(
         },
     )
     logging.getLogger("mcp.server.streamable_http").addFilter(is_news)
-    return StreamableHTTPSessionManager(
-        server,
-        json_response=True,
-        stateless=True,
-        security_settings=transport_security(hosts),
-        max_request_body_size=max_body_bytes,
-    )
+    return Transport(server, hosts=hosts, max_body_bytes=max_body_bytes)
 
 
 def is_news(record: logging.LogRecord) -> bool:
     """Whether to log a record of the SDK: all but the traceback for a client that hung up while sending its request."""
     return record.exc_info is None or not isinstance(record.exc_info[1], ClientDisconnect)
-
-
-def transport_security(hosts: Sequence[str] | None) -> TransportSecuritySettings:
-    """The SDK's check against DNS rebinding. A host without a port stands for all ports."""
-    if hosts is None:
-        return TransportSecuritySettings(enable_dns_rebinding_protection=False)
-    ports = [form for host in hosts for form in (host, f"{host}:*")]
-    return TransportSecuritySettings(
-        allowed_hosts=ports,
-        allowed_origins=[f"{scheme}://{each}" for scheme in ("http", "https") for each in ports],
-    )

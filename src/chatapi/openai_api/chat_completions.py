@@ -192,6 +192,7 @@ class Completion:
     ) -> Stored:
         """Give the turn that waits for them the outcomes that the messages end with; raises `Invalid` if there is none."""
         user_id = self._request.user.user_id
+        await self._responses.count_answers(user_id)
         made = {} if context.begun is None else {call.id: call for call in context.begun.tool_calls}
         for turn in await self._chat.waiting(user_id, MOST_WAITING, None):
             ids = {call.tool_call_id: call.id for call in turn.pending}

@@ -11,6 +11,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta, Struct
 
+from chatapi.audit import name_subject
 from chatapi.conversations import schemas
 from chatapi.conversations.schemas import ConversationChanges
 from chatapi.conversations.service import ConversationService
@@ -69,6 +70,10 @@ class DeletedConversation(Struct, frozen=True, kw_only=True):
     id: str
     object: Literal["conversation.deleted"] = "conversation.deleted"
     deleted: bool = True
+
+    @property
+    def subject(self) -> dict[str, int]:
+        return {"conversation_id": id_of(self.id)}
 
 
 class ConversationsController(Controller):
@@ -145,7 +150,9 @@ class ConversationsController(Controller):
     ) -> DeletedConversation:
         """With all its responses; one under way is cancelled."""
         await conversations.remove(request.user.user_id, id_of(conversation))
-        return DeletedConversation(id=conversation)
+        deleted = DeletedConversation(id=conversation)
+        name_subject(deleted)
+        return deleted
 
     @get(
         "/{conversation:str}/items",

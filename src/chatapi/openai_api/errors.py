@@ -7,6 +7,7 @@ from litestar import MediaType, Response
 from litestar.openapi import ResponseSpec
 from msgspec import Struct
 
+from chatapi.errors import mcp
 from chatapi.errors.auth import Unauthenticated
 from chatapi.errors.base import AppError, catalogue
 from chatapi.errors.models import MessageTooLong, ModelFiltered, ModelLooped, ModelMisconfigured
@@ -109,7 +110,8 @@ def errors(*statuses: int) -> dict[int, ResponseSpec]:
 
 
 def described(status: int) -> ResponseSpec:
-    kinds = [kind for kind in catalogue() if status in {kind.status, 400 if kind.status == 422 else None}]
+    ours = (kind for kind in catalogue() if kind.__module__ != mcp.__name__)
+    kinds = [kind for kind in ours if status in {kind.status, 400 if kind.status == 422 else None}]
     codes = [f"- `{CODES.get(kind, kind.type.replace('-', '_'))}`: {kind.when}" for kind in kinds]
     return ResponseSpec(
         ErrorResponse,

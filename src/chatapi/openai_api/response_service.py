@@ -150,6 +150,10 @@ class ResponseService:
         )
         return Unstored(runner, facts)
 
+    async def count_answers(self, user_id: str) -> None:
+        """Count a request that answers calls of a turn that waits; raises `RateLimited`. It counts as no message."""
+        await self._limiter.hit("default", user_id)
+
     async def find(self, user_id: str, response_id: str) -> Begun:
         """The response with this id, however it stands."""
         place, asked = await self._asked(user_id, response_id)
@@ -195,7 +199,7 @@ class ResponseService:
         key: str | None,
     ) -> Begun:
         """Go on with a turn that waits; answers to earlier waits are the caller's history."""
-        await self._limiter.hit("default", user_id)
+        await self.count_answers(user_id)
         turn_id, _ = known(answers[-1])
         try:
             asked = await self.chat.asked(user_id, turn_id)

@@ -15,6 +15,7 @@ from chatapi.openai_api.errors import PREFIX
 from chatapi.openai_api.models import ModelController, Models
 from chatapi.openai_api.response_service import ResponseService
 from chatapi.openai_api.responses import ResponseController
+from chatapi.routing import UncopiedRouter
 
 POLICY = re.compile(r'"\w+";q=(\d+)')
 LEFT = re.compile(r'"\w+";r=(\d+);t=(\d+)')
@@ -36,7 +37,7 @@ def openai_router(
     def provide_responses() -> ResponseService:
         return responses
 
-    return Router(
+    return UncopiedRouter(
         PREFIX,
         middleware=middleware,
         guards=guards,

@@ -8,12 +8,10 @@ from litestar import Request, Response
 from litestar.background_tasks import BackgroundTask
 from litestar.datastructures import State
 from litestar.params import HeaderParameter
-from litestar.response import Stream
 from prometheus_client import Gauge
 
 from chatapi.auth.tokens import Identity
-from chatapi.openapi import EVENT_STREAM
-from chatapi.turns import ui_stream
+from chatapi.turns.event_stream import EventStream, hung_up
 from chatapi.turns.runner import Runner
 from chatapi.turns.service import ChatService
 
@@ -40,11 +38,10 @@ def stream(
     background: BackgroundTask | None = None,
 ) -> Response[Any]:
     """Respond with these events, which are told which gauge counts them, and after how many seconds of silence to say so."""
-    return Stream(
+    return EventStream(
         events(chat.telemetry.metrics.streams_active, chat.patience.stream_heartbeat),
-        media_type=EVENT_STREAM,
-        headers={**ui_stream.STREAM_HEADERS, **(headers or {})},
-        background=background,
+        headers or {},
+        background,
     )
 
 
@@ -56,7 +53,7 @@ def stop_after(runner: Runner) -> BackgroundTask:
 async def unless_hung_up(request: ChatConnection, runner: Runner, answer: Coroutine[Any, Any, T]) -> T:
     """The answer of what is no turn, which ends when the client hangs up."""
     answering = asyncio.ensure_future(answer)
-    leaving = asyncio.ensure_future(hung_up(request))
+    leaving = asyncio.ensure_future(hung_up(request.receive))
     try:
         await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not answering.done():
@@ -64,9 +61,3 @@ async def unless_hung_up(request: ChatConnection, runner: Runner, answer: Corout
         return await answering
     finally:
         leaving.cancel()
-
-
-async def hung_up(request: ChatConnection) -> None:
-    """Wait until the client has gone; its body has been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

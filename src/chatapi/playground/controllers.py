@@ -3,19 +3,28 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from litestar import MediaType, Request, Response, Router, get, post
+from litestar import MediaType, Request, Response, get, post
 from litestar.params import FromPath
 from litestar.types import ControllerRouterHandler
 from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.auth.tokens import TokenVerifier
+from chatapi.conversations.schemas import Conversation
+from chatapi.conversations.service import ConversationService
+from chatapi.db.database import Database
+from chatapi.db.paging import Page
+from chatapi.db.schema import Schema
+from chatapi.errors.base import AppError
 from chatapi.errors.requests import NotFound
 from chatapi.files.ranges import is_fresh
 from chatapi.playground.built import assets, etag, page
 from chatapi.playground.sign_in import came_directly
+from chatapi.routing import UncopiedRouter
 from chatapi.settings import LOCAL_USER, Settings
 
 TOKEN_LASTS = timedelta(hours=1)
+LISTED = 30  # conversations, as many as the page asks for
 A_YEAR = 31_536_000
 # Scripts and styles only from our own files, nothing in the page's text; pictures are files that the page has fetched.
 POLICY = (
@@ -25,15 +34,21 @@ POLICY = (
 
 
 class Opening(Struct, frozen=True, kw_only=True):
-    """What a page learns that is opened: a token and its user if it is signed in by itself, or who issues tokens."""
+    """What the page learns when it is opened: a token if it is signed in by itself, and otherwise who issues tokens.
 
-    user_id: str | None
-    token: str | None
-    expires_at: datetime | None
-    issuer: str | None
+    The user's first conversations come with the token, because the page would ask for them next; null if they cannot be read.
+    """
+
+    user_id: str | None = None
+    token: str | None = None
+    expires_at: datetime | None = None
+    conversations: Page[Conversation] | None = None
+    issuer: str | None = None
 
 
-def playground_routes(settings: Settings, verifier: TokenVerifier) -> list[ControllerRouterHandler]:
+def playground_routes(
+    settings: Settings, verifier: TokenVerifier, database: Database, schema: Schema
+) -> list[ControllerRouterHandler]:
     @get("/", include_in_schema=False, sync_to_thread=False)
     def show(request: Request[Any, Any, Any]) -> Response[bytes]:
         headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache", "ETag": etag()}
@@ -57,15 +72,30 @@ def playground_routes(settings: Settings, verifier: TokenVerifier) -> list[Contr
             },
         )
 
-    @post("/session", include_in_schema=False, status_code=200, sync_to_thread=False)
-    def session(request: Request[Any, Any, Any]) -> Opening:
+    @post("/session", include_in_schema=False, status_code=200)
+    async def session(request: Request[Any, Any, Any]) -> Opening:
         """Signs in by itself with the embedded default, and nowhere else."""
-        signs_in = settings.embedded and came_directly(request)
+        if not (settings.embedded and came_directly(request)):
+            return Opening(issuer=next(iter(settings.issuer_addresses), None))
         return Opening(
-            user_id=LOCAL_USER if signs_in else None,
-            token=verifier.mint(LOCAL_USER, TOKEN_LASTS) if signs_in else None,
-            expires_at=datetime.now(UTC) + TOKEN_LASTS if signs_in else None,
-            issuer=next(iter(settings.issuer_addresses), None),
+            user_id=LOCAL_USER,
+            token=verifier.mint(LOCAL_USER, TOKEN_LASTS),
+            expires_at=datetime.now(UTC) + TOKEN_LASTS,
+            conversations=await first_conversations(database, schema),
         )
 
-    return [show, Router("/playground", route_handlers=[asset, session])]
+    return [show, UncopiedRouter("/playground", route_handlers=[asset, session])]
+
+
+async def first_conversations(database: Database, schema: Schema) -> Page[Conversation] | None:
+    """As the page lists them, without those of OpenAI's API; None while the database cannot be read."""
+
+    async def read(session: AsyncSession) -> Page[Conversation]:
+        conversations = ConversationService(session=session)
+        return await conversations.page(LOCAL_USER, limit=LISTED, cursor=None, source="app")
+
+    try:
+        await schema.ensure_current()
+        return await database.read(LOCAL_USER, read)
+    except AppError:
+        return None  # the page asks for them, and tells what is the matter

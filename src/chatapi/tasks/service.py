@@ -2,11 +2,11 @@
 
 import msgspec
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
-from sqlalchemy import delete, update
+from sqlalchemy import delete, insert, update
 
 from chatapi.db import models
-from chatapi.db.paging import Page, decode_cursor, page_of
-from chatapi.db.services import Service, remember_user
+from chatapi.db.paging import Id, Page, decode_cursor, page_of
+from chatapi.db.services import Service, insert_for_user
 from chatapi.errors.domains import TaskNotFound
 from chatapi.tasks.schemas import NewTask, Task, TaskChanges, TaskStatus
 
@@ -20,8 +20,8 @@ class TaskService(Service[models.Task, "TaskService.Repository"]):
     repository_type = Repository
 
     async def add(self, user_id: str, task: NewTask) -> Task:
-        await remember_user(self.session, user_id)
-        return to_schema(await self.create(models.Task(user_id=user_id, **msgspec.structs.asdict(task))))
+        row = insert(models.Task).values(user_id=user_id, **msgspec.structs.asdict(task))
+        return to_schema(await insert_for_user(self.session, user_id, row.returning(models.Task)))
 
     async def page(
         self, user_id: str, *, status: TaskStatus = "all", limit: int = 20, cursor: str | None = None
@@ -30,7 +30,7 @@ class TaskService(Service[models.Task, "TaskService.Repository"]):
         filters = [models.Task.user_id == user_id]
         if status != "all":
             filters.append(models.Task.completed == (status == "completed"))
-        if (after := decode_cursor(cursor, int)) is not None:
+        if (after := decode_cursor(cursor, Id)) is not None:
             filters.append(models.Task.id > after)
         rows = await self.get_many(
             *filters, order_by=("id", False), statement=self.repository.statement.limit(limit + 1)

@@ -4,17 +4,17 @@ from typing import Annotated, Any, Literal
 
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.datastructures import State
+from litestar.datastructures.headers import Accept
 from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
-from litestar.response import Stream
 from litestar.response.base import ASGIResponse
 from litestar.types import Method
 from litestar.types.internal_types import PathParameterDefinition
 
 from chatapi.auth.tokens import Identity
-from chatapi.db.paging import Page, decode_cursor, page_of
+from chatapi.db.paging import Id, Page, decode_cursor, page_of
 from chatapi.openapi import (
     EVENT_STREAM,
     PageCursor,
@@ -24,6 +24,7 @@ from chatapi.openapi import (
     problems,
 )
 from chatapi.turns import ui_stream
+from chatapi.turns.event_stream import EventStream
 from chatapi.turns.log import TurnLog
 from chatapi.turns.schemas import (
     AnswerAnew,
@@ -181,7 +182,7 @@ class TurnController(Controller):
         cursor: PageCursor = None,
     ) -> Page[WaitingTurn]:
         """Newest first, in all conversations."""
-        turns = await chat.waiting(user_id, limit + 1, decode_cursor(cursor, int))
+        turns = await chat.waiting(user_id, limit + 1, decode_cursor(cursor, Id))
         return page_of(turns, limit, lambda turn: turn, lambda turn: turn.turn_id)
 
     @post(
@@ -252,7 +253,9 @@ async def answered(
 
 
 def prefers_stream(request: ChatConnection) -> bool:
-    return request.accept.best_match(["application/json", EVENT_STREAM]) == EVENT_STREAM
+    # Not by `request.accept`, which is kept for as long as the stream is open.
+    accept = Accept(request.headers.get("accept", "*/*"))
+    return accept.best_match(["application/json", EVENT_STREAM]) == EVENT_STREAM
 
 
 async def whole(log: TurnLog) -> Response[ChatAnswer | WaitingAnswer]:
@@ -262,15 +265,14 @@ async def whole(log: TurnLog) -> Response[ChatAnswer | WaitingAnswer]:
 
 
 def streamed(chat: ChatService, log: TurnLog, *, after_wait: int = 0) -> Response[Any]:
-    return Stream(
+    return EventStream(
         ui_stream.ui_message_stream(
             log,
             chat.telemetry.metrics.streams_active,
             chat.patience.stream_heartbeat,
             after_wait=after_wait,
         ),
-        media_type=EVENT_STREAM,
-        headers={**ui_stream.HEADERS, **replay_headers(replayed=log.replayed)},
+        {**ui_stream.HEADERS, **replay_headers(replayed=log.replayed)},
     )
 
 

@@ -1,6 +1,7 @@
 """Begins turns, each in a task of its own, so that a client that hangs up ends its request and not its turn."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from secrets import token_hex
@@ -10,6 +11,7 @@ from chatapi.agent.approval import ApprovalPolicy
 from chatapi.agent.ports import Agent
 from chatapi.agent.tools import ExternalTool, ExternalToolSource, Tool
 from chatapi.conversations.recall import RECALL, recall_in
+from chatapi.errors.base import AppError
 from chatapi.errors.database import DatabaseUnavailable
 from chatapi.patience import Patience
 from chatapi.settings import Settings
@@ -28,6 +30,7 @@ from chatapi.usage.budgets import Budgets
 from chatapi.usage.meter import Meter
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class Launcher:
@@ -82,17 +85,21 @@ class Launcher:
         return await begun
 
     async def _turn(
-        self, begin: Callable[[], Awaitable[Run | T]], begun: "asyncio.Future[TurnLog | T]"
+        self, begin: Callable[[], Awaitable[Run | T]], begun: "asyncio.Future[TurnLog | T] | None" = None
     ) -> None:
+        """`begun` is for the request that waits for the beginning; a queued turn's has ended, or is another's."""
         try:
             run = await begin()
-        except Exception as error:  # noqa: BLE001 - it is the client's to see
-            if not begun.cancelled():
+        except Exception as error:
+            if begun is not None and not begun.cancelled():
                 begun.set_exception(error)
                 begun.exception()  # marks it as seen: the client that would see it may have gone
+            elif not isinstance(error, AppError):
+                log.exception("A defect at the beginning of a turn")
             return
         except asyncio.CancelledError:
-            begun.cancel()
+            if begun is not None:
+                begun.cancel()
             raise
         if not isinstance(run, Run):
             give(begun, run)
@@ -101,6 +108,7 @@ class Launcher:
             self._expiry.ended(ended)
         runner = self._runner(run, self._store, self._supervisor.live.begun_here(run.turn_id))
         give(begun, runner.log)
+        del begin, begun  # the request, which is not needed for as long as the turn runs
         await self._supervisor.look_after(runner)
         if isinstance(runner.log.outcome, ChatAnswer):
             self._summaries.turn_ended(runner.run)
@@ -142,8 +150,7 @@ class Launcher:
                 self._beginning.discard(place)
 
         self._beginning.add(place)
-        begun: asyncio.Future[TurnLog | None] = asyncio.get_running_loop().create_future()
-        self._supervisor.spawn(self._telemetry.turn(self._turn, begin, begun), Context())
+        self._supervisor.spawn(self._telemetry.turn(self._turn, begin), Context())
 
     async def claim(self, begin: Callable[[Claim], Awaitable[T]]) -> T:
         """Begin with a claim of this process."""
@@ -163,6 +170,6 @@ class Launcher:
                 raise
 
 
-def give(begun: "asyncio.Future[T]", value: T) -> None:
-    if not begun.cancelled():  # by a client that has gone
+def give(begun: "asyncio.Future[T] | None", value: T) -> None:
+    if begun is not None and not begun.cancelled():  # by a client that has gone
         begun.set_result(value)

@@ -5,13 +5,14 @@ import logging
 import time
 from uuid import uuid4
 
-from sqlalchemy import Text, bindparam, delete, insert, select, update
+from sqlalchemy import Text, bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.db import models
 from chatapi.db.autocommit import Statement
 from chatapi.db.clock import LEASE_SECONDS, lease_end, utc_now
 from chatapi.db.database import Database
+from chatapi.db.services import insert_unless_there
 from chatapi.errors.database import DatabaseUnavailable
 from chatapi.patience import Patience
 from chatapi.turns.loops import every
@@ -112,7 +113,10 @@ class Lease:
         )
         if renewed is None:
             await session.execute(delete(models.Worker).where(models.Worker.lease_until < utc_now()))
-            await session.execute(insert(models.Worker).values(id=self.id, lease_until=lease_end()))
+            # The heartbeat and the first turn may take it at the same moment.
+            await session.execute(
+                insert_unless_there(session, models.Worker, id=self.id, lease_until=lease_end())
+            )
 
     async def run(self) -> None:
         """Renew the lease while it is needed, until cancelled."""

@@ -55,7 +55,7 @@ class LiveTurns:
         """The log that a queued turn's readers have, for the run that has begun; None without readers."""
         if (each := self._queued.pop(turn_id, None)) is None:
             return None
-        each.log.queued = False
+        each.log.begin()
         return each.log
 
     async def run(self, begin_next: Callable[[str, int], None]) -> None:

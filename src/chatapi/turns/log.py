@@ -150,6 +150,11 @@ class TurnLog:
         """The outcome that a stream ends with after the last event; None while it goes on."""
         return self.outcome or self._parting
 
+    def begin(self) -> None:
+        """Tell readers that the turn is queued no longer."""
+        self.queued = False
+        self._news.wake()
+
     def begin_step(self) -> None:
         """Mark the next text, reasoning or call as the first of a step; a step without any leaves no trace."""
         self._step_begins = True
@@ -191,15 +196,19 @@ class TurnLog:
         raise self.outcome or self._parting or AssertionError("a log that is over has an outcome")
 
     async def read(self, silence: float) -> AsyncGenerator[Sequence[TurnEvent], None]:
-        """Yield all events from the first on, in batches; an empty batch after `silence` seconds without events.
+        """Yield all events from the first on, in batches; an empty batch after `silence` seconds, and when the turn has begun.
 
         A batch holds only what may be sent at once: the rest stays in the log, which keeps it anyway.
         """
         index = 0
+        was_queued = self.queued
         self.readers += 1
         try:
             while True:
-                if batch := self._batch(index):
+                if was_queued and not self.queued:
+                    was_queued = False
+                    yield ()
+                elif batch := self._batch(index):
                     index += len(batch)
                     yield batch
                 elif self.ended is not None:

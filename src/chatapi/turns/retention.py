@@ -18,7 +18,7 @@ from chatapi.conversations.deletion import Place, delete_in_pieces
 from chatapi.db.database import Database
 from chatapi.db.models import RUNNING, Conversation, Turn
 from chatapi.db.owner import EVERYONE
-from chatapi.turns.store.rows import turn_is_alive
+from chatapi.turns.store.alive import turn_is_alive
 
 
 class Pieces(Struct, frozen=True, kw_only=True):

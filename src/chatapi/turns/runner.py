@@ -26,7 +26,6 @@ from chatapi.agent.ports import (
     Wait,
 )
 from chatapi.agent.tools import ExternalTool, Tool
-from chatapi.audit import audit
 from chatapi.db.models import now
 from chatapi.errors.base import AppError
 from chatapi.errors.database import DatabaseUnavailable
@@ -35,6 +34,7 @@ from chatapi.errors.turns import Interrupted, TurnCancelled
 from chatapi.patience import Patience
 from chatapi.settings import Settings
 from chatapi.text import storable
+from chatapi.turns.auditing import Audited
 from chatapi.turns.log import ReasoningAdded, TextAdded, TurnLog
 from chatapi.turns.measures import measured_as, measured_run, measuring
 from chatapi.turns.run_store import RunStore
@@ -95,7 +95,7 @@ class Runner:
         self._store = store
         self._agent = agent
         self._patience = patience
-        self._spending = Spending(run.used)
+        self._spending = Spending(None if run.wait is None else run.wait.usage)
         if (told := run.terms.own_tools) is not None:
             tools = {name: tool for name, tool in tools.items() if name in told}
         self._tools = TurnTools(
@@ -132,7 +132,7 @@ class Runner:
     async def carry_out(self) -> None:
         """Run the turn, store its end, and end `log` with it; raises only defects of ours."""
         try:
-            with audited(self.run), measured_run(self.run.turn_id, self.run.conversation_id):
+            with Audited(self.run), measured_run(self.run.turn_id, self.run.conversation_id):
                 outcome = await self.reply()
                 with measuring("store"):
                     answer = await self._settle(outcome)
@@ -330,18 +330,3 @@ class Runner:
         what = f"turn {self.run.turn_id}" if self.run.turn_id else "a completion"
         log.error("The agent failed in %s", what, exc_info=error)
         return ModelFailed("The model failed to answer.")
-
-
-@contextmanager
-def audited(run: Run) -> Iterator[None]:
-    """Audit the turn's beginning and its end, by ids alone; or those of a completion that is no turn."""
-    what = "turn" if run.turn_id else "completion"
-    ids = {"turn_id": run.turn_id, "conversation_id": run.conversation_id} if run.turn_id else {}
-    audit(f"{what}.begun", "success", user_id=run.user_id, **ids)
-    try:
-        yield
-    except BaseException as error:
-        reason = getattr(error, "type", type(error).__name__)
-        audit(f"{what}.ended", "failure", reason=reason, user_id=run.user_id, **ids)
-        raise
-    audit(f"{what}.ended", "success", user_id=run.user_id, **ids)

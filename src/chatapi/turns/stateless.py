@@ -26,10 +26,10 @@ from chatapi.turns.launcher import Launcher
 from chatapi.turns.log import text_of
 from chatapi.turns.runner import Runner
 from chatapi.turns.schemas import PendingUntil, Terms, WaitingAnswer
-from chatapi.turns.store import CompletionStore, Finished, Run, Said, Shown, completion_store
+from chatapi.turns.store import Finished, Run, Said, Shown, completion_store
 from chatapi.turns.store.answers import Waiting
 from chatapi.turns.store.rows import to_answer
-from chatapi.usage.counting import Spent, count_alone
+from chatapi.usage.counting import Spent, count_alone, count_outside
 
 log = logging.getLogger(__name__)
 
@@ -90,15 +90,14 @@ class Stateless:
             begun=request.begun,
             terms=terms,
         )
-        return self._launcher.launch_stateless(run, StatelessStore(self._database, self._completions, now()))
+        return self._launcher.launch_stateless(run, StatelessStore(self._database, now()))
 
 
 class StatelessStore:
     """Implements `run_store.RunStore` for one run that began at `since`: it counts usage and lets tools take effect."""
 
-    def __init__(self, database: Database, completions: CompletionStore, since: datetime) -> None:
+    def __init__(self, database: Database, since: datetime) -> None:
         self._database = database
-        self._completions = completions
         self._since = since
 
     async def finish(self, run: Run, said: Said, shown: Shown) -> Finished:  # noqa: ARG002 - nothing is shown elsewhere
@@ -157,7 +156,7 @@ class StatelessStore:
         if not said.spent:
             return
         try:
-            await self._completions.count(run.user_id, said.spent, self._since)
+            await count_outside(self._database, run.user_id, None, said.spent, self._since)
         except DatabaseUnavailable:
             log.warning("What a completion used is not counted: the database is away")
 

@@ -34,6 +34,7 @@ from chatapi.usage.meter import Meter
 LEASE = timedelta(seconds=180)  # much longer than a model may take (`Patience.summary`)
 BATCH = 10  # conversations that a look takes over
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)  # after a failure, doubled with each
+DOUBLINGS = 6  # then it is the longest
 # What a request shows of turns. After each failure half of it: a model may take less.
 SHOWN_CHARACTERS = 60_000
 TEXT_CHARACTERS, RESULT_CHARACTERS = 6_000, 2_000  # of one message, and of one outcome of a tool
@@ -129,6 +130,11 @@ class Summaries:
 
     async def _claim(self, place: Place, turn_id: int) -> Due | None:
         self._asides.keep_looking()
+        # Each turn asks, and mostly in vain, while one is being written or its model has just failed to.
+        if not await self._database.read(
+            place.user_id, partial(stored.is_wanted, place=place, turn_id=turn_id)
+        ):
+            return None
         want = partial(stored.want, place=place, turn_id=turn_id, until=now() + LEASE)
         return await self._database.run(place.user_id, want)
 
@@ -154,7 +160,7 @@ class Summaries:
         aside = await self._asides.ask(claim.user_id, claim.conversation_id, INSTRUCTIONS, shown)
         content = None if aside is None else summary_in(aside.text)
         if aside is None or content is None:
-            pause = min(FIRST_PAUSE * 2**material.failures, LONGEST_PAUSE)
+            pause = min(FIRST_PAUSE * 2 ** min(material.failures, DOUBLINGS), LONGEST_PAUSE)
             put_off = partial(stored.put_off, claim=claim, until=now() + pause, failed=True)
             await self._database.run(claim.user_id, put_off)
             return None

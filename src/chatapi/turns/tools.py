@@ -258,7 +258,8 @@ class TurnTools:
 
         A process that dies between the two leaves no entry, so the call is made again: at least once.
         """
-        await self._store.hold(self._run)
+        with self._stopping_clock():
+            await self._store.hold(self._run)
         try:
             return ToolOutcome(result=encodable(await call()))
         except ToolError as error:

@@ -19,11 +19,7 @@ from chatapi.parts import Call, Part, Reasoning, Step, Text
 from chatapi.turns.log import Outcome, ReasoningAdded, TextAdded, ToolEnded, ToolStarted, TurnEvent, TurnLog
 from chatapi.turns.schemas import ChatAnswer, WaitingAnswer
 
-STREAM_HEADERS = {
-    "Cache-Control": "no-store, no-transform",
-    "X-Accel-Buffering": "no",  # or nginx would hold chunks back
-}
-HEADERS = {"x-vercel-ai-ui-message-stream": "v1", **STREAM_HEADERS}
+HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
 HEARTBEAT = b": still here\n\n"
 DONE = b"data: [DONE]\n\n"
 HAS_BEGUN = {"type": "message-metadata", "messageMetadata": {"queued": False}}
@@ -63,9 +59,8 @@ async def ui_message_stream(
             if was_queued and not log.queued:
                 was_queued = False
                 yield sse([HAS_BEGUN])
-            if not events:
+            elif not events:
                 yield HEARTBEAT
-                continue
             told: list[Chunk] = []
             for event in events:
                 if skips and isinstance(event, ToolEnded) and event.wait >= after_wait:
@@ -101,8 +96,7 @@ class UIMessageChunks:
         self._parts = 0
         self._in_step = False
         self._step_acted = False
-        self._begun: set[str] = set()  # calls
-        self._denied: set[str] = set()  # calls that their user has not allowed
+        self._calls: dict[str, bool] = {}  # those told so far, and whether their user has denied them
         self._asked: list[Chunk] = []  # requests for approval, which come after the step's outcomes
 
     def of(self, event: TurnEvent) -> Iterator[Chunk]:
@@ -124,7 +118,7 @@ class UIMessageChunks:
                     yield from self._end_step()
                 else:
                     self._step_acted = True
-                yield outcome_of(ended, is_denied=ended.id in self._denied)
+                yield outcome_of(ended, is_denied=self._calls.get(ended.id, False))
 
     def at_end(
         self, outcome: Outcome | None, *, turn_ended: bool, news: Iterable[Chunk] = ()
@@ -160,8 +154,8 @@ class UIMessageChunks:
             # Without this the client would take the call for one that it has to answer itself.
             **({} if event.asks == "client-tool" else {"providerExecuted": True}),
         }
-        if event.id not in self._begun:
-            self._begun.add(event.id)
+        if event.id not in self._calls:
+            self._calls[event.id] = False
             yield {"type": "tool-input-start", **call}
             yield {"type": "tool-input-available", **call, "input": event.arguments}
         elif event.asks == "client-tool":  # so far it was told as one that is carried out here
@@ -181,8 +175,7 @@ class UIMessageChunks:
         reason = {} if approval.reason is msgspec.UNSET else {"reason": approval.reason}
         response = {"type": "tool-approval-response", "approvalId": approval.id}
         yield {**response, "approved": approval.approved, **reason}
-        if not approval.approved:
-            self._denied.add(event.id)
+        self._calls[event.id] = not approval.approved
 
     def _delta(self, kind: str, text: str) -> Iterator[Chunk]:
         if self._open != kind:

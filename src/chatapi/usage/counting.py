@@ -6,6 +6,7 @@ wait for each other for no longer than a COMMIT, and never in a circle.
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
+from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -14,7 +15,6 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     ColumnClause,
-    ColumnElement,
     Date,
     FromClause,
     Select,
@@ -33,8 +33,11 @@ from sqlalchemy.sql.expression import CTE
 
 from chatapi.agent.ports import Usage
 from chatapi.budgets import PICODOLLARS
+from chatapi.db.autocommit import Statement
+from chatapi.db.database import Database
 from chatapi.db.models import UsageConversation, UsageDay, User
-from chatapi.db.services import Upsert, insert_into, is_distributed
+from chatapi.db.owner import OWNER_IS_SET, USER_ID
+from chatapi.db.services import Upsert, insert_into, writes_together
 from chatapi.usage.schemas import TurnUsage
 
 Table: TypeAlias = type[UsageDay] | type[UsageConversation]
@@ -136,23 +139,12 @@ async def count(
     """Count answers in a transaction that is under way, as the last thing in it; None is no conversation."""
     if not spent:
         return
-    together, rest = counted_with(session, user_id, conversation_id, spent)
-    if together:
-        await session.execute(select(literal(1)).add_cte(*together))
-    for table, rows in rows_of(user_id, conversation_id, rest) if rest else ():
+    if writes_together(session):
+        values = parameters_of(user_id, conversation_id, spent)
+        await session.execute(counting(in_conversation=conversation_id is not None), values)
+        return
+    for table, rows in rows_of(user_id, conversation_id, spent):
         await session.execute(added_to(table, insert_into(session, table).values(rows)))
-
-
-def counted_with(
-    session: AsyncSession, user_id: str, conversation_id: int | None, spent: Sequence[Spent]
-) -> tuple[Sequence[CTE], Sequence[Spent]]:
-    """Parts of a statement that count answers with it, and those that have to be counted by themselves.
-
-    On SQLite, and where tables are distributed, that is all of them.
-    """
-    if not spent or session.get_bind().dialect.name != "postgresql" or is_distributed(session):
-        return (), spent
-    return counted_by(user_id, conversation_id, literal(values_of(spent)["spent"], Text())), ()
 
 
 async def count_alone(
@@ -162,6 +154,23 @@ async def count_alone(
     user = select(User.id).where(User.id == user_id, User.created_at <= since)
     if spent and await session.scalar(user.with_for_update(read=True, key_share=True)) is not None:
         await count(session, user_id, conversation_id, spent)
+
+
+async def count_outside(
+    database: Database, user_id: str, conversation_id: int | None, spent: Sequence[Spent], since: datetime
+) -> None:
+    """As `count_alone`, in a transaction by itself, which on PostgreSQL is one statement.
+
+    If the connection is lost during COMMIT, it may be counted twice. Raises `DatabaseUnavailable`.
+    """
+    if not database.takes_statements:
+        await database.run(
+            user_id, lambda session: count_alone(session, user_id, conversation_id, spent, since)
+        )
+    elif spent:
+        statement = counting_alone(in_conversation=conversation_id is not None)
+        values = parameters_of(user_id, conversation_id, spent) | {"since": since}
+        await database.tried(lambda _: database.statement(statement, values))
 
 
 def rows_of(
@@ -175,32 +184,55 @@ def rows_of(
     return of_days, (UsageConversation, [row | ids for row in summed(spent)])
 
 
+# JSON and not arrays, whose types asyncpg would look up on each connection.
+SPENT = bindparam("spent", None, type_=Text())
+CONVERSATION_ID = bindparam("conversation_id", None, type_=BigInteger())
+SINCE = bindparam("since", None, type_=User.created_at.type)
+
+
 def values_of(spent: Sequence[Spent]) -> dict[str, str]:
     """The value of `SPENT`."""
     return {"spent": msgspec.json.encode(summed(spent, "model")).decode()}
 
 
-# JSON and not arrays, whose types asyncpg would look up on each connection.
-SPENT = bindparam("spent", None, type_=Text())
+def parameters_of(user_id: str, conversation_id: int | None, spent: Sequence[Spent]) -> dict[str, Any]:
+    place = {} if conversation_id is None else {"conversation_id": conversation_id}
+    return {"user_id": user_id, **place, **values_of(spent)}
 
 
-def counted_by(
-    user_id: Any, conversation_id: Any, spent: ColumnElement[str], source: CTE | None = None
-) -> Sequence[CTE]:
-    """The inserts into the two tables, on PostgreSQL; with a source, only if that has a row.
+@cache
+def counting(*, in_conversation: bool) -> Select[Any]:
+    """`count` on PostgreSQL. Making it takes longer than running it."""
+    return select(literal(1)).add_cte(*counted_by(in_conversation=in_conversation))
+
+
+@cache
+def counting_alone(*, in_conversation: bool) -> Statement:
+    """`count_alone` on PostgreSQL."""
+    user = (
+        select(User.id)
+        .where(OWNER_IS_SET, User.id == USER_ID, User.created_at <= SINCE)
+        .with_for_update(read=True, key_share=True)
+        .cte("still")
+    )
+    counted = counted_by(source=user, in_conversation=in_conversation)
+    return Statement(select(user.c.id).add_cte(*counted))
+
+
+def counted_by(source: CTE | None = None, *, in_conversation: bool = True) -> Sequence[CTE]:
+    """The inserts of `SPENT` into the two tables, on PostgreSQL; with a source, only if that has a row.
 
     Without a conversation there is one insert.
     """
-    rows = func.json_to_recordset(cast(spent, JSON()))
+    rows = func.json_to_recordset(cast(SPENT, JSON()))
     used = rows.table_valued(*COLUMNS).render_derived("used", with_types=True)
     found: FromClause = used if source is None else used.join(source, true())
-    owner = bound(user_id, Text())
-    of_day = select(owner, used.c.day, used.c.model, *(used.c[name] for name in COUNTED))
+    of_day = select(USER_ID, used.c.day, used.c.model, *(used.c[name] for name in COUNTED))
     counted_day = inserted(UsageDay, "model", of_day.select_from(found))
-    if conversation_id is None:
+    if not in_conversation:
         return (counted_day,)
     of_conversation = select(
-        owner, used.c.day, bound(conversation_id, BigInteger()), *(func.sum(used.c[name]) for name in COUNTED)
+        USER_ID, used.c.day, CONVERSATION_ID, *(func.sum(used.c[name]) for name in COUNTED)
     )
     return (
         counted_day,
@@ -208,10 +240,6 @@ def counted_by(
             UsageConversation, "conversation_id", of_conversation.select_from(found).group_by(used.c.day)
         ),
     )
-
-
-def bound(value: Any, type_: Any) -> ColumnElement[Any]:
-    return value if isinstance(value, ColumnElement) else literal(value, type_)
 
 
 def inserted(table: Table, key: str, rows: Select[Any]) -> CTE:

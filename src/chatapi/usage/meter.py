@@ -10,7 +10,7 @@ from chatapi.db.models import now
 from chatapi.metrics import Metrics
 from chatapi.settings import Settings
 from chatapi.text import storable
-from chatapi.usage.counting import MOST_TOKENS, Spent, count_alone
+from chatapi.usage.counting import MOST_TOKENS, Spent, count_outside
 from chatapi.usage.prices import Prices
 
 
@@ -72,10 +72,8 @@ class Meter:
 
         If the connection is lost during COMMIT, it may be counted twice.
         """
-        spent, at = self.spent(usage), now()
-        await self._database.run(
-            user_id, lambda session: count_alone(session, user_id, conversation_id, [spent], at)
-        )
+        spent = self.spent(usage)
+        await count_outside(self._database, user_id, conversation_id, [spent], now())
 
     def _show(self, model: str, used: Usage, cost: int | None) -> None:
         tokens = self._metrics.tokens

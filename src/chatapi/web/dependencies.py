@@ -14,8 +14,11 @@ from chatapi.db.database import Database
 async def provide_session(
     request: Request[Identity, Any, State], state: State
 ) -> AsyncIterator[AsyncSession]:
-    """The request's transaction: committed before the response goes out, rolled back on any exception."""
+    """The request's session: one that only reads for a GET.
+
+    For others it is in a transaction, which is committed before the response goes out and rolled back on any exception.
+    """
     database: Database = state.database
-    reads_only = request.method in {"GET", "HEAD"}
-    async with database.transaction(request.user.user_id, reads_only=reads_only) as session:
+    open_session = database.reading if request.method in {"GET", "HEAD"} else database.transaction
+    async with open_session(request.user.user_id) as session:
         yield session

@@ -15,8 +15,9 @@ from litestar.openapi.spec import (
     OpenAPIHeader,
     OpenAPIResponse,
     OpenAPIType,
+    Operation,
+    Parameter,
     Reference,
-    Schema,
     SecurityScheme,
 )
 from litestar.router import Router
@@ -24,7 +25,7 @@ from litestar.routes import HTTPRoute
 from litestar.static_files import create_static_files_router
 
 from chatapi import __version__
-from chatapi.openapi import OPENAI_TAG
+from chatapi.openapi import OPENAI_TAG, header
 
 SWAGGER_UI = Path(__file__).parent / "static" / "swagger-ui"
 OUR_OWN = Path(__file__).parent / "static" / "docs"
@@ -60,12 +61,6 @@ send a message.
 """
 
 
-def header(
-    description: str, *, always: bool = False, type_: OpenAPIType = OpenAPIType.STRING
-) -> OpenAPIHeader:
-    return OpenAPIHeader(description=description, required=always, schema=Schema(type=type_))
-
-
 HEADERS = {
     "X-Request-ID": header("The request's id: the caller's, if it is sane.", always=True),
     "WWW-Authenticate": header("Bearer, with an error code if there was a token (RFC 6750).", always=True),
@@ -77,6 +72,7 @@ HEADERS = {
     "x-ratelimit-remaining-requests": header("What is left of the limit."),
     "x-ratelimit-reset-requests": header("When more is allowed: `60s`."),
     "x-should-retry": header("`false`: OpenAI's SDKs do not send the request again."),
+    "Idempotent-Replayed": header("`true` if the `Idempotency-Key` has had this answer before."),
     "Retry-After": header("Seconds after which it is worth another try.", type_=OpenAPIType.INTEGER),
 }
 
@@ -160,7 +156,9 @@ def mend(document: OpenAPI, app: Litestar) -> None:
             for status, response in operation.responses.items():
                 if isinstance(response, OpenAPIResponse):
                     behind_token = "429" in operation.responses
-                    headers = headers_of(status, limited=behind_token, is_openai=is_openai)
+                    headers = headers_of(
+                        status, limited=behind_token, takes_key=takes_key(operation), is_openai=is_openai
+                    )
                     response.headers = (response.headers or {}) | headers
 
 
@@ -175,13 +173,22 @@ def close_bodies(document: OpenAPI, app: Litestar) -> None:
                 schema.additional_properties = False
 
 
-def headers_of(status: str, *, limited: bool, is_openai: bool) -> dict[str, OpenAPIHeader | Reference]:
-    """The headers of a response with this status, from an operation with a rate limit or without."""
+def takes_key(operation: Operation) -> bool:
+    named = (each for each in operation.parameters or () if isinstance(each, Parameter))
+    return any(each.name == "Idempotency-Key" for each in named)
+
+
+def headers_of(
+    status: str, *, limited: bool, takes_key: bool, is_openai: bool
+) -> dict[str, OpenAPIHeader | Reference]:
+    """The headers of a response with this status, from an operation with a rate limit or an `Idempotency-Key` or without."""
     names = ["X-Request-ID"]
     if status == "401":
         names.append("WWW-Authenticate")
     elif limited:
         names += ["RateLimit", "RateLimit-Policy", *(OPENAI_LIMITS if is_openai else ())]
+    if takes_key and status < "300":
+        names.append("Idempotent-Replayed")
     if status in {"409", "429", "503"}:
         names.append("Retry-After")
     if is_openai and (status in {"409", "429"} or status >= "500"):

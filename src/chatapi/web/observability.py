@@ -5,7 +5,7 @@ It wraps the whole app instead of using the framework's hooks: it sees requests 
 
 import secrets
 import time
-from typing import Any
+from typing import Any, TypeAlias
 
 from litestar import Request, Response, get
 from litestar.datastructures import State
@@ -27,6 +27,9 @@ OTHER = "other"
 UNMATCHED = "unmatched"  # the route of a request that no route takes
 HUNG_UP = 499  # nginx's status for a client that left before its answer, which nobody hears
 
+# In the annotation of the inner function the union would be made anew for each request.
+Received: TypeAlias = HTTPReceiveMessage | WebSocketReceiveMessage
+
 
 def observe(app: ASGIApp, telemetry: Telemetry, access: FilteringBoundLogger) -> ASGIApp:
     """Log, count and trace each request by its route's template, never by its path, headers or body."""
@@ -39,7 +42,7 @@ def observe(app: ASGIApp, telemetry: Telemetry, access: FilteringBoundLogger) ->
             return
         status = 500  # the server's own answer if the app gives none
 
-        async def receive_and_see() -> HTTPReceiveMessage | WebSocketReceiveMessage:
+        async def receive_and_see() -> Received:
             message = await receive()
             if message["type"] == "http.disconnect":
                 request.hung_up = True
@@ -97,7 +100,7 @@ def metrics_route(metrics: Metrics, settings: Settings) -> HTTPRouteHandler:
         if settings.metrics_token is not None:
             admit(request.headers.get("authorization", ""), settings.metrics_token)
         body, media_type = metrics.render(request.headers.get("accept", ""))
-        return Response(body, media_type=media_type)
+        return Response(body, headers={"content-type": media_type})  # by `media_type` Litestar adds a charset
 
     return exposition
 

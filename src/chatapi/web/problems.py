@@ -1,6 +1,7 @@
 """The exception handler, which answers every error: with a problem document (RFC 9457), or in a path's own form."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, TypeAlias
@@ -19,6 +20,8 @@ from chatapi.web.auditing import audit_refusal
 
 log = logging.getLogger(__name__)
 
+# Litestar tells the name of a parameter that is missing in this sentence alone.
+MISSING = re.compile(r"Missing required \w+ parameter '([^']+)'")
 
 Form: TypeAlias = Callable[[AppError, str], Response[Any]]  # from the error and the request's path
 
@@ -102,4 +105,5 @@ def field_errors(error: HTTPException) -> Iterator[tuple[str, str]]:
             path = path.replace("_", "-").title()
         yield path, str(each.get("message", "is not valid"))
     if not extra:
-        yield "", error.detail
+        missing = MISSING.match(error.detail)
+        yield (missing[1], "is missing") if missing else ("", error.detail)

@@ -125,13 +125,15 @@ def answer_head(app: ASGIApp) -> ASGIApp:
 
 
 async def body_is_json(connection: ASGIConnection, handler: BaseRouteHandler) -> None:  # type: ignore[type-arg]
-    """Refuse a body whose Content-Type is not JSON, except on routes that take a form (`takes_form`).
+    """Refuse a body whose Content-Type is not JSON, where the handler takes one as `data`.
 
     A body without a Content-Type counts as JSON.
     """
+    if handler.parsed_data_field is None:
+        return
     headers = connection.headers
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-    if not has_body or handler.opt.get("takes_form"):
+    if not has_body:
         return
     media_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):

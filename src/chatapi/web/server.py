@@ -60,6 +60,18 @@ def accept_all(listening: socket.socket) -> Iterator[socket.socket]:
             yield ours.accept()[0]
 
 
+class Pipeline(list[Any]):
+    """Requests that came before the answer to the one ahead of them was sent.
+
+    Few clients send such, and Uvicorn's `deque` takes 0.7 KiB for each connection.
+    """
+
+    __slots__ = ()
+
+    def appendleft(self, request: Any) -> None:
+        self.insert(0, request)
+
+
 class BoundedHttp(HttpToolsProtocol):
     """Answers 431 to a head over the bound and closes. It keeps no more than the bound and one read of the socket."""
 
@@ -72,6 +84,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._reading_head = False
         self._head_bytes = 0
         self._too_large = False
+        self.pipeline = Pipeline()  # type: ignore[assignment]
         self._stalled: asyncio.TimerHandle | None = None
 
     def shutdown(self) -> None:

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ import pytest
 from mcp.types import CallToolResult, TextContent
 from msgspec.structs import replace
 
-from chatapi.agent.ports import ToolSpec
+from chatapi.agent.ports import ToolError, ToolSpec
 from chatapi.agent.tools import TASK_TOOLS
 from chatapi.app import create_app
-from chatapi.mcp.client import MAX_RESULT, MAX_TOOLS, Connection, Session, result_of
+from chatapi.mcp.client import MAX_RESULT, MAX_TOOLS, Connection, ExternalTools, Session, result_of
 from chatapi.mcp.config import read_servers
 from chatapi.mcp.servers import HttpServer
 from chatapi.settings import Settings, SettingsError
@@ -160,6 +161,7 @@ class TestServers:
                     "far is away at the moment."
                 )
 
+    @pytest.mark.slow
     async def test_one_that_has_forgotten_its_session_is_asked_again_at_once(
         self, empty_database_url: str, tmp_path: Path
     ) -> None:
@@ -211,6 +213,7 @@ class TestServers:
         cut = result_of(CallToolResult(content=[*content], structured_content=structured))
         assert cut == {"text": f"{'x' * MAX_RESULT}\n[5 characters more were left out.]"}
 
+    @pytest.mark.slow
     async def test_a_process_that_dies_is_started_again(
         self, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -235,20 +238,6 @@ class TestServers:
                 assert (await alice.post(alice.mine("/tasks"), json={"title": "milk"})).status_code == 201
                 gate.opened.set()
                 assert (await turn)["result"] == {"result": "waited"}
-
-    async def test_one_that_does_not_answer_a_call_is_given_up(
-        self, empty_database_url: str, tmp_path: Path
-    ) -> None:
-        patience = replace(SOON_AGAIN, mcp_call=0.3)
-        gate = CommandedAgent.gates[name := uuid4().hex]
-        async with weather_over_http() as (url, _):
-            settings = settings_for(empty_database_url, mcp_servers=servers_file(tmp_path, far={"url": url}))
-            async with serve(settings, patience=patience) as base_url, Client(base_url, "alice") as alice:
-                await until_offered(alice, "far__forecast", city="Oslo")
-                call = await outcome(alice, "far__wait", name=name)
-                assert call["error"] == "far did not answer within 0.3 s."
-                gate.opened.set()
-                await until_offered(alice, "far__forecast", city="Oslo")
 
     async def test_whose_tools_change_or_that_fall_silent_are_noticed(
         self, empty_database_url: str, tmp_path: Path
@@ -282,6 +271,61 @@ class TestServers:
         for writer in held:
             writer.transport.abort()
         assert held
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    while not is_so():  # noqa: ASYNC110 - the connection tells nobody
+        await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def tools_of(url: str, **patience: float) -> AsyncIterator[ExternalTools]:
+    tools = ExternalTools({"far": HttpServer(url=url)}, replace(SLOW_MACHINE, **patience))
+    await tools.start()
+    try:
+        yield tools
+    finally:
+        await tools.close()
+
+
+class TestCalls:
+    """All users' calls share one session, which none of them may end for the others."""
+
+    async def test_whose_result_breaks_its_schema_end_no_other(self) -> None:
+        gate = CommandedAgent.gates[name := uuid4().hex]
+        async with weather_over_http() as (url, _), tools_of(url) as tools:
+            waiting = asyncio.ensure_future(tools()["far__wait"].call({"name": name}))
+            await gate.reached.wait()
+            with pytest.raises(
+                ToolError, match="far gave a result that does not fit its own description; the"
+            ):
+                await tools()["far__lie"].call({})
+            gate.opened.set()
+            assert await waiting == {"result": "waited"}
+            assert "far__lie" in tools()
+
+    @pytest.mark.parametrize("sessions", [False, True])
+    async def test_that_take_too_long_end_no_other(self, *, sessions: bool) -> None:
+        gate = CommandedAgent.gates[name := uuid4().hex]
+        async with (
+            weather_over_http(sessions=sessions) as (url, _),
+            tools_of(url, mcp_call=0.1, mcp_retry=300) as tools,
+        ):
+            for _ in range(3):
+                with pytest.raises(ToolError, match=r"^far did not answer within 0.1 s\.$"):
+                    await tools()["far__wait"].call({"name": name})
+            gate.opened.set()
+
+    async def test_without_an_answer_show_that_a_server_is_silent(self) -> None:
+        patience = {"mcp_call": 0.1, "mcp_connect": 1, "mcp_probe": 300, "mcp_retry": 0.1}
+        async with weather_over_http() as (url, listener), tools_of(url, **patience) as tools:
+            await until(lambda: "far__forecast" in tools())
+            listener.silent = True
+            with pytest.raises(ToolError, match="did not answer"):
+                await tools()["far__forecast"].call({"city": "Oslo"})
+            await until(lambda: not tools())
+            listener.silent = False
+            await until(lambda: "far__forecast" in tools())
 
 
 async def test_a_connection_ends_when_it_is_told_to_whatever_the_sdk_makes_of_that() -> None:

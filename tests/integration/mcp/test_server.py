@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import httpx2
 import pytest
 from mcp import Client as MCPClient
@@ -275,8 +276,24 @@ class TestProtocol:
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
     async def test_a_body_over_the_bound_is_413(self, alice: Client) -> None:
-        answer = await alice.post("/mcp", content=b" " * (1024 * 1024 + 1), headers=headers_for("tools/list"))
-        assert answer.status_code == 413
+        async def chunks() -> AsyncIterator[bytes]:
+            for _ in range(17):
+                yield b" " * 64 * 1024
+
+        headers = {**headers_for("tools/list"), "Content-Type": "application/json"}
+        for content in (b" " * (1024 * 1024 + 1), chunks()):
+            answer = await alice.post("/mcp", content=content, headers=headers)
+            assert answer.status_code == 413
+            assert problem_of(answer) == "body-too-large"
+
+    @pytest.mark.parametrize("media_type", [None, "text/plain", "application/jsonx", "application/x+json"])
+    async def test_a_body_that_is_not_said_to_be_json_is_415(
+        self, alice: Client, media_type: str | None
+    ) -> None:
+        headers = headers_for("tools/list") | ({"Content-Type": media_type} if media_type else {})
+        answer = await alice.post("/mcp", content=json.dumps(message("tools/list")), headers=headers)
+        assert answer.status_code == 415
+        assert problem_of(answer) == "unsupported-media-type"
 
     async def test_json_that_is_bottomless_is_refused(self, alice: Client) -> None:
         headers = {**headers_for("tools/list"), "Content-Type": "application/json"}
@@ -409,6 +426,9 @@ HOSTS: dict[str, list[tuple[str, str | None, int]]] = {
 }
 
 
+REFUSED_FOR = {421: "host-not-allowed", 403: "origin-not-allowed"}
+
+
 class TestHosts:
     @pytest.mark.parametrize("allowed", HOSTS)
     async def test_those_that_are_allowed_are_served(self, tmp_path: Path, allowed: str) -> None:
@@ -419,6 +439,8 @@ class TestHosts:
                 headers = {"Host": host, **headers_for("tools/list")} | ({"Origin": origin} if origin else {})
                 answer = await client.post("/mcp", json=message("tools/list"), headers=headers)
                 assert answer.status_code == status, (host, origin, answer.text)
+                if status != 200:
+                    assert problem_of(answer) == REFUSED_FOR[status]
 
 
 class TestTwoUsersAtOnce:
@@ -448,6 +470,12 @@ class TestTwoUsersAtOnce:
             assert result.is_error
             assert text_of(result) == f"There is no task {task['id']} of yours."
         assert (await bob.get(bob.mine(f"/tasks/{task['id']}"))).json() == task
+
+
+def problem_of(answer: httpx.Response) -> str:
+    """The last part of the type of a problem document."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    return str(answer.json()["type"]).rpartition(":")[2]
 
 
 async def until_answered(alice: Client) -> None:

@@ -344,8 +344,13 @@ class TestStored:
         assert (message.content, first.choices[0].finish_reason) == ("First.", "tool_calls")
         (call,) = message.tool_calls or []
         outcome = said("sunny", "tool", tool_call_id=call.id)
-        second = await ask(client, question, message, outcome, tools=[WEATHER], store=True)
+        messages: list[Any] = [said(question), message, outcome]
+        raw = await client.chat.completions.with_raw_response.create(
+            model="commanded", messages=messages, tools=[WEATHER], store=True
+        )
+        second = raw.parse()
         assert (second.id, second.choices[0].message.content) == (first.id, "weather: done. Then.")
+        assert raw.headers["RateLimit-Policy"].startswith('"default";'), "outcomes are no message"
         with pytest.raises(openai.BadRequestError, match="No turn of yours waits"):
             await ask(client, question, message, outcome, tools=[WEATHER], store=True)
 

@@ -6,10 +6,8 @@ index, also where the first pass has been. Any process may do the next batch, so
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any
 
 from sqlalchemy import and_, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,10 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chatapi.conversations.search.folding import TITLE, WHOLE, fold
 from chatapi.conversations.search.index import index_title, rows_of
 from chatapi.db.database import Database
+from chatapi.db.failures import is_transient
 from chatapi.db.models import Conversation, Message, SearchBackfill, SearchText, now
 from chatapi.db.owner import EVERYONE
 from chatapi.db.schema import Schema
-from chatapi.db.services import insert_into
+from chatapi.db.services import insert_unless_there
 from chatapi.errors.database import DatabaseUnavailable, SchemaOutdated
 
 log = logging.getLogger(__name__)
@@ -47,8 +46,9 @@ class Backfill:
                 pause = await self.step(BATCH)
             except (DatabaseUnavailable, SchemaOutdated):
                 pause = OTHERS_SECONDS
-            except Exception:
-                log.exception("A defect in the search backfill")
+            except Exception as error:
+                if not is_transient(error):
+                    log.exception("A defect in the search backfill")
                 pause = OTHERS_SECONDS
             if pause is None:
                 return
@@ -111,8 +111,8 @@ async def index_messages(session: AsyncSession, after: int, until: int) -> None:
             Message.id > after, Message.id <= until, ~has_rows
         )
     )
-    rows = [each for message in missing for each in rows_of(*message)]
-    await insert_unless_there(session, rows)
+    if rows := [each for message in missing for each in rows_of(*message)]:
+        await session.execute(insert_unless_there(session, SearchText), rows)
 
 
 async def index_titles(session: AsyncSession, after: int, until: int) -> None:
@@ -136,8 +136,3 @@ async def index_titles(session: AsyncSession, after: int, until: int) -> None:
     for user_id, conversation_id, given, indexed in titles.all():
         if indexed != (None if given is None else fold(given)):
             await index_title(session, user_id, conversation_id, given)
-
-
-async def insert_unless_there(session: AsyncSession, rows: Sequence[dict[str, Any]]) -> None:
-    if rows:
-        await session.execute(insert_into(session, SearchText).on_conflict_do_nothing(), list(rows))

@@ -16,6 +16,7 @@ MAX_NEEDLES = 16
 
 TITLE = -1  # the part of a conversation's title; 0 is a whole text, and 1, 2, … are the pieces of a long one
 WHOLE = 0
+NO_MESSAGE = 0  # in the place of a message: on this hangs the title of a conversation that has none
 
 # Characters that leave no trace: soft hyphen, tatweel, joiners, marks of direction, variation selectors.
 DROPPED = {0x034F, 0x00AD, 0x0640, 0x061C, 0x200C, 0x200D, 0x200E, 0x200F, 0x2060, 0xFEFF} | {

@@ -6,10 +6,10 @@ that by themselves.
 
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.conversations.search.folding import TITLE, fold, folded_parts
+from chatapi.conversations.search.folding import NO_MESSAGE, TITLE, fold, folded_parts
 from chatapi.db.models import Message, SearchText
 from chatapi.db.paging import in_conversation
 from chatapi.db.services import insert_into
@@ -30,28 +30,50 @@ async def index_message(
 
 
 async def index_title(session: AsyncSession, user_id: str, conversation_id: int, title: str | None) -> None:
-    """Make a conversation's title searchable, as a part of its first message; None takes it out."""
+    """Make a conversation's title searchable, in the place of the one before; None takes it out."""
+    titles = (
+        SearchText.user_id == user_id,
+        SearchText.conversation_id == conversation_id,
+        SearchText.part == TITLE,
+    )
     if title is None:
-        await session.execute(
-            delete(SearchText).where(
-                SearchText.user_id == user_id,
-                SearchText.conversation_id == conversation_id,
-                SearchText.part == TITLE,
-            )
-        )
+        await session.execute(delete(SearchText).where(*titles))
         return
+    words = fold(title)
+    changed = update(SearchText).where(*titles).values(words=words).returning(SearchText.message_id)
+    if not (await session.scalars(changed)).all():
+        await place_title(session, user_id, conversation_id, words)
+
+
+async def place_title(session: AsyncSession, user_id: str, conversation_id: int, words: str) -> None:
+    """Insert the row of a title, folded, as a part of the conversation's first message.
+
+    In a conversation without messages it waits for `attach_title`.
+    """
     first = await session.scalar(
         select(Message.id)
         .where(Message.user_id == user_id, in_conversation(session, Message, conversation_id))
         .order_by(Message.conversation_id, Message.id)
         .limit(1)
     )
-    if first is None:
-        return
-    key = (user_id, conversation_id, first, TITLE)
-    indexed = insert_into(session, SearchText).values(
-        {**dict(zip(KEY, key, strict=True)), "words": fold(title)}
-    )
+    key = (user_id, conversation_id, NO_MESSAGE if first is None else first, TITLE)
+    indexed = insert_into(session, SearchText).values({**dict(zip(KEY, key, strict=True)), "words": words})
     await session.execute(
         indexed.on_conflict_do_update(index_elements=KEY, set_={"words": indexed.excluded.words})
+    )
+
+
+async def attach_title(session: AsyncSession, user_id: str, conversation_id: int) -> None:
+    """If the conversation had a title before it had messages, make it a part of its newest message."""
+    newest = select(func.max(Message.id)).where(
+        Message.user_id == user_id, Message.conversation_id == conversation_id
+    )
+    await session.execute(
+        update(SearchText)
+        .where(
+            SearchText.user_id == user_id,
+            SearchText.conversation_id == conversation_id,
+            SearchText.message_id == NO_MESSAGE,
+        )
+        .values(message_id=newest.scalar_subquery())
     )

@@ -8,18 +8,18 @@ import asyncio
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 from sqlalchemy import ColumnElement, Integer, Select, and_, case, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.conversations.schemas import Found
-from chatapi.conversations.search.folding import TITLE, WHOLE, NotSearchable, needles_of
+from chatapi.conversations.search.folding import NO_MESSAGE, TITLE, WHOLE, NotSearchable, needles_of
 from chatapi.conversations.search.snippets import snippet_of, spans_of
 from chatapi.db.models import Conversation, Message, SearchText
-from chatapi.db.paging import MAX_ID, Page, decode_cursor
+from chatapi.db.paging import MAX_ID, Id, Page, decode_cursor
 from chatapi.db.texts import position
 from chatapi.errors.domains import ConversationNotFound, SearchTooLong
 from chatapi.errors.requests import Invalid
@@ -28,7 +28,6 @@ from chatapi.errors.requests import Invalid
 # most of a second where a user has much.
 WINDOW = 500
 
-Id = Annotated[int, Meta(ge=0, le=MAX_ID)]
 Match = tuple[int, Id]  # a score, and a message's id
 
 
@@ -108,7 +107,11 @@ class SearchService:
                 return picked, place
 
     async def _run(self, statement: Select[Match], seconds: float) -> list[Match]:
-        """The statement's rows. If it takes too long, the driver tells the database to stop it."""
+        """The statement's rows; raises `SearchTooLong` if it takes too long.
+
+        SQLite is interrupted then. The connection to PostgreSQL is dropped, and the server ends the statement when it
+        notices: within 2 s, or behind a pooler only when it answers.
+        """
         try:
             async with asyncio.timeout(seconds):
                 rows = await self._session.execute(statement)
@@ -171,7 +174,7 @@ def matching(user_id: str, needles: Sequence[str], conversation_id: int | None, 
     row = SearchText
     parameters = [literal(needle, row.words.type) for needle in needles]
     has = [position(row.words, each) > 0 for each in parameters]
-    where = [row.user_id == user_id, row.message_id < before]
+    where = [row.user_id == user_id, row.message_id > NO_MESSAGE, row.message_id < before]
     if conversation_id is not None:
         where.append(row.conversation_id == conversation_id)
     found = (

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import ToolCall
 from chatapi.conversations.deletion import forget_messages
-from chatapi.conversations.search.index import rows_of
+from chatapi.conversations.search.index import attach_title, rows_of
 from chatapi.db.models import ADDED, Message, SearchText, Turn, now
 from chatapi.db.services import insert_in_order, insert_unless_there
 from chatapi.errors.turns import KeyReused
@@ -101,6 +101,7 @@ async def add(
         for row in rows_of(user_id, conversation_id, message_id, columns["content"])
     ]
     await session.execute(insert(SearchText), texts)
+    await attach_title(session, user_id, conversation_id)
     return Added(conversation_id, turn_ids)
 
 

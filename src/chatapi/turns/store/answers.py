@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
-from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chatapi.db.models import RUNNING, WAITING, Message, Turn, Wait, now
+from chatapi.db.models import WAITING, Message, Turn, Wait, now
 from chatapi.db.paging import MAX_ID
 from chatapi.errors.requests import Invalid
 from chatapi.errors.turns import KeyReused, NotWaiting, TurnCancelled, TurnNotFound, TurnSuperseded
@@ -21,19 +21,10 @@ from chatapi.parts import RESULT_BYTES, bounded
 from chatapi.turns.replay import joined
 from chatapi.turns.schemas import Answer, AnswersOnTerms, AnswersRequest, Pending, Terms, WaitingAnswer
 from chatapi.turns.store import end, live, queue
+from chatapi.turns.store.alive import may_run_again
 from chatapi.turns.store.begin import run_of
 from chatapi.turns.store.journal import read_journal
-from chatapi.turns.store.rows import (
-    ASSISTANT,
-    Claim,
-    Ended,
-    Key,
-    Run,
-    Said,
-    is_ours,
-    outline_of,
-    turn_is_alive,
-)
+from chatapi.turns.store.rows import ASSISTANT, Claim, Ended, Key, Run, Said, is_ours, outline_of
 from chatapi.turns.store.waits import answer_of_wait, given_calls, pending_of, shown_events, told
 
 
@@ -54,7 +45,7 @@ class Given(Struct, frozen=True, kw_only=True):
 
 async def wait(session: AsyncSession, run: Run, said: Said, waiting: Waiting) -> WaitingAnswer:
     """Let the turn wait; raises `TurnCancelled` when it is no longer this run's."""
-    await end.touch_conversation(session, run.user_id, run.conversation_id, **run.window.columns)
+    await end.touch_conversation_of(session, run)
     ours = is_ours(run.turn_id, run.user_id, run.run_id)
     used = None if said.usage is None else msgspec.to_builtins(said.usage)
     if (
@@ -217,11 +208,7 @@ async def is_to_run_again(session: AsyncSession, turn: Turn, row: Wait) -> bool:
     latest = select(func.max(Wait.number)).where(Wait.turn_id == turn.id, Wait.user_id == turn.user_id)
     if turn.waits or await session.scalar(latest) != row.number:
         return False
-    lost = select(Turn.id).where(
-        Turn.id == turn.id,
-        Turn.user_id == turn.user_id,
-        or_(Turn.status == "failed", (Turn.status == RUNNING) & ~turn_is_alive),
-    )
+    lost = select(Turn.id).where(Turn.id == turn.id, Turn.user_id == turn.user_id, may_run_again)
     if await session.scalar(lost) is None:
         return False
     later = select(Turn.id).where(

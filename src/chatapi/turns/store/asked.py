@@ -102,9 +102,10 @@ async def remove(session: AsyncSession, user_id: str, turn_id: int, *, alone: bo
     messages = await session.scalars(
         select(Message.id).where(Message.turn_id == turn_id, Message.user_id == user_id)
     )
-    await forget_messages(session, user_id, conversation_id, messages.all())
+    gone = messages.all()
     await let_go_of_files(session, user_id, Turn.id == turn_id)
     await session.execute(delete(Turn).where(Turn.id == turn_id, Turn.user_id == user_id))
+    await forget_messages(session, user_id, conversation_id, gone)
     rest = select(Turn.id).where(Turn.user_id == user_id, Turn.conversation_id == conversation_id).limit(1)
     is_followed = await queue.is_followed(session, user_id, conversation_id)
     if alone and not is_followed and await session.scalar(rest) is None:

@@ -167,11 +167,11 @@ class TurnStore:
 
     async def waiting(self, user_id: str, limit: int, before: int | None) -> Sequence[WaitingTurn]:
         """The user's turns that wait, newest first."""
-        return await self._database.run(user_id, lambda session: waits.page(session, user_id, limit, before))
+        return await self._database.read(user_id, lambda session: waits.page(session, user_id, limit, before))
 
     async def waits_due(self, limit: int) -> Look:
         """Everybody's turns that wait; finds `limit` that are to be ended at the most, of each kind."""
-        return await self._database.run(EVERYONE, lambda session: waits.look(session, limit))
+        return await self._database.read(EVERYONE, lambda session: waits.look(session, limit))
 
     async def end_wait(self, due: Due) -> Ended | None:
         """End a turn in the middle of its wait; None if it has gone on, has ended or was deleted meanwhile."""
@@ -244,11 +244,11 @@ class TurnStore:
 
     async def queue_news(self, places: Sequence[Queued]) -> QueueNews:
         """What has become of these queued turns."""
-        return await self._database.run(EVERYONE, lambda session: queue.news(session, places))
+        return await self._database.read(EVERYONE, lambda session: queue.news(session, places))
 
     async def queue_look(self) -> QueueLook:
         """Everybody's queues."""
-        return await self._database.run(EVERYONE, queue.look)
+        return await self._database.read(EVERYONE, queue.look)
 
     async def hold(self, run: Run) -> None:
         """Raise `TurnCancelled` when the turn is no longer this run's."""
@@ -286,7 +286,7 @@ class TurnStore:
 
         Raises `ConversationNotFound` and `TurnNotFound`.
         """
-        return await self._database.run(
+        return await self._database.read(
             user_id, lambda session: live.find(session, user_id, conversation_id, turn_id)
         )
 
@@ -315,13 +315,13 @@ class TurnStore:
         """The wait from which the turn's run went on, if it runs and has waited."""
         if turn.status != "running" or turn.waits:
             return None
-        return await self._database.run(
+        return await self._database.read(
             turn.user_id, lambda session: waits.answered(session, turn.user_id, turn.id)
         )
 
     async def news(self, places: Sequence[Place]) -> tuple[Sequence[Chunk], dict[str, Ending]]:
         """The chunks since these places, and by run id the endings of the turns that have ended."""
-        return await self._database.run(EVERYONE, lambda session: live.news_and_ends(session, places))
+        return await self._database.read(EVERYONE, lambda session: live.news_and_ends(session, places))
 
 
 async def count_rest(session: AsyncSession, run: Run, said: Said) -> None:

@@ -10,19 +10,20 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
-from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import File, HistoryMessage
 from chatapi.conversations.deletion import forget_messages
-from chatapi.conversations.search.index import index_message
-from chatapi.db.models import RUNNING, Conversation, Message, Turn, now
+from chatapi.conversations.search.index import attach_title, index_message
+from chatapi.db.models import Conversation, Message, Turn, now
 from chatapi.db.paging import MAX_ID
-from chatapi.db.services import insert_unless_there, remember_user
+from chatapi.db.services import insert_for_user, insert_unless_there
 from chatapi.errors.files import FileNotFound
 from chatapi.errors.turns import KeyReused, TurnCancelled, TurnNotFound, TurnSuperseded
 from chatapi.turns.schemas import AnswerAnew, ChatRequest, Terms
 from chatapi.turns.store import live, queue, waits
+from chatapi.turns.store.alive import is_abandoned, may_run_again, turn_is_alive
 from chatapi.turns.store.attached import attach, still_there
 from chatapi.turns.store.busy import make_way, standing_of
 from chatapi.turns.store.end import touch_conversation
@@ -31,20 +32,8 @@ from chatapi.turns.store.journal import read_journal
 from chatapi.turns.store.keys import key_in_progress, turn_of_key, who_was_first
 from chatapi.turns.store.queue import Queued, in_queue
 from chatapi.turns.store.requests import asked_of, before_of, question_of, terms_of
-from chatapi.turns.store.rows import (
-    USER,
-    Claim,
-    Ended,
-    Key,
-    Run,
-    Stored,
-    answer_of,
-    new_message,
-    new_turn,
-    turn_is_alive,
-)
+from chatapi.turns.store.rows import USER, Claim, Ended, Key, Run, Stored, answer_of, new_message, new_turn
 from chatapi.turns.store.summaries import forget, reopen
-from chatapi.usage.schemas import TurnUsage
 
 
 async def begin(
@@ -141,12 +130,13 @@ async def start(
     user_id, conversation_id = columns["user_id"], columns["conversation_id"]
     earlier = [file.id for message in request.before or () for file in message.files]
     ids = [*(request.files or ()), *earlier]
-    attached = await attach(session, user_id, turn_id, conversation_id, ids)
-    files = attached[: len(ids) - len(earlier)]
+    files = (await attach(session, user_id, turn_id, conversation_id, ids))[: len(ids) - len(earlier)]
     await ask(session, columns, turn_id, request, files)
     if history is None:
         before = columns["alternative_of"] or MAX_ID
         history = await read_history(session, user_id, conversation_id, turns=claim.history, before=before)
+    if request.conversation_id is not None and not history.messages:
+        await attach_title(session, user_id, conversation_id)
     return Run(
         turn_id=turn_id,
         run_id=claim.run_id,
@@ -270,11 +260,7 @@ async def _again(
     await claim.budgets.check(session, turn.user_id)
     taken = await session.scalar(
         update(Turn)
-        .where(
-            Turn.id == turn.id,
-            Turn.user_id == turn.user_id,
-            or_(Turn.status == "failed", and_(Turn.status == RUNNING, ~turn_is_alive)),
-        )
+        .where(Turn.id == turn.id, Turn.user_id == turn.user_id, may_run_again)
         .values(
             status="running",
             worker_id=claim.worker_id,
@@ -288,6 +274,9 @@ async def _again(
         .returning(Turn.id)
     )
     if taken is None:
+        left = select(Turn.id).where(Turn.id == turn.id, Turn.user_id == turn.user_id, is_abandoned)
+        if await session.scalar(left) is not None:
+            raise TurnCancelled().with_turn(turn.id, turn.conversation_id)
         raise key_in_progress(turn)
     await live.drop(session, turn.user_id, turn.id)
     # The new run's answer takes the place of what the failed run had said.
@@ -336,12 +325,10 @@ async def run_of(session: AsyncSession, turn: Turn, claim: Claim, terms: Terms) 
         journal=await read_journal(session, turn.user_id, turn.id),
         terms=terms if wait is None else terms_of(turn.asked, wait.client_tools),
         wait=wait,
-        used=None if wait is None or turn.usage is None else msgspec.convert(turn.usage, TurnUsage),
         created_at=turn.created_at,
     )
 
 
 async def _new_conversation(session: AsyncSession, user_id: str, source: str | None) -> int:
-    await remember_user(session, user_id)
-    new = insert(Conversation).values(user_id=user_id, source=source).returning(Conversation.id)
-    return (await session.execute(new)).scalar_one()
+    row = insert(Conversation).values(user_id=user_id, source=source).returning(Conversation.id)
+    return await insert_for_user(session, user_id, row)

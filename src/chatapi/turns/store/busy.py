@@ -13,11 +13,12 @@ from chatapi.db.models import RUNNING, WAITING, Turn, now
 from chatapi.turns.measures import measuring
 from chatapi.turns.schemas import ChatRequest
 from chatapi.turns.store import queue
+from chatapi.turns.store.alive import turn_is_alive
 from chatapi.turns.store.end import cancel_abandoned, end_wait, fail_abandoned
 from chatapi.turns.store.history import History, select_shown, to_history
 from chatapi.turns.store.keys import turn_of_key, who_was_first
 from chatapi.turns.store.queue import Queued
-from chatapi.turns.store.rows import Claim, Ended, Key, turn_is_alive
+from chatapi.turns.store.rows import Claim, Ended, Key
 from chatapi.turns.store.window import edge_of
 
 
@@ -154,7 +155,7 @@ async def end_at_once(
         by: Literal["cancelled", "superseded"] = "cancelled" if turn.is_asked_to_end else "superseded"
         ended = await end_wait(session, user_id, turn.turn_id, by)
         return [] if ended is None else [ended]
-    if is_interrupted:
+    if is_interrupted or turn.is_asked_to_end:
         await cancel_abandoned(session, user_id, conversation_id, turn.turn_id)
     else:
         await fail_abandoned(session, Turn.id == turn.turn_id, Turn.user_id == user_id, ~turn_is_alive)

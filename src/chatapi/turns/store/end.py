@@ -21,6 +21,7 @@ from chatapi.turns.log import ReasoningAdded, ToolEnded, ToolStarted, TurnEvent,
 from chatapi.turns.replay import denied
 from chatapi.turns.schemas import ChatAnswer
 from chatapi.turns.store import live, queue, waits
+from chatapi.turns.store.alive import is_abandoned
 from chatapi.turns.store.journal import read_journal
 from chatapi.turns.store.rows import (
     ABANDONED,
@@ -35,7 +36,6 @@ from chatapi.turns.store.rows import (
     new_message,
     outline_of,
     to_answer,
-    turn_is_alive,
     typed_text,
 )
 from chatapi.usage.schemas import TurnUsage
@@ -126,7 +126,7 @@ async def cancel_abandoned(session: AsyncSession, user_id: str, conversation_id:
     """End the turn as cancelled if its process has died, and keep what it wrote down."""
     abandoned = await session.scalar(
         update(Turn)
-        .where(Turn.id == turn_id, Turn.user_id == user_id, Turn.status == RUNNING, ~turn_is_alive)
+        .where(Turn.id == turn_id, Turn.user_id == user_id, is_abandoned)
         .values(status="cancelled", finished_at=now())
         .returning(Turn.run_id)
     )
@@ -179,6 +179,14 @@ async def touch_conversation(
         raise ConversationNotFound(conversation_id)
 
 
+async def touch_conversation_of(session: AsyncSession, run: Run) -> None:
+    """As `touch_conversation`, with the run's window; raises `TurnCancelled` when it was deleted, and the turn with it."""
+    try:
+        await touch_conversation(session, run.user_id, run.conversation_id, **run.window.columns)
+    except ConversationNotFound:
+        raise TurnCancelled from None
+
+
 async def fail_abandoned(session: AsyncSession, *which: ColumnElement[bool]) -> set[str]:
     """End these running turns as failed and keep what they wrote down; returns their runs."""
     failed = await session.execute(
@@ -200,10 +208,7 @@ async def end(
 
     Raises `TurnCancelled` when the turn is no longer ours. An answer that broke off stores no finish reason and no model.
     """
-    try:
-        await touch_conversation(session, run.user_id, run.conversation_id, **run.window.columns)
-    except ConversationNotFound:  # deleted meanwhile, and the turn with it
-        raise TurnCancelled from None
+    await touch_conversation_of(session, run)
     is_whole = status == "completed"
     columns = ended_turn(
         status=status,

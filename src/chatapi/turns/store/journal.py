@@ -12,7 +12,7 @@ from chatapi.db.models import ToolCallEntry, Turn, now
 from chatapi.db.services import is_distributed
 from chatapi.errors.turns import TurnCancelled
 from chatapi.turns.store.rows import Run, Said, is_ours
-from chatapi.usage.counting import Spent, count, counted_with
+from chatapi.usage.counting import Spent, count
 
 
 async def hold(session: AsyncSession, run: Run) -> None:
@@ -29,33 +29,25 @@ async def record_call(
 ) -> None:
     """Journal a call in the transaction of its effect; keeps the turn ours until that ends, as `hold` does.
 
-    Also counts what was spent until then, on PostgreSQL by the same statement: a process that dies later loses none of it.
+    Also counts what was spent until then: a process that dies later loses none of it.
 
     Raises `TurnCancelled` when the turn is no longer ours, which takes the effect back.
     """
+    values = entry_of(run, position, call)
     if is_distributed(session):
         await hold(session, run)
-        await session.execute(
-            insert(ToolCallEntry).values(turn_id=run.turn_id, **entry_of(run, position, call))
+        await session.execute(insert(ToolCallEntry).values(turn_id=run.turn_id, **values))
+    else:
+        columns = ToolCallEntry.__table__.c
+        held = (
+            select(Turn.id, *(literal(value, columns[name].type) for name, value in values.items()))
+            .where(is_ours(run.turn_id, run.user_id, run.run_id))
+            .with_for_update(read=True)
         )
-        await count(session, run.user_id, run.conversation_id, spent)
-        return
-    table = ToolCallEntry.__table__.c
-    values = entry_of(run, position, call)
-    held = (
-        select(Turn.id, *(literal(value, table[name].type) for name, value in values.items()))
-        .where(is_ours(run.turn_id, run.user_id, run.run_id))
-        .with_for_update(read=True)
-    )
-    entry = (
-        insert(ToolCallEntry)
-        .from_select(["turn_id", *values], held, include_defaults=False)
-        .returning(ToolCallEntry.turn_id)
-    )
-    together, rest = counted_with(session, run.user_id, run.conversation_id, spent)
-    if await session.scalar(entry.add_cte(*together)) is None:
-        raise TurnCancelled
-    await count(session, run.user_id, run.conversation_id, rest)
+        entry = insert(ToolCallEntry).from_select(["turn_id", *values], held, include_defaults=False)
+        if await session.scalar(entry.returning(ToolCallEntry.turn_id)) is None:
+            raise TurnCancelled
+    await count(session, run.user_id, run.conversation_id, spent)
 
 
 def entry_of(run: Run, position: int, call: ToolCall) -> dict[str, Any]:

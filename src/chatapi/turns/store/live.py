@@ -21,8 +21,9 @@ from chatapi.errors.turns import TurnCancelled, TurnNotFound
 from chatapi.turns.log import Outcome, TurnEvent
 from chatapi.turns.replay import joined
 from chatapi.turns.store import queue, waits
+from chatapi.turns.store.alive import turn_is_alive
 from chatapi.turns.store.queue import Queued
-from chatapi.turns.store.rows import ABANDONED, answer_of, is_ours, turn_is_alive
+from chatapi.turns.store.rows import ABANDONED, answer_of, is_ours
 
 
 class Chunk(Struct, frozen=True, kw_only=True):
@@ -118,11 +119,10 @@ async def find(
     await own_conversation(session, user_id, conversation_id)
     of_conversation = select(Turn).where(Turn.user_id == user_id, Turn.conversation_id == conversation_id)
     if turn_id is None:
-        active = await session.scalar(of_conversation.where(Turn.status == RUNNING, turn_is_alive))
-        if active is not None:
-            return active
+        # In this order: a queued turn that begins between the two looks is seen by the second.
         row = await queue.first(session, user_id, conversation_id)
-        return None if row is None else queue.place_of(row)
+        active = await session.scalar(of_conversation.where(Turn.status == RUNNING, turn_is_alive))
+        return active or (None if row is None else queue.place_of(row))
     queued = await queue.find(session, user_id, turn_id)
     if queued is not None and queued.conversation_id == conversation_id:
         return queued

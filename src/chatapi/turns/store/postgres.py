@@ -7,9 +7,10 @@ docs/adr/0013-one-statement-for-a-transaction.md says why this is right, and wha
 import asyncio
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from msgspec import UNSET
-from msgspec.structs import replace
+from msgspec.structs import asdict
 from sqlalchemy import (
     ARRAY,
     JSON,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     Text,
     any_,
     bindparam,
+    cast,
     column,
     delete,
     exists,
@@ -33,10 +35,11 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.expression import CTE
 
 from chatapi.agent.ports import ToolCall
-from chatapi.conversations.search.folding import TITLE
+from chatapi.conversations.search.folding import NO_MESSAGE, TITLE
 from chatapi.db.autocommit import Statement
 from chatapi.db.database import Database, Work
 from chatapi.db.models import (
@@ -51,6 +54,7 @@ from chatapi.db.models import (
     User,
     now,
 )
+from chatapi.db.owner import EVERYONE_IS_SET, OWNER_IS_SET, USER_ID
 from chatapi.db.paging import MAX_ID
 from chatapi.errors.turns import TurnCancelled
 from chatapi.turns.measures import measuring
@@ -85,16 +89,8 @@ from chatapi.turns.store.rows import (
 from chatapi.turns.store.title import Titler, is_titled, title_values, titled
 from chatapi.turns.store.window import EDGE, moved
 from chatapi.usage.budgets import Budgets
-from chatapi.usage.counting import SPENT, Spent, counted_by, values_of
+from chatapi.usage.counting import CONVERSATION_ID, Spent, counted_by, values_of
 
-USER_ID = bindparam("user_id", None, type_=User.id.type)
-# Sets the owner for row-level security until the statement ends, which is its own transaction. PostgreSQL evaluates a
-# condition without a column before it reads anything (EXPLAIN: One-Time Filter): where this one stands, the owner is set.
-OWNER = select(func.set_config("chatapi.user_id", USER_ID, true()).label("id")).cte("owner")
-OWNER_IS_SET = select(OWNER.c.id).scalar_subquery().is_not(None)
-EVERYONE = select(func.set_config("chatapi.everyone", "on", true()).label("set")).cte("everyone")
-EVERYONE_IS_SET = select(EVERYONE.c.set).scalar_subquery().is_not(None)
-CONVERSATION_ID = bindparam("conversation_id", None, type_=Conversation.id.type)
 TURN_ID = bindparam("turn_id", None, type_=Turn.id.type)
 RUN_ID = bindparam("run_id", None, type_=Text())
 RUN_IDS = bindparam("run_ids", None, type_=ARRAY(Text()))
@@ -201,20 +197,31 @@ class PostgresTurnStore(TurnStore):
         *,
         writes: bool,
     ) -> ToolCall:
-        """An effect that writes nothing here is carried out before, and its entry is one statement."""
-        if writes:
-            return await super().call(run, position, effect, spent, writes=writes)
-        call = await self._database.read(run.user_id, effect)
-        values = entry_values(run, position, call, now()) | values_of(spent)
-        values["conversation_id"] = run.conversation_id
+        """The entry is one statement. An effect that writes nothing here is carried out before it, without a transaction."""
         statement = record(counts=bool(spent))
-        if not await self._database.tried(lambda _: self._database.statement(statement, values)):
-            # The turn is no longer ours, or a try whose answer was lost has written the entry.
-            written = await self._database.run(
-                run.user_id, lambda session: journal.written(session, run, position)
-            )
-            if written is None:
+
+        def values_for(call: ToolCall) -> dict[str, Any]:
+            ids = {"conversation_id": run.conversation_id}
+            return entry_values(run, position, call, now()) | values_of(spent) | ids
+
+        async def work(session: AsyncSession) -> ToolCall:
+            call = await effect(session)
+            if not await self._database.statement_within(session, statement, values_for(call)):
                 raise TurnCancelled
+            return call
+
+        async def written(session: AsyncSession) -> ToolCall | None:
+            return await journal.written(session, run, position)
+
+        if writes:
+            return await self._database.run(run.user_id, work, written)
+        call = await self._database.read(run.user_id, effect)
+        values = values_for(call)
+        if await self._database.tried(lambda _: self._database.statement(statement, values)):
+            return call
+        # The turn is no longer ours, or a try whose answer was lost has written the entry.
+        if await self._database.run(run.user_id, written) is None:
+            raise TurnCancelled
         return call
 
     async def _is_written(self, run: Run) -> bool:
@@ -241,7 +248,7 @@ class PostgresTurnStore(TurnStore):
                 WATCH,
                 {
                     "run_ids": list(run_ids),
-                    "chunks": to_json([replace(chunk, events=joined(chunk.events)) for chunk in chunks]),
+                    "chunks": to_json([as_row(chunk) for chunk in chunks]),
                 },
             )
         )
@@ -249,6 +256,11 @@ class PostgresTurnStore(TurnStore):
             going_on={run_id for run_id, cancelled, _ in rows if not cancelled},
             written={run_id for run_id, _, written in rows if written},
         )
+
+
+def as_row(chunk: Chunk) -> dict[str, Any]:
+    """The events are text in it: PostgreSQL would decode JSON inside of JSON, and decodes no U+0000, which a call may hold."""
+    return {**asdict(chunk), "events": to_json(joined(chunk.events))}
 
 
 def used_of(budgets: Budgets) -> tuple[Sequence[CTE], Sequence[ColumnElement[bool]]]:
@@ -358,6 +370,21 @@ def searchable_title(touched: CTE) -> CTE:
     return insert(SearchText).from_select(list(columns), row, include_defaults=False).cte("searchable_title")
 
 
+def attached_title(message: CTE) -> CTE:
+    """As `attach_title`, for a message that is inserted by the same statement."""
+    return (
+        update(SearchText)
+        .where(
+            OWNER_IS_SET,
+            SearchText.user_id == USER_ID,
+            SearchText.conversation_id == CONVERSATION_ID,
+            SearchText.message_id == literal_column(str(NO_MESSAGE)),
+        )
+        .values(message_id=message.c.id)
+        .cte("attached_title")
+    )
+
+
 @cache
 def begin_first(budgets: Budgets) -> Statement:
     """Begin a turn in a new conversation, which is inserted from the turn's row: no turn, no conversation.
@@ -448,7 +475,7 @@ def begin_next(history_turns: int, budgets: Budgets, *, keyed: bool, after: bool
         )
         .select_from(turn.outerjoin(messages, true()), *used)
         .order_by(messages.c.id)
-        .add_cte(message, searchable(message))
+        .add_cte(message, searchable(message), attached_title(message))
     )
 
 
@@ -517,7 +544,7 @@ def finish_turn(*, was_shown: bool, counts: bool) -> Statement:
         )
         statement = statement.add_cte(forgotten)
     if counts:
-        statement = statement.add_cte(*counted_by(USER_ID, CONVERSATION_ID, SPENT, source=ended))
+        statement = statement.add_cte(*counted_by(source=ended))
     return Statement(statement)
 
 
@@ -554,7 +581,7 @@ def record(*, counts: bool) -> Statement:
     )
     statement = select(entry.c.turn_id)
     if counts:
-        statement = statement.add_cte(*counted_by(USER_ID, CONVERSATION_ID, SPENT, source=entry))
+        statement = statement.add_cte(*counted_by(source=entry))
     return Statement(statement)
 
 
@@ -568,9 +595,15 @@ def watch() -> Statement:
     # One value in place of arrays: asyncpg asks each new connection what an array of integers is.
     news = (
         func.json_to_recordset(bindparam("chunks", None, type_=JSON()))
-        .table_valued(*(column(each.name, each.type) for each in TurnChunk.__table__.c))
+        .table_valued(
+            *(
+                column(each.name, Text() if each.name == "events" else each.type)
+                for each in TurnChunk.__table__.c
+            )
+        )
         .render_derived("news", with_types=True)
     )
+    events = cast(news.c.events, JSON)
     held = (
         select(Turn.run_id)
         .where(
@@ -585,7 +618,9 @@ def watch() -> Statement:
         insert(TurnChunk)
         .from_select(
             [each.name for each in news.c],
-            select(*news.c).select_from(news).join(held, held.c.run_id == news.c.run_id),
+            select(*(events if each.name == "events" else each for each in news.c))
+            .select_from(news)
+            .join(held, held.c.run_id == news.c.run_id),
             include_defaults=False,
         )
         .on_conflict_do_nothing()

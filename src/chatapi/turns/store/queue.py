@@ -18,7 +18,8 @@ from chatapi.db.paging import MAX_ID
 from chatapi.db.services import insert_unless_there
 from chatapi.errors.turns import QueueFull
 from chatapi.turns.schemas import ChatRequest
-from chatapi.turns.store.rows import Claim, Key, turn_is_alive
+from chatapi.turns.store.alive import turn_is_alive
+from chatapi.turns.store.rows import Claim, Key
 
 MOST = 8  # bounds what a caller can put into one conversation, and what its messages show of it
 KEY_RETENTION = timedelta(hours=24)  # a client that retries does so within minutes

@@ -7,13 +7,12 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Struct
-from sqlalchemy import ColumnElement, Text, and_, exists, false, func, literal, literal_column, select
+from sqlalchemy import ColumnElement, Text, and_, false, func, literal, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.agent.ports import File, FinishReason, HistoryMessage, ProviderState, ToolCall
 from chatapi.conversations.search.folding import folded_parts
-from chatapi.db.clock import utc_now
-from chatapi.db.models import RUNNING, Message, Turn, Worker, now
+from chatapi.db.models import RUNNING, Message, Turn, now
 from chatapi.errors.turns import Interrupted
 from chatapi.parts import Part, outlined
 from chatapi.turns.log import TurnEvent, TurnLog, text_of
@@ -36,7 +35,6 @@ from chatapi.usage.budgets import NO_BUDGETS, Budgets
 from chatapi.usage.counting import Spent, Unheard
 from chatapi.usage.schemas import TurnUsage
 
-turn_is_alive = exists().where(Worker.id == Turn.worker_id, Worker.lease_until > utc_now())
 ABANDONED = Interrupted("The process that ran this turn ended.").stored
 USER = literal_column("'user'", Text())
 ASSISTANT = literal_column("'assistant'", Text())
@@ -63,7 +61,7 @@ class Ended(Struct, frozen=True, kw_only=True):
 
 
 class Waited(Struct, frozen=True, kw_only=True):
-    """The wait from which a run goes on: `events` are what the turn had said and done, `state` is the agent's."""
+    """The wait from which a run goes on: what the turn had said, done and used until then; `state` is the agent's."""
 
     number: int
     calls: Sequence[Pending]
@@ -71,6 +69,7 @@ class Waited(Struct, frozen=True, kw_only=True):
     events: Sequence[TurnEvent]
     state: Any
     client_tools: Sequence[ClientTool]
+    usage: TurnUsage | None
 
     @property
     def approved(self) -> Sequence[str]:
@@ -81,8 +80,8 @@ class Waited(Struct, frozen=True, kw_only=True):
 class Run(Struct, frozen=True, kw_only=True):
     """One run of a turn, by one process. `journal` has the calls of the turn's earlier runs.
 
-    `wait` is there when the turn has waited for answers, and goes on with them; it had used `used` until then. `ended` are the
-    waits that ended when the run began. `begun` is what a caller that keeps the conversation has of the answer; both ids are 0.
+    `wait` is there when the turn has waited for answers, and goes on with them. `ended` are the waits that ended when the run
+    began. `begun` is what a caller that keeps the conversation has of the answer; both ids are 0.
     """
 
     turn_id: int
@@ -98,7 +97,6 @@ class Run(Struct, frozen=True, kw_only=True):
     begun: HistoryMessage | None = None
     wait: Waited | None = None
     ended: Sequence[Ended] = ()
-    used: TurnUsage | None = None
     created_at: datetime = msgspec.field(default_factory=now)
 
 

@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from chatapi.conversations.search.folding import TITLE
+from chatapi.conversations.search.folding import NO_MESSAGE, TITLE
 from chatapi.db.models import (
     RUNNING,
     Conversation,
@@ -41,6 +41,7 @@ from chatapi.db.models import (
     User,
     now,
 )
+from chatapi.db.owner import USER_ID
 from chatapi.db.paging import MAX_ID
 from chatapi.db.sqlite import Statement, Transaction
 from chatapi.turns.measures import measuring
@@ -70,12 +71,10 @@ from chatapi.turns.store.rows import (
 from chatapi.turns.store.title import is_titled, title_values, titled
 from chatapi.turns.store.window import EDGE, moved
 from chatapi.usage.budgets import Budgets
-from chatapi.usage.counting import Spent, added_to, rows_of
+from chatapi.usage.counting import CONVERSATION_ID, Spent, added_to, rows_of
 
 Values: TypeAlias = Mapping[str, Any]
 
-USER_ID = bindparam("user_id", None, type_=Text())
-CONVERSATION_ID = bindparam("conversation_id", None, type_=BigInteger())
 TURN_ID = bindparam("turn_id", None, type_=BigInteger())
 RUN_ID = bindparam("run_id", None, type_=Text())
 KEY = bindparam("key", None, type_=Text())
@@ -152,7 +151,8 @@ def begin(transaction: Transaction, values: Values, *, history_turns: int) -> tu
     """
     if values["key"] is not None and transaction.rows(KNOWN, values):
         return None
-    if values["conversation_id"] is None:
+    is_new = values["conversation_id"] is None
+    if is_new:
         transaction.rows(REMEMBER_USER, values)
         ((conversation_id, edge),) = transaction.rows(NEW_CONVERSATION, values)
     elif is_in_the_way(transaction, values) or not (reopened := transaction.rows(REOPEN, values)):
@@ -172,6 +172,8 @@ def begin(transaction: Transaction, values: Values, *, history_turns: int) -> tu
             ],
             history_turns,
         )
+    if not is_new and not rows:
+        transaction.rows(ATTACH_TITLE, {**values, "message_id": message_id})
     return turn_id, conversation_id, history
 
 
@@ -366,6 +368,15 @@ SEARCHABLE_TITLE = Statement(
         ).where(Message.user_id == USER_ID, Message.conversation_id == CONVERSATION_ID),
         include_defaults=False,
     )
+)
+ATTACH_TITLE = Statement(
+    update(SearchText)
+    .where(
+        SearchText.user_id == USER_ID,
+        SearchText.conversation_id == CONVERSATION_ID,
+        SearchText.message_id == literal_column(str(NO_MESSAGE)),
+    )
+    .values(message_id=bindparam("message_id", None, type_=BigInteger()))
 )
 END = Statement(update(Turn).where(is_ours(TURN_ID, USER_ID, RUN_ID)).values(ENDED).returning(Turn.id))
 DROP_CHUNKS = Statement(delete(TurnChunk).where(TurnChunk.turn_id == TURN_ID, TurnChunk.user_id == USER_ID))

@@ -120,17 +120,29 @@ async def want(session: AsyncSession, place: Place, turn_id: int, until: datetim
     Returns None if there is one, another process writes one, or the last try has failed a moment ago.
     """
     last = await last_row(session, place)
+    if not is_due(last, turn_id):
+        return None
     if last is None or last.content is not None:
-        if last is not None and last.turn_id >= turn_id:
-            return None
         claim = due_in(place, 1 if last is None else last.number + 1, until)
         row = insert_unless_there(
             session, Summary, **asdict(claim), turn_id=turn_id, failures=0, created_at=now()
         )
         return None if await session.scalar(row.returning(Summary.number)) is None else claim
-    if last.due_at is None or last.due_at > now():
-        return None
+    assert last.due_at is not None  # noqa: S101 - one that is not written yet is due some time
     return await take(session, due_in(place, last.number, last.due_at), until, turn_id)
+
+
+async def is_wanted(session: AsyncSession, place: Place, turn_id: int) -> bool:
+    """Whether `want` would claim it now."""
+    return is_due(await last_row(session, place), turn_id)
+
+
+def is_due(last: Summary | None, turn_id: int) -> bool:
+    if last is None:
+        return True
+    if last.content is not None:
+        return last.turn_id < turn_id
+    return last.due_at is not None and last.due_at <= now()
 
 
 def due_in(place: Place, number: int, due_at: datetime) -> Due:

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, and_, case, false, func, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.conversations.search.folding import fold
-from chatapi.conversations.search.index import index_title
+from chatapi.conversations.search.index import place_title
 from chatapi.db.models import Conversation, now
 from chatapi.turns.store.rows import Run
 
@@ -75,5 +75,5 @@ async def give_title(session: AsyncSession, run: Run, title: Title | None) -> bo
         .returning(Conversation.id)
     )
     if given is not None:
-        await index_title(session, run.user_id, run.conversation_id, title.text)
+        await place_title(session, run.user_id, run.conversation_id, fold(title.text))
     return given is not None

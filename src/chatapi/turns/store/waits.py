@@ -113,6 +113,7 @@ def to_waited(row: Wait) -> Waited:
         events=[with_answer(event, answers) for event in events_of(row)],
         state=row.state,
         client_tools=msgspec.convert(row.client_tools, list[ClientTool]),
+        usage=msgspec.convert(row.usage, TurnUsage | None),
     )
 
 
@@ -146,9 +147,10 @@ class Look(NamedTuple):
 async def look(session: AsyncSession, limit: int) -> Look:
     """Look at everybody's open waits; finds `limit` of each kind that are to be ended at the most."""
     open_ = Wait.ended_at.is_(None)
+    at = now()  # for both: a wait that is over between two moments would be neither due nor next
     over = await session.execute(
         select(Wait.user_id, Wait.conversation_id, Wait.turn_id)
-        .where(open_, Wait.expires_at <= now())
+        .where(open_, Wait.expires_at <= at)
         .order_by(Wait.expires_at)
         .limit(limit)
     )
@@ -159,7 +161,7 @@ async def look(session: AsyncSession, limit: int) -> Look:
     )
     due = [*(Due("cancelled", *row) for row in cancelled), *(Due("expired", *row) for row in over)]
     waiting = await session.scalar(select(func.count()).select_from(Wait).where(open_)) or 0
-    next_at = await session.scalar(select(func.min(Wait.expires_at)).where(open_, Wait.expires_at > now()))
+    next_at = await session.scalar(select(func.min(Wait.expires_at)).where(open_, Wait.expires_at > at))
     return Look(waiting, due, next_at)
 
 
