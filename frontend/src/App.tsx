@@ -7,15 +7,15 @@ import { Workspace } from "./Workspace.tsx";
 export function App() {
   const [state, setState] = useState<Session | SignedOut | Error>();
 
-  const enter = useCallback((token?: string) => {
+  const enter = useCallback((token?: string, refused?: string) => {
     setState(undefined);
-    signIn(token).then(setState, (error: Error) => setState(error));
+    signIn(token, refused).then(setState, (error: Error) => setState(error));
   }, []);
   useEffect(() => enter(), [enter]);
 
-  const leave = useCallback(() => {
+  const leave = useCallback((refused?: string) => {
     signOut();
-    enter();
+    enter(undefined, refused);
   }, [enter]);
 
   if (state === undefined) return <main className="splash" aria-busy="true" aria-label="Signing in" />;

@@ -1,8 +1,8 @@
 import { useChat } from "@ai-sdk/react";
 import type { ChatapiMessage, ChatapiTransport } from "@chatapi/ai-sdk";
-import { answersAreReady, filesOf, problemOf, textOf } from "@chatapi/ai-sdk";
+import { answersAreReady, callsToCarryOut, filesOf, problemOf, textOf } from "@chatapi/ai-sdk";
 import type { FileUIPart } from "ai";
-import { Fragment, useCallback, useEffect, useRef, useState } from "react";
+import { Fragment, useCallback, useEffect, useLayoutEffect, useRef, useState } from "react";
 
 import { type Alternative, alternativesOf } from "./alternatives.ts";
 import { Composer } from "./Composer.tsx";
@@ -25,7 +25,8 @@ interface Props {
   /** Something has changed that the list of conversations may show. */
   onChanged: () => void;
   onTasksUsed: () => void;
-  onSignedOut: () => void;
+  /** The service does not take the token any more, and says why. */
+  onSignedOut: (refused: string) => void;
 }
 
 export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSignedOut }: Props) {
@@ -37,6 +38,7 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
   const [said, setSaid] = useState(""); // told to screen readers
   const whole = useRef(history); // the messages before `useChat` cuts them for an edit or another answer
   const attempts = useRef(0);
+  const carriedOut = useRef(new Set<string>()); // calls of the page's own tools
   const [queue, setQueue] = useState(transport.queued); // questions whose turns have not begun
   const [resuming, setResuming] = useState(false); // `status` does not tell while a stream is asked for
   const [queueing, setQueueing] = useState(0); // how many are on their way there
@@ -50,14 +52,6 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
       resume: isUnderWay(history.at(-1)),
       throttle: FRAME,
       sendAutomaticallyWhen: answersAreReady,
-      onToolCall: ({ toolCall }) => {
-        if (!OWN_TOOLS.some((tool) => tool.name === toolCall.toolName)) return;
-        const call = { tool: toolCall.toolName, toolCallId: toolCall.toolCallId };
-        carryOut(toolCall.toolName, toolCall.input).then(
-          (output) => addToolOutput({ ...call, output }),
-          (failure: Error) => addToolOutput({ ...call, state: "output-error", errorText: failure.message }),
-        );
-      },
       onData: onChanged, // a title
       onError: restore,
       onFinish: ({ message, isAbort, isError }) => {
@@ -69,12 +63,21 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
       },
     });
   const last = messages.at(-1);
-  const busy = status === "submitted" || status === "streaming" || resuming || isUnderWay(last);
+  const lost = error !== undefined && transport.lost(error);
+  const reading = status === "submitted" || status === "streaming" || resuming;
+  const busy = reading || (isUnderWay(last) && (error === undefined || lost));
   const conversationId = last?.metadata?.conversation_id;
   const waits = last?.metadata?.waiting === true;
-  const lost = error !== undefined && transport.lost(error);
+  /** The page alone has what was written: the conversation as the service has it would take its place. */
+  const unsent = error !== undefined && !lost && transport.turnId === undefined && !transport.refused(error);
 
   useEffect(() => {
+    const kept = session.takeDraft();
+    if (kept) setDraft(kept);
+  }, [session]);
+
+  /** Before anything of the answer is painted: who reloads as soon as it is seen finds its conversation again. */
+  useLayoutEffect(() => {
     if (conversationId !== undefined) onBegun(conversationId);
   }, [conversationId, onBegun]);
 
@@ -83,6 +86,20 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
   useEffect(() => {
     if (outputs > 0) onTasksUsed();
   }, [outputs, onTasksUsed]);
+
+  /** The page's own tools, each call once. */
+  useEffect(() => {
+    if (busy) return;
+    for (const { toolName, toolCallId, input } of callsToCarryOut(last)) {
+      if (carriedOut.current.has(toolCallId) || !OWN_TOOLS.some((tool) => tool.name === toolName)) continue;
+      carriedOut.current.add(toolCallId);
+      const call = { tool: toolName, toolCallId };
+      carryOut(toolName, input).then(
+        (output) => addToolOutput({ ...call, output }),
+        (failure: Error) => addToolOutput({ ...call, state: "output-error", errorText: failure.message }),
+      );
+    }
+  }, [busy, last, addToolOutput]);
 
   const resume = useCallback(() => {
     setResuming(true);
@@ -111,21 +128,36 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
     if (messages.slice(0, -1).some((message) => message.parts.some(asks))) await show();
   }
 
-  /** What was refused has changed nothing: show the messages as they were, and give back what was written. */
+  /** What was refused has changed nothing: show the conversation as it is, or as it was, and give back what was written. */
   async function restore(failure: Error) {
     setSaid("");
     const problem = problemOf(failure);
-    if (problem?.status === 401) onSignedOut();
+    if (problem?.status === 401) return signInAgain(failure, transport.lost(failure) ? "" : transport.sent?.message);
     if (problem?.status === 404 && last?.metadata?.status === "queued" && (await show())) clearError(); // taken back elsewhere
     if (!transport.refused(failure)) return;
-    if (problem?.status !== 409 || !(await show())) setMessages(whole.current);
-    setDraft((begun) => begun || (transport.sent?.message ?? ""));
+    const { answered, message } = transport.sent!;
+    const isShown = problem?.status === 409 && (await show());
+    if (isShown && answered) clearError(); // what was asked has its answer
+    if (!isShown && !answered) setMessages(whole.current);
+    setDraft((begun) => begun || message);
+  }
+
+  /** What was written is there again afterwards. */
+  function signInAgain({ message }: Error, refused = "") {
+    const texts = [...unqueued.map((each) => textOf(each.message)), refused, draft];
+    session.keepDraft(texts.filter(Boolean).join("\n\n"));
+    onSignedOut(message);
   }
 
   const again = useCallback(() => {
     if (lost) resume();
     else void regenerate({ metadata: { again: true } });
   }, [lost, resume, regenerate]);
+
+  function tryAgain() {
+    if (last?.role === "assistant") whole.current = messages; // it is cut
+    again();
+  }
 
   /** A stream that was lost is read on by itself; a message that never arrived is sent again when the network is back. */
   useEffect(() => {
@@ -138,10 +170,13 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
   }, [error, lost, online, status, again]);
 
   useReturn(async () => {
-    if (busy) {
+    if (reading) {
       await transport.lookAtQueue().catch(() => {});
       setQueue(transport.queued);
-    } else if (await show(() => transport.news())) onChanged();
+    } else if (!unsent && (await show(() => transport.news()))) {
+      clearError();
+      onChanged();
+    }
   });
 
   function send(text: string, files: FileUIPart[] = []) {
@@ -251,6 +286,7 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
               <Trouble
                 error={each.error}
                 again={() => {
+                  if (problemOf(each.error)?.status === 401) return signInAgain(each.error);
                   giveUp(each);
                   enqueue(each.message);
                 }}
@@ -261,7 +297,7 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
           {error && (
             <Trouble
               error={error}
-              again={transport.refused(error) ? undefined : again}
+              again={transport.refused(error) ? undefined : tryAgain}
               reconnecting={lost && attempts.current < ATTEMPTS}
             />
           )}

@@ -13,8 +13,7 @@ export function TaskList({ changes, onClose }: { changes: number; onClose: () =>
   const [title, setTitle] = useState("");
 
   const read = useCallback(async () => {
-    const { items } = await session.request<{ items: Task[] }>("GET", "/tasks?limit=100");
-    setTasks(items);
+    setTasks((await session.list<Task>("/tasks")).items);
   }, [session]);
   useEffect(() => void read().catch(() => {}), [read, changes]);
   useReturn(() => void read().catch(() => {}));

@@ -27,7 +27,7 @@ function inAddress(): number | undefined {
   return Number(location.hash.match(/^#(\d+)$/)?.[1]) || undefined;
 }
 
-export function Workspace({ session, onLeave }: { session: Session; onLeave: () => void }) {
+export function Workspace({ session, onLeave }: { session: Session; onLeave: (refused?: string) => void }) {
   const narrow = useMedia("(max-width: 52rem)");
   const wide = useMedia("(min-width: 75rem)");
   const [open, setOpen] = useState(() => opened(inAddress()));
@@ -113,7 +113,7 @@ export function Workspace({ session, onLeave }: { session: Session; onLeave: () 
             onArchived={setArchived}
             onOpen={go}
             onDelete={remove}
-            onLeave={onLeave}
+            onLeave={() => onLeave()}
             onClose={narrow ? () => setListShown(false) : undefined}
           />
         )}
@@ -158,11 +158,11 @@ interface ConversationProps {
   onBegun: (conversationId: number) => void;
   onChanged: () => void;
   onTasksUsed: () => void;
-  onSignedOut: () => void;
+  onSignedOut: (refused: string) => void;
 }
 
 /** Reads what was said before, then chats. */
-function OpenConversation({ session, conversationId, ...rest }: ConversationProps) {
+function OpenConversation({ session, conversationId, onSignedOut, ...rest }: ConversationProps) {
   // Made once: a conversation that has just begun gets its id from the transport itself.
   const transport = useMemo(
     () =>
@@ -179,8 +179,11 @@ function OpenConversation({ session, conversationId, ...rest }: ConversationProp
   const [trouble, setTrouble] = useState<Error>();
   const read = useCallback(() => {
     setTrouble(undefined);
-    transport.history().then(setHistory, setTrouble);
-  }, [transport]);
+    transport.history().then(setHistory, (error: Error) => {
+      if (problemOf(error)?.status === 401) onSignedOut(error.message);
+      else setTrouble(error);
+    });
+  }, [transport, onSignedOut]);
   useEffect(() => {
     if (transport.conversationId !== undefined) read();
   }, [transport, read]);
@@ -199,5 +202,5 @@ function OpenConversation({ session, conversationId, ...rest }: ConversationProp
     );
   }
   if (history === undefined) return <div className="chat" aria-busy="true" />;
-  return <Chat transport={transport} history={history} {...rest} />;
+  return <Chat transport={transport} history={history} onSignedOut={onSignedOut} {...rest} />;
 }

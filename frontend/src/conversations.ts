@@ -6,45 +6,43 @@ import type { Session } from "./session.ts";
 export type Conversation = Schemas["Conversation"];
 export type Changes = Partial<Pick<Conversation, "title" | "archived" | "pinned">>;
 
-interface Page {
-  items: Conversation[];
-  next_cursor: string | null;
-}
-
 const UNDO = 6_000; // milliseconds in which a deletion can be taken back
+const STEP = 30; // how many conversations are shown at first, and how many more each time
 
 export function nameOf({ id, title }: Conversation): string {
   return title ?? `Conversation ${id}`;
 }
 
-/** The user's conversations, as far as they are read; what is changed shows at once. */
+/** The user's conversations, as many as are wanted; what is changed shows at once. */
 export function useConversations(session: Session, archived: boolean) {
   const [items, setItems] = useState<Conversation[]>();
-  const [cursor, setCursor] = useState<string | null>(null);
+  const [hasMore, setHasMore] = useState(false);
   const [deleted, setDeleted] = useState<Conversation>();
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
   const doomed = useRef<Conversation>(undefined);
-  const filter = `&archived=${archived}&source=app`;
+  const wanted = useRef({ archived, count: STEP });
+  const reads = useRef(0);
 
+  /** Read all that are wanted anew, since any of them may have moved or gone. A read that a later one has overtaken shows nothing. */
   const read = useCallback(async () => {
-    const page = await session.request<Page>("GET", `/conversations?limit=30${filter}`);
-    setItems((known) => {
-      const older = (known ?? []).slice(page.items.length);
-      const ids = new Set(page.items.map((item) => item.id));
-      return page.next_cursor === null ? page.items : [...page.items, ...older.filter((item) => !ids.has(item.id))];
-    });
-    setCursor((known) => known ?? page.next_cursor);
-  }, [session, filter]);
+    const number = ++reads.current;
+    const { archived, count } = wanted.current;
+    const first = archived ? undefined : session.takeConversations();
+    const found = await session.list<Conversation>("/conversations", { count, filter: `&archived=${archived}&source=app`, first });
+    if (reads.current !== number) return;
+    setItems(found.items);
+    setHasMore(found.hasMore);
+  }, [session]);
   useEffect(() => {
+    wanted.current = { archived, count: STEP };
     setItems(undefined);
-    setCursor(null);
+    setHasMore(false);
     void read().catch(() => {});
-  }, [read]);
+  }, [read, archived]);
 
   async function more() {
-    const page = await session.request<Page>("GET", `/conversations?limit=30&cursor=${encodeURIComponent(cursor!)}${filter}`);
-    setItems((known) => [...(known ?? []), ...page.items]);
-    setCursor(page.next_cursor);
+    wanted.current.count += STEP;
+    await read().catch(() => {});
   }
 
   async function change(conversation: Conversation, changes: Changes) {
@@ -59,7 +57,9 @@ export function useConversations(session: Session, archived: boolean) {
     const gone = doomed.current;
     doomed.current = undefined;
     setDeleted(undefined);
-    if (gone) void session.send("DELETE", `/conversations/${gone.id}`, undefined, { keepalive: true }).then(read).catch(() => {});
+    if (!gone) return;
+    setItems((all) => all?.filter((each) => each.id !== gone.id));
+    void session.send("DELETE", `/conversations/${gone.id}`, undefined, { keepalive: true }).catch(() => {}).then(read).catch(() => {});
   }, [session, read]);
   useEffect(() => {
     addEventListener("pagehide", settle);
@@ -80,5 +80,5 @@ export function useConversations(session: Session, archived: boolean) {
   }
 
   const shown = items?.filter((each) => each.id !== deleted?.id);
-  return { items: shown, more: cursor === null ? undefined : more, read, change, remove, undo, deleted };
+  return { items: shown, more: hasMore ? more : undefined, read, change, remove, undo, deleted };
 }

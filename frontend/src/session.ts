@@ -1,14 +1,32 @@
 import { errorOf, ProblemError, type Schemas } from "@chatapi/ai-sdk";
 
 const TOKEN = "chatapi-token";
+const DRAFT = "chatapi-draft";
 const EARLY = 60_000; // ask for a new token so many milliseconds before the old one ends
 
-/** What the service says to a page that is opened: a token if it signs in by itself, or who issues tokens. */
+const LARGEST_PAGE = 100; // of a list, as the service has it
+
+interface Page<T> {
+  items: T[];
+  next_cursor: string | null;
+}
+
+type Conversations = Page<Schemas["Conversation"]>;
+
+/** What the page learns when it is opened: a token and the user's first conversations if the service signs in by itself, else who issues tokens. */
 interface Opening {
   user_id: string | null;
   token: string | null;
   expires_at: string | null;
+  conversations: Conversations | null;
   issuer: string | null;
+}
+
+interface Listed<T> {
+  count?: number;
+  /** More of the query, with the `&` before it. */
+  filter?: string;
+  first?: Page<T> | undefined;
 }
 
 /** A signed-in user: every request of the page goes through here. */
@@ -17,17 +35,38 @@ export class Session {
   readonly demo: boolean;
   #token: string | undefined;
   #ends: number;
+  #conversations: Conversations | undefined;
 
-  /** `expiresAt` is of a token that the service gave by itself; the user gave any other. */
-  constructor(me: Pick<Schemas["Me"], "user_id" | "demo">, token: string | undefined, expiresAt?: string) {
+  /** `opened` is how the service signed in by itself; the user gave any other token. */
+  constructor(me: Pick<Schemas["Me"], "user_id" | "demo">, token: string | undefined, opened?: Opening) {
     this.userId = me.user_id;
     this.demo = me.demo;
     this.#token = token;
-    this.#ends = expiresAt ? Date.parse(expiresAt) : Infinity;
+    this.#ends = opened?.expires_at ? Date.parse(opened.expires_at) : Infinity;
+    this.#conversations = opened?.conversations ?? undefined;
   }
 
   get canSignOut(): boolean {
     return this.#token !== undefined && this.#ends === Infinity;
+  }
+
+  /** The list that came with the token; only once, because later it may be out of date. */
+  takeConversations(): Conversations | undefined {
+    const first = this.#conversations;
+    this.#conversations = undefined;
+    return first;
+  }
+
+  /** Keep what was written and cannot be sent, until this user is signed in again. */
+  keepDraft(text: string): void {
+    sessionStorage.setItem(DRAFT, JSON.stringify({ userId: this.userId, text }));
+  }
+
+  /** What was kept for this user, only once; nobody is given what another user wrote. */
+  takeDraft(): string {
+    const kept = JSON.parse(sessionStorage.getItem(DRAFT) ?? "{}") as { userId?: string; text?: string };
+    sessionStorage.removeItem(DRAFT);
+    return (kept.userId === this.userId && kept.text) || "";
   }
 
   /** The token for the next request; one that the service gave by itself is fetched anew before it ends. */
@@ -46,6 +85,18 @@ export class Session {
     return (response.status === 204 ? undefined : await response.json()) as T;
   }
 
+  /** The first `count` items of a list, and whether there are more; `first` is a page of it that is there already. */
+  async list<T>(path: string, { count = Infinity, filter = "", first }: Listed<T> = {}): Promise<{ items: T[]; hasMore: boolean }> {
+    const address = `${path}?limit=${Math.min(count, LARGEST_PAGE)}${filter}`;
+    let page = first ?? (await this.request<Page<T>>("GET", address));
+    const items = [...page.items];
+    while (items.length < count && page.next_cursor !== null) {
+      page = await this.request("GET", `${address}&cursor=${encodeURIComponent(page.next_cursor)}`);
+      items.push(...page.items);
+    }
+    return { items, hasMore: page.next_cursor !== null };
+  }
+
   async send(method: string, path: string, body?: unknown, options: RequestInit = {}): Promise<Response> {
     const token = await this.token();
     const headers: Record<string, string> = token === undefined ? {} : { Authorization: `Bearer ${token}` };
@@ -58,7 +109,7 @@ export class Session {
   }
 }
 
-/** Nobody is signed in: how to get a token, and why the last one was refused. */
+/** Nobody is signed in: how to get a token, and why the last one was refused, if one was. */
 export interface SignedOut {
   issuer: string | null;
   refused?: string | undefined;
@@ -80,8 +131,8 @@ async function bearerOf(token: string | undefined): Promise<Schemas["Me"] | Prob
   return error;
 }
 
-/** Sign in with the token of this tab, with the service's own, or as its demo user. */
-export async function signIn(given = sessionStorage.getItem(TOKEN) ?? undefined): Promise<Session | SignedOut> {
+/** Sign in with the token of this tab, with the service's own, or as its demo user. `refused` is why the last session has ended. */
+export async function signIn(given = sessionStorage.getItem(TOKEN) ?? undefined, refused?: string): Promise<Session | SignedOut> {
   if (given !== undefined) {
     const me = await bearerOf(given);
     if (me instanceof ProblemError) {
@@ -92,9 +143,9 @@ export async function signIn(given = sessionStorage.getItem(TOKEN) ?? undefined)
     return new Session(me, given);
   }
   const opened = await opening();
-  if (opened.user_id !== null) return new Session({ user_id: opened.user_id, demo: false }, opened.token!, opened.expires_at!);
+  if (opened.user_id !== null) return new Session({ user_id: opened.user_id, demo: false }, opened.token!, opened);
   const me = await bearerOf(undefined);
-  return me instanceof ProblemError ? { issuer: opened.issuer } : new Session(me, undefined);
+  return me instanceof ProblemError ? { issuer: opened.issuer, refused } : new Session(me, undefined);
 }
 
 export function signOut(): void {

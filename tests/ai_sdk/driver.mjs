@@ -9,9 +9,13 @@ import { parseJsonEventStream, readUIMessageStream, uiMessageChunkSchema } from 
 const chats = {};
 /** The answers that were posted, by the user's part of the address. */
 const posted = {};
+/** The turns that were to be cancelled, in the same way. */
+const cancelled = {};
 const { fetch } = globalThis;
 globalThis.fetch = (address, options) => {
-  if (String(address).endsWith("/answers")) (posted[String(address).split("/")[4]] ??= []).push(JSON.parse(options.body));
+  const [user, , turn, action] = String(address).split("/").slice(4);
+  if (action === "answers") (posted[user] ??= []).push(JSON.parse(options.body));
+  if (action === "cancel") (cancelled[user] ??= []).push(Number(turn));
   return fetch(address, options);
 };
 
@@ -35,7 +39,8 @@ class Conversation {
     const { messages, status } = this.chat;
     const { conversationId = null, turnId = null, queued: waiting } = this.transport;
     const answers = posted[this.user] ?? [];
-    return { messages, status, errors: this.errors, conversation_id: conversationId, turn_id: turnId, answers, waiting };
+    const cancels = cancelled[this.user] ?? [];
+    return { messages, status, errors: this.errors, conversation_id: conversationId, turn_id: turnId, answers, cancels, waiting };
   }
 
   /** Answers are sent by the SDK itself, which does not let anybody wait for that. */

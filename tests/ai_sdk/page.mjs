@@ -61,6 +61,18 @@ async function answered(count, ending) {
   return shown();
 }
 
+/** The reader comes back to the page; and again, since it may not have been told yet that its last answer has ended. */
+async function back(seen) {
+  const come = () => document.dispatchEvent(new window.Event("visibilitychange"));
+  const again = setInterval(come, 1_000);
+  come();
+  try {
+    return await seen();
+  } finally {
+    clearInterval(again);
+  }
+}
+
 /** Another tab sends a message, and waits for the answer. */
 async function elsewhere(said) {
   const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
@@ -95,13 +107,11 @@ await press("Try again");
 steps.again = await answered(8, "Better.");
 steps.asked = [...asked];
 await elsewhere("say Elsewhere.");
-document.dispatchEvent(new window.Event("visibilitychange"));
-steps.news = await answered(10, "Elsewhere.");
+steps.news = await back(() => answered(10, "Elsewhere."));
 const running = elsewhere(`say Far away\u2028gate ${user}`).catch(() => "cancelled");
 const second = new ChatapiTransport({ url, userId: user, token: async () => token, conversationId: 1 });
 while ((await second.history()).at(-1).metadata.status !== "running");
-document.dispatchEvent(new window.Event("visibilitychange"));
-await until(() => shown().at(-1).endsWith("Far away"), "what is said elsewhere");
+await back(() => until(() => shown().at(-1).endsWith("Far away"), "what is said elsewhere"));
 await press("Stop");
 await running;
 steps.followed = await answered(12, "Far awayThe answer was stopped.");
@@ -127,7 +137,7 @@ form.append("file", new Blob([Uint8Array.from(gif, (letter) => letter.charCodeAt
 const { id } = await (await fetch(`${url}/api/${user}/files`, { method: "POST", headers, body: form })).json();
 await elsewhere({ parts: [{ type: "file", file_id: id }, { type: "text", text: "say A dot." }] });
 root.unmount();
-await mounted("1");
+const { transport: reloaded } = await mounted("1");
 await until(() => shown().length === 18 && document.querySelector("img"), "the history with its picture");
 steps.reloaded = shown();
 const picture = document.querySelector("img");
@@ -135,5 +145,17 @@ steps.picture = [picture.alt, (await (await fetch(picture.src)).blob()).size];
 await write("ask delete_task {\"task_id\": 1}\u2028wait\u2028say Well.");
 await press("Deny");
 steps.denied = (await answered(20, "Well.")).slice(18);
+await write("ask delete_task {\"task_id\": 1}\u2028wait\u2028say Well.");
+await until(() => button("Approve"), "asked again");
+const { parts } = (await new ChatapiTransport({ url, userId: user, token: async () => token, conversationId: 1 }).history()).at(-1);
+const given = { id: parts.at(-1).approval.id, approved: false };
+await reloaded.request(`/turns/${reloaded.turnId}/answers`, {
+  method: "POST",
+  headers: { "Content-Type": "application/json" },
+  body: JSON.stringify({ answers: [given] }),
+});
+await press("Approve");
+await until(() => !document.querySelector("[role=alert]") && shown().at(-1).endsWith("Well."), "what was answered elsewhere");
+steps.late = (await answered(22, "Well.")).slice(20);
 console.log(JSON.stringify(steps));
 process.exit(0);

@@ -1,15 +1,17 @@
 """The page at `/`, used as people do, in a real Chromium."""
 
+import asyncio
 import base64
 import json
 import re
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from chatapi.app import app_of
 from chatapi.playground.built import assets
@@ -44,6 +46,23 @@ ADD = 'call add_task {"title": "milk"}'
 BAD_MARKDOWN = """say <img src=x onerror="alert(1)"> <script>alert(1)</script>
 say [run](javascript:alert(1)) [data](data:text/html,hi) [out](https://example.com/)
 say ![told](https://example.com/secret.png) ![told](//example.com/secret.png) ![told](/api/me)"""
+
+MARKDOWN = """# Title
+
+- one
+
+- two
+
+```python
+x = 1
+
+print(x)
+```
+
+| a | b |
+|---|---|
+| 1 | 2 |
+"""
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +118,15 @@ async def say(page: Page, text: str) -> None:
     await field(page).press("Enter")
 
 
+async def come_back(page: Page) -> None:
+    """The tab is shown again; and again, since it looks for nothing new while it reads."""
+    await page.evaluate("""() => {
+      const come = () => document.dispatchEvent(new Event("visibilitychange"));
+      come();
+      setInterval(come, 500);
+    }""")
+
+
 def answers(page: Page) -> Locator:
     return page.get_by_role("article", name="Assistant")
 
@@ -112,7 +140,17 @@ async def test_the_first_minute_of_a_newcomer(chromium: Browser, directory: Path
     """As after `make run`: nothing is configured, and the page signs in by itself."""
     async with Process(directory) as service, opened(chromium, await service.ready()) as page:
         await expect(page.get_by_role("heading", name="What can I do for you?")).to_be_visible()
+        await expect(page.get_by_text("No conversations yet.")).to_be_visible()
         await shot(page, "welcome")
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url.removeprefix(page.url.rstrip("/"))))
+        await page.reload()
+        await expect(page.get_by_text("No conversations yet.")).to_be_visible()
+        assert [path for path in asked if not path.startswith("blob:")] == [
+            "/",
+            *(f"/playground/assets/{name}" for name in assets()),
+            "/playground/session",  # the list comes with it
+        ]
         await page.get_by_role("button", name="Add milk and bread to my list").click()
         await expect(answers(page)).to_contain_text('Added "milk" and "bread".')
         tasks = page.get_by_role("complementary", name="Tasks")
@@ -128,6 +166,13 @@ async def test_the_first_minute_of_a_newcomer(chromium: Browser, directory: Path
         await tasks.get_by_role("checkbox", name="Water the plants").click()
         await expect(tasks.get_by_text("Done (2)")).to_be_visible()
         await shot(page, "first-minute")
+        await page.reload()
+        await expect(page.get_by_role("navigation").get_by_role("link")).to_have_count(1)
+
+
+async def sign_in(page: Page, token: str) -> None:
+    await page.get_by_label("Token", exact=True).fill(token)
+    await page.get_by_role("button", name="Sign in").click()
 
 
 class TestSignIn:
@@ -138,16 +183,47 @@ class TestSignIn:
         async with serve(settings) as url, opened(chromium, url) as page:
             await expect(page.get_by_text("chatapi token YOUR_NAME")).to_be_visible()
             await shot(page, "sign-in")
-            await page.get_by_label("Token", exact=True).fill("nonsense")
-            await page.get_by_role("button", name="Sign in").click()
+            await sign_in(page, "nonsense")
             await expect(page.get_by_role("alert")).to_contain_text("token")
-            await page.get_by_label("Token", exact=True).fill(f"Bearer {token_for('carol')}")
-            await page.get_by_role("button", name="Sign in").click()
+            await sign_in(page, f"Bearer {token_for('carol')}")
             await expect(field(page)).to_be_visible()
             await page.reload()
             await expect(page.get_by_role("button", name="carol")).to_be_visible()
             await page.get_by_role("button", name="Sign out").click()
             await expect(page.get_by_label("Token", exact=True)).to_be_visible()
+
+    async def test_again_when_the_token_has_ended_loses_nothing_that_was_written(
+        self, chromium: Browser, directory: Path, user: str, gate: Gate
+    ) -> None:
+        ended = {"authorization": f"Bearer {token_for(user, lasts=timedelta(hours=-1))}"}
+
+        async def end(route: Route) -> None:
+            await route.continue_(headers={**route.request.headers, **ended})
+
+        settings = settings_for(f"sqlite:///{directory}/chatapi.db", playground="on")
+        async with serve(settings) as url, opened(chromium, url) as page:
+            await sign_in(page, token_for(user))
+            await page.route("**/chat", end)
+            await say(page, f"say Once\ngate {user}")
+            await expect(page.get_by_role("alert")).to_contain_text("expired")
+            await page.unroute("**/chat")
+            await sign_in(page, token_for(user))
+            await expect(field(page)).to_have_value(f"say Once\ngate {user}")
+            await field(page).press("Enter")
+            await expect(answers(page)).to_contain_text("Once")
+            await page.route("**/chat", end)
+            await say(page, "say Second.")
+            await expect(page.get_by_role("alert")).to_contain_text("expired")
+            await field(page).fill("say Third.")
+            await page.get_by_role("button", name="Try again").click()
+            await page.unroute("**/chat")
+            await sign_in(page, token_for(user))
+            await expect(field(page)).to_have_value("say Second.\n\nsay Third.")
+            gate.opened.set()
+            await page.route("**/messages?*", end)
+            await page.reload()
+            await expect(page.get_by_role("alert")).to_contain_text("expired")
+            await expect(page.get_by_role("button", name="Sign in")).to_be_visible()
 
     async def test_as_the_demo_user(self, chromium: Browser, directory: Path) -> None:
         settings = settings_for(f"sqlite:///{directory}/chatapi.db", demo_mode=True)
@@ -179,7 +255,7 @@ class TestAnswer:
             await expect(answers(tab)).to_contain_text("Once and for all.")
         await say(other, "say Next.")
         await expect(answers(other)).to_have_count(2)
-        await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        await come_back(page)
         await expect(answers(page).last).to_contain_text("Next.")
 
     async def test_is_stopped(self, page: Page, user: str, alice: Client) -> None:
@@ -210,7 +286,7 @@ class TestAnswer:
         await waiting(other).nth(1).get_by_role("button", name="Remove").click()
         left = ["say Second.", "say Fourth.", "say Fifth."]
         await expect(waiting(other)).to_contain_text(left)
-        await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        await come_back(page)
         await expect(waiting(page)).to_contain_text(left)
         gate.opened.set()
         for tab in (page, other):
@@ -282,9 +358,19 @@ class TestAnswer:
         assert await answers(page).locator("img, script").count() == 0
 
     async def test_is_laid_out_as_it_is_written(self, page: Page) -> None:
-        code = "```python\nsay print('hi')\nsay ```\nsay "
-        await say(page, "say # Title\nsay \nsay - one\n" + f"think Hm.\nsay {code}".replace("\n", "\n"))
-        await expect(answers(page).get_by_text("Thoughts")).to_be_visible()
+        long = "".join(f"\n\nParagraph {each}" for each in range(200))  # such a text is read in pieces
+        for number, text in enumerate((MARKDOWN, MARKDOWN + long)):
+            await say(page, f"think Hm.\nwrite {json.dumps(text)}")
+            answer = answers(page).nth(number)
+            await expect(answer.locator("p", has_text="Paragraph")).to_have_count(text.count("Paragraph"))
+            await expect(answer.get_by_text("Thoughts")).to_be_visible()
+            await expect(answer.get_by_role("heading", level=1)).to_have_text("Title")
+            await expect(answer.get_by_role("list").first.get_by_role("listitem")).to_have_text(
+                ["one", "two"]
+            )
+            await expect(answer.locator(".code-head")).to_contain_text("python")
+            await expect(answer.locator("pre > code")).to_have_text("x = 1\n\nprint(x)\n")
+            await expect(answer.get_by_role("table").get_by_role("cell")).to_have_text(["1", "2"])
         await say(page, "שלום עולם")
         assert await page.get_by_text("שלום עולם", exact=True).last.evaluate(
             "each => each.matches(':dir(rtl)')"
@@ -326,12 +412,68 @@ class TestApproval:
             await expect(answers(page).last).to_contain_text("Never mind.")
             await expect(page.get_by_role("button", name="Deny")).to_have_count(0)
 
+    async def test_that_is_given_too_late_shows_what_another_tab_has_said(
+        self, chromium: Browser, directory: Path, user: str
+    ) -> None:
+        async with (
+            serve(embedded(directory, tool_approval="all")) as url,
+            opened(chromium, url, user) as page,
+        ):
+            await say(page, 'ask add_task {"title": "milk"}\nwait\nsay Well.')
+            await expect(page.get_by_role("button", name="Deny")).to_be_visible()
+            other = await page.context.new_page()
+            await other.goto(page.url)
+            await expect(other.get_by_role("button", name="Deny")).to_be_visible()
+            await page.get_by_role("button", name="Approve").click()
+            await expect(answers(page)).to_contain_text("add_task: done. Well.")
+            await other.get_by_role("button", name="Deny").click()
+            await expect(answers(other)).to_contain_text("add_task: done. Well.")
+            await expect(other.get_by_role("alert")).to_have_count(0)
+
     async def test_is_not_needed_for_what_the_page_does_itself(self, page: Page, alice: Client) -> None:
         await say(page, "ask browser_time_zone {}\nwait\nsay Thanks.")
         await expect(answers(page)).to_contain_text("browser_time_zone: done. Thanks.")
         await expect(page.get_by_role("button", name="Send")).to_be_visible()
         stored = await alice.messages(int(page.url.partition("#")[2]))
         assert stored[1]["tool_calls"][0]["result"]["time_zone"]
+
+
+class TestToolsOfThePage:
+    async def test_are_used_once_for_a_call_that_is_read_again(
+        self, page: Page, user: str, gate: Gate
+    ) -> None:
+        copied: list[str] = []
+
+        def copy(text: str) -> None:
+            copied.append(text)
+
+        await page.context.expose_function("copy", copy)
+        await page.context.add_init_script("navigator.clipboard.writeText = (text) => copy(text)")
+        await page.reload()
+        await say(
+            page, f'ask copy_to_clipboard {{"text": "milk"}}\nwait\nsay Copied.\ngate {user}\nsay  And on.'
+        )
+        await expect(answers(page)).to_contain_text("Copied.")
+        await page.reload()
+        other = await page.context.new_page()
+        await other.goto(page.url)
+        for tab in (page, other):
+            await expect(answers(tab)).to_contain_text("Copied.")
+        gate.opened.set()
+        for tab in (page, other):
+            await expect(answers(tab)).to_contain_text("And on.")
+        assert copied == ["milk"]
+
+    async def test_are_used_by_a_page_that_finds_the_turn_waiting(self, page: Page) -> None:
+        await page.route("**/answers", lambda route: route.abort())
+        async with page.expect_event("requestfailed"):
+            await say(page, "ask browser_time_zone {}\nwait\nsay Thanks.")
+        await page.wait_for_url(re.compile("#"))
+        address = page.url
+        await page.goto("about:blank")
+        await page.unroute("**/answers")
+        await page.goto(address)
+        await expect(answers(page)).to_contain_text("browser_time_zone: done. Thanks.")
 
 
 GIVE = """(field, {{ name, type, data }}) => {{
@@ -393,6 +535,29 @@ class TestTrouble:
             await page.get_by_role("button", name="Try again", exact=True).click()
             await expect(answers(page).last).to_contain_text("Two.")
 
+    async def test_of_a_limit_leaves_what_is_tried_again_as_it_was(
+        self, chromium: Browser, directory: Path, user: str, gate: Gate
+    ) -> None:
+        """After a reload, so that the page has no key of it."""
+        now = 0.0
+        settings = embedded(directory, rate_limit_chat="1/minute")
+        services = Services.of(settings, SLOW_MACHINE, CommandedAgent(), clock=lambda: now)
+        async with serving(app_of(services)) as url, opened(chromium, url, user) as page:
+            await say(page, f"say Half\ngate {user}\nfail")
+            await expect(page).to_have_url(re.compile("#"))
+            await gate.reached.wait()
+            await page.reload()
+            await expect(answers(page)).to_contain_text("Half")
+            gate.opened.set()
+            await page.get_by_role("button", name="Try again", exact=True).click()
+            await expect(page.get_by_role("alert")).not_to_contain_text("bad day")
+            await expect(answers(page)).to_contain_text(re.compile("Half.*The answer failed."))
+            await expect(field(page)).to_have_value("")
+            now = 61.0
+            await say(page, "say Hello.")
+            await expect(answers(page).last).to_contain_text("Hello.")
+            await expect(page.get_by_role("button", name="Send")).to_be_visible()
+
     async def test_of_the_network_mends_itself(
         self, chromium: Browser, url: str, user: str, gate: Gate
     ) -> None:
@@ -414,11 +579,50 @@ class TestTrouble:
             await expect(answers(page).last).to_contain_text("Next.")
             await expect(answers(page)).to_have_count(2)
 
+    async def test_of_the_network_hides_no_end_that_came_meanwhile(
+        self, chromium: Browser, url: str, user: str, gate: Gate, alice: Client
+    ) -> None:
+        async with (
+            proxy(int(url.rsplit(":", 1)[1])) as between,
+            opened(chromium, f"http://127.0.0.1:{between.port}", user) as page,
+        ):
+            first = CommandedAgent.gates[f"{user}-first"]
+            await say(page, f"say One\ngate {user}-first")
+            await say(page, f"say Half\ngate {user}\nsay  and whole.")
+            await expect(waiting(page)).to_have_count(1)
+            first.opened.set()
+            await expect(answers(page).last).to_contain_text("Half")
+            await page.route("**/stream*", lambda route: route.abort())  # it is not read on in
+            between.cut()
+            await expect(page.get_by_text("The connection was lost. Reading on…")).to_be_visible()
+            gate.opened.set()
+            await alice.get(alice.mine(f"/chat/{page.url.partition('#')[2]}/stream"))  # to its end
+            between.heal()
+            await come_back(page)
+            await expect(answers(page).last).to_contain_text("Half and whole.")
+            await expect(page.get_by_role("button", name="Another answer")).to_be_visible()
+
     async def test_of_a_turn_is_told_and_tried_again(self, page: Page) -> None:
         await say(page, "once fail\nsay Better.")
         await expect(page.get_by_role("alert")).to_contain_text("The model is having a bad day.")
         await page.get_by_role("button", name="Try again").click()
         await expect(answers(page)).to_contain_text("Better.")
+
+    async def test_of_another_tabs_turn_is_tried_again_and_not_what_this_tab_has_sent(
+        self, page: Page, user: str, gate: Gate
+    ) -> None:
+        await say(page, "say One.")
+        await expect(page.get_by_role("button", name="Another answer")).to_be_visible()
+        other = await page.context.new_page()
+        await other.goto(page.url)
+        await say(other, f"say So far.\nonce gate {user}\nonce fail {user}\nsay Better.")
+        await expect(answers(other).last).to_contain_text("So far.")
+        await come_back(page)
+        await expect(answers(page).last).to_contain_text("So far.")
+        gate.opened.set()
+        await page.get_by_role("button", name="Try again").click()
+        await expect(answers(page)).to_contain_text(["One.", "So far.Better."])
+        await expect(page.get_by_role("button", name="Send")).to_be_visible()
 
 
 class TestConversations:
@@ -484,6 +688,38 @@ class TestConversations:
             *((False, False), (False, True), (True, False)),
         ]
 
+    async def test_are_listed_once_each_and_for_as_long_as_they_are_there(
+        self, page: Page, alice: Client
+    ) -> None:
+        for number in range(36):
+            await alice.said(f"say {number}")
+        await page.clock.install()
+        await page.reload()
+        links = page.get_by_role("navigation").get_by_role("link")
+        await expect(links).to_have_count(30)
+        async with page.expect_response(re.compile("conversations")):  # the list, read again
+            await say(page, "say Hello.")
+        await page.get_by_role("button", name="Older ones").dblclick()
+        await expect(links).to_have_count(37)
+        listed = [str(await link.get_attribute("href")) for link in await links.all()]
+        assert len(set(listed)) == 37
+        await page.clock.pause_at(await page.evaluate("Date.now() / 1_000") + 60)
+        await page.get_by_role("button", name="More for").nth(34).click()
+        await page.get_by_role("menuitem", name="Archive", exact=True).click()
+        await expect(links).to_have_count(36)
+        await page.get_by_role("button", name="More for").nth(34).click()
+        await page.get_by_role("menuitem", name="Delete").click()
+        await page.get_by_role("button", name="Archived").press("Enter")  # the notice covers it
+        await expect(links).to_have_count(1)
+        async with page.expect_response(re.compile("archived=")):
+            await page.clock.run_for(6_000)
+        await expect(links).to_have_count(1)
+        await page.get_by_role("button", name="Archived").press("Enter")
+        await expect(links).to_have_count(30)
+        await page.get_by_role("button", name="Older ones").click()
+        await expect(links).to_have_count(35)
+        assert (await alice.get(alice.mine(f"/conversations/{listed[35][1:]}"))).status_code == 404
+
     async def test_add_up_to_what_is_told(self, page: Page, user: str) -> None:
         await say(page, "say Hello.")
         await expect(answers(page)).to_contain_text("0 in · 1 out · $0.0000025")
@@ -502,6 +738,20 @@ class TestConversations:
         await expect(page.get_by_role("button", name="Bad answer", pressed=True)).to_be_visible()
         await page.get_by_role("button", name="Bad answer").click()
         await expect(page.get_by_role("button", name="Bad answer", pressed=False)).to_be_visible()
+
+
+class TestTasks:
+    async def test_are_all_shown(self, page: Page, alice: Client) -> None:
+        await asyncio.gather(
+            *(alice.post(alice.mine("/tasks"), json={"title": f"number {each}"}) for each in range(100))
+        )
+        await page.get_by_role("button", name="Show tasks").click()
+        tasks = page.get_by_role("complementary", name="Tasks")
+        await expect(tasks.get_by_role("checkbox")).to_have_count(100)
+        await tasks.get_by_label("Add a task").fill("The last one")
+        await tasks.get_by_label("Add a task").press("Enter")
+        await expect(tasks.get_by_role("checkbox")).to_have_count(101)
+        await expect(tasks.get_by_role("checkbox").last).to_have_accessible_name("The last one")
 
 
 class TestEverybody:

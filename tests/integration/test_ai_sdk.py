@@ -284,6 +284,24 @@ class TestStopping:
         stored = await alice.messages(state["conversation_id"])
         assert {message["status"] for message in stored} == {"cancelled"}
 
+    async def test_ends_no_turn_that_another_page_begins_later(
+        self, chat: ChatOf, driver: Driver, gate: Gate, alice: Client
+    ) -> None:
+        await chat("send", text=f"say Once\ngate {chat.name}-never")
+        await chat("shows", text="Once")
+        await chat("cancel")
+        state = await chat("settled")
+        other = await driver.open(alice.user_id, str(alice.base_url).rstrip("/"), state["conversation_id"])
+        await other("history")
+        await other("send", text=f"say Next\ngate {chat.name}\nsay , and last.")
+        await other("shows", text="Next")
+        await chat("history")
+        await chat("resume")
+        await chat("shows", text="Next")
+        gate.opened.set()
+        after = await chat("settled")
+        assert (text_of(after["messages"][-1]), after["cancels"]) == ("Next, and last.", [state["turn_id"]])
+
     async def test_by_a_hang_up_does_not(self, chat: ChatOf, gate: Gate, alice: Client) -> None:
         await chat("send", text=f"say Once\ngate {chat.name}\nsay  and for all.")
         state = await chat("shows", text="Once")
@@ -527,6 +545,8 @@ class TestQueue:
         assert waiting_in(await chat("lookAtQueue")) == ["say two", "say three"]
         gate.opened.set()
         await chat("settled")
+        while "two" not in [each["content"] for each in await alice.messages(state["conversation_id"])]:  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0.01)
         assert waiting_in(await other("unqueue", turn=state["waiting"][1]["metadata"]["turn_id"])) == [
             *("say two", "say three"),  # it has begun, and is read
         ]
@@ -617,6 +637,7 @@ class TestAnswers:
         call = tools_of(asked["messages"][1])[1]
         state = await chat.done("approve", id=call["approval"]["id"], approved=True)
         assert [kind(error) for error in state["errors"]] == ["not-waiting"]
+        assert (await chat("refused"))["refused"] is True
         messages = (await chat("history"))["messages"]
         assert tools_of(messages[1])[1]["state"] == "output-denied"
         state = await chat.done("send", text="say Next.")
@@ -670,6 +691,25 @@ class TestHistory:
         state = await other("settled")
         assert text_of(state["messages"][3]) == "Once more."
         assert (await other("news"))["news"] is None
+
+    async def test_has_news_of_a_turn_that_ended_while_its_stream_was_cut(
+        self, driver: Driver, alice: Client, gate: Gate
+    ) -> None:
+        url = str(alice.base_url).rstrip("/")
+        async with proxy(int(url.rsplit(":", 1)[1])) as between:
+            chat = await driver.open(alice.user_id, f"http://127.0.0.1:{between.port}")
+            await chat("send", text=f"say Once\ngate {chat.name}\nsay  and for all.")
+            state = await chat("shows", text="Once")
+            between.cut()
+            await chat("settled")
+            gate.opened.set()
+            await ended(alice, state["conversation_id"])
+            between.heal()
+            messages = (await chat("news"))["news"]
+            assert text_of(messages[-1]) == "Once and for all."
+            assert (await chat("news"))["news"] is None
+            state = await chat.done("resume")  # as the SDK does by itself when the page is shown again
+        assert text_of(state["messages"][-1]) == "Once and for all."
 
 
 class TestErrors:
@@ -750,6 +790,26 @@ class TestErrors:
         assert (state["status"], text_of(state["messages"][-1])) == ("ready", "So far.Better.")
         stored = await alice.messages(conversation["id"])
         assert (len(stored), stored[-1]["alternative_of"]) == (2, failed["turn_id"])
+
+    async def test_of_a_turn_that_another_page_has_begun_go_away_by_another_answer_to_it(
+        self, chat: ChatOf, driver: Driver, gate: Gate, alice: Client
+    ) -> None:
+        """This page has a key, but that of an older message."""
+        conversation_id = (await chat.done("send", text="say One."))["conversation_id"]
+        other = await driver.open(chat.name, str(alice.base_url).rstrip("/"), conversation_id)
+        await other("history")
+        await other("send", text=f"say So far.\nonce gate {chat.name}\nonce fail {chat.name}\nsay Better.")
+        await other("shows", text="So far.")
+        await chat("history")
+        await chat("resume")
+        await chat("shows", text="So far.")
+        gate.opened.set()
+        failed = await chat("settled")
+        assert [kind(error) for error in failed["errors"]] == ["model-failed"]
+        state = await chat.done("regenerate", **AGAIN)
+        assert [text_of(message) for message in state["messages"]][1::2] == ["One.", "So far.Better."]
+        stored = await alice.messages(conversation_id)
+        assert (len(stored), stored[-1]["alternative_of"]) == (4, failed["turn_id"])
 
     async def test_of_the_network_go_away_when_the_same_is_sent_again_elsewhere(
         self, driver: Driver, empty_database_url: str
@@ -922,6 +982,7 @@ async def test_the_component_does_what_its_buttons_say(tmp_path: Path, node: str
         assert steps["reloaded"] == [*shown, "say And again.", "And again.", "say A dot.", "A dot."]
         assert steps["picture"] == ["dot.gif", 24]
         assert steps["denied"][1].startswith("delete_task: output-denied")
+        assert steps["late"][1].startswith("delete_task: output-denied")
         assert len((await alice.get(alice.mine("/tasks"))).json()["items"]) == 1
 
 

@@ -1208,12 +1208,18 @@ export interface operations {
             /** @description Request fulfilled, document follows */
             200: {
                 headers: {
+                    /** @description `true` if the `Idempotency-Key` has had this answer before. */
+                    "Idempotent-Replayed"?: string;
                     /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
                     RateLimit?: string;
                     /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
                     "RateLimit-Policy"?: string;
+                    /** @description Of a stream: `no`, so that nginx holds nothing back. */
+                    "X-Accel-Buffering"?: string;
                     /** @description The request's id: the caller's, if it is sane. */
                     "X-Request-ID": string;
+                    /** @description Of a stream: the version of its protocol, `v1`. */
+                    "x-vercel-ai-ui-message-stream"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1224,6 +1230,8 @@ export interface operations {
             /** @description The turn waits for answers to `pending` calls. */
             202: {
                 headers: {
+                    /** @description `true` if the `Idempotency-Key` has had this answer before. */
+                    "Idempotent-Replayed"?: string;
                     /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
                     RateLimit?: string;
                     /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
@@ -1514,8 +1522,12 @@ export interface operations {
                     RateLimit?: string;
                     /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
                     "RateLimit-Policy"?: string;
+                    /** @description Of a stream: `no`, so that nginx holds nothing back. */
+                    "X-Accel-Buffering"?: string;
                     /** @description The request's id: the caller's, if it is sane. */
                     "X-Request-ID": string;
+                    /** @description Of a stream: the version of its protocol, `v1`. */
+                    "x-vercel-ai-ui-message-stream"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2852,6 +2864,8 @@ export interface operations {
             /** @description Lines of JSON. */
             200: {
                 headers: {
+                    /** @description `attachment`, and a name for the file. */
+                    "Content-Disposition": string;
                     /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
                     RateLimit?: string;
                     /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
@@ -3214,6 +3228,12 @@ export interface operations {
             /** @description Request fulfilled, document follows */
             200: {
                 headers: {
+                    /** @description `bytes`. */
+                    "Accept-Ranges": string;
+                    /** @description `attachment`, and the name of the file. */
+                    "Content-Disposition": string;
+                    /** @description Tells these bytes from all others. */
+                    ETag: string;
                     /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
                     RateLimit?: string;
                     /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
@@ -3229,6 +3249,14 @@ export interface operations {
             /** @description The range that was asked for. */
             206: {
                 headers: {
+                    /** @description `bytes`. */
+                    "Accept-Ranges": string;
+                    /** @description `attachment`, and the name of the file. */
+                    "Content-Disposition": string;
+                    /** @description Which bytes these are, of how many. */
+                    "Content-Range": string;
+                    /** @description Tells these bytes from all others. */
+                    ETag: string;
                     /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
                     RateLimit?: string;
                     /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
@@ -3242,6 +3270,12 @@ export interface operations {
             /** @description The bytes are those of the `ETag` that was sent. */
             304: {
                 headers: {
+                    /** @description `bytes`. */
+                    "Accept-Ranges": string;
+                    /** @description `attachment`, and the name of the file. */
+                    "Content-Disposition": string;
+                    /** @description Tells these bytes from all others. */
+                    ETag: string;
                     /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
                     RateLimit?: string;
                     /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
@@ -3321,6 +3355,8 @@ export interface operations {
              */
             416: {
                 headers: {
+                    /** @description How many bytes there are. */
+                    "Content-Range": string;
                     /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
                     RateLimit?: string;
                     /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
@@ -6124,12 +6160,18 @@ export interface operations {
             /** @description Request fulfilled, document follows */
             200: {
                 headers: {
+                    /** @description `true` if the `Idempotency-Key` has had this answer before. */
+                    "Idempotent-Replayed"?: string;
                     /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
                     RateLimit?: string;
                     /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
                     "RateLimit-Policy"?: string;
+                    /** @description Of a stream: `no`, so that nginx holds nothing back. */
+                    "X-Accel-Buffering"?: string;
                     /** @description The request's id: the caller's, if it is sane. */
                     "X-Request-ID": string;
+                    /** @description Of a stream: the version of its protocol, `v1`. */
+                    "x-vercel-ai-ui-message-stream"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -6140,6 +6182,8 @@ export interface operations {
             /** @description The turn waits for answers to `pending` calls. */
             202: {
                 headers: {
+                    /** @description `true` if the `Idempotency-Key` has had this answer before. */
+                    "Idempotent-Replayed"?: string;
                     /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
                     RateLimit?: string;
                     /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
@@ -6603,12 +6647,18 @@ export interface operations {
             /** @description Request fulfilled, document follows */
             200: {
                 headers: {
+                    /** @description `true` if the `Idempotency-Key` has had this answer before. */
+                    "Idempotent-Replayed"?: string;
                     /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
                     RateLimit?: string;
                     /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
                     "RateLimit-Policy"?: string;
+                    /** @description Of a stream: `no`, so that nginx holds nothing back. */
+                    "X-Accel-Buffering"?: string;
                     /** @description The request's id: the caller's, if it is sane. */
                     "X-Request-ID": string;
+                    /** @description Of a stream: the version of its protocol, `v1`. */
+                    "x-vercel-ai-ui-message-stream"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -6619,6 +6669,8 @@ export interface operations {
             /** @description The turn waits for answers to `pending` calls. */
             202: {
                 headers: {
+                    /** @description `true` if the `Idempotency-Key` has had this answer before. */
+                    "Idempotent-Replayed"?: string;
                     /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
                     RateLimit?: string;
                     /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
@@ -7056,12 +7108,18 @@ export interface operations {
             /** @description Request fulfilled, document follows */
             200: {
                 headers: {
+                    /** @description `true` if the `Idempotency-Key` has had this answer before. */
+                    "Idempotent-Replayed"?: string;
                     /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
                     RateLimit?: string;
                     /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
                     "RateLimit-Policy"?: string;
+                    /** @description Of a stream: `no`, so that nginx holds nothing back. */
+                    "X-Accel-Buffering"?: string;
                     /** @description The request's id: the caller's, if it is sane. */
                     "X-Request-ID": string;
+                    /** @description Of a stream: the version of its protocol, `v1`. */
+                    "x-vercel-ai-ui-message-stream"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -7072,6 +7130,8 @@ export interface operations {
             /** @description The turn waits for answers to `pending` calls. */
             202: {
                 headers: {
+                    /** @description `true` if the `Idempotency-Key` has had this answer before. */
+                    "Idempotent-Replayed"?: string;
                     /** @description What is left, and for how many seconds: `"default";r=599;t=60`. Not there when limits are off. */
                     RateLimit?: string;
                     /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
@@ -7361,8 +7421,12 @@ export interface operations {
                     RateLimit?: string;
                     /** @description The limit: `"default";q=600;w=60`. Not there when limits are off. */
                     "RateLimit-Policy"?: string;
+                    /** @description Of a stream: `no`, so that nginx holds nothing back. */
+                    "X-Accel-Buffering"?: string;
                     /** @description The request's id: the caller's, if it is sane. */
                     "X-Request-ID": string;
+                    /** @description Of a stream: the version of its protocol, `v1`. */
+                    "x-vercel-ai-ui-message-stream"?: string;
                     [name: string]: unknown;
                 };
                 content: {

@@ -61,6 +61,15 @@ export function answersAreReady({ messages }: { messages: UIMessage[] }): boolea
 }
 
 /**
+ * The calls of the page's own tools that the turn of this message, the last one, waits for. `onToolCall` of `useChat` is no
+ * sign of them: it is called again for each replay of a stream, and not at all where the turn waited before the page was opened.
+ */
+export function callsToCarryOut(message: ChatapiMessage | undefined): DynamicToolUIPart[] {
+  if (message?.metadata?.waiting !== true) return [];
+  return callsIn(message).filter((call) => call.state === "input-available" && !call.providerExecuted);
+}
+
+/**
  * The answers that the page has given in the last step: approvals, and results of its own tools, which are those that are
  * not `providerExecuted`.
  */

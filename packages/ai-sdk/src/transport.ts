@@ -40,8 +40,9 @@ interface Sent {
   key: string;
   path: string;
   body: object;
-  /** The id of the question on the page, and what it said. */
+  /** The id of the question on the page. */
   question: string;
+  /** What was written for it, which is given back where it is refused. */
   message: string;
   /** The turn that goes on with these answers. */
   answered?: number | undefined;
@@ -52,9 +53,19 @@ interface Sent {
   refused?: ProblemError;
 }
 
+/** A turn as it is read here: in the stream of a request, and in those that `resumeStream()` reads on in. */
 interface Reading {
-  signal: AbortSignal | undefined;
+  /** Known once the first chunk of a request's stream is there. */
+  turn?: number | undefined;
+  /** What was sent for it. A turn that was begun elsewhere, or before a reload, has none. */
+  sent?: Sent | undefined;
+  /** Nothing was sent, so an error before the first chunk is one of the stream. */
+  resumed?: boolean;
+  /** To be cancelled as soon as the turn is known. */
+  cancelled?: boolean;
+  /** The end of the turn was read. */
   ended?: boolean;
+  signal?: AbortSignal | undefined;
   begun?: Promise<ReadableStream<UIMessageChunk>>;
 }
 
@@ -62,9 +73,6 @@ interface Reading {
 export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
   base: string;
   conversationId: number | undefined;
-  /** The turn that is read, once its first chunk is there. */
-  turnId: number | undefined;
-  sent: Sent | undefined;
   /** The questions that wait for their turns, the next one first, as far as they are known here. Replaced, never changed. */
   queued: readonly ChatapiMessage[] = [];
   clientTools: ClientTool[];
@@ -77,13 +85,12 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
   #replaced = new Set<number>();
   /** The turn of a question, by the question's id on this page. */
   #turns = new Map<string, number>();
-  #reading: Reading | undefined;
-  /** The turn that ran when the history was read. */
-  #running: number | undefined;
+  /** The turn that is read, or was read last. */
+  #reading: Reading = {};
+  /** The history was read since: what the next stream that is resumed reads. */
+  #found: Reading | undefined;
   /** What was to be queued, and no answer came. */
   #unsure: { body: string; key: string } | undefined;
-  #resumed = false;
-  #cancelled = false;
   #waiting = false;
 
   constructor({ url, userId, token = () => undefined, conversationId, silence = 35_000, clientTools = [] }: ChatapiOptions) {
@@ -99,46 +106,57 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     this.#token = token;
   }
 
+  /** The turn that is read, or was read last, once its first chunk is there. */
+  get turnId(): number | undefined {
+    return this.#reading.turn;
+  }
+
+  /** What was sent for that turn from this page. */
+  get sent(): Sent | undefined {
+    return this.#reading.sent;
+  }
+
   override async sendMessages({ abortSignal, ...options }: SendOptions) {
     const metadata = options.metadata as RequestMetadata | undefined;
     if (!metadata?.again && metadata?.whenBusy !== "interrupt") await this.#endStopped();
-    this.turnId = this.#running = undefined;
-    this.#cancelled = this.#resumed = false;
-    this.streams++;
-    const reading: Reading = (this.#reading = { signal: abortSignal });
-    const asked =
-      metadata?.again && this.sent?.answered
-        ? this.#answerAgain(this.sent.answered, options)
-        : super.sendMessages({ ...options, abortSignal: undefined });
+    const reading = this.#read({ sent: metadata?.again ? this.sent : undefined, signal: abortSignal });
+    const asked = reading.sent?.answered
+      ? this.#answerAgain(reading.sent, options)
+      : super.sendMessages({ ...options, abortSignal: undefined });
     reading.begun = asked.then((stream) => this.#watched(stream, reading));
     return reading.begun;
   }
 
   override async reconnectToStream(options: ReconnectOptions) {
     if (this.conversationId === undefined) return null; // nothing has begun yet
-    this.#resumed = true;
-    this.streams++;
+    const begun = this.turnId === undefined ? { resumed: true } : this.#reading;
+    const reading = Object.assign(this.#read(this.#found ?? begun), { ended: false, signal: options.abortSignal });
     const stream = await super.reconnectToStream(options);
-    return stream && this.#watched(stream, (this.#reading = { signal: options.abortSignal }));
+    return stream && this.#watched(stream, reading);
   }
 
   /** End the turn, as soon as it is known. The stream then ends by itself, within a second. */
   async cancel(): Promise<void> {
-    this.#cancelled = true;
-    if (this.turnId !== undefined) await this.request(`/turns/${this.turnId}/cancel`, { method: "POST" });
+    const turn = this.#found?.turn ?? this.turnId;
+    if (turn === undefined) this.#reading.cancelled = true;
+    else await this.#cancel(turn);
   }
 
   /** Whether it is the stream that was lost, and not the turn: then `resumeStream()` reads on. */
   lost(error: Error): boolean {
-    const problem = problemOf(error);
-    const turnGoesOn = problem?.turn_id === undefined || problem.type.endsWith(":restarting");
-    return this.turnId === undefined ? this.#resumed : turnGoesOn;
+    const { turn, resumed = false } = this.#reading;
+    return turn === undefined ? resumed : turnGoesOn(problemOf(error));
   }
 
-  /** Whether nothing has changed, though `useChat` has cut its messages for it already. */
+  /**
+   * Whether nothing has changed, though `useChat` shows it already: messages that are cut for another answer, or answers
+   * to a turn that waits for them no more. To send it again would not help.
+   */
   refused(error: Error): boolean {
-    const nothingBegan = problemOf(error) !== undefined && this.turnId === undefined;
-    return nothingBegan && Boolean(this.sent?.anew || this.sent?.refused);
+    const problem = problemOf(error);
+    if (problem === undefined || this.turnId !== undefined) return false;
+    const isLate = this.sent?.answered !== undefined && problem.status === 409;
+    return Boolean(this.sent?.anew || this.sent?.refused || isLate);
   }
 
   /**
@@ -151,22 +169,28 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     const all = await this.#messages(100);
     const messages = all.filter((message) => !isQueued(message));
     if (this.streams !== streams) return messages;
-    this.turnId = undefined;
     this.queued = all.filter(isQueued);
     this.#order = [...new Set(messages.map((message) => this.#turnOf(message)).filter((turn) => turn !== undefined))];
     this.#order.forEach((turn) => this.#replaced.delete(turn));
     const last = messages.at(-1);
-    this.#running = last?.metadata?.status === "running" ? last.metadata.turn_id : undefined;
+    const running = last?.metadata?.status === "running" ? last.metadata.turn_id : undefined;
+    this.#found = this.turnId !== undefined && this.turnId === this.#order.at(-1) ? this.#reading : { turn: running, resumed: true };
     this.#waiting = last?.metadata?.waiting ?? false;
     return messages;
   }
 
-  /** As `history()`, if the conversation has gone on elsewhere, in another tab or on another device. */
+  /**
+   * As `history()`, if the conversation has gone on elsewhere, in another tab or on another device, or if its last turn
+   * was not read to its end here.
+   */
   async news(): Promise<ChatapiMessage[] | undefined> {
+    const { turn, ended, signal } = this.#found ? {} : this.#reading;
+    const isCut = turn !== undefined && !ended && !signal?.aborted;
     const known = this.#state;
     const streams = this.streams;
     const messages = await this.history();
-    return this.#state === known || this.streams !== streams ? undefined : messages;
+    if (this.streams !== streams) return undefined;
+    return isCut || this.#state !== known ? messages : undefined;
   }
 
   /** Look what is queued behind the turn that is read. */
@@ -189,7 +213,7 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
 
   /** Send a message that is answered after what runs now, and do not wait for that: `readNext` reads the answer. */
   async queue(message: ChatapiMessage): Promise<{ conversation_id: number; turn_id: number }> {
-    if (this.conversationId === undefined) await this.#reading?.begun; // which tells its id
+    if (this.conversationId === undefined) await this.#reading.begun; // which tells its id
     const content = await this.#chatBody(message, "queue");
     const body = JSON.stringify(content);
     if (this.#unsure?.body !== body) this.#unsure = { body, key: crypto.randomUUID() };
@@ -224,12 +248,16 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
   readNext(): ChatapiMessage | undefined {
     const [next, ...rest] = this.queued;
     if (next === undefined) return undefined;
-    this.turnId = next.metadata!.turn_id;
     this.queued = rest;
-    this.sent = undefined;
-    this.#cancelled = false;
-    this.streams++;
+    this.#read({ turn: next.metadata!.turn_id, resumed: true });
     return next;
+  }
+
+  /** Whatever was read before is over. */
+  #read(reading: Reading): Reading {
+    this.streams++;
+    this.#found = undefined;
+    return (this.#reading = reading);
   }
 
   #forget(turnId: number): void {
@@ -257,17 +285,20 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     return JSON.stringify([this.#order.at(-1), this.#waiting, this.queued.map(({ id }) => id)]);
   }
 
+  async #cancel(turn: number): Promise<void> {
+    await this.request(`/turns/${turn}/cancel`, { method: "POST" });
+  }
+
   #post(path: string, body: object, key: string): Promise<Response> {
     const headers = { Accept: "text/event-stream", "Content-Type": "application/json", "Idempotency-Key": key };
     return this.request(path, { method: "POST", headers, body: JSON.stringify(body) });
   }
 
   /** `useChat` has cut the message that goes on. So the answers are given again, and their turn is read from its beginning. */
-  async #answerAgain(turn: number, options: ReconnectOptions): Promise<ReadableStream<UIMessageChunk>> {
-    const { path, body, key } = this.sent!;
+  async #answerAgain({ path, body, key, answered }: Sent, options: ReconnectOptions): Promise<ReadableStream<UIMessageChunk>> {
     const response = await this.#post(path, body, key);
     void response.body?.cancel(); // the turn goes on without this reader
-    this.turnId = turn;
+    this.#reading.turn = answered;
     return (await super.reconnectToStream(options))!; // a turn that is named has a stream
   }
 
@@ -284,12 +315,10 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     headers: HeadersInit | undefined;
     requestMetadata: unknown;
   }) {
-    const { again, whenBusy } = (request.requestMetadata ?? {}) as RequestMetadata;
-    if (!this.sent || !again) {
-      this.sent = undefined; // what was sent before is not sent in the place of a message whose file cannot be uploaded
-      this.sent = await this.#asked(request, whenBusy).catch((error: unknown) => refusedSend(request.messages.at(-1)!, error));
-    }
-    const { refused, key, path, body } = this.sent;
+    const { whenBusy } = (request.requestMetadata ?? {}) as RequestMetadata;
+    const reading = this.#reading;
+    reading.sent ??= await this.#asked(request, whenBusy).catch((error: unknown) => refusedSend(request.messages.at(-1)!, error));
+    const { refused, key, path, body } = reading.sent;
     if (refused) throw refused;
     const headers = { ...(request.headers as object), Accept: "text/event-stream", "Idempotency-Key": key };
     return { api: this.base + path, body, headers };
@@ -321,8 +350,9 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     const own = (asksAgain ? turnIn(messageId) : undefined) ?? this.#turnOf(last);
     const anew = own ?? next;
     if (anew === undefined) return { ...sent, body: await this.#chatBody(last, whenBusy) };
-    const edited = own !== undefined && asksAgain ? {} : await this.#content(last);
-    return { ...sent, path: `/turns/${anew}/regenerate`, anew, body: { ...edited, client_tools: this.#offered } };
+    const path = `/turns/${anew}/regenerate`;
+    if (own !== undefined && asksAgain) return { ...sent, path, anew, message: "", body: { client_tools: this.#offered } };
+    return { ...sent, path, anew, body: { ...(await this.#content(last)), client_tools: this.#offered } };
   }
 
   async #chatBody(question: ChatapiMessage, whenBusy: WhenBusy | undefined): Promise<object> {
@@ -360,8 +390,8 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
 
   /** A turn that is known is streamed even when it has ended meanwhile; without one, the conversation's active turn. */
   #streamUrl(): string {
-    const turn = this.turnId ?? this.#running;
-    return `${this.base}/chat/${this.conversationId}/stream${turn === undefined ? "" : `?turn_id=${turn}`}`;
+    const query = this.turnId === undefined ? "" : `?turn_id=${this.turnId}`;
+    return `${this.base}/chat/${this.conversationId}/stream${query}`;
   }
 
   /** The stream, once its first chunk is there: `stop()` hangs up no sooner, so that the turn is known. */
@@ -371,17 +401,18 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     const { readable, writable } = new TransformStream<UIMessageChunk, UIMessageChunk>(
       {
         transform: (chunk, controller) => {
-          if (chunk.type === "start") this.#began(chunk.messageMetadata as ChatapiMetadata, controller);
+          if (chunk.type === "start") this.#began(reading, chunk.messageMetadata as ChatapiMetadata, controller);
           known();
-          reading.ended ||= ["finish", "abort", "error"].includes(chunk.type);
+          reading.ended ||= ["finish", "abort"].includes(chunk.type);
           if (chunk.type === "error") {
             const { problem } = chunk as unknown as { problem?: Problem };
+            reading.ended = !turnGoesOn(problem);
             return controller.error(problem ? new ProblemError(problem) : new Error(chunk.errorText));
           }
           if (chunk.type === "finish") {
             this.#waiting = (chunk.messageMetadata as ChatapiMetadata | undefined)?.waiting ?? false;
           }
-          if (reading.ended) this.sent?.replaces?.forEach((turn) => turn !== undefined && this.#replaced.add(turn));
+          if (reading.ended) reading.sent?.replaces?.forEach((turn) => turn !== undefined && this.#replaced.add(turn));
           controller.enqueue(chunk);
         },
         flush: (controller) => {
@@ -396,28 +427,35 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     return readable.pipeThrough(new TransformStream(), reading.signal ? { signal: reading.signal } : {});
   }
 
-  #began(metadata: ChatapiMetadata, controller: TransformStreamDefaultController): void {
+  #began(reading: Reading, metadata: ChatapiMetadata, controller: TransformStreamDefaultController): void {
     const turnId = metadata.turn_id!;
+    const { sent, cancelled } = reading;
     this.conversationId = metadata.conversation_id;
-    this.turnId = turnId;
+    reading.turn = turnId;
     this.#forget(turnId);
     if (!this.#order.includes(turnId)) {
-      if (this.sent?.anew && !this.#resumed) this.sent.replaces = [this.sent.anew, this.#order.pop()];
+      if (sent?.anew) sent.replaces = [sent.anew, this.#order.pop()];
       this.#order.push(turnId);
     }
-    if (this.sent && !this.#resumed) this.#turns.set(this.sent.question, turnId);
-    if (this.#cancelled) this.cancel().catch((error: unknown) => controller.error(error));
+    if (sent) this.#turns.set(sent.question, turnId);
+    if (cancelled) this.#cancel(turnId).catch((error: unknown) => controller.error(error));
   }
 
   /** A turn that `stop()` has hung up on goes on; before the next message it is cancelled, and its end waited for. */
   async #endStopped(): Promise<void> {
-    if (!this.#reading?.signal?.aborted) return;
-    await this.#reading.begun?.catch(() => {});
-    if (this.turnId === undefined || this.#reading.ended) return;
-    await this.cancel();
-    const stream = await this.request(`/chat/${this.conversationId}/stream?turn_id=${this.turnId}`);
+    const reading = this.#reading;
+    if (!reading.signal?.aborted) return;
+    await reading.begun?.catch(() => {});
+    if (reading.turn === undefined || reading.ended) return;
+    await this.#cancel(reading.turn);
+    const stream = await this.request(`/chat/${this.conversationId}/stream?turn_id=${reading.turn}`);
     await stream.text();
   }
+}
+
+/** Whether it is only the stream that an error has ended. */
+function turnGoesOn(problem: Problem | undefined): boolean {
+  return problem?.turn_id === undefined || problem.type.endsWith(":restarting");
 }
 
 function isQueued(message: ChatapiMessage): boolean {
