@@ -1,6 +1,7 @@
 """`make bench`: everything in one run on one machine, or the scenarios that are named."""
 
 import asyncio
+import compileall
 import re
 import resource
 import subprocess
@@ -9,7 +10,7 @@ import time
 
 from benchmarks.measuring import Row
 from benchmarks.scenarios import SCENARIOS
-from benchmarks.servers import Server
+from benchmarks.servers import REPOSITORY, Server
 from tests.support.postgres import Postgres
 
 HEAD = "| measured | found | target | |\n|---|---|---|---|"
@@ -23,6 +24,8 @@ def main() -> int:
     # Thousands of clients at once are as many sockets, here and in the servers that inherit this.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # As an installed service has its bytecode; where PYTHONDONTWRITEBYTECODE is set, each start would compile the sources anew.
+    compileall.compile_dir(REPOSITORY / "src", quiet=1)
     postgres = Postgres()
     postgres.prepare()
     # Statistics as a database has them that has run for a while: without, plans under row-level security are poor.

@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from statistics import median
@@ -17,8 +17,10 @@ from benchmarks.trips import Counter, counting
 from tests.support.postgres import Postgres
 
 WITHOUT_BEFORE = Row("the version before", "left out: it is not installed (`make bench` does)")
-TURNS = 24  # the round trips of their median are told
+TURNS, CONVERSATIONS = 24, 4  # the round trips of the turns' median are told
 AFTERWARDS_SECONDS = 0.02  # for what is done after the answer
+# The others make none. Here all conversations are long, so there is one for five turns.
+WITHOUT_SUMMARIES = {"COMPACT": "off"}
 OPEN = 3_000
 RAMP_SECONDS = 30.0  # within which the streams are opened; each lasts a minute
 
@@ -38,12 +40,21 @@ class Side(NamedTuple):
 
 
 def sides_of(
-    postgres: Postgres, model: Server, *, ports: Sequence[int] = (), before: bool = True, timeout: int = 60
+    postgres: Postgres,
+    model: Server,
+    *,
+    ports: Sequence[int] = (),
+    before: bool = True,
+    timeout: int = 60,
+    settings: Mapping[str, str] | None = None,
 ) -> list[Side]:
-    """chatapi and the peer, and the version before where it is there and wanted. `ports` lead to PostgreSQL, too."""
+    """chatapi and the peer, and the version before where it is there and wanted. `ports` lead to PostgreSQL, too.
+
+    `settings` are chatapi's.
+    """
     ours, theirs, earlier = ports or (None, None, None)
     sides = [
-        Side(servers.chatapi(postgres, model=model, port=ours, timeout=timeout)),
+        Side(servers.chatapi(postgres, model=model, port=ours, timeout=timeout, settings=settings)),
         Side(
             servers.peer(postgres, model=model, port=theirs),
             stream_path="/chat/stream",
@@ -65,9 +76,17 @@ def streamed_answers(postgres: Postgres) -> list[Row]:
     return costs(postgres, "40 tokens streamed", manner="forty", streamed=True)
 
 
+def turns_with_a_call(postgres: Postgres) -> list[Row]:
+    """CPU of a turn whose model calls a tool that writes and then says 40 tokens, 20 ms apart, streamed; 32 callers."""
+    return costs(postgres, "add_task and 40 tokens streamed", manner="add", streamed=True)
+
+
 def costs(postgres: Postgres, what: str, *, streamed: bool, manner: str = "") -> list[Row]:
     with running(servers.the_model()) as (model,):
-        sides = sides_of(postgres, model)
+        sides = [
+            *sides_of(postgres, model, settings=WITHOUT_SUMMARIES),
+            Side(servers.chatapi(postgres, model=model, name="chatapi, with summaries")),
+        ]
         with running(*(side.server for side in sides)):
             found = interleaved(
                 [
@@ -88,7 +107,10 @@ def costs(postgres: Postgres, what: str, *, streamed: bool, manner: str = "") ->
         )
         for side, reports in zip(sides, found, strict=True)
     ]
-    ours, peer, *before = found
+    ours, peer, *before, with_summaries = found
+    rows.append(
+        Row(f"{what}: chatapi's CPU with summaries, of that without", f"{cost(with_summaries, ours):.2f} x")
+    )
     of_peer = cost(ours, peer)
     rows.append(
         Row(
@@ -133,7 +155,7 @@ def budgets(postgres: Postgres) -> list[Row]:
 
 
 def round_trips(postgres: Postgres) -> list[Row]:
-    """Round trips to PostgreSQL of a turn, counted on the wire: without a tool and with one call, as JSON and streamed."""
+    """Round trips to PostgreSQL of a turn, counted on the wire: without a tool and with a call, as JSON and streamed."""
     rows = []
     with ExitStack() as stack:
         (model,) = stack.enter_context(running(servers.the_model()))
@@ -145,12 +167,13 @@ def round_trips(postgres: Postgres) -> list[Row]:
             ("a short answer, streamed", "", True, 2),
             ("40 tokens in 0.8 s, streamed", "forty", True, 3),
             ("100 tokens in 2 s, streamed", "hundred", True, 6),
-            ("one tool call", "tool", False, 5),
-            ("one tool call, streamed", "tool", True, 5),
+            ("one call that reads", "tool", False, 5),
+            ("one call that reads, streamed", "tool", True, 5),
+            # The call is one more than its effect, which is BEGIN, a statement and COMMIT.
+            ("one call that writes and 40 tokens in 0.8 s", "add", False, 7),
+            ("one call that writes and 40 tokens in 0.8 s, streamed", "add", True, 7),
         ):
             for side, counter in zip(sides, counters, strict=False):
-                if manner == "tool" and side is sides[1]:
-                    continue  # it calls none
                 trips = trips_of(side, counter, manner=manner, streamed=streamed)
                 name, ours = f"round trips, {what}: {side.server.name}", side is sides[0]
                 rows.append(judged(name, f"{trips:g}", f"≤ {target}", met=trips <= target, ours=ours))
@@ -159,9 +182,13 @@ def round_trips(postgres: Postgres) -> list[Row]:
 
 def trips_of(side: Side, counter: Counter, *, manner: str, streamed: bool) -> float:
     """The median of turns that come one after the other: whatever a server does every few seconds is in few of them."""
-    sender = side.turn(f"trips-{manner}-{streamed}", manner=manner, streamed=streamed, begun=True)
+    # Short ones: a long conversation's summary is made beside its turns.
+    senders = [
+        side.turn(f"trips-{manner}-{streamed}-{number}", manner=manner, streamed=streamed, begun=True)
+        for number in range(CONVERSATIONS)
+    ]
     trips = []
-    for _ in range(TURNS):
+    for sender in senders * (TURNS // CONVERSATIONS):
         before = counter.trips
         report = asyncio.run(run(Job(port=side.server.port, senders=[sender], each=1)))
         if report.statuses != {"200": 1}:

@@ -8,7 +8,7 @@ conversation, no limits, no audit trail.
 
 With PEER_BASE_URL it asks a model's server by the `openai` SDK, with the same instructions and the same tools as chatapi
 offers, and the SDK's client may have as many connections as it likes. It streams at a route of its own, and stores the
-same two rows. It calls no tool.
+same two rows. It carries out the two tools that the model of the benchmarks calls, as the SDK's documentation shows it.
 """
 
 import asyncio
@@ -66,6 +66,13 @@ class Message(SQLModel, table=True):
     created_at: datetime = Field(default_factory=now, sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
 
 
+class Task(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigInteger, sa_column_args=[Identity()])
+    user_id: str = Field(index=True)
+    title: str
+    completed: bool = False
+
+
 class ChatRequest(BaseModel):
     message: Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
     conversation_id: int | None = None
@@ -100,28 +107,60 @@ async def get_user(
     return user_id
 
 
-async def ask(messages: list[Any]) -> str:
-    if BASE_URL:
+async def ask(messages: list[Any], user_id: str, session: AsyncSession) -> str:
+    while BASE_URL:
         completion = await model.chat.completions.create(
             model="benchmark", messages=[INSTRUCTIONS, *messages], tools=TOOLS
         )
-        return str(completion.choices[0].message.content)
+        said = completion.choices[0].message.model_dump(exclude_none=True)
+        if "tool_calls" not in said:
+            return str(said["content"])
+        messages.append(said)
+        messages += [await carry_out(call, user_id, session) for call in said["tool_calls"]]
     if THINKS:
         await asyncio.sleep(THINKS)
     return ANSWER
 
 
-async def ask_for_words(messages: list[Any]) -> AsyncIterator[str]:
-    chunks = await model.chat.completions.create(
-        model="benchmark",
-        messages=[INSTRUCTIONS, *messages],
-        tools=TOOLS,
-        stream=True,
-        stream_options={"include_usage": True},
-    )
-    async for chunk in chunks:
-        if chunk.choices and (word := chunk.choices[0].delta.content):
-            yield word
+async def ask_for_words(messages: list[Any], user_id: str, session: AsyncSession) -> AsyncIterator[str]:
+    while True:
+        chunks = await model.chat.completions.create(
+            model="benchmark",
+            messages=[INSTRUCTIONS, *messages],
+            tools=TOOLS,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        calls: dict[int, dict[str, Any]] = {}
+        async for chunk in chunks:
+            if not chunk.choices:
+                continue
+            delta = chunk.choices[0].delta
+            if delta.content:
+                yield delta.content
+            for piece in delta.tool_calls or []:
+                said: Any = piece.function
+                begun = {"id": piece.id, "type": "function", "function": {"name": said.name, "arguments": ""}}
+                calls.setdefault(piece.index, begun)["function"]["arguments"] += said.arguments or ""
+        if not calls:
+            return
+        messages.append({"role": "assistant", "tool_calls": list(calls.values())})
+        messages += [await carry_out(call, user_id, session) for call in calls.values()]
+
+
+async def carry_out(call: dict[str, Any], user_id: str, session: AsyncSession) -> dict[str, str]:
+    """The outcome of a call, as the model is sent it."""
+    if call["function"]["name"] == "add_task":
+        task = Task(user_id=user_id, title=json.loads(call["function"]["arguments"])["title"])
+        session.add(task)
+        await session.commit()
+        result: Any = task.model_dump()
+    else:
+        result = [
+            each.model_dump() for each in await session.exec(select(Task).where(Task.user_id == user_id))
+        ]
+        await session.commit()
+    return {"role": "tool", "tool_call_id": call["id"], "content": json.dumps(result)}
 
 
 @app.get("/health/ready")
@@ -137,7 +176,7 @@ async def chat(
     session: Annotated[AsyncSession, Depends(get_session)],
 ) -> ChatResponse:
     conversation, messages = await begin(request, user_id, session)
-    answer = await ask(messages)
+    answer = await ask(messages, user_id, session)
     await finish(conversation, answer, session)
     assert conversation.id is not None
     return ChatResponse(conversation_id=conversation.id, response=answer)
@@ -153,7 +192,7 @@ async def chat_stream(
 
     async def events() -> AsyncIterator[str]:
         words = []
-        async for word in ask_for_words(messages):
+        async for word in ask_for_words(messages, user_id, session):
             words.append(word)
             yield f"data: {json.dumps({'type': 'text-delta', 'delta': word})}\n\n"
         await finish(conversation, "".join(words), session)  # FastAPI closes it after the last event

@@ -2,8 +2,8 @@
 
     PORT=9000 python -m benchmarks.provider
 
-The first word of the user's message says how the answer comes; any other message is answered at once, in one piece. The
-pieces are as long as OpenAI's, with all of its members.
+The first word of the user's message says how the answer comes; any other message is answered at once, in one piece. Who asks for
+a summary gets one. The pieces are as long as OpenAI's, with all of its members.
 """
 
 import asyncio
@@ -40,12 +40,12 @@ MANNERS = {
     "open": Manner(words=["", *[" word"] * (OPEN_WORDS - 1)], thinks=SLOW_SECONDS, pause=OPEN_SECONDS),
 }
 AT_ONCE = Manner()
+SUMMARY = "<summary>The user asks what is on the list, and is told: three things.</summary>"
+SUMS_UP = Manner(words=(SUMMARY,))
 USAGE = {"prompt_tokens": 200, "completion_tokens": 20, "total_tokens": 220}
-CALL = {
-    "id": "call_benchmark",
-    "type": "function",
-    "function": {"name": "list_tasks", "arguments": '{"status":"all"}'},
-}
+# What the model calls before it answers, and how it answers then.
+CALLS = {"tool": ("list_tasks", '{"status":"all"}'), "add": ("add_task", '{"title":"milk"}')}
+AFTER_CALLS = {"add": "forty"}
 HEAD = {
     "id": "chatcmpl-benchmark",
     "created": 1_700_000_000,
@@ -104,11 +104,19 @@ STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encodi
     role="assistant", content="", refusal=None
 )
 ENDS = {finish: end(finish) for finish in ("stop", "tool_calls")}
-DELTAS = {word: delta(content=word) for word in {*WORDS, ANSWER, " word"}}
-CALLED = {
-    True: STREAM + delta(tool_calls=[{"index": 0, **CALL}]) + ENDS["tool_calls"],
-    False: whole("tool_calls", content=None, tool_calls=[CALL]),
-}
+DELTAS = {word: delta(content=word) for word in {*WORDS, ANSWER, SUMMARY, " word"}}
+
+
+def called(name: str, arguments: str) -> dict[bool, bytes]:
+    """The answer that calls this tool, streamed and whole."""
+    call = {"id": "call_benchmark", "type": "function", "function": {"name": name, "arguments": arguments}}
+    return {
+        True: STREAM + delta(tool_calls=[{"index": 0, **call}]) + ENDS["tool_calls"],
+        False: whole("tool_calls", content=None, tool_calls=[call]),
+    }
+
+
+CALLED = {manner: called(*call) for manner, call in CALLS.items()}
 WHOLE = {manner: whole("stop", content="".join(MANNERS[manner].words)) for manner in MANNERS}
 WHOLE_AT_ONCE = whole("stop", content=ANSWER)
 READY = json_response(b"{}")
@@ -146,12 +154,16 @@ class Provider(asyncio.Protocol):
             self._write(READY)
 
     def _answer(self, asked: Asked) -> None:
-        last = asked.messages[-1]
-        name = "" if last.role == "tool" else str(last.content).partition(" ")[0]
-        if name == "tool":
-            self._write(CALLED[asked.stream])
+        question = next(message for message in reversed(asked.messages) if message.role == "user")
+        name = str(question.content).partition(" ")[0]
+        if asked.messages[-1].role == "tool":
+            name = AFTER_CALLS.get(name, "")
+        if name in CALLED:
+            self._write(CALLED[name][asked.stream])
             return
         manner = MANNERS.get(name, AT_ONCE)
+        if "<summary>" in str(asked.messages[0].content):
+            manner = SUMS_UP
         if asked.stream:
             begin = self._begin if manner.thinks or manner.pause else self._say_all
             self._after(manner.thinks, begin, manner)

@@ -272,6 +272,7 @@ def sqlite_turns(_: Postgres) -> list[Row]:
 SCENARIOS: dict[str, Callable[[Postgres], list[Row]]] = {
     "short": model_turns.short_answers,
     "streamed": model_turns.streamed_answers,
+    "call": model_turns.turns_with_a_call,
     "budgets": model_turns.budgets,
     "door": door.scenario,
     "trips": model_turns.round_trips,

@@ -63,6 +63,18 @@ class TestModel:
         )
         assert answered.choices[0].message.content == ANSWER
 
+    async def test_after_a_call_that_writes_it_says_forty_tokens(self, model: openai.AsyncOpenAI) -> None:
+        question: openai.types.chat.ChatCompletionUserMessageParam = {"role": "user", "content": "add x"}
+        called = await model.chat.completions.create(model="any", messages=[question])
+        [call] = called.choices[0].message.tool_calls or []
+        assert call.type == "function"
+        assert call.function.name == "add_task"
+        answered = await model.chat.completions.create(
+            model="any",
+            messages=[question, {"role": "tool", "tool_call_id": call.id, "content": "{}"}],
+        )
+        assert answered.choices[0].message.content == "".join(WORDS)
+
 
 class TestLoad:
     async def send(self, port: int, message: str, *, stream: bool, expects: str) -> Report:
