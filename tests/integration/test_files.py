@@ -339,6 +339,8 @@ class TestDeletion:
         assert left == [True, False, False]
         await alice.delete(alice.mine(f"/files/{kept}"))
         assert await row_of(database, kept) is None
+        # The service that all tests share would try to begin these turns for as long as they are there.
+        await alice.delete(alice.mine(f"/conversations/{conversation_id}"))
 
     @pytest.mark.parametrize(("is_stored", "has_object"), [(False, False), (False, True), (True, False)])
     async def test_of_what_a_crash_left_happens_within_an_hour(
