@@ -214,7 +214,7 @@ class TestTerminal:
             await shown.shows("There is no /nothing")
             shown.resize(20, 30)
             shown.type("say wide wide wide wide wide wide wide wide wide\n")
-            await shown.shows("wide\nwide", after="> say wide")
+            await shown.shows("wide \nwide", after="There is no /nothing")
             await shown.interrupt_line()
             await shown.shows("again, or /quit")
             shown.type("/quit\n")

@@ -87,13 +87,15 @@ class Terminal:
 
 @asynccontextmanager
 async def terminal(directory: Path, *arguments: str, **environ: str) -> AsyncIterator[Terminal]:
+    # pytest's import of readline leaves these to its workers, and they would hold whatever size the terminal has.
+    kept = {name: value for name, value in clean_environ().items() if name not in {"COLUMNS", "LINES"}}
     end, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "chatapi", "chat", *arguments),
         cwd=directory,
-        env={**clean_environ(), "TERM": "xterm-256color", **environ},
+        env={**kept, "TERM": "xterm-256color", **environ},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
