@@ -1,19 +1,20 @@
 import { useChat } from "@ai-sdk/react";
 import type { ChatapiMessage, ChatapiTransport } from "@chatapi/ai-sdk";
-import { answersAreReady, callsToCarryOut, filesOf, problemOf, textOf } from "@chatapi/ai-sdk";
+import { answersAreReady, callsToCarryOut, problemOf, textOf } from "@chatapi/ai-sdk";
 import type { FileUIPart } from "ai";
-import { Fragment, useCallback, useEffect, useLayoutEffect, useRef, useState } from "react";
+import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "react";
 
 import { type Alternative, alternativesOf } from "./alternatives.ts";
 import { Composer } from "./Composer.tsx";
-import { FileView } from "./files.tsx";
 import { ToEnd } from "./icons.tsx";
 import { MessageView } from "./Message.tsx";
 import { useOnline, useReturn, useSession } from "./parts.tsx";
+import { QueueView, useQueue, written } from "./queue.tsx";
+import { useStickToEnd } from "./scrolling.ts";
 import { carryOut, OWN_TOOLS } from "./tools.tsx";
 import { Trouble } from "./Trouble.tsx";
+import { Welcome } from "./Welcome.tsx";
 
-const SUGGESTIONS = ["Add milk and bread to my list", "What's left?", "Remind me to call mom"];
 const ATTEMPTS = 6; // to read on in a stream that was lost; each waits twice as long as the one before
 const FIRST_WAIT = 500;
 const FRAME = 40; // milliseconds between two looks of an answer that grows
@@ -39,11 +40,8 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
   const whole = useRef(history); // the messages before `useChat` cuts them for an edit or another answer
   const attempts = useRef(0);
   const carriedOut = useRef(new Set<string>()); // calls of the page's own tools
-  const [queue, setQueue] = useState(transport.queued); // questions whose turns have not begun
   const [resuming, setResuming] = useState(false); // `status` does not tell while a stream is asked for
-  const [queueing, setQueueing] = useState(0); // how many are on their way there
-  const [unqueued, setUnqueued] = useState<Unqueued[]>([]);
-  const arrival = useRef(Promise.resolve()); // they are queued in the order in which they were written
+  const queue = useQueue(transport);
 
   const { messages, setMessages, status, error, sendMessage, regenerate, resumeStream, addToolApprovalResponse, addToolOutput, clearError } =
     useChat<ChatapiMessage>({
@@ -118,7 +116,7 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
     const found = await read().catch(() => undefined);
     if (found === undefined || transport.streams !== before) return false;
     setMessages(found);
-    setQueue(transport.queued);
+    queue.update();
     if (isUnderWay(found.at(-1))) resume();
     return true;
   }
@@ -144,7 +142,7 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
 
   /** What was written is there again afterwards. */
   function signInAgain({ message }: Error, refused = "") {
-    const texts = [...unqueued.map((each) => textOf(each.message)), refused, draft];
+    const texts = [...queue.unqueued.map((each) => textOf(each.message)), refused, draft];
     session.keepDraft(texts.filter(Boolean).join("\n\n"));
     onSignedOut(message);
   }
@@ -172,7 +170,7 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
   useReturn(async () => {
     if (reading) {
       await transport.lookAtQueue().catch(() => {});
-      setQueue(transport.queued);
+      queue.update();
     } else if (!unsent && (await show(() => transport.news()))) {
       clearError();
       onChanged();
@@ -189,7 +187,8 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
   /** When a turn has ended, however it did, the service begins the next one; the page reads it. */
   const failed = status === "error" && !lost && problemOf(error)?.turn_id !== undefined;
   const free = status === "ready" || failed;
-  const next = queue[0];
+  const next = queue.queued[0];
+  const { update } = queue;
   useEffect(() => {
     if (!free || next === undefined || next !== transport.queued[0]) return;
     let taken = false;
@@ -201,31 +200,11 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
     });
     if (!taken) return;
     transport.readNext();
-    setQueue(transport.queued);
+    update();
     attempts.current = 0;
     setAlternatives([]);
     resume();
-  }, [free, next, last, transport, setMessages, resume]);
-
-  function enqueue(message: ChatapiMessage) {
-    setQueueing((count) => count + 1);
-    arrival.current = arrival.current
-      .then(() => transport.queue(message))
-      .catch((error: Error) => setUnqueued((all) => [...all, { message, error }]))
-      .then(() => {
-        setQueue(transport.queued);
-        setQueueing((count) => count - 1);
-      });
-  }
-
-  function giveUp(given: Unqueued) {
-    setUnqueued((all) => all.filter((each) => each !== given));
-  }
-
-  async function takeBack(message: ChatapiMessage) {
-    await transport.unqueue(message.metadata!.turn_id!).catch(() => {}); // it is shown still
-    setQueue(transport.queued);
-  }
+  }, [free, next, last, transport, setMessages, resume, update]);
 
   /** End the turn before the first that is queued. */
   async function answerNow() {
@@ -271,29 +250,15 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
             />
           ))}
           {status === "submitted" && <p className="thinking" aria-hidden="true"><span /><span /><span /></p>}
-          {queue.map((message, index) => (
-            <QueuedMessage
-              key={message.id}
-              message={message}
-              note="Answered after this"
-              onNow={index === 0 ? () => void answerNow() : undefined}
-              onRemove={() => void takeBack(message)}
-            />
-          ))}
-          {unqueued.map((each) => (
-            <Fragment key={each.message.id}>
-              <QueuedMessage message={each.message} note="Not sent" onNow={undefined} onRemove={() => giveUp(each)} />
-              <Trouble
-                error={each.error}
-                again={() => {
-                  if (problemOf(each.error)?.status === 401) return signInAgain(each.error);
-                  giveUp(each);
-                  enqueue(each.message);
-                }}
-                reconnecting={false}
-              />
-            </Fragment>
-          ))}
+          <QueueView
+            queue={queue}
+            onNow={() => void answerNow()}
+            onAgain={(given) => {
+              if (problemOf(given.error)?.status === 401) return signInAgain(given.error);
+              queue.giveUp(given);
+              queue.add(given.message);
+            }}
+          />
           {error && (
             <Trouble
               error={error}
@@ -314,7 +279,7 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
         busy={busy}
         draft={draft}
         onDraft={setDraft}
-        onSend={(text, files) => (busy || queueing || queue.length ? enqueue(written(text, files)) : send(text, files))}
+        onSend={(text, files) => (busy || !queue.isFree ? queue.add(written(text, files)) : send(text, files))}
         onStop={() => void transport.cancel().catch(() => {})}
         onEditLast={lastQuestion !== undefined && !busy && !waits ? () => setEditing(true) : undefined}
       />
@@ -323,40 +288,6 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
 }
 
 const NONE: Alternative[] = [];
-
-/** A message that the service has not taken into its queue. */
-interface Unqueued {
-  message: ChatapiMessage;
-  error: Error;
-}
-
-function written(text: string, files: FileUIPart[]): ChatapiMessage {
-  return { id: String(Math.random()), role: "user", parts: [...files, ...(text ? [{ type: "text" as const, text }] : [])] };
-}
-
-interface QueuedProps {
-  message: ChatapiMessage;
-  note: string;
-  onNow: (() => void) | undefined;
-  onRemove: () => void;
-}
-
-/** A message that is answered when the answer before it has ended; the first may end that. */
-function QueuedMessage({ message, note, onNow, onRemove }: QueuedProps) {
-  return (
-    <article className="message mine queued" aria-label="Waits for its turn">
-      <div className="said">
-        {filesOf(message).map((part) => <FileView key={part.url} part={part} />)}
-        {textOf(message) && <p dir="auto" className="plain">{textOf(message)}</p>}
-      </div>
-      <footer>
-        <small className="usage">{note}</small>
-        {onNow && <button type="button" className="quiet" onClick={onNow}>Answer now</button>}
-        <button type="button" className="quiet" onClick={onRemove}>Remove</button>
-      </footer>
-    </article>
-  );
-}
 
 function isDoneToTasks(part: ChatapiMessage["parts"][number]): boolean {
   return part.type === "dynamic-tool" && part.state === "output-available" && /_tasks?$/.test(part.toolName);
@@ -369,47 +300,4 @@ function asks(part: ChatapiMessage["parts"][number]): boolean {
 /** Whether the turn of this message, the last one, has yet to be read. */
 function isUnderWay(message: ChatapiMessage | undefined): boolean {
   return message?.metadata?.status === "running" || message?.metadata?.status === "queued";
-}
-
-function Welcome({ onPick }: { onPick: (text: string) => void }) {
-  return (
-    <div className="welcome">
-      <h2>What can I do for you?</h2>
-      <p>Ask anything. The assistant that comes with the service keeps a list of tasks.</p>
-      <ul>
-        {SUGGESTIONS.map((text) => (
-          <li key={text}>
-            <button type="button" onClick={() => onPick(text)}>{text}</button>
-          </li>
-        ))}
-      </ul>
-    </div>
-  );
-}
-
-/** Follow an answer that grows, unless the reader has gone up. */
-function useStickToEnd(messages: unknown) {
-  const ref = useRef<HTMLDivElement>(null);
-  const [atEnd, setAtEnd] = useState(true);
-  const sticks = useRef(true);
-
-  const toEnd = useCallback(() => ref.current?.scrollTo({ top: ref.current.scrollHeight }), []);
-  useEffect(() => {
-    const box = ref.current!;
-    const look = () => {
-      sticks.current = box.scrollHeight - box.scrollTop - box.clientHeight < 60;
-      setAtEnd(sticks.current);
-    };
-    box.addEventListener("scroll", look, { passive: true });
-    const grown = new ResizeObserver(() => sticks.current && toEnd());
-    grown.observe(box.firstElementChild!);
-    return () => {
-      box.removeEventListener("scroll", look);
-      grown.disconnect();
-    };
-  }, [toEnd]);
-  useEffect(() => {
-    if (sticks.current) toEnd();
-  }, [messages, toEnd]);
-  return { ref, atEnd, toEnd };
 }

@@ -144,7 +144,7 @@ export function Menu({ label, icon, choices }: { label: string; icon: ReactNode;
   );
 }
 
-/** A button that copies, and says so for a moment. */
+/** Whether a text was copied a moment ago, and what copies one. */
 export function useCopied(): [boolean, (text: string) => void] {
   const [copied, setCopied] = useState(false);
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
