@@ -216,7 +216,7 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     if (this.conversationId === undefined) await this.#reading.begun; // which tells its id
     const content = await this.#chatBody(message, "queue");
     const body = JSON.stringify(content);
-    if (this.#unsure?.body !== body) this.#unsure = { body, key: crypto.randomUUID() };
+    if (this.#unsure?.body !== body) this.#unsure = { body, key: newKey() };
     const response = await this.#post("/chat", content, this.#unsure.key).catch((error: unknown) => {
       if (error instanceof ProblemError) this.#unsure = undefined;
       throw error;
@@ -334,7 +334,7 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     whenBusy: WhenBusy | undefined,
   ): Promise<Sent> {
     const last = messages.at(-1)!;
-    const key = crypto.randomUUID();
+    const key = newKey();
     const sent = { key, question: last.id, message: textOf(last), path: "/chat" };
     if (last.role === "assistant" && trigger === "submit-message") {
       const answered = this.#turnOf(last);
@@ -451,6 +451,11 @@ export class ChatapiTransport extends DefaultChatTransport<ChatapiMessage> {
     const stream = await this.request(`/chat/${this.conversationId}/stream?turn_id=${reading.turn}`);
     await stream.text();
   }
+}
+
+/** A key for one request. Browsers have no `crypto.randomUUID` for pages that come by plain HTTP from another machine. */
+function newKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /** Whether it is only the stream that an error has ended. */
