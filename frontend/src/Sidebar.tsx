@@ -47,10 +47,7 @@ export function Sidebar({ list, open, archived, onArchived, onOpen, onDelete, on
           href={`#${conversation.id}`}
           aria-current={conversation.id === open ? "page" : undefined}
           dir="auto"
-          onClick={(event) => {
-            event.preventDefault();
-            onOpen(conversation.id);
-          }}
+          onClick={inThisTab(() => onOpen(conversation.id))}
         >
           {name}
         </a>
@@ -92,6 +89,15 @@ export function Sidebar({ list, open, archived, onArchived, onOpen, onDelete, on
 }
 
 const NEXT: Record<Theme, Theme> = { dark: "light", light: "dark" };
+
+/** Follow a link in the page itself, unless the reader asks for another tab or window. */
+function inThisTab(follow: () => void) {
+  return (event: React.MouseEvent) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    follow();
+  };
+}
 
 function Group({ name, children }: { name: string | undefined; children: React.ReactNode }) {
   const id = useId();
@@ -158,10 +164,7 @@ function Found({ query, onOpen }: { query: string; onOpen: (conversationId: numb
     <ul className="found">
       {hits?.map((hit, index) => (
         <li key={index}>
-          <a href={`#${hit.conversation_id}`} onClick={(event) => {
-            event.preventDefault();
-            onOpen(hit.conversation_id);
-          }}>
+          <a href={`#${hit.conversation_id}`} onClick={inThisTab(() => onOpen(hit.conversation_id))}>
             <strong dir="auto">{hit.title ?? `Conversation ${hit.conversation_id}`}</strong>
             <span dir="auto">{marked(hit.snippet)}</span>
           </a>

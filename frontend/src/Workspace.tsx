@@ -43,7 +43,7 @@ export function Workspace({ session, onLeave }: { session: Session; onLeave: (re
 
   const go = useCallback(
     (conversationId: number | undefined) => {
-      history.pushState(null, "", conversationId === undefined ? location.pathname : `#${conversationId}`);
+      if (conversationId !== inAddress()) history.pushState(null, "", conversationId === undefined ? location.pathname : `#${conversationId}`);
       setOpen(opened(conversationId));
       if (narrow) setListShown(false);
     },

@@ -663,6 +663,20 @@ class TestConversations:
         while (await alice.get(alice.mine("/conversations"))).json()["items"]:
             pass  # the request outlives the page, which cannot tell when it has arrived
 
+    async def test_are_opened_as_links_are(self, page: Page, alice: Client) -> None:
+        await alice.said("say Hello.")
+        await page.reload()
+        link = page.get_by_role("navigation").get_by_role("link")
+        async with page.context.expect_page() as opening:
+            await link.click(modifiers=["Control"])
+        await expect(answers(await opening.value)).to_contain_text("Hello.")
+        await expect(answers(page)).to_have_count(0)
+        for _ in range(3):
+            await link.click()
+        await expect(answers(page)).to_contain_text("Hello.")
+        await page.go_back()
+        await expect(page.get_by_role("heading", name="What can I do for you?")).to_be_visible()
+
     async def test_are_found_pinned_and_put_away(self, page: Page, alice: Client) -> None:
         for said in ("say The Äpfel are ripe.", "say Pears.", "say Plums."):
             await alice.said(said)
