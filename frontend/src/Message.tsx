@@ -63,10 +63,10 @@ export const MessageView = memo(
             <CopyButton text={shown?.text ?? textOf(message)} />
             {onEdit && mine && <IconButton label="Edit" onClick={onEdit}><Pencil /></IconButton>}
             {onAgain && <IconButton label="Another answer" onClick={onAgain}><Again /></IconButton>}
-            {!mine && message.metadata?.message_id !== undefined && (
+            {!mine && !shown && message.metadata?.message_id !== undefined && (
               <Feedback messageId={message.metadata.message_id} given={message.metadata.feedback?.rating} />
             )}
-            {!mine && <Usage usage={message.metadata?.usage} />}
+            {!mine && !shown && <Usage usage={message.metadata?.usage} />}
           </footer>
         )}
       </article>

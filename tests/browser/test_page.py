@@ -752,6 +752,11 @@ class TestConversations:
         await expect(page.get_by_role("button", name="Bad answer", pressed=True)).to_be_visible()
         await page.get_by_role("button", name="Bad answer").click()
         await expect(page.get_by_role("button", name="Bad answer", pressed=False)).to_be_visible()
+        await page.get_by_role("button", name="Another answer").click()
+        await page.get_by_role("button", name="Answer before").click()
+        await expect(page.get_by_role("button", name="Bad answer")).to_have_count(0)  # it is the last one's
+        await page.get_by_role("button", name="Answer after").click()
+        await expect(page.get_by_role("button", name="Bad answer")).to_be_visible()
 
 
 class TestTasks:
