@@ -277,6 +277,7 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
       <Composer
         transport={transport}
         busy={busy}
+        editing={editing}
         draft={draft}
         onDraft={setDraft}
         onSend={(text, files) => (busy || !queue.isFree ? queue.add(written(text, files)) : send(text, files))}

@@ -18,6 +18,8 @@ interface Attachment {
 interface Props {
   transport: ChatapiTransport;
   busy: boolean;
+  /** The keys are needed elsewhere; afterwards they are wanted here again. */
+  editing: boolean;
   draft: string;
   onDraft: (text: string) => void;
   onSend: (text: string, files: FileUIPart[]) => void;
@@ -25,7 +27,7 @@ interface Props {
   onEditLast: (() => void) | undefined;
 }
 
-export function Composer({ transport, busy, draft, onDraft, onSend, onStop, onEditLast }: Props) {
+export function Composer({ transport, busy, editing, draft, onDraft, onSend, onStop, onEditLast }: Props) {
   const touch = useMedia("(pointer: coarse)");
   const [attachments, setAttachments] = useState<Attachment[]>([]);
   const [dragged, setDragged] = useState(false);
@@ -36,8 +38,8 @@ export function Composer({ transport, busy, draft, onDraft, onSend, onStop, onEd
   const empty = !draft.trim() && files.length === 0;
 
   useEffect(() => {
-    if (!touch) field.current?.focus();
-  }, [transport, touch]);
+    if (!touch && !editing) field.current?.focus();
+  }, [transport, touch, editing]);
 
   /** As high as its text, up to what the style sheet allows. */
   useEffect(() => {
@@ -65,6 +67,7 @@ export function Composer({ transport, busy, draft, onDraft, onSend, onStop, onEd
     onSend(draft, files);
     onDraft("");
     setAttachments([]);
+    if (!touch) field.current?.focus();
   }
 
   const drop = {

@@ -349,6 +349,17 @@ class TestAnswer:
         await page.reload()
         await expect(pager).to_contain_text("2 / 2")
 
+    async def test_leaves_the_keys_where_the_next_message_is_written(self, page: Page) -> None:
+        await field(page).fill("say Helo.")
+        await page.get_by_role("button", name="Send").click()
+        await expect(field(page)).to_be_focused()
+        await expect(page.get_by_role("button", name="Another answer")).to_be_visible()
+        for key in ("Escape", "Enter"):
+            await page.keyboard.press("ArrowUp")
+            await expect(page.get_by_label("Edit the message")).to_be_focused()
+            await page.keyboard.press(key)
+            await expect(field(page)).to_be_focused()
+
     async def test_can_neither_run_nor_call_out(self, page: Page) -> None:
         await say(page, BAD_MARKDOWN)
         await expect(answers(page)).to_contain_text('onerror="alert(1)"')
