@@ -70,18 +70,29 @@ export function Composer({ transport, busy, editing, draft, onDraft, onSend, onS
     if (!touch) field.current?.focus();
   }
 
-  const drop = {
-    onDragOver: (event: React.DragEvent) => {
+  /** Files are taken wherever they are dropped: elsewhere the browser would open them. A text goes where it is dropped. */
+  useEffect(() => {
+    const over = (event: DragEvent) => {
+      if (!event.dataTransfer?.types.includes("Files")) return;
       event.preventDefault();
       setDragged(true);
-    },
-    onDragLeave: () => setDragged(false),
-    onDrop: (event: React.DragEvent) => {
-      event.preventDefault();
+    };
+    const leave = () => setDragged(false);
+    const drop = (event: DragEvent) => {
       setDragged(false);
+      if (!event.dataTransfer?.types.includes("Files")) return;
+      event.preventDefault();
       attach(event.dataTransfer.files);
-    },
-  };
+    };
+    addEventListener("dragover", over);
+    addEventListener("dragleave", leave);
+    addEventListener("drop", drop);
+    return () => {
+      removeEventListener("dragover", over);
+      removeEventListener("dragleave", leave);
+      removeEventListener("drop", drop);
+    };
+  }, [transport]);
 
   return (
     <form
@@ -90,7 +101,6 @@ export function Composer({ transport, busy, editing, draft, onDraft, onSend, onS
         event.preventDefault();
         submit();
       }}
-      {...drop}
     >
       {attachments.length > 0 && (
         <ul className="attachments" aria-label="Files">

@@ -526,6 +526,19 @@ class TestFiles:
         stored = await alice.messages(int(page.url.partition("#")[2]))
         assert [each["name"] for each in stored[0]["files"]] == ["a.png", "b.txt"]
 
+    async def test_are_taken_wherever_they_are_dropped_and_texts_are_not(self, page: Page) -> None:
+        text = {"name": "b.txt", "type": "text/plain", "data": base64.b64encode(b"milk").decode()}
+        drop = GIVE.format(event="DragEvent", name="drop", key="dataTransfer")
+        await page.get_by_role("heading", name="What can I do for you?").evaluate(drop, text)
+        await expect(page.get_by_role("list", name="Files")).to_contain_text("b.txt")
+        left_to_the_browser = await field(page).evaluate("""field => {
+          const dataTransfer = new DataTransfer();
+          dataTransfer.setData("text/plain", "milk");
+          const event = (name) => new DragEvent(name, { dataTransfer, bubbles: true, cancelable: true });
+          return field.dispatchEvent(event("dragover")) && field.dispatchEvent(event("drop"));
+        }""")
+        assert left_to_the_browser
+
 
 class TestTrouble:
     async def test_of_a_limit_counts_down(self, chromium: Browser, directory: Path, user: str) -> None:
