@@ -280,7 +280,11 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
         editing={editing}
         draft={draft}
         onDraft={setDraft}
-        onSend={(text, files) => (busy || !queue.isFree ? queue.add(written(text, files)) : send(text, files))}
+        onSend={(text, files) => {
+          scrolled.toEnd();
+          if (busy || !queue.isFree) queue.add(written(text, files));
+          else send(text, files);
+        }}
         onStop={() => void transport.cancel().catch(() => {})}
         onEditLast={lastQuestion !== undefined && !busy && !waits ? () => setEditing(true) : undefined}
       />

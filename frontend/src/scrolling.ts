@@ -6,11 +6,17 @@ export function useStickToEnd(content: unknown) {
   const [atEnd, setAtEnd] = useState(true);
   const sticks = useRef(true);
 
-  const toEnd = useCallback(() => ref.current?.scrollTo({ top: ref.current.scrollHeight }), []);
+  const toEnd = useCallback(() => {
+    sticks.current = true;
+    ref.current?.scrollTo({ top: ref.current.scrollHeight });
+  }, []);
   useEffect(() => {
     const box = ref.current!;
+    let top = 0;
     const look = () => {
-      sticks.current = box.scrollHeight - box.scrollTop - box.clientHeight < 60;
+      const isNear = box.scrollHeight - box.scrollTop - box.clientHeight < 60;
+      if (isNear || box.scrollTop < top) sticks.current = isNear; // what grows at the end is no move of the reader
+      top = box.scrollTop;
       setAtEnd(sticks.current);
     };
     box.addEventListener("scroll", look, { passive: true });

@@ -360,6 +360,16 @@ class TestAnswer:
             await page.keyboard.press(key)
             await expect(field(page)).to_be_focused()
 
+    async def test_is_followed_from_where_its_question_is_sent(self, page: Page) -> None:
+        long = "line\n\n" * 100
+        await say(page, f"write {json.dumps(long)}")
+        await expect(page.get_by_role("button", name="Another answer")).to_be_visible()
+        await page.locator(".scroller").evaluate("box => box.scrollTo(0, 0)")
+        await expect(page.get_by_role("button", name="Go to the end")).to_be_visible()
+        await say(page, "say Hello.")
+        await expect(answers(page).last).to_contain_text("Hello.")
+        await expect(answers(page).last).to_be_in_viewport()
+
     async def test_can_neither_run_nor_call_out(self, page: Page) -> None:
         await say(page, BAD_MARKDOWN)
         await expect(answers(page)).to_contain_text('onerror="alert(1)"')
