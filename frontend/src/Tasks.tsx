@@ -1,4 +1,4 @@
-import type { Schemas } from "@chatapi/ai-sdk";
+import { problemOf, type Schemas } from "@chatapi/ai-sdk";
 import { useCallback, useEffect, useState } from "react";
 
 import { Cross, Plus, Trash } from "./icons.tsx";
@@ -11,6 +11,7 @@ export function TaskList({ changes, onClose }: { changes: number; onClose: () =>
   const session = useSession();
   const [tasks, setTasks] = useState<Task[]>();
   const [title, setTitle] = useState("");
+  const [trouble, setTrouble] = useState<string>();
 
   const read = useCallback(async () => {
     setTasks((await session.list<Task>("/tasks")).items);
@@ -18,10 +19,15 @@ export function TaskList({ changes, onClose }: { changes: number; onClose: () =>
   useEffect(() => void read().catch(() => {}), [read, changes]);
   useReturn(() => void read().catch(() => {}));
 
-  /** Show the change at once, and then what the service has. */
-  async function change(shown: (tasks: Task[]) => Task[], request: () => Promise<unknown>) {
+  /** Show the change at once, and then what the service has. If it does not take the change, say why and call `refused`. */
+  async function change(shown: (tasks: Task[]) => Task[], request: () => Promise<unknown>, refused = () => {}) {
+    setTrouble(undefined);
     setTasks((all) => all && shown(all));
-    await request().catch(() => {});
+    await request().catch((error: Error) => {
+      setTrouble(problemOf(error)?.detail ?? "The service was not reached.");
+      setTasks(tasks);
+      refused();
+    });
     await read().catch(() => {});
   }
 
@@ -71,12 +77,17 @@ export function TaskList({ changes, onClose }: { changes: number; onClose: () =>
           event.preventDefault();
           if (!title.trim()) return;
           setTitle("");
-          void change((all) => all, () => session.request("POST", "/tasks", { title: title.trim() }));
+          void change(
+            (all) => all,
+            () => session.request("POST", "/tasks", { title: title.trim() }),
+            () => setTitle((begun) => begun || title),
+          );
         }}
       >
         <input value={title} onChange={(event) => setTitle(event.target.value)} placeholder="Add a task" aria-label="Add a task" maxLength={200} dir="auto" />
         <button className="icon" aria-label="Add" disabled={!title.trim()}><Plus /></button>
       </form>
+      {trouble && <p role="alert" className="warning">{trouble}</p>}
       {tasks && tasks.length === 0 && <p className="hint">Nothing to do. Ask the assistant to add something.</p>}
       <ul>{open.map(row)}</ul>
       {done.length > 0 && (

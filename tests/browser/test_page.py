@@ -806,6 +806,24 @@ class TestTasks:
         await expect(tasks.get_by_role("checkbox")).to_have_count(101)
         await expect(tasks.get_by_role("checkbox").last).to_have_accessible_name("The last one")
 
+    async def test_that_are_not_taken_are_told(self, page: Page) -> None:
+        await page.get_by_role("button", name="Show tasks").click()
+        tasks = page.get_by_role("complementary", name="Tasks")
+        await tasks.get_by_label("Add a task").fill("milk")
+        await page.route("**/tasks", lambda route: route.abort())
+        await tasks.get_by_label("Add a task").press("Enter")
+        await expect(tasks.get_by_role("alert")).to_have_text("The service was not reached.")
+        await expect(tasks.get_by_label("Add a task")).to_have_value("milk")
+        await page.unroute("**/tasks")
+        await tasks.get_by_label("Add a task").press("Enter")
+        milk = tasks.get_by_role("checkbox", name="milk")
+        await expect(milk).to_be_visible()
+        await expect(tasks.get_by_role("alert")).to_have_count(0)
+        await page.route("**/tasks**", lambda route: route.abort())
+        await milk.click()
+        await expect(tasks.get_by_role("alert")).to_be_visible()
+        await expect(milk).not_to_be_checked()
+
 
 class TestEverybody:
     async def test_loads_what_is_seen_and_nothing_else(self, chromium: Browser, url: str, user: str) -> None:
