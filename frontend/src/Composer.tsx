@@ -6,6 +6,8 @@ import { useEffect, useRef, useState } from "react";
 import { Clip, Cross, File as FileIcon, Send, Stop } from "./icons.tsx";
 import { IconButton, useMedia } from "./parts.tsx";
 
+const LONGEST = 10_000; // characters of a message, as the service has it
+
 /** A file on its way to the service, and then there. */
 interface Attachment {
   key: number;
@@ -35,6 +37,7 @@ export function Composer({ transport, busy, editing, draft, onDraft, onSend, onS
   const chooser = useRef<HTMLInputElement>(null);
   const uploading = attachments.some((each) => !each.part && !each.trouble);
   const files = attachments.flatMap((each) => each.part ?? []);
+  const tooMany = [...draft].length - LONGEST;
   const empty = !draft.trim() && files.length === 0;
 
   useEffect(() => {
@@ -63,7 +66,7 @@ export function Composer({ transport, busy, editing, draft, onDraft, onSend, onS
   }
 
   function submit() {
-    if (empty || uploading) return;
+    if (empty || uploading || tooMany > 0) return;
     onSend(draft, files);
     onDraft("");
     setAttachments([]);
@@ -115,6 +118,9 @@ export function Composer({ transport, busy, editing, draft, onDraft, onSend, onS
           ))}
         </ul>
       )}
+      {tooMany > 0 && (
+        <p role="alert" className="too-long">{`The message has ${tooMany.toLocaleString("en")} characters too many.`}</p>
+      )}
       <div className="row">
         <input
           ref={chooser}
@@ -133,7 +139,6 @@ export function Composer({ transport, busy, editing, draft, onDraft, onSend, onS
           dir="auto"
           aria-label="Message"
           placeholder="Write a message"
-          maxLength={10_000}
           value={draft}
           onChange={(event) => onDraft(event.target.value)}
           onPaste={(event) => {
@@ -156,7 +161,7 @@ export function Composer({ transport, busy, editing, draft, onDraft, onSend, onS
         {busy && empty ? (
           <button type="button" className="send" aria-label="Stop" title="Stop (Escape)" onClick={onStop}><Stop /></button>
         ) : (
-          <button className="send" aria-label="Send" title={busy ? "Send after this answer (Enter)" : "Send (Enter)"} disabled={empty || uploading}><Send /></button>
+          <button className="send" aria-label="Send" title={busy ? "Send after this answer (Enter)" : "Send (Enter)"} disabled={empty || uploading || tooMany > 0}><Send /></button>
         )}
       </div>
     </form>

@@ -636,6 +636,18 @@ class TestTrouble:
             await expect(answers(page).last).to_contain_text("Half and whole.")
             await expect(page.get_by_role("button", name="Another answer")).to_be_visible()
 
+    async def test_of_a_message_that_is_too_long_leaves_it_whole(self, page: Page) -> None:
+        await field(page).focus()
+        await page.keyboard.insert_text(f"say {'x' * 10_000}.")
+        await expect(page.get_by_role("alert")).to_have_text("The message has 5 characters too many.")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("button", name="Send")).to_be_disabled()
+        for _ in range(5):
+            await page.keyboard.press("Backspace")
+        await expect(page.get_by_role("alert")).to_have_count(0)
+        await page.keyboard.press("Enter")
+        await expect(answers(page)).to_contain_text("xxx")
+
     async def test_of_a_turn_is_told_and_tried_again(self, page: Page) -> None:
         await say(page, "once fail\nsay Better.")
         await expect(page.get_by_role("alert")).to_contain_text("The model is having a bad day.")
