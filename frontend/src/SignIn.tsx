@@ -11,7 +11,7 @@ export function SignIn({ signedOut, onToken }: { signedOut: SignedOut; onToken: 
         className="card sign-in"
         onSubmit={(event) => {
           event.preventDefault();
-          onToken(token.trim().replace(/^Bearer\s+/i, ""));
+          onToken(token.trim().replace(/^Bearer\s+/i, "").replace(/\s+/g, "")); // one that was copied may be broken into lines
         }}
       >
         <h1>Sign in with a token</h1>
