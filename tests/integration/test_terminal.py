@@ -249,6 +249,13 @@ class TestTerminal:
             shown.type("files\n")
             await shown.shows('[["list.txt", "butter"]]', after="No file")
             assert await asked_in(alice, conversation) == ["say Anew.", "files", "files"]
+            for typed, told in (
+                ("/new\n/files list.txt\nsay Elsewhere.\n", "Elsewhere."),
+                ("/undo\n", "/undo\n> say Elsewhere."),
+                ("\x15say Edited.\u2028files\n", 'Edited.[["list.txt", "butter"]]'),
+            ):
+                shown.type(typed)
+                await shown.shows(told)
             await shown.interrupt_line()
             await shown.shows("again, or /quit")
             await shown.interrupt_line()

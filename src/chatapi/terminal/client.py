@@ -126,17 +126,15 @@ class Conversation:
 
     def say(self, message: str, files: Sequence[int] = ()) -> Iterator[Chunk]:
         """Send a message."""
-        said: dict[str, Any] = {"message": message}
-        if files:
-            texts = [{"type": "text", "text": message}] if message else []
-            said = {"parts": [*({"type": "file", "file_id": file} for file in files), *texts]}
         self._shown, self.turn_id = Shown(), None
-        return self._turn("/chat", {**said, "conversation_id": self.conversation_id})
+        return self._turn("/chat", {**content(message, files), "conversation_id": self.conversation_id})
 
-    def answer_again(self, turn_id: int, message: str | None = None) -> Iterator[Chunk]:
+    def answer_again(
+        self, turn_id: int, message: str | None = None, files: Sequence[int] = ()
+    ) -> Iterator[Chunk]:
         """Answer the last turn anew, or an edited message in its place."""
         self._shown, self.turn_id = Shown(), None
-        return self._turn(f"/turns/{turn_id}/regenerate", {} if message is None else {"message": message})
+        return self._turn(f"/turns/{turn_id}/regenerate", {} if message is None else content(message, files))
 
     def answer(self, answers: Sequence[Mapping[str, Any]]) -> Iterator[Chunk]:
         """Go on with a turn that waits for these answers."""
@@ -191,6 +189,14 @@ class Conversation:
         self._begun = True
         if self._stopping:
             self._cancel()
+
+
+def content(message: str, files: Sequence[int]) -> dict[str, Any]:
+    """A message as a request has it."""
+    if not files:
+        return {"message": message}
+    texts = [{"type": "text", "text": message}] if message else []
+    return {"parts": [*({"type": "file", "file_id": file} for file in files), *texts]}
 
 
 def upload(service: Service, path: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Shell:
         self._calls: dict[str, tuple[str, Any]] = {}
         self._files: list[int] = []
         self._prefill = ""
-        self._replacing: int | None = None  # the turn whose message is written anew
+        self._replacing: dict[str, Any] | None = None  # the message that is written anew
         self._commands: dict[str, tuple[str, Callable[[str], None]]] = {
             "/new": ("begin another conversation", self._new),
             "/list": ("the newest conversations", self._list),
@@ -81,7 +81,8 @@ class Shell:
         if line.startswith("/"):
             self._command(line)
         elif line and replaced is not None:
-            self._print(self._conversation.answer_again(replaced, line))
+            files = [each["id"] for each in replaced["files"]]
+            self._print(self._conversation.answer_again(replaced["turn_id"], line, files))
             if self._was_refused:
                 self._prefill, self._replacing = line, replaced
         elif line:
@@ -214,7 +215,7 @@ class Shell:
     def _undo(self, _: str) -> None:
         if (question := self._last_question()) is not None:
             self._prefill = question["content"]
-            self._replacing = question["turn_id"]
+            self._replacing = question
 
     def _retry(self, _: str) -> None:
         if (question := self._last_question()) is not None:
