@@ -166,6 +166,13 @@ class TestTerminal:
     ) -> None:
         async with terminal(directory, "--url", there.pop("url"), **there) as shown:
             await shown.shows("> ")
+            for typed, told in (
+                ("/list\n", "No conversations yet."),
+                ("/undo\n", "There is no message yet."),
+                ("/search milk\n", "Nothing found."),
+            ):
+                shown.type(typed)
+                await shown.shows(told)
             shown.type(f"say Once upon a time\u2028gate {alice.user_id}\u2028say  there was.\n")
             await shown.shows("Once upon a time")
             assert not gate.opened.is_set()

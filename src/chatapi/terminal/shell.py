@@ -166,6 +166,8 @@ class Shell:
 
     def _list(self, _: str) -> None:
         page = self._service.request("GET", self._service.mine("/conversations?limit=20"))
+        if not page["items"]:
+            self._console.print("No conversations yet.", style="dim")
         for each in reversed(page["items"]):
             self._console.print(f"{each['id']:>6}  {cleaned(each['title'] or '—')}")
 
@@ -189,6 +191,8 @@ class Shell:
 
     def _search(self, words: str) -> None:
         found = self._service.request("GET", self._service.mine("/search"), params={"q": words})
+        if not found["items"]:
+            self._console.print("Nothing found.", style="dim")
         for each in found["items"]:
             snippet = cleaned(each["snippet"]).translate({0xE000: None, 0xE001: None})
             self._console.print(f"{each['conversation_id']:>6}  {shortened(snippet)}")
@@ -207,10 +211,12 @@ class Shell:
             self._console.print(f"{cleaned(stored['name'])} goes with the next message.", style="dim")
 
     def _last_question(self) -> dict[str, Any] | None:
-        if self._conversation.conversation_id is None:
-            return None
-        messages = self._messages(self._conversation.conversation_id, 2)
-        return next((each for each in messages if each["role"] == "user"), None)
+        conversation_id = self._conversation.conversation_id
+        messages = [] if conversation_id is None else self._messages(conversation_id, 2)
+        question = next((each for each in messages if each["role"] == "user"), None)
+        if question is None:
+            self._console.print("There is no message yet.", style="dim")
+        return question
 
     def _undo(self, _: str) -> None:
         if (question := self._last_question()) is not None:
