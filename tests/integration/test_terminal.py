@@ -170,6 +170,7 @@ class TestTerminal:
                 ("/list\n", "No conversations yet."),
                 ("/undo\n", "There is no message yet."),
                 ("/search milk\n", "Nothing found."),
+                ("/files ~nobody-here/a\n", "~nobody-here/a: Could not determine home directory."),
             ):
                 shown.type(typed)
                 await shown.shows(told)

@@ -204,8 +204,8 @@ class Shell:
         for path in paths.split():
             try:
                 stored = upload(self._service, Path(path).expanduser())
-            except OSError as error:
-                self._console.print(f"{path}: {error.strerror}", style="red")
+            except (OSError, RuntimeError) as error:  # RuntimeError: ~ names nobody
+                self._console.print(f"{path}: {getattr(error, 'strerror', error)}", style="red")
                 continue
             self._files.append(stored["id"])
             self._console.print(f"{cleaned(stored['name'])} goes with the next message.", style="dim")
