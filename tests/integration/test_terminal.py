@@ -113,6 +113,7 @@ class TestScript:
             (["--url", url, "--json", "--message", "fail"], 1, ""),
             (["--url", "http://127.0.0.1:9", "--message", "hi"], 3, "The service is not reached"),
             (["--url", url], 2, "There is no message"),
+            (["--url", url, "--message", "\udcff"], 2, "The message is not valid UTF-8."),
         ):
             done = await piped(directory, *arguments, **there)
             assert (done.returncode, told in done.stderr) == (code, True), done.stderr

@@ -32,8 +32,12 @@ def talk(
 ) -> int:
     """Talk to the assistant until the end; the exit code."""
     settings = Settings.from_env()
-    if message is None and not sys.stdin.isatty():
-        message = sys.stdin.read().strip()
+    try:
+        if message is None and not sys.stdin.isatty():
+            message = sys.stdin.read().strip()
+        (message or "").encode()
+    except UnicodeError:
+        raise click.UsageError("The message is not valid UTF-8.") from None
     if message is not None and not message:
         raise click.UsageError("There is no message: neither --message nor standard input has one.")
     if as_json and message is None:
