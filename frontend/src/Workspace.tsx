@@ -146,6 +146,12 @@ export function Workspace({ session, onLeave }: { session: Session; onLeave: (re
               <button type="button" onClick={list.undo}>Undo</button>
             </p>
           )}
+          {list.trouble && (
+            <p>
+              <span>{list.trouble}</span>
+              <button type="button" onClick={list.forget}>Close</button>
+            </p>
+          )}
         </div>
       </div>
     </SessionContext>

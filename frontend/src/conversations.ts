@@ -1,4 +1,4 @@
-import type { Schemas } from "@chatapi/ai-sdk";
+import { problemOf, type Schemas } from "@chatapi/ai-sdk";
 import { useCallback, useEffect, useRef, useState } from "react";
 
 import type { Session } from "./session.ts";
@@ -18,6 +18,7 @@ export function useConversations(session: Session, archived: boolean) {
   const [items, setItems] = useState<Conversation[]>();
   const [hasMore, setHasMore] = useState(false);
   const [deleted, setDeleted] = useState<Conversation>();
+  const [trouble, setTrouble] = useState<string>(); // why the last change was not made
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
   const doomed = useRef<Conversation>(undefined);
   const wanted = useRef({ archived, count: STEP });
@@ -46,8 +47,12 @@ export function useConversations(session: Session, archived: boolean) {
   }
 
   async function change(conversation: Conversation, changes: Changes) {
+    setTrouble(undefined);
     setItems((all) => all?.map((each) => (each.id === conversation.id ? { ...each, ...changes } : each)));
-    await session.request("PATCH", `/conversations/${conversation.id}`, changes).catch(() => {});
+    await session.request("PATCH", `/conversations/${conversation.id}`, changes).catch((error: Error) => {
+      setTrouble(reasonOf(error));
+      setItems((all) => all?.map((each) => (each.id === conversation.id ? conversation : each)));
+    });
     await read().catch(() => {});
   }
 
@@ -59,7 +64,8 @@ export function useConversations(session: Session, archived: boolean) {
     setDeleted(undefined);
     if (!gone) return;
     setItems((all) => all?.filter((each) => each.id !== gone.id));
-    void session.send("DELETE", `/conversations/${gone.id}`, undefined, { keepalive: true }).catch(() => {}).then(read).catch(() => {});
+    const deletion = session.send("DELETE", `/conversations/${gone.id}`, undefined, { keepalive: true });
+    void deletion.catch((error: Error) => problemOf(error)?.status !== 404 && setTrouble(reasonOf(error))).then(read).catch(() => {});
   }, [session, read]);
   useEffect(() => {
     addEventListener("pagehide", settle);
@@ -68,6 +74,7 @@ export function useConversations(session: Session, archived: boolean) {
 
   function remove(conversation: Conversation) {
     settle();
+    setTrouble(undefined);
     doomed.current = conversation;
     setDeleted(conversation);
     timer.current = setTimeout(settle, UNDO);
@@ -80,5 +87,9 @@ export function useConversations(session: Session, archived: boolean) {
   }
 
   const shown = items?.filter((each) => each.id !== deleted?.id);
-  return { items: shown, more: hasMore ? more : undefined, read, change, remove, undo, deleted };
+  return { items: shown, more: hasMore ? more : undefined, read, change, remove, undo, deleted, trouble, forget: () => setTrouble(undefined) };
+}
+
+function reasonOf(error: Error): string {
+  return problemOf(error)?.detail ?? "The service was not reached.";
 }

@@ -710,6 +710,27 @@ class TestConversations:
         while (await alice.get(alice.mine("/conversations"))).json()["items"]:
             pass  # the request outlives the page, which cannot tell when it has arrived
 
+    async def test_that_cannot_be_changed_say_why(self, page: Page, alice: Client) -> None:
+        await alice.said("say Hello.")
+        await page.reload()
+        link = page.get_by_role("navigation").get_by_role("link")
+        name = await link.inner_text()
+        await page.route("**/conversations**", lambda route: route.abort())
+        await page.get_by_role("button", name="More for").click()
+        await page.get_by_role("menuitem", name="Rename").click()
+        await page.get_by_label("Title").fill("Greetings")
+        await page.get_by_label("Title").press("Enter")
+        await expect(page.get_by_text("The service was not reached.")).to_be_visible()
+        await expect(link).to_have_text(name)
+        await page.get_by_role("button", name="Close").click()
+        await expect(page.get_by_text("The service was not reached.")).to_have_count(0)
+        await page.clock.install()
+        await page.get_by_role("button", name="More for").click()
+        await page.get_by_role("menuitem", name="Delete").click()
+        await expect(page.get_by_text("Deleted")).to_be_visible()
+        await page.clock.run_for(6_000)
+        await expect(page.get_by_text("The service was not reached.")).to_be_visible()
+
     async def test_are_opened_as_links_are(self, page: Page, alice: Client) -> None:
         await alice.said("say Hello.")
         await page.reload()
