@@ -901,6 +901,12 @@ class TestEverybody:
             await shot(page, "phone")
             await page.touchscreen.tap(20, 400)
             await expect(page.get_by_role("complementary")).to_be_hidden()
+            await page.get_by_role("button", name="Show conversations").tap()
+            await page.get_by_role("button", name="More for").tap()
+            await page.get_by_role("menuitem", name="Delete").tap()
+            await page.touchscreen.tap(380, 400)
+            await expect(page.get_by_role("button", name="Undo")).to_be_visible()
+            await field(page).tap(timeout=4_000)  # nothing covers it
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     async def test_finds_what_is_on_it(self, chromium: Browser, url: str, user: str, scheme: str) -> None:
