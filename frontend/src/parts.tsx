@@ -144,16 +144,30 @@ export function Menu({ label, icon, choices }: { label: string; icon: ReactNode;
   );
 }
 
+/** Pages that come by plain HTTP from another machine have no `navigator.clipboard`; they can copy what is selected. */
+export async function toClipboard(text: string): Promise<void> {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const focused = document.activeElement as HTMLElement | null;
+  const field = document.createElement("textarea");
+  field.value = text;
+  document.body.append(field);
+  field.select();
+  const copied = document.execCommand("copy");
+  field.remove();
+  focused?.focus();
+  if (!copied) throw new Error("The browser does not let this page copy.");
+}
+
 /** Whether a text was copied a moment ago, and what copies one. */
 export function useCopied(): [boolean, (text: string) => void] {
   const [copied, setCopied] = useState(false);
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
   const copy = (text: string) => {
-    void navigator.clipboard?.writeText(text).then(() => {
+    void toClipboard(text).then(() => {
       setCopied(true);
       clearTimeout(timer.current);
       timer.current = setTimeout(() => setCopied(false), 1_500);
-    });
+    }, () => {});
   };
   return [copied, copy];
 }

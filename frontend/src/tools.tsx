@@ -3,6 +3,7 @@ import type { DynamicToolUIPart } from "ai";
 import { useState } from "react";
 
 import { Check, Cross, Wrench } from "./icons.tsx";
+import { toClipboard } from "./parts.tsx";
 
 /** Tools that this page carries out itself: what only a browser knows. */
 export const OWN_TOOLS: ClientTool[] = [
@@ -27,7 +28,7 @@ export async function carryOut(name: string, input: unknown): Promise<unknown> {
         language: navigator.language,
       };
     case "copy_to_clipboard":
-      await navigator.clipboard.writeText(String((input as { text?: unknown }).text ?? ""));
+      await toClipboard(String((input as { text?: unknown }).text ?? ""));
       return { copied: true };
     default:
       throw new Error(`This page has no tool ${name}.`);

@@ -886,6 +886,10 @@ class TestEverybody:
         await page.reload()
         await say(page, "say Hello.")
         await expect(answers(page)).to_contain_text("Hello.")
+        await answers(page).get_by_role("button", name="Copy").click()
+        await expect(answers(page).get_by_role("button", name="Copied")).to_be_focused()
+        await field(page).press("ControlOrMeta+v")
+        await expect(field(page)).to_have_value("Hello.")
 
     async def test_uses_it_on_a_phone(self, chromium: Browser, url: str, user: str) -> None:
         async with opened(chromium, url, user, viewport=PHONE, has_touch=True, is_mobile=True) as page:
