@@ -24,6 +24,7 @@ const COMPONENTS: Components = {
     ) : (
       <span className="left-out">[picture: {alt || "without a name"}]</span>
     ),
+  input: ({ checked }) => <input type="checkbox" checked={checked} disabled aria-label={checked ? "Done" : "Not done"} />,
   pre: ({ children }) => <Code>{children}</Code>,
   table: ({ children }) => (
     <div className="scrolls" tabIndex={0} role="region" aria-label="Table">

@@ -919,11 +919,23 @@ class TestEverybody:
             pytest.skip("axe left out: it needs npm on PATH")
         npm.install(REPOSITORY / "tests/browser")
         async with opened(chromium, url, user, color_scheme=scheme, bypass_csp=True) as page:
-            await say(page, f"think Hm.\n{ADD}\nsay Here: `code`, [a link](https://example.com/).")
+            await say(
+                page,
+                f'think Hm.\n{ADD}\nwrite "\\n\\n- [x] milk\\n\\n"\nsay Here: `code`, [a link](https://example.com/).',
+            )
             await expect(answers(page)).to_contain_text("a link")
             await expect(page.get_by_role("navigation").get_by_role("link")).to_have_count(1)
             await page.get_by_role("button", name="More for").click()
             await page.add_script_tag(path=str(AXE))
-            found = await page.evaluate("axe.run().then(({ violations }) => violations)")
-            serious = [each for each in found if each["impact"] in {"serious", "critical"}]
-            assert serious == [], json.dumps(serious, indent=1)
+            assert await serious(page) == []
+            await page.keyboard.press("Escape")
+            await say(page, f"gate {user}-never")
+            await say(page, "say Next.")
+            await expect(waiting(page)).to_have_count(1)
+            assert await serious(page) == []
+
+
+async def serious(page: Page) -> list[dict[str, Any]]:
+    """What axe finds."""
+    found = await page.evaluate("axe.run().then(({ violations }) => violations)")
+    return [each for each in found if each["impact"] in {"serious", "critical"}]
