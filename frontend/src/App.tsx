@@ -14,7 +14,7 @@ export function App() {
   useEffect(() => enter(), [enter]);
 
   const leave = useCallback((refused?: string) => {
-    signOut();
+    signOut(refused);
     enter(undefined, refused);
   }, [enter]);
 

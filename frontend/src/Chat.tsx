@@ -33,7 +33,7 @@ interface Props {
 export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSignedOut }: Props) {
   const session = useSession();
   const online = useOnline();
-  const [draft, setDraft] = useState("");
+  const [draft, setDraft] = useState(() => session.draft(transport.conversationId));
   const [editing, setEditing] = useState(false);
   const [alternatives, setAlternatives] = useState<Alternative[]>([]);
   const [said, setSaid] = useState(""); // told to screen readers
@@ -69,10 +69,14 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
   /** The page alone has what was written: the conversation as the service has it would take its place. */
   const unsent = error !== undefined && !lost && transport.turnId === undefined && !transport.refused(error);
 
+  /** A draft of a new conversation is this one's once it has begun. */
+  const place = useRef(transport.conversationId);
   useEffect(() => {
-    const kept = session.takeDraft();
-    if (kept) setDraft(kept);
-  }, [session]);
+    const begun = conversationId ?? place.current;
+    if (begun !== place.current) session.keepDraft(place.current, "");
+    place.current = begun;
+    session.keepDraft(begun, draft);
+  }, [session, conversationId, draft]);
 
   /** Before anything of the answer is painted: who reloads as soon as it is seen finds its conversation again. */
   useLayoutEffect(() => {
@@ -143,7 +147,7 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
   /** What was written is there again afterwards. */
   function signInAgain({ message }: Error, refused = "") {
     const texts = [...queue.unqueued.map((each) => textOf(each.message)), refused, draft];
-    session.keepDraft(texts.filter(Boolean).join("\n\n"));
+    session.keepDraft(place.current, texts.filter(Boolean).join("\n\n"));
     onSignedOut(message);
   }
 
@@ -282,7 +286,7 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
         onDraft={setDraft}
         onSend={(text, files) => {
           scrolled.toEnd();
-          if (busy || !queue.isFree) queue.add(written(text, files));
+          if (busy || !queue.isEmpty) queue.add(written(text, files));
           else send(text, files);
         }}
         onStop={() => void transport.cancel().catch(() => {})}

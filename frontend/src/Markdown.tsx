@@ -8,6 +8,7 @@ import { Check, Copy } from "./icons.tsx";
 import { useCopied } from "./parts.tsx";
 
 const PLUGINS: Options["remarkPlugins"] = [remarkGfm];
+const FOOTNOTES: Options["remarkRehypeOptions"] = { footnoteLabelProperties: { className: ["visually-hidden"] } };
 const SAFE = /^(https?:|mailto:)/i;
 
 /** Links leave the page only when they are pressed; a picture is shown only if it is one of our own files. */
@@ -54,7 +55,7 @@ function Code({ children }: { children?: React.ReactNode }) {
 /** Text in Markdown, made into elements and never into HTML: what looks like HTML is shown as it is. */
 const Block = memo(function Block({ text }: { text: string }) {
   return (
-    <ReactMarkdown remarkPlugins={PLUGINS} components={COMPONENTS} urlTransform={(url) => url}>
+    <ReactMarkdown remarkPlugins={PLUGINS} remarkRehypeOptions={FOOTNOTES} components={COMPONENTS} urlTransform={(url) => url}>
       {text}
     </ReactMarkdown>
   );

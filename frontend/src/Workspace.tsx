@@ -82,6 +82,15 @@ export function Workspace({ session, onLeave }: { session: Session; onLeave: (re
     setTasksShown(false);
   }
 
+  /** What covers the conversation on a narrow page is left by Escape. */
+  const covered = narrow && (listShown || tasksShown);
+  useEffect(() => {
+    if (!covered) return;
+    const leave = (event: KeyboardEvent) => event.key === "Escape" && showChat();
+    addEventListener("keydown", leave);
+    return () => removeEventListener("keydown", leave);
+  }, [covered]);
+
   function remove(conversation: Conversation) {
     list.remove(conversation);
     if (conversation.id === open.conversationId) go(undefined);

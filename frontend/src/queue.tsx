@@ -1,10 +1,11 @@
 // Messages that wait for an answer to end: those that the service has queued, and those that did not get there.
 import type { ChatapiMessage, ChatapiTransport } from "@chatapi/ai-sdk";
-import { filesOf, textOf } from "@chatapi/ai-sdk";
+import { filesOf, problemOf, textOf } from "@chatapi/ai-sdk";
 import type { FileUIPart } from "ai";
-import { Fragment, useCallback, useRef, useState } from "react";
+import { Fragment, useCallback, useEffect, useRef, useState } from "react";
 
 import { FileView } from "./files.tsx";
+import { useOnline } from "./parts.tsx";
 import { Trouble } from "./Trouble.tsx";
 
 /** A message that the service has not taken. */
@@ -17,8 +18,8 @@ interface Queue {
   /** Those whose turns have not begun, in their order. */
   queued: readonly ChatapiMessage[];
   unqueued: Unqueued[];
-  /** Nothing is queued, nor on its way there: a message need not wait. */
-  isFree: boolean;
+  /** Nothing is queued, nor on its way there. */
+  isEmpty: boolean;
   /** Show what the transport knows now. */
   update: () => void;
   add: (message: ChatapiMessage) => void;
@@ -49,12 +50,22 @@ export function useQueue(transport: ChatapiTransport): Queue {
     setUnqueued((all) => all.filter((each) => each !== given));
   }
 
+  /** What never arrived is sent again when the network is back. */
+  const online = useOnline();
+  useEffect(() => {
+    if (!online) return;
+    for (const each of unqueued.filter(({ error }) => problemOf(error) === undefined)) {
+      giveUp(each);
+      add(each.message);
+    }
+  }, [online]);
+
   async function takeBack(message: ChatapiMessage) {
     await transport.unqueue(message.metadata!.turn_id!).catch(() => {}); // it is shown still
     update();
   }
 
-  return { queued, unqueued, isFree: underWay === 0 && queued.length === 0, update, add, giveUp, takeBack };
+  return { queued, unqueued, isEmpty: underWay === 0 && queued.length === 0, update, add, giveUp, takeBack };
 }
 
 export function written(text: string, files: FileUIPart[]): ChatapiMessage {

@@ -57,16 +57,19 @@ export class Session {
     return first;
   }
 
-  /** Keep what was written and cannot be sent, until this user is signed in again. */
-  keepDraft(text: string): void {
-    sessionStorage.setItem(DRAFT, JSON.stringify({ userId: this.userId, text }));
+  /** What this user has written in a conversation, or in a new one, and not sent; nobody is given what another user wrote. */
+  draft(conversationId: number | undefined): string {
+    return sessionStorage.getItem(this.#draftOf(conversationId)) ?? "";
   }
 
-  /** What was kept for this user, only once; nobody is given what another user wrote. */
-  takeDraft(): string {
-    const kept = JSON.parse(sessionStorage.getItem(DRAFT) ?? "{}") as { userId?: string; text?: string };
-    sessionStorage.removeItem(DRAFT);
-    return (kept.userId === this.userId && kept.text) || "";
+  /** Keep it for as long as the tab is there; an empty text is forgotten. */
+  keepDraft(conversationId: number | undefined, text: string): void {
+    if (text) sessionStorage.setItem(this.#draftOf(conversationId), text);
+    else sessionStorage.removeItem(this.#draftOf(conversationId));
+  }
+
+  #draftOf(conversationId: number | undefined): string {
+    return `${DRAFT} ${conversationId ?? "new"} ${this.userId}`;
   }
 
   /** The token for the next request; one that the service gave by itself is fetched anew before it ends. */
@@ -148,6 +151,8 @@ export async function signIn(given = sessionStorage.getItem(TOKEN) ?? undefined,
   return me instanceof ProblemError ? { issuer: opened.issuer, refused } : new Session(me, undefined);
 }
 
-export function signOut(): void {
-  sessionStorage.removeItem(TOKEN);
+/** Forget the token; and what was written, too, unless the user is to go on with it after signing in again. */
+export function signOut(refused: string | undefined): void {
+  if (refused === undefined) sessionStorage.clear();
+  else sessionStorage.removeItem(TOKEN);
 }

@@ -62,6 +62,10 @@ print(x)
 | a | b |
 |---|---|
 | 1 | 2 |
+
+So it is said.[^1]
+
+[^1]: By some.
 """
 
 
@@ -393,10 +397,36 @@ class TestAnswer:
             await expect(answer.locator(".code-head")).to_contain_text("python")
             await expect(answer.locator("pre > code")).to_have_text("x = 1\n\nprint(x)\n")
             await expect(answer.get_by_role("table").get_by_role("cell")).to_have_text(["1", "2"])
+            heading = answer.get_by_role("heading", name="Footnotes")
+            assert await heading.evaluate("each => each.offsetWidth") <= 1  # it is for screen readers
         await say(page, "שלום עולם")
         assert await page.get_by_text("שלום עולם", exact=True).last.evaluate(
             "each => each.matches(':dir(rtl)')"
         )
+
+
+class TestDraft:
+    async def test_is_there_again_where_it_was_written(self, page: Page, user: str, gate: Gate) -> None:
+        await say(page, f"say Once\ngate {user}")
+        await field(page).fill("and then")
+        await expect(answers(page)).to_contain_text("Once")
+        await page.get_by_role("button", name="New conversation").click()
+        await expect(answers(page)).to_have_count(0)
+        await expect(field(page)).to_have_value("")
+        await field(page).fill("elsewhere")
+        await page.go_back()
+        await expect(field(page)).to_have_value("and then")
+        await page.reload()
+        await expect(field(page)).to_have_value("and then")
+        gate.opened.set()
+        await expect(page.get_by_role("button", name="Send")).to_be_visible()
+        await say(page, "say Well.")
+        await expect(answers(page).last).to_contain_text("Well.")
+        await page.get_by_role("button", name="New conversation").click()
+        await expect(field(page)).to_have_value("elsewhere")
+        await page.go_back()
+        await expect(answers(page).last).to_contain_text("Well.")
+        await expect(field(page)).to_have_value("")
 
 
 class TestApproval:
@@ -613,6 +643,20 @@ class TestTrouble:
             await page.context.set_offline(False)
             await expect(answers(page).last).to_contain_text("Next.")
             await expect(answers(page)).to_have_count(2)
+
+    async def test_of_the_network_keeps_no_message_out_of_the_queue(
+        self, page: Page, user: str, gate: Gate
+    ) -> None:
+        await say(page, f"say Once\ngate {user}")
+        await expect(answers(page)).to_contain_text("Once")
+        await page.context.set_offline(True)
+        for text in ("say Second.", "say Third."):
+            await say(page, text)
+        await expect(waiting(page)).to_contain_text(["Not sent", "Not sent"])
+        await page.context.set_offline(False)
+        await expect(waiting(page)).to_contain_text(["say Second.Answered", "say Third.Answered"])
+        gate.opened.set()
+        await expect(answers(page)).to_contain_text(["Once", "Second.", "Third."])
 
     async def test_of_the_network_hides_no_end_that_came_meanwhile(
         self, chromium: Browser, url: str, user: str, gate: Gate, alice: Client
@@ -899,6 +943,9 @@ class TestEverybody:
             assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
             await page.get_by_role("button", name="Show conversations").tap()
             await page.get_by_role("button", name="New conversation").tap()
+            await expect(page.get_by_role("navigation")).to_be_hidden()
+            await page.get_by_role("button", name="Show conversations").tap()
+            await page.keyboard.press("Escape")
             await expect(page.get_by_role("navigation")).to_be_hidden()
             await page.get_by_role("button", name="Show tasks").tap()
             await expect(page.get_by_role("checkbox", name="milk")).to_be_visible()

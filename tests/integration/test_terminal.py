@@ -113,6 +113,11 @@ class TestScript:
             (["--url", url, "--json", "--message", "fail"], 1, ""),
             (["--url", "http://127.0.0.1:9", "--message", "hi"], 3, "The service is not reached"),
             (["--url", url], 2, "There is no message"),
+            (
+                ["--url", url, "--message", "hi", "--token", "é"],
+                2,
+                "The token has characters that no token has.",
+            ),
             (["--url", url, "--message", "\udcff"], 2, "The message is not valid UTF-8."),
         ):
             done = await piped(directory, *arguments, **there)

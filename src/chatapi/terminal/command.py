@@ -40,6 +40,8 @@ def talk(
         raise click.UsageError("The message is not valid UTF-8.") from None
     if message is not None and not message:
         raise click.UsageError("There is no message: neither --message nor standard input has one.")
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise click.UsageError("The token has characters that no token has.")
     if as_json and message is None:
         raise click.UsageError("--json needs a message.")
     with embedded_service(settings) if url is None else nullcontext(url) as address:
