@@ -140,6 +140,11 @@ class Conversation:
         """Go on with a turn that waits for these answers."""
         return self._turn(f"/turns/{self.turn_id}/answers", {"answers": answers})
 
+    def follow(self, turn_id: int) -> Iterator[Chunk]:
+        """Read a turn that has begun elsewhere, or that waits for answers."""
+        self._shown, self.turn_id = Shown(), turn_id
+        return self._turn(None, {})
+
     def stop(self) -> None:
         """Cancel the turn, as soon as it is known. Its stream then ends by itself.
 
@@ -155,9 +160,12 @@ class Conversation:
         ):  # it has ended already, or the stream will say what is the matter
             self._service.request("POST", self._service.mine(f"/turns/{self.turn_id}/cancel"))
 
-    def _turn(self, path: str, body: Mapping[str, Any]) -> Iterator[Chunk]:
-        """One turn to its end, whatever becomes of the connection: sent again with its key, or read from its beginning."""
-        self._stopping = self._begun = False
+    def _turn(self, path: str | None, body: Mapping[str, Any]) -> Iterator[Chunk]:
+        """One turn to its end, whatever becomes of the connection: sent again with its key, or read from its beginning.
+
+        Without a path it has begun already.
+        """
+        self._stopping, self._begun = False, path is None
         send = {"json": body, "headers": {"Idempotency-Key": str(uuid4())}}
         for wait in WAITS:
             try:
@@ -169,9 +177,9 @@ class Conversation:
             else:
                 return
 
-    def _rest(self, path: str, send: Mapping[str, Any]) -> Iterator[Chunk]:
+    def _rest(self, path: str | None, send: Mapping[str, Any]) -> Iterator[Chunk]:
         """As much of the turn as is not shown yet."""
-        if self._begun:
+        if path is None or self._begun:
             self._shown.replay()
             route = f"/chat/{self.conversation_id}/stream?turn_id={self.turn_id}"
             chunks = self._service.stream("GET", self._service.mine(route))

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import split
 from typing import Any, TypeAlias
 
 import click
@@ -175,14 +176,19 @@ class Shell:
         if not number.isdecimal():
             self._console.print("Say which: /open 7", style="dim")
             return
+        turn_id: int | None = None
         for each in reversed(self._messages(int(number), LAST)):
+            if each["status"] in {"running", "waiting"}:
+                turn_id = each["turn_id"]
             if each["role"] == "user":
                 self._console.print(f"{PROMPT}{cleaned(each['content'])}", style="dim")
-            else:
+            elif each["turn_id"] != turn_id:
                 out = printer(self._console)
                 out.text(each["content"])
                 out.end()
         self._conversation = Conversation(self._service, int(number))
+        if turn_id is not None:
+            self._print(self._conversation.follow(turn_id))
 
     def _messages(self, conversation_id: int, limit: int) -> list[dict[str, Any]]:
         path = f"/conversations/{conversation_id}/messages?order=desc&limit={limit}"
@@ -201,7 +207,7 @@ class Shell:
         if not paths:
             self._files = []
             self._console.print("No file goes with the next message.", style="dim")
-        for path in paths.split():
+        for path in words_of(paths):
             try:
                 stored = upload(self._service, Path(path).expanduser())
             except (OSError, RuntimeError) as error:  # RuntimeError: ~ names nobody
@@ -240,6 +246,14 @@ class Shell:
 
     def _quit(self, _: str) -> None:
         raise EOFError
+
+
+def words_of(text: str) -> list[str]:
+    """Words as a shell has them, with quotes around spaces; with a quote that nothing closes, those between spaces."""
+    try:
+        return split(text)
+    except ValueError:
+        return text.split()
 
 
 @contextmanager
