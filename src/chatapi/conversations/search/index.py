@@ -6,7 +6,7 @@ that by themselves.
 
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Update, delete, func, insert, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatapi.conversations.search.folding import NO_MESSAGE, TITLE, fold, folded_parts
@@ -68,12 +68,17 @@ async def attach_title(session: AsyncSession, user_id: str, conversation_id: int
     newest = select(func.max(Message.id)).where(
         Message.user_id == user_id, Message.conversation_id == conversation_id
     )
-    await session.execute(
+    await session.execute(attaching_title(user_id, conversation_id, newest.scalar_subquery()))
+
+
+def attaching_title(user_id: Any, conversation_id: Any, message_id: ColumnElement[int]) -> Update:
+    """The statement of `attach_title`, for values or for parameters; the database gives the message."""
+    return (
         update(SearchText)
         .where(
             SearchText.user_id == user_id,
             SearchText.conversation_id == conversation_id,
-            SearchText.message_id == NO_MESSAGE,
+            SearchText.message_id == literal_column(str(NO_MESSAGE)),
         )
-        .values(message_id=newest.scalar_subquery())
+        .values(message_id=message_id)
     )

@@ -39,7 +39,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.expression import CTE
 
 from chatapi.agent.ports import ToolCall
-from chatapi.conversations.search.folding import NO_MESSAGE, TITLE
+from chatapi.conversations.search.folding import TITLE
+from chatapi.conversations.search.index import attaching_title
 from chatapi.db.autocommit import Statement
 from chatapi.db.database import Database, Work
 from chatapi.db.models import (
@@ -372,17 +373,7 @@ def searchable_title(touched: CTE) -> CTE:
 
 def attached_title(message: CTE) -> CTE:
     """As `attach_title`, for a message that is inserted by the same statement."""
-    return (
-        update(SearchText)
-        .where(
-            OWNER_IS_SET,
-            SearchText.user_id == USER_ID,
-            SearchText.conversation_id == CONVERSATION_ID,
-            SearchText.message_id == literal_column(str(NO_MESSAGE)),
-        )
-        .values(message_id=message.c.id)
-        .cte("attached_title")
-    )
+    return attaching_title(USER_ID, CONVERSATION_ID, message.c.id).where(OWNER_IS_SET).cte("attached_title")
 
 
 @cache

@@ -27,7 +27,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from chatapi.conversations.search.folding import NO_MESSAGE, TITLE
+from chatapi.conversations.search.folding import TITLE
+from chatapi.conversations.search.index import attaching_title
 from chatapi.db.models import (
     RUNNING,
     Conversation,
@@ -370,13 +371,7 @@ SEARCHABLE_TITLE = Statement(
     )
 )
 ATTACH_TITLE = Statement(
-    update(SearchText)
-    .where(
-        SearchText.user_id == USER_ID,
-        SearchText.conversation_id == CONVERSATION_ID,
-        SearchText.message_id == literal_column(str(NO_MESSAGE)),
-    )
-    .values(message_id=bindparam("message_id", None, type_=BigInteger()))
+    attaching_title(USER_ID, CONVERSATION_ID, bindparam("message_id", None, type_=BigInteger()))
 )
 END = Statement(update(Turn).where(is_ours(TURN_ID, USER_ID, RUN_ID)).values(ENDED).returning(Turn.id))
 DROP_CHUNKS = Statement(delete(TurnChunk).where(TurnChunk.turn_id == TURN_ID, TurnChunk.user_id == USER_ID))
