@@ -7,8 +7,8 @@ has lost its turn after it was sent.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from secrets import token_hex
@@ -86,6 +86,25 @@ async def queued_files(session: AsyncSession, user_id: str) -> set[int]:
         select(queued.request).where(queued.user_id == user_id, queued.taken_out_at.is_(None))
     )
     return {file_id for request in requests if request for file_id in request.get("files", ())}
+
+
+class Failures:
+    """Those of the storage that came one after the other."""
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    @contextmanager
+    def borne(self) -> Iterator[None]:
+        """A block that may fail; raises `FilesUnavailable` when so many have failed that the storage must be away."""
+        try:
+            yield
+        except FilesUnavailable:
+            self._number += 1
+            if self._number == AWAY_AFTER:
+                raise
+        else:
+            self._number = 0
 
 
 class FileService:
@@ -176,17 +195,13 @@ class FileService:
 
         A sweep that ends since the storage is away is gone on with by the next.
         """
-        failures = 0
-        while owners := await self._database.run(EVERYONE, partial(owners_with_due, after=self._swept)):
-            for self._swept in owners:
-                try:
-                    await self._delete_due(self._swept)
-                    failures = 0
-                except FilesUnavailable:  # the storage has logged why
-                    failures += 1
-                    if failures == AWAY_AFTER:
-                        return
-        self._swept = ""
+        failures = Failures()
+        with suppress(FilesUnavailable):  # the storage has logged why
+            while owners := await self._database.run(EVERYONE, partial(owners_with_due, after=self._swept)):
+                for self._swept in owners:
+                    with failures.borne():
+                        await self._delete_due(self._swept)
+            self._swept = ""
 
     def clear_leftovers(self) -> None:
         """Delete what crashes have left in a folder beside its objects; may take a while."""
@@ -283,16 +298,10 @@ class FileService:
     async def _delete_objects(self, due: Mapping[int, str]) -> Sequence[int]:
         """The files whose objects are gone; raises `FilesUnavailable` when the storage is away."""
         gone: list[int] = []
-        failures = 0
+        failures = Failures()
         for file_id, key in due.items():
-            try:
+            with failures.borne():
                 await self._storage.delete(key)
-            except FilesUnavailable:
-                failures += 1
-                if failures == AWAY_AFTER:
-                    raise
-            else:
-                failures = 0
                 gone.append(file_id)
         return gone
 
