@@ -20,15 +20,15 @@ from chatapi.agent.wire.formats import (
     base64_of,
     changed,
     decoded,
+    error_told,
     error_words,
     given,
     outcome_text,
     retry_after,
-    words_of_error,
 )
 from chatapi.agent.wire.marks import MARK, marked
 from chatapi.agent.wire.speech import Said, Speech, mended
-from chatapi.agent.wire.trouble import Trouble, refusal, told_in_stream
+from chatapi.agent.wire.trouble import Trouble, refusal
 
 VERSION = "2023-06-01"
 # The API requires a limit. It refuses one above the model's and names the model's, which `adapt` then takes.
@@ -247,14 +247,12 @@ class MessageReader:
             case "message_stop":
                 self.is_whole = True
             case "error":
-                codes, sentence = words_of_error({"error": event.error})
-                raise told_in_stream(codes, sentence, began=self.began)
+                raise error_told(event.error, began=self.began)
 
     def whole(self, body: bytes) -> Iterator[Said]:
         message = decoded(decode_message, Message, body)
         if message.error is not None:
-            codes, sentence = words_of_error({"error": message.error})
-            raise told_in_stream(codes, sentence, began=False)
+            raise error_told(message.error, began=False)
         self.is_whole, self._stop = True, message.stop_reason
         self._count(message.usage)
         for index, block in enumerate(message.content or []):

@@ -18,11 +18,11 @@ from chatapi.agent.wire.formats import (
     JSONObject,
     arguments_of,
     decoded,
+    error_told,
     to_text,
-    words_of_error,
 )
 from chatapi.agent.wire.speech import Said, Speech, mended
-from chatapi.agent.wire.trouble import Trouble, told_in_stream
+from chatapi.agent.wire.trouble import Trouble
 
 DONE = b"[DONE]"
 REASONS: dict[str, FinishReason] = {
@@ -146,8 +146,7 @@ class ChatCompletionReader:
 
     def _take(self, chunk: Chunk) -> Iterator[Said]:
         if chunk.error is not None:
-            codes, sentence = words_of_error({"error": chunk.error})
-            raise told_in_stream(codes, sentence, began=self.began)
+            raise error_told(chunk.error, began=self.began)
         self._usage = chunk.usage or self._usage
         for choice in (chunk.choices or [])[:1]:
             self._had_choice = True

@@ -25,7 +25,7 @@ from chatapi.agent.ports import (
     ToolSpec,
 )
 from chatapi.agent.wire.speech import Said, Speech, mended
-from chatapi.agent.wire.trouble import Trouble
+from chatapi.agent.wire.trouble import Trouble, told_in_stream
 
 JSONObject: TypeAlias = dict[str, Any]
 T = TypeVar("T")
@@ -325,6 +325,12 @@ def words_of_error(value: Any) -> tuple[list[str], str]:
     codes.append(inner.get("code") if isinstance(inner, dict) else None)
     sentence = described.get("message") or described.get("detail") or ""
     return [str(code) for code in codes if isinstance(code, str | int)], str(sentence)
+
+
+def error_told(error: Any, *, began: bool) -> Trouble:
+    """The trouble that an answer tells in its `error`, after it `began` to say something or before."""
+    codes, sentence = words_of_error({"error": error})
+    return told_in_stream(codes, sentence, began=began)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

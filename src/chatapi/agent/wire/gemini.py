@@ -21,14 +21,14 @@ from chatapi.agent.wire.formats import (
     Request,
     base64_of,
     decoded,
+    error_told,
     error_words,
     given,
     outcome,
     retry_after,
-    words_of_error,
 )
 from chatapi.agent.wire.speech import Said, Speech
-from chatapi.agent.wire.trouble import Trouble, refusal, told_in_stream
+from chatapi.agent.wire.trouble import Trouble, refusal
 
 # Google's own placeholder for a call that no Gemini model signed; Gemini 3 refuses a call without a signature.
 UNSIGNED = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
@@ -237,10 +237,10 @@ class ContentReader:
 
     def _take(self, chunk: Chunk) -> Iterator[Said]:
         if chunk.error is not None:
-            codes, sentence = words_of_error({"error": chunk.error})
-            if {"UNAVAILABLE", "RESOURCE_EXHAUSTED"} & set(codes):
-                raise Trouble("busy", sentence, codes=codes)
-            raise told_in_stream(codes, sentence, began=self.began)
+            trouble = error_told(chunk.error, began=self.began)
+            if {"UNAVAILABLE", "RESOURCE_EXHAUSTED"} & set(trouble.codes):
+                raise Trouble("busy", trouble.sentence, codes=trouble.codes)
+            raise trouble
         self._usage = chunk.usage_metadata or self._usage
         if chunk.prompt_feedback is not None and chunk.prompt_feedback.block_reason:
             self._blocked = True

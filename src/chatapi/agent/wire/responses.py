@@ -23,16 +23,16 @@ from chatapi.agent.wire.formats import (
     changed,
     data_url,
     decoded,
+    error_told,
     error_words,
     given,
     outcome_text,
     retry_after,
     schema_of,
     to_text,
-    words_of_error,
 )
 from chatapi.agent.wire.speech import Said, Speech, mended
-from chatapi.agent.wire.trouble import Trouble, refusal, told_in_stream
+from chatapi.agent.wire.trouble import Trouble, refusal
 
 REASONING_MODEL = re.compile(r"^(ft:)?(o\d|gpt-[5-9](?!.*-chat)|codex)")
 SEALED = "reasoning.encrypted_content"
@@ -235,8 +235,7 @@ class ResponseReader:
             self._take(event.response)
         elif event.type == "error":
             described = event.error or {"code": event.code, "message": event.message}
-            codes, sentence = words_of_error({"error": described})
-            raise told_in_stream(codes, sentence, began=self.began)
+            raise error_told(described, began=self.began)
 
     def whole(self, body: bytes) -> Iterator[Said]:
         response = decoded(decode_response, Response, body)
@@ -253,8 +252,7 @@ class ResponseReader:
     def _take(self, response: Response) -> None:
         self._response = response
         if response.status == "failed" or response.error is not None:
-            codes, sentence = words_of_error({"error": response.error})
-            raise told_in_stream(codes, sentence, began=self.began)
+            raise error_told(response.error, began=self.began)
 
     @property
     def usage(self) -> ModelUsage | None:
