@@ -259,8 +259,7 @@ export function Chat({ transport, history, onBegun, onChanged, onTasksUsed, onSi
             onNow={() => void answerNow()}
             onAgain={(given) => {
               if (problemOf(given.error)?.status === 401) return signInAgain(given.error);
-              queue.giveUp(given);
-              queue.add(given.message);
+              queue.sendAgain(given);
             }}
           />
           {error && (

@@ -1,8 +1,9 @@
-import { problemOf, type Schemas } from "@chatapi/ai-sdk";
+import type { Schemas } from "@chatapi/ai-sdk";
 import { useCallback, useEffect, useState } from "react";
 
 import { Cross, Plus, Trash } from "./icons.tsx";
 import { IconButton, useReturn, useSession } from "./parts.tsx";
+import { reasonOf } from "./session.ts";
 
 type Task = Schemas["Task"];
 
@@ -24,7 +25,7 @@ export function TaskList({ changes, onClose }: { changes: number; onClose: () =>
     setTrouble(undefined);
     setTasks((all) => all && shown(all));
     await request().catch((error: Error) => {
-      setTrouble(problemOf(error)?.detail ?? "The service was not reached.");
+      setTrouble(reasonOf(error));
       setTasks(tasks);
       refused();
     });

@@ -1,7 +1,7 @@
 import { problemOf, type Schemas } from "@chatapi/ai-sdk";
 import { useCallback, useEffect, useRef, useState } from "react";
 
-import type { Session } from "./session.ts";
+import { reasonOf, type Session } from "./session.ts";
 
 export type Conversation = Schemas["Conversation"];
 export type Changes = Partial<Pick<Conversation, "title" | "archived" | "pinned">>;
@@ -88,8 +88,4 @@ export function useConversations(session: Session, archived: boolean) {
 
   const shown = items?.filter((each) => each.id !== deleted?.id);
   return { items: shown, more: hasMore ? more : undefined, read, change, remove, undo, deleted, trouble, forget: () => setTrouble(undefined) };
-}
-
-function reasonOf(error: Error): string {
-  return problemOf(error)?.detail ?? "The service was not reached.";
 }

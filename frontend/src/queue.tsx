@@ -24,6 +24,7 @@ interface Queue {
   update: () => void;
   add: (message: ChatapiMessage) => void;
   giveUp: (given: Unqueued) => void;
+  sendAgain: (given: Unqueued) => void;
   takeBack: (message: ChatapiMessage) => Promise<void>;
 }
 
@@ -50,14 +51,16 @@ export function useQueue(transport: ChatapiTransport): Queue {
     setUnqueued((all) => all.filter((each) => each !== given));
   }
 
+  function sendAgain(given: Unqueued) {
+    giveUp(given);
+    add(given.message);
+  }
+
   /** What never arrived is sent again when the network is back. */
   const online = useOnline();
   useEffect(() => {
     if (!online) return;
-    for (const each of unqueued.filter(({ error }) => problemOf(error) === undefined)) {
-      giveUp(each);
-      add(each.message);
-    }
+    unqueued.filter(({ error }) => problemOf(error) === undefined).forEach(sendAgain);
   }, [online]);
 
   async function takeBack(message: ChatapiMessage) {
@@ -65,7 +68,7 @@ export function useQueue(transport: ChatapiTransport): Queue {
     update();
   }
 
-  return { queued, unqueued, isEmpty: underWay === 0 && queued.length === 0, update, add, giveUp, takeBack };
+  return { queued, unqueued, isEmpty: underWay === 0 && queued.length === 0, update, add, giveUp, sendAgain, takeBack };
 }
 
 export function written(text: string, files: FileUIPart[]): ChatapiMessage {

@@ -1,4 +1,4 @@
-import { errorOf, ProblemError, type Schemas } from "@chatapi/ai-sdk";
+import { errorOf, ProblemError, problemOf, type Schemas } from "@chatapi/ai-sdk";
 
 const TOKEN = "chatapi-token";
 const DRAFT = "chatapi-draft";
@@ -110,6 +110,11 @@ export class Session {
     if (!response.ok) throw await errorOf(response);
     return response;
   }
+}
+
+/** Why a request came to nothing, in the service's words if it was reached. */
+export function reasonOf(error: Error): string {
+  return problemOf(error)?.detail ?? "The service was not reached.";
 }
 
 /** Nobody is signed in: how to get a token, and why the last one was refused, if one was. */
