@@ -127,14 +127,16 @@ class Conversation:
     def say(self, message: str, files: Sequence[int] = ()) -> Iterator[Chunk]:
         """Send a message."""
         self._shown, self.turn_id = Shown(), None
-        return self._turn("/chat", {**content(message, files), "conversation_id": self.conversation_id})
+        return self._turn("/chat", {**content_of(message, files), "conversation_id": self.conversation_id})
 
     def answer_again(
         self, turn_id: int, message: str | None = None, files: Sequence[int] = ()
     ) -> Iterator[Chunk]:
         """Answer the last turn anew, or an edited message in its place."""
         self._shown, self.turn_id = Shown(), None
-        return self._turn(f"/turns/{turn_id}/regenerate", {} if message is None else content(message, files))
+        return self._turn(
+            f"/turns/{turn_id}/regenerate", {} if message is None else content_of(message, files)
+        )
 
     def answer(self, answers: Sequence[Mapping[str, Any]]) -> Iterator[Chunk]:
         """Go on with a turn that waits for these answers."""
@@ -199,7 +201,7 @@ class Conversation:
             self._cancel()
 
 
-def content(message: str, files: Sequence[int]) -> dict[str, Any]:
+def content_of(message: str, files: Sequence[int]) -> dict[str, Any]:
     """A message as a request has it."""
     if not files:
         return {"message": message}
