@@ -67,6 +67,21 @@ def kind(error: dict[str, Any]) -> str:
     return str(error["problem"]["type"]).removeprefix("urn:chatapi:problem:")
 
 
+async def followed(
+    chat: ChatOf, driver: Driver, alice: Client, conversation_id: int, text: str, shown: str
+) -> State:
+    """Another page of the user's sends a text that waits at the user's gate; this page reads its turn from there to its end."""
+    other = await driver.open(alice.user_id, str(alice.base_url).rstrip("/"), conversation_id)
+    await other("history")
+    await other("send", text=text)
+    await other("shows", text=shown)
+    await chat("history")
+    await chat("resume")
+    await chat("shows", text=shown)
+    CommandedAgent.gates[alice.user_id].opened.set()
+    return await chat("settled")
+
+
 async def ended(client: Client, conversation_id: int) -> None:
     """Wait until the conversation's turn has; a stream of it ends when it does."""
     assert (await client.get(client.mine(f"/chat/{conversation_id}/stream"))).status_code in {200, 204}
@@ -285,21 +300,14 @@ class TestStopping:
         assert {message["status"] for message in stored} == {"cancelled"}
 
     async def test_ends_no_turn_that_another_page_begins_later(
-        self, chat: ChatOf, driver: Driver, gate: Gate, alice: Client
+        self, chat: ChatOf, driver: Driver, alice: Client
     ) -> None:
         await chat("send", text=f"say Once\ngate {chat.name}-never")
         await chat("shows", text="Once")
         await chat("cancel")
         state = await chat("settled")
-        other = await driver.open(alice.user_id, str(alice.base_url).rstrip("/"), state["conversation_id"])
-        await other("history")
-        await other("send", text=f"say Next\ngate {chat.name}\nsay , and last.")
-        await other("shows", text="Next")
-        await chat("history")
-        await chat("resume")
-        await chat("shows", text="Next")
-        gate.opened.set()
-        after = await chat("settled")
+        text = f"say Next\ngate {chat.name}\nsay , and last."
+        after = await followed(chat, driver, alice, state["conversation_id"], text, "Next")
         assert (text_of(after["messages"][-1]), after["cancels"]) == ("Next, and last.", [state["turn_id"]])
 
     async def test_by_a_hang_up_does_not(self, chat: ChatOf, gate: Gate, alice: Client) -> None:
@@ -792,19 +800,12 @@ class TestErrors:
         assert (len(stored), stored[-1]["alternative_of"]) == (2, failed["turn_id"])
 
     async def test_of_a_turn_that_another_page_has_begun_go_away_by_another_answer_to_it(
-        self, chat: ChatOf, driver: Driver, gate: Gate, alice: Client
+        self, chat: ChatOf, driver: Driver, alice: Client
     ) -> None:
         """This page has a key, but that of an older message."""
         conversation_id = (await chat.done("send", text="say One."))["conversation_id"]
-        other = await driver.open(chat.name, str(alice.base_url).rstrip("/"), conversation_id)
-        await other("history")
-        await other("send", text=f"say So far.\nonce gate {chat.name}\nonce fail {chat.name}\nsay Better.")
-        await other("shows", text="So far.")
-        await chat("history")
-        await chat("resume")
-        await chat("shows", text="So far.")
-        gate.opened.set()
-        failed = await chat("settled")
+        text = f"say So far.\nonce gate {chat.name}\nonce fail {chat.name}\nsay Better."
+        failed = await followed(chat, driver, alice, conversation_id, text, "So far.")
         assert [kind(error) for error in failed["errors"]] == ["model-failed"]
         state = await chat.done("regenerate", **AGAIN)
         assert [text_of(message) for message in state["messages"]][1::2] == ["One.", "So far.Better."]
